@@ -1,0 +1,4 @@
+//! authentik.
+
+pub mod decode;
+pub mod verbs;

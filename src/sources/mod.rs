@@ -1,0 +1,6 @@
+//! The four kinds of source.
+
+pub mod authentik;
+pub mod ocis;
+pub mod recorder;
+pub mod stalwart;

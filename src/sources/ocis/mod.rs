@@ -1,0 +1,4 @@
+//! ocis.
+
+pub mod decode;
+pub mod verbs;

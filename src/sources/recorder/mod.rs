@@ -1,0 +1,3 @@
+//! recorder.
+
+pub mod decode;

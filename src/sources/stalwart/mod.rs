@@ -1,0 +1,4 @@
+//! stalwart.
+
+pub mod decode;
+pub mod verbs;

@@ -1,0 +1,380 @@
+//! Where the timeline stands: one trait, two stores, one conformance suite.
+//!
+//! The writer alone calls [`Store::commit`]; the rest is read by sources (their own cursor),
+//! the resolver (the directory) and the HTTP API.
+
+pub mod conformance;
+pub mod mongodb;
+pub mod sqlite;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::event::{Actor, AuditEvent, DeadLetter, Outcome, SourceName, Target};
+
+/// One thing to make durable. The tenant stands beside the event, which stays shared and unchanged.
+#[derive(Clone, Debug)]
+pub enum Record<'a> {
+    /// An event and the tenant found for it.
+    Event {
+        /// The event.
+        event: &'a AuditEvent,
+        /// The tenant's slug; the field is absent when none was found.
+        tenant_slug: Option<&'a str>,
+    },
+    /// Input that could not become an event.
+    DeadLetter(&'a DeadLetter),
+}
+
+/// Where a source's cursor goes when the records before it are durable.
+///
+/// `seq` is a count that the source itself makes and that only grows (bytes read, pages walked);
+/// `detail` is the source's own description of the place, opaque to the store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CursorMove {
+    /// Whose cursor.
+    pub source: SourceName,
+    /// The generation that [`Store::claim_cursor`] gave to the mover.
+    pub generation: u64,
+    /// Where to.
+    pub step: CursorStep,
+    /// `at` of the newest event of the batch; `None` leaves the stored one.
+    pub last_event_at: Option<Timestamp>,
+    /// The contract's `lastEventId`; `None` leaves the stored one.
+    pub last_event_id: Option<String>,
+}
+
+/// How a cursor moves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CursorStep {
+    /// Compare-and-set from `from` to `to`.
+    Advance {
+        /// The cursor must stand here or further.
+        from: u64,
+        /// And stands here afterwards.
+        to: u64,
+        /// Replaces the stored detail.
+        detail: Value,
+    },
+    /// No position to keep (pushed events): only notes the last event. The generation is not checked.
+    Touch,
+}
+
+/// A stored cursor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cursor {
+    /// Whose.
+    pub source: String,
+    /// The newest claim; an older one cannot move it.
+    pub generation: u64,
+    /// How far.
+    pub seq: u64,
+    /// The source's own description of the place; null when it never moved.
+    pub detail: Value,
+    /// `at` of the last event that went in.
+    pub last_event_at: Option<Timestamp>,
+    /// The contract's `lastEventId`.
+    pub last_event_id: Option<String>,
+    /// When it last moved.
+    pub updated_at: Timestamp,
+}
+
+/// A space whose tenant was learned from its own lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LearnedSpace {
+    /// The space's id.
+    pub space: String,
+    /// Its tenant.
+    pub tenant_slug: String,
+}
+
+/// Everything that one flush makes durable.
+#[derive(Clone, Debug, Default)]
+pub struct Commit<'a> {
+    /// Events and dead letters, in order.
+    pub records: Vec<Record<'a>>,
+    /// Cursors to move once the records are durable. At most one `Advance` a source.
+    pub moves: Vec<CursorMove>,
+    /// Spaces learned on the way.
+    pub learned: Vec<LearnedSpace>,
+}
+
+/// What became of one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is durable, for the first time.
+    Written,
+    /// It was there already.
+    Duplicate,
+    /// The store will never take it: too large, not representable. Nothing was stored for it.
+    Rejected(String),
+}
+
+/// What became of one cursor move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MoveFate {
+    /// The cursor stands at `to`.
+    Moved,
+    /// It stood at `to` or further already.
+    Covered,
+    /// It stands before `from`: moving it would skip something.
+    Gap {
+        /// Where it stands.
+        stored: u64,
+    },
+    /// A newer generation owns it.
+    Fenced {
+        /// The owner's generation.
+        owner: u64,
+    },
+}
+
+/// The result of [`Store::commit`], index by index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// One per record.
+    pub records: Vec<Fate>,
+    /// One per move; empty when any record was rejected: then no cursor moves, and the writer
+    /// puts dead letters in the place of the rejected ones and commits again.
+    pub moves: Vec<MoveFate>,
+}
+
+/// An event as read back.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredEvent {
+    /// The store's own id.
+    pub id: String,
+    /// When it happened.
+    pub at: Timestamp,
+    /// When it was entered.
+    pub ingested_at: Timestamp,
+    /// Which source said it.
+    pub source: String,
+    /// The source's key.
+    pub external_id: String,
+    /// `<kind>.<verb>`.
+    pub action: String,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Who did it.
+    #[serde(skip_serializing_if = "Actor::is_empty")]
+    pub actor: Actor,
+    /// To what.
+    #[serde(skip_serializing_if = "Target::is_empty")]
+    pub target: Target,
+    /// Whose timeline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_slug: Option<String>,
+    /// The payload.
+    pub metadata: Map<String, Value>,
+}
+
+/// Which events to read; all given conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EventFilter {
+    /// Exact source name.
+    pub source: Option<String>,
+    /// Exact tenant slug.
+    pub tenant: Option<String>,
+    /// Exact action, or a prefix when it ends in `*`.
+    pub action: Option<String>,
+    /// Exact id, email or name of the actor, letters in any case.
+    pub actor: Option<String>,
+    /// Exact address as stored.
+    pub ip: Option<String>,
+    /// Exact id or name of the target, letters in any case.
+    pub target: Option<String>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Found anywhere in action, actor, target or ip, letters in any case.
+    pub text: Option<String>,
+    /// `at` not before.
+    pub since: Option<Timestamp>,
+    /// `at` before.
+    pub until: Option<Timestamp>,
+}
+
+/// The place between two events of a page, newest first by (`at`, id).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PageKey {
+    /// `at` of the last event seen.
+    pub at: Timestamp,
+    /// Its id.
+    pub id: String,
+}
+
+/// The platform's directory of tenants and users, as far as Daybook needs it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DirectoryRecords {
+    /// Tenants.
+    pub tenants: Vec<TenantRecord>,
+    /// Users.
+    pub users: Vec<UserRecord>,
+    /// Spaces learned so far.
+    pub learned: Vec<LearnedSpace>,
+}
+
+/// A tenant of the platform.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TenantRecord {
+    /// The platform's id, as text, referred to by `UserRecord::tenant_ids`.
+    pub id: String,
+    /// Its slug: what stands in events.
+    pub slug: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its mail domains.
+    pub domains: Vec<String>,
+    /// Its Authentik groups.
+    pub groups: Vec<String>,
+    /// Its OCIS spaces.
+    pub space_ids: Vec<String>,
+}
+
+/// A user of the platform.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UserRecord {
+    /// OIDC subject: Authentik's `uid`, OCIS's user id.
+    pub subject: Option<String>,
+    /// Mail address.
+    pub email: Option<String>,
+    /// Ids of tenants, as text.
+    pub tenant_ids: Vec<String>,
+}
+
+/// What a bearer of a token may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Operator,
+    /// Send events, through the named recorder source or the first one.
+    Recorder(Option<String>),
+    /// See one tenant's events.
+    Tenant(String),
+}
+
+/// A token as stored: never the token itself, only its SHA-256.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// SHA-256 of the token, lower-case hexadecimal.
+    pub hash: String,
+    /// What it allows.
+    pub role: Role,
+    /// A name for people.
+    pub name: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends; `None`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A dead letter as read back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredDeadLetter {
+    /// The store's own id.
+    pub id: String,
+    /// The letter.
+    pub letter: DeadLetter,
+    /// How often the same input ended here.
+    pub attempts: u64,
+    /// When it last did.
+    pub last_at: Timestamp,
+}
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Nobody answers, no primary, no majority, connection lost.
+    #[error("store is unavailable: {0}")]
+    Unavailable(String),
+    /// No answer within the operation's time.
+    #[error("store did not answer {what} within {after:?}")]
+    Timeout {
+        /// Which operation.
+        what: &'static str,
+        /// How long it was given.
+        after: Duration,
+    },
+    /// Wrong credentials or a missing right: a person must act.
+    #[error("store refused access: {0}")]
+    Unauthorized(String),
+    /// The disk is full or read-only.
+    #[error("store cannot write: {0}")]
+    Full(String),
+    /// Anything else; not helped by waiting.
+    #[error("store failed: {0}")]
+    Other(String),
+}
+
+impl StoreError {
+    /// The label of `daybook_store_errors_total`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout { .. } => "timeout",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Full(_) => "full",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A place for the timeline, its cursors, dead letters and tokens.
+///
+/// Every method keeps the operation timeout given at construction and is cancel-safe in this
+/// sense: a cancelled call may or may not have taken effect, and repeating it is harmless.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Creates what is missing: tables, indexes. Idempotent.
+    async fn prepare(&self) -> Result<()>;
+
+    /// Whether the store answers *and can take writes* (a replica set without primary cannot).
+    async fn ping(&self) -> Result<()>;
+
+    /// Makes the records durable (majority and journal, or a synchronous transaction), then moves the cursors.
+    ///
+    /// # Errors
+    /// Any error means: nothing is known about any record; call again with the same commit.
+    async fn commit(&self, commit: &Commit<'_>) -> Result<Committed>;
+
+    /// Takes the source's cursor over: its generation grows by one, older ones are fenced from here on.
+    async fn claim_cursor(&self, source: &SourceName) -> Result<Cursor>;
+
+    /// All cursors, by source.
+    async fn cursors(&self) -> Result<Vec<Cursor>>;
+
+    /// The platform's tenants and users, and the learned spaces.
+    async fn directory(&self) -> Result<DirectoryRecords>;
+
+    /// Events newest first by (`at`, id), strictly after `before`; at most `limit`.
+    async fn find_events(
+        &self,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>>;
+
+    /// One event by its id; `None` also for an id that is none.
+    async fn event(&self, id: &str) -> Result<Option<StoredEvent>>;
+
+    /// Dead letters, newest first.
+    async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>>;
+
+    /// Keeps a token's hash.
+    async fn insert_token(&self, token: &TokenRecord) -> Result<()>;
+
+    /// Finds a token by its hash.
+    async fn token(&self, hash: &str) -> Result<Option<TokenRecord>>;
+
+    /// Forgets a token.
+    async fn delete_token(&self, hash: &str) -> Result<()>;
+}
