@@ -56,6 +56,12 @@ pub struct StoreConfig {
 #[serde(transparent)]
 pub struct StoreUrl(pub String);
 
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreUrl(…)")
+    }
+}
+
 /// Names of collections or tables.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
