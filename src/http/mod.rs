@@ -1,1 +1,168 @@
-//! http.
+//! The one listening socket: ingest, API, health, metrics.
+//!
+//! hyper serves the connections, because their limits are ours: how many there may be, how long
+//! a head and a body may take, how they end at a shutdown. axum routes the requests.
+//!
+//! The socket belongs to the tree and outlives this actor: a restart finds the same port, and the
+//! kernel keeps new connections waiting meanwhile.
+
+pub mod api;
+pub mod auth;
+pub mod error;
+pub mod health;
+pub mod ingest;
+pub mod router;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use daybook_actors::liveness::Progress;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tower_service::Service;
+
+use crate::config::HttpConfig;
+
+/// How long open requests may take to finish at a graceful stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// After a failed accept (no descriptors left, say) the loop breathes instead of spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the server is told: nothing; it is only stopped.
+pub enum HttpMessage {
+    /// The accept loop has ended, which it never should.
+    AcceptEnded,
+}
+
+/// The actor.
+pub struct HttpServer;
+
+/// What the server works with.
+#[derive(Clone)]
+pub struct HttpArgs {
+    /// Bound by the tree.
+    pub listener: Arc<TcpListener>,
+    /// Its limits.
+    pub config: HttpConfig,
+    /// What it serves.
+    pub router: Router,
+    /// Shown while a message is handled.
+    pub progress: Progress,
+}
+
+/// The actor's state.
+pub struct HttpState {
+    accepting: JoinSet<()>,
+    stop_accepting: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+/// Who is at the other end of the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+impl Actor for HttpServer {
+    type Msg = HttpMessage;
+    type State = HttpState;
+    type Arguments = HttpArgs;
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: HttpArgs) -> Result<HttpState, ActorProcessingErr> {
+        let mut accepting = JoinSet::new();
+        let (stop_accepting, stopped) = tokio::sync::oneshot::channel();
+        accepting.spawn(async move {
+            accept(args, stopped).await;
+            let _ended = myself.cast(HttpMessage::AcceptEnded);
+        });
+        Ok(HttpState {
+            accepting,
+            stop_accepting: Some(stop_accepting),
+        })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        message: HttpMessage,
+        _state: &mut HttpState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            HttpMessage::AcceptEnded => Err("the accept loop ended".into()),
+        }
+    }
+
+    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, state: &mut HttpState) -> Result<(), ActorProcessingErr> {
+        state.stop_accepting.take();
+        while state.accepting.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+/// Accepts until `stop` is dropped; then lets open requests finish. Its connections are owned by
+/// it: when the actor is killed they are cut, and their senders send again.
+async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
+    let connections = Arc::new(Semaphore::new(args.config.max_connections as usize));
+    let graceful = GracefulShutdown::new();
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut stop => break,
+            accepted = next_connection(&args.listener, &connections) => accepted,
+            Some(_) = open.join_next(), if !open.is_empty() => continue,
+        };
+        let Ok((stream, peer, permit)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let connection = serve(stream, peer, &args);
+        let connection = graceful.watch(connection);
+        open.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, error = %error, "connection");
+            }
+        });
+    }
+    let _late = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    open.shutdown().await;
+}
+
+type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
+
+async fn next_connection(listener: &TcpListener, connections: &Arc<Semaphore>) -> std::io::Result<Accepted> {
+    let permit = Arc::clone(connections)
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Ok((stream, peer, permit)),
+        Err(error) => {
+            tracing::warn!(error = %error, "a connection could not be accepted");
+            Err(error)
+        }
+    }
+}
+
+/// One connection, ready to be driven.
+fn serve(stream: TcpStream, peer: SocketAddr, args: &HttpArgs) -> impl GracefulConnection<Error = hyper::Error> + use<> {
+    // Answers are small and complete: no reason to let them wait for company.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, error = %error, "nodelay");
+    }
+    let router = args.router.clone();
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.clone().call(request)
+    });
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(args.config.header_timeout)
+        .max_buf_size(64 << 10)
+        .serve_connection(TokioIo::new(stream), service)
+}

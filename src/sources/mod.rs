@@ -1,6 +1,9 @@
-//! The four kinds of source.
+//! The four kinds of source, each in its folder: `actor`, `client` or `signature`, `decode`,
+//! `verbs`; and what they share: the way downstream and the acceptor of pushed events.
 
 pub mod authentik;
+pub mod courier;
 pub mod ocis;
+pub mod push;
 pub mod recorder;
 pub mod stalwart;

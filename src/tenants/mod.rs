@@ -1,1 +1,279 @@
-//! tenants.
+//! The tenant resolver: finds whose timeline each event belongs to, and passes the batch on.
+//!
+//! It works on a snapshot of the directory and never asks the store on an event's behalf. The
+//! snapshot is read again every `refresh`, and sooner when events point to somebody it does not
+//! know: a batch with such events waits for that reading, but never longer than
+//! [`PATIENCE`] and only if the last reading is older than [`EARLY_REFRESH`]. So neither a slow
+//! directory nor a stranger knocking all day holds the pipeline up.
+//!
+//! Before the directory has been read once, batches wait: an event entered without its tenant
+//! stays without.
+
+pub mod directory;
+pub mod file;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daybook_actors::liveness::Progress;
+use daybook_actors::slot::Slot;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::task::JoinSet;
+
+use crate::batch::{Delivery, Entry, InMailbox, Nack};
+use crate::config::TenantsConfig;
+use crate::store::Store;
+use crate::writer::{Resolved, WriterMessage};
+
+use directory::Directory;
+
+/// The longest a batch waits for a fresh directory because of an unknown user.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A directory younger than this is not read again for an unknown user.
+const EARLY_REFRESH: Duration = Duration::from_secs(5);
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+
+/// What the resolver is told.
+pub enum ResolverMessage {
+    /// Find the tenants and pass it on to the writer.
+    Resolve(Delivery),
+    /// Read the directory again.
+    Refresh,
+    /// What reading it brought.
+    Refreshed(Result<Directory, String>),
+    /// Somebody's patience is over.
+    PatienceOver,
+}
+
+/// The actor.
+pub struct Resolver;
+
+/// What the resolver works with.
+#[derive(Clone)]
+pub struct ResolverArgs {
+    /// Where the directory is.
+    pub store: Arc<dyn Store>,
+    /// How it is read.
+    pub config: TenantsConfig,
+    /// Where batches go.
+    pub writer: Slot<WriterMessage>,
+    /// Its mailbox's gauge.
+    pub writer_mailbox: metrics::Gauge,
+    /// Shown while a message is handled.
+    pub progress: Progress,
+}
+
+/// The actor's state.
+pub struct ResolverState {
+    args: ResolverArgs,
+    directory: Option<Directory>,
+    read_at: Instant,
+    reading: bool,
+    failed_readings: u32,
+    patient: VecDeque<(Delivery, Option<Instant>)>,
+    tasks: JoinSet<()>,
+    next_reading: Option<tokio::task::AbortHandle>,
+}
+
+impl Actor for Resolver {
+    type Msg = ResolverMessage;
+    type State = ResolverState;
+    type Arguments = ResolverArgs;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        args: ResolverArgs,
+    ) -> Result<ResolverState, ActorProcessingErr> {
+        Ok(ResolverState {
+            args,
+            directory: None,
+            read_at: Instant::now(),
+            reading: false,
+            failed_readings: 0,
+            patient: VecDeque::new(),
+            tasks: JoinSet::new(),
+            next_reading: None,
+        })
+    }
+
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut ResolverState) -> Result<(), ActorProcessingErr> {
+        state.read_directory(&myself);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: ResolverMessage,
+        state: &mut ResolverState,
+    ) -> Result<(), ActorProcessingErr> {
+        let _working = state.args.progress.work();
+        match message {
+            ResolverMessage::Resolve(delivery) => state.resolve(delivery, &myself),
+            ResolverMessage::Refresh => state.read_directory(&myself),
+            ResolverMessage::Refreshed(outcome) => state.refreshed(outcome, &myself),
+            ResolverMessage::PatienceOver => state.release(false),
+        }
+        while state.tasks.try_join_next().is_some() {}
+        Ok(())
+    }
+
+    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, state: &mut ResolverState) -> Result<(), ActorProcessingErr> {
+        state.release(true);
+        Ok(())
+    }
+}
+
+impl ResolverState {
+    fn resolve(&mut self, mut delivery: Delivery, myself: &ActorRef<ResolverMessage>) {
+        delivery.in_mailbox = None;
+        if delivery.reply.is_closed() {
+            return;
+        }
+        let Some(directory) = &self.directory else {
+            self.patient.push_back((delivery, None));
+            return;
+        };
+        let stale = self.read_at.elapsed() >= EARLY_REFRESH || self.reading;
+        if stale && names_a_stranger(directory, &delivery) {
+            self.patient.push_back((delivery, Some(Instant::now() + PATIENCE)));
+            let _timer = myself.send_after(PATIENCE, || ResolverMessage::PatienceOver);
+            self.read_directory(myself);
+            return;
+        }
+        self.pass_on(delivery);
+    }
+
+    fn pass_on(&mut self, mut delivery: Delivery) {
+        let Some(directory) = &mut self.directory else {
+            unavailable(delivery, "the directory of tenants has not been read yet");
+            return;
+        };
+        let handling = delivery.custody.begin();
+        let mut learned = Vec::new();
+        let mut tenants = Vec::with_capacity(delivery.batch.entries().len());
+        for entry in delivery.batch.entries() {
+            let Entry::Event(event, hints) = entry else {
+                tenants.push(None);
+                continue;
+            };
+            if let Some(lesson) = &hints.learn {
+                learned.extend(directory.learn(lesson));
+            }
+            let given = event.tenant_slug.as_deref().map(Arc::from);
+            tenants.push(given.or_else(|| directory.find(hints)));
+        }
+        handling.finish();
+        let Some(writer) = self.args.writer.current() else {
+            unavailable(delivery, "the writer restarts");
+            return;
+        };
+        delivery.in_mailbox = Some(InMailbox::new(&self.args.writer_mailbox));
+        // A writer that has just died drops the message, and with it the reply port: the source
+        // hears of it and sends again.
+        let _died = writer.cast(WriterMessage::Deliver(Resolved {
+            delivery,
+            tenants,
+            learned,
+        }));
+    }
+
+    /// Lets those go whose patience is over; all of them when `everyone`.
+    fn release(&mut self, everyone: bool) {
+        let now = Instant::now();
+        for (delivery, until) in std::mem::take(&mut self.patient) {
+            let over = everyone || until.is_some_and(|until| until <= now);
+            if over {
+                self.pass_on(delivery);
+            } else {
+                self.patient.push_back((delivery, until));
+            }
+        }
+    }
+
+    fn read_directory(&mut self, myself: &ActorRef<ResolverMessage>) {
+        if self.reading {
+            return;
+        }
+        self.reading = true;
+        let store = Arc::clone(&self.args.store);
+        let file = self.args.config.file.clone();
+        let ignored_groups = self.args.config.ignored_groups.clone();
+        let report = myself.clone();
+        self.tasks.spawn(async move {
+            let outcome = read(&*store, file).await;
+            let directory = outcome.map(|records| Directory::new(records, &ignored_groups));
+            let _ended = report.cast(ResolverMessage::Refreshed(directory));
+        });
+    }
+
+    fn refreshed(&mut self, outcome: Result<Directory, String>, myself: &ActorRef<ResolverMessage>) {
+        self.reading = false;
+        self.read_at = Instant::now();
+        let next = match outcome {
+            Ok(mut directory) => {
+                if let Some(former) = &self.directory {
+                    directory.keep_learned_of(former);
+                }
+                if self.failed_readings > 0 {
+                    tracing::info!("directory of tenants can be read again");
+                }
+                self.directory = Some(directory);
+                self.failed_readings = 0;
+                self.release(true);
+                self.args.config.refresh
+            }
+            Err(error) => {
+                if self.failed_readings == 0 {
+                    tracing::warn!(error, "directory of tenants cannot be read; the last one stays in use");
+                }
+                self.failed_readings += 1;
+                if self.directory.is_some() {
+                    self.release(true);
+                }
+                (RETRY_FIRST * 2u32.saturating_pow(self.failed_readings.min(4))).min(self.args.config.refresh)
+            }
+        };
+        let timer = myself.send_after(next, || ResolverMessage::Refresh);
+        if let Some(former) = self.next_reading.replace(timer.abort_handle()) {
+            former.abort();
+        }
+    }
+}
+
+async fn read(store: &dyn Store, file: Option<PathBuf>) -> Result<crate::store::DirectoryRecords, String> {
+    let mut records = store.directory().await.map_err(|error| error.to_string())?;
+    if let Some(path) = file {
+        let from_file = tokio::task::spawn_blocking(move || file::read_directory_file(&path))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        records.tenants = from_file.tenants;
+        records.users = from_file.users;
+    }
+    Ok(records)
+}
+
+fn names_a_stranger(directory: &Directory, delivery: &Delivery) -> bool {
+    delivery.batch.entries().iter().any(|entry| match entry {
+        Entry::Event(event, hints) => {
+            let points_somewhere = !(hints.groups.is_empty()
+                && hints.spaces.is_empty()
+                && hints.subjects.is_empty()
+                && hints.emails.is_empty()
+                && hints.domains.is_empty());
+            event.tenant_slug.is_none() && points_somewhere && directory.find(hints).is_none()
+        }
+        Entry::Dead(_) => false,
+    })
+}
+
+fn unavailable(delivery: Delivery, reason: &str) {
+    let _gone = delivery.reply.send(Err(Nack::Unavailable {
+        retry_after: Duration::from_millis(100),
+        reason: reason.to_owned(),
+    }));
+}

@@ -1,1 +1,339 @@
-//! writer.
+//! The batching writer: the only one that enters events and moves cursors.
+//!
+//! **Group commit.** An idle writer flushes what comes at once. While a flush is under way, what
+//! arrives waits and goes together in the next one; a second flush runs beside the first when a
+//! whole batch has gathered, or when something has waited for `batch_wait`.
+//!
+//! **Acks.** A batch is acknowledged when its records are durable and its cursor has moved, never
+//! before. Whatever else happens, the source is told (a nack) or hears its reply port close, and
+//! sends the same batch again; the unique key makes that harmless.
+//!
+//! **A store that is away is not a crash.** The breaker opens: batches are refused at once, so
+//! that nothing piles up here, and a probe asks the store until it takes writes again.
+//!
+//! A flush is a task owned by the actor's state: when the actor is killed its flushes end with
+//! it, and with them the reply ports they hold.
+
+mod flush;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use daybook_actors::liveness::Progress;
+use ractor::concurrency::JoinHandle;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::task::JoinSet;
+
+use crate::batch::{Delivery, Nack};
+use crate::config::WriterConfig;
+use crate::store::{LearnedSpace, Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+
+/// Flushes that run at once.
+const FLUSHES: usize = 2;
+const PROBE_FIRST: Duration = Duration::from_millis(100);
+const PROBE_CAP: Duration = Duration::from_secs(1);
+/// A probe answers quickly or is repeated: the store's own timeout is for real work.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A batch whose tenants are known.
+pub struct Resolved {
+    /// The batch, where to answer, and who handles it.
+    pub delivery: Delivery,
+    /// One per entry: the tenant's slug.
+    pub tenants: Vec<Option<Arc<str>>>,
+    /// Spaces that the resolver learned from this batch.
+    pub learned: Vec<LearnedSpace>,
+}
+
+/// What the writer is told.
+pub enum WriterMessage {
+    /// Make this durable.
+    Deliver(Resolved),
+    /// A flush ended; `None`: it panicked.
+    Flushed(Option<Result<(), StoreError>>),
+    /// `batch_wait` is over for the oldest waiting batch.
+    Due,
+    /// Ask the store whether it is back.
+    Probe,
+    /// What it answered.
+    Probed(Result<(), StoreError>),
+}
+
+/// The actor.
+pub struct Writer;
+
+/// What the writer works with.
+#[derive(Clone)]
+pub struct WriterArgs {
+    /// Where to.
+    pub store: Arc<dyn Store>,
+    /// How batches form.
+    pub config: WriterConfig,
+    /// Flush figures and `store_up`.
+    pub metrics: Metrics,
+    /// Whether the store takes writes, for readiness.
+    pub store_up: Arc<AtomicBool>,
+    /// Shown while a flush is under way.
+    pub progress: Progress,
+}
+
+struct Waiting {
+    resolved: Resolved,
+    since: Instant,
+}
+
+enum Breaker {
+    Closed,
+    Open { reason: String, probe_delay: Duration },
+}
+
+/// The actor's state.
+pub struct WriterState {
+    args: WriterArgs,
+    waiting: VecDeque<Waiting>,
+    waiting_entries: usize,
+    flushes: JoinSet<()>,
+    running: usize,
+    breaker: Breaker,
+    prepared: bool,
+    due: Option<JoinHandle<Result<(), ractor::MessagingErr<WriterMessage>>>>,
+}
+
+impl Actor for Writer {
+    type Msg = WriterMessage;
+    type State = WriterState;
+    type Arguments = WriterArgs;
+
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: WriterArgs) -> Result<WriterState, ActorProcessingErr> {
+        Ok(WriterState {
+            args,
+            waiting: VecDeque::new(),
+            waiting_entries: 0,
+            flushes: JoinSet::new(),
+            running: 0,
+            breaker: Breaker::Open {
+                reason: "store has not answered yet".to_owned(),
+                probe_delay: PROBE_FIRST,
+            },
+            prepared: false,
+            due: None,
+        })
+    }
+
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, _state: &mut WriterState) -> Result<(), ActorProcessingErr> {
+        myself.cast(WriterMessage::Probe)?;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: WriterMessage,
+        state: &mut WriterState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            WriterMessage::Deliver(mut resolved) => {
+                resolved.delivery.in_mailbox = None;
+                state.take(resolved);
+            }
+            WriterMessage::Flushed(None) => return Err("a flush panicked".into()),
+            WriterMessage::Flushed(Some(outcome)) => {
+                state.running -= 1;
+                if let Err(error) = outcome {
+                    state.open_breaker(&error, &myself);
+                }
+            }
+            WriterMessage::Due => state.due = None,
+            WriterMessage::Probe => state.probe(&myself),
+            WriterMessage::Probed(Ok(())) => state.close_breaker(),
+            WriterMessage::Probed(Err(error)) => state.probe_again(&error, &myself),
+        }
+        state.flush_what_is_ready(&myself);
+        Ok(())
+    }
+
+    /// A graceful end: what was taken is finished first.
+    async fn post_stop(&self, myself: ActorRef<Self::Msg>, state: &mut WriterState) -> Result<(), ActorProcessingErr> {
+        loop {
+            while state.flushes.join_next().await.is_some() {}
+            state.running = 0;
+            if state.waiting.is_empty() || matches!(state.breaker, Breaker::Open { .. }) {
+                return Ok(());
+            }
+            state.start_flush(&myself);
+        }
+    }
+}
+
+impl WriterState {
+    fn take(&mut self, resolved: Resolved) {
+        if resolved.delivery.reply.is_closed() {
+            return;
+        }
+        if let Breaker::Open { reason, .. } = &self.breaker {
+            refuse(resolved, reason);
+            return;
+        }
+        self.waiting_entries += resolved.tenants.len();
+        self.waiting.push_back(Waiting {
+            resolved,
+            since: Instant::now(),
+        });
+    }
+
+    fn flush_what_is_ready(&mut self, myself: &ActorRef<WriterMessage>) {
+        while self.running < FLUSHES {
+            let Some(oldest) = self.waiting.front() else { return };
+            let batch_wait = self.args.config.batch_wait;
+            let whole = self.waiting_entries >= self.args.config.batch_events as usize;
+            let waited = oldest.since.elapsed();
+            if self.running > 0 && !whole && waited < batch_wait {
+                if self.due.is_none() {
+                    let rest = batch_wait - waited;
+                    self.due = Some(myself.send_after(rest, || WriterMessage::Due));
+                }
+                return;
+            }
+            self.start_flush(myself);
+        }
+    }
+
+    fn start_flush(&mut self, myself: &ActorRef<WriterMessage>) {
+        let limit = self.args.config.batch_events as usize;
+        let mut taken = Vec::new();
+        let mut entries = 0;
+        while let Some(next) = self.waiting.front() {
+            let more = next.resolved.tenants.len();
+            let alone = next.resolved.delivery.suspect || entries + more > limit;
+            if !taken.is_empty() && alone {
+                break;
+            }
+            let suspect = next.resolved.delivery.suspect;
+            entries += more;
+            self.waiting_entries -= more;
+            let Some(next) = self.waiting.pop_front() else { break };
+            taken.push(next.resolved);
+            if suspect {
+                break;
+            }
+        }
+        self.running += 1;
+        let store = Arc::clone(&self.args.store);
+        let metrics = self.args.metrics.clone();
+        let report = ReportOnce(Some(myself.clone()));
+        let progress = self.args.progress.clone();
+        self.flushes.spawn(async move {
+            let _working = progress.work();
+            let outcome = flush::flush(store, taken, &metrics).await;
+            report.send(outcome);
+        });
+        while self.flushes.try_join_next().is_some() {}
+    }
+
+    fn open_breaker(&mut self, error: &StoreError, myself: &ActorRef<WriterMessage>) {
+        let reason = error.to_string();
+        for waiting in self.waiting.drain(..) {
+            refuse(waiting.resolved, &reason);
+        }
+        self.waiting_entries = 0;
+        if let Breaker::Open { reason: known, .. } = &mut self.breaker {
+            *known = reason;
+            return;
+        }
+        tracing::warn!(error = %error, "store is away: batches are refused until it takes writes again");
+        self.show_store(false);
+        self.breaker = Breaker::Open {
+            reason,
+            probe_delay: PROBE_FIRST,
+        };
+        // Detached: a probe that fires after the actor's end reaches nobody.
+        let _timer = myself.send_after(PROBE_FIRST, || WriterMessage::Probe);
+    }
+
+    fn close_breaker(&mut self) {
+        self.prepared = true;
+        self.show_store(true);
+        if matches!(self.breaker, Breaker::Open { .. }) {
+            tracing::info!("store takes writes");
+        }
+        self.breaker = Breaker::Closed;
+    }
+
+    fn show_store(&self, up: bool) {
+        self.args.store_up.store(up, Ordering::Release);
+        self.args.metrics.store_up.set(if up { 1.0 } else { 0.0 });
+    }
+
+    fn probe(&mut self, myself: &ActorRef<WriterMessage>) {
+        let store = Arc::clone(&self.args.store);
+        let prepared = self.prepared;
+        let report = myself.clone();
+        self.flushes.spawn(async move {
+            let outcome = if prepared {
+                probe_once(&*store).await
+            } else {
+                store.prepare().await
+            };
+            // The writer may have ended meanwhile; then nobody waits for the answer.
+            let _ended = report.cast(WriterMessage::Probed(outcome));
+        });
+    }
+
+    fn probe_again(&mut self, error: &StoreError, myself: &ActorRef<WriterMessage>) {
+        self.show_store(false);
+        self.args.metrics.store_errors(error.reason()).increment(1);
+        let delay = match &mut self.breaker {
+            Breaker::Closed => return,
+            Breaker::Open { reason, probe_delay } => {
+                if *probe_delay == PROBE_FIRST {
+                    tracing::warn!(error = %error, "store does not take writes");
+                }
+                *reason = error.to_string();
+                *probe_delay = (*probe_delay * 2).min(PROBE_CAP);
+                *probe_delay
+            }
+        };
+        let _timer = myself.send_after(delay, || WriterMessage::Probe);
+    }
+}
+
+async fn probe_once(store: &dyn Store) -> Result<(), StoreError> {
+    tokio::time::timeout(PROBE_TIMEOUT, store.ping())
+        .await
+        .unwrap_or(Err(StoreError::Timeout {
+            what: "a probe",
+            after: PROBE_TIMEOUT,
+        }))
+}
+
+fn refuse(resolved: Resolved, reason: &str) {
+    flush::answer(
+        resolved.delivery,
+        Err(Nack::Unavailable {
+            retry_after: Duration::from_millis(200),
+            reason: reason.to_owned(),
+        }),
+    );
+}
+
+/// Tells the writer how a flush ended, also when it panicked.
+struct ReportOnce(Option<ActorRef<WriterMessage>>);
+
+impl ReportOnce {
+    fn send(mut self, outcome: Result<(), StoreError>) {
+        if let Some(writer) = self.0.take() {
+            let _ended = writer.cast(WriterMessage::Flushed(Some(outcome)));
+        }
+    }
+}
+
+impl Drop for ReportOnce {
+    fn drop(&mut self) {
+        if let Some(writer) = self.0.take() {
+            let _ended = writer.cast(WriterMessage::Flushed(None));
+        }
+    }
+}

@@ -1,4 +1,8 @@
-//! authentik.
+//! Authentik: its events API, polled.
 
+pub mod actor;
+pub mod client;
 pub mod decode;
+pub mod people;
 pub mod verbs;
+pub mod walk;

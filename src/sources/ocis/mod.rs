@@ -1,4 +1,5 @@
-//! ocis.
+//! OCIS and OpenCloud: the audit log file.
 
+pub mod actor;
 pub mod decode;
 pub mod verbs;

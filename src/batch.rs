@@ -1,0 +1,237 @@
+//! The one message of the pipeline: a batch, its way down, and what comes back.
+//!
+//! A batch is cheap to clone (its entries are shared) because its source keeps it until the ack
+//! and sends it again when no ack comes. The permit for its bytes travels inside: when the last
+//! clone is gone, by ack, panic, kill or a flushed mailbox, the budget has its bytes back.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use daybook_actors::budget::Permit;
+use daybook_actors::delivery::{Custody, Divisible};
+use jiff::Timestamp;
+use ractor::RpcReplyPort;
+use serde_json::Value;
+
+use crate::event::{AuditEvent, DeadLetter, DeadLetterReason, SourceName, TenantHints};
+use crate::store::CursorStep;
+
+/// One piece of input on its way.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// An event and what it tells about its tenant.
+    Event(Box<AuditEvent>, TenantHints),
+    /// Input that could not become an event.
+    Dead(DeadLetter),
+}
+
+/// What a source sends at once, with the step its cursor takes when all of it is durable.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Whose.
+    pub source: SourceName,
+    /// The generation of the actor that sends it.
+    pub generation: u64,
+    /// When its first byte was received.
+    pub received_at: Instant,
+    /// What the cursor does afterwards.
+    pub step: CursorStep,
+    /// The contract's `lastEventId` afterwards.
+    pub last_event_id: Option<String>,
+    entries: Arc<Vec<Entry>>,
+    range: Range<usize>,
+    permit: Arc<Permit>,
+}
+
+impl Batch {
+    /// A batch that takes no cursor along; see [`Batch::with_step`].
+    pub fn new(source: SourceName, generation: u64, entries: Vec<Entry>, permit: impl Into<Arc<Permit>>) -> Self {
+        Self {
+            source,
+            generation,
+            received_at: Instant::now(),
+            step: CursorStep::Touch,
+            last_event_id: None,
+            range: 0..entries.len(),
+            entries: Arc::new(entries),
+            permit: permit.into(),
+        }
+    }
+
+    /// Moves the cursor too.
+    pub fn with_step(mut self, from: u64, to: u64, detail: Value) -> Self {
+        self.step = CursorStep::Advance { from, to, detail };
+        self
+    }
+
+    /// Notes the last event's id in the cursor.
+    pub fn with_last_event_id(mut self, id: impl Into<String>) -> Self {
+        self.last_event_id = Some(id.into());
+        self
+    }
+
+    /// The entries, in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries[self.range.clone()]
+    }
+
+    /// `at` of the newest event.
+    pub fn newest_at(&self) -> Option<Timestamp> {
+        self.entries()
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Event(event, _) => Some(event.at),
+                Entry::Dead(_) => None,
+            })
+            .max()
+    }
+
+    /// The batch in which the single entry, which nothing could handle, is a dead letter. The
+    /// cursor step stays.
+    pub fn into_dead_letter(mut self, reason: DeadLetterReason, detail: &str) -> Self {
+        let entries = self
+            .entries()
+            .iter()
+            .map(|entry| match entry {
+                Entry::Event(event, _) => Entry::Dead(dead_letter_of(event, reason, detail)),
+                Entry::Dead(letter) => Entry::Dead(DeadLetter {
+                    raw: Bytes::new(),
+                    ..letter.clone()
+                }),
+            })
+            .collect::<Vec<_>>();
+        self.range = 0..entries.len();
+        self.entries = Arc::new(entries);
+        self
+    }
+}
+
+/// The dead letter that keeps what an event says when the event itself cannot be kept.
+pub fn dead_letter_of(event: &AuditEvent, reason: DeadLetterReason, detail: &str) -> DeadLetter {
+    let raw = serde_json::to_vec(&event.metadata).unwrap_or_default();
+    DeadLetter {
+        source: event.source.clone(),
+        position: event.external_id.clone(),
+        reason,
+        detail: detail.to_owned(),
+        raw_length: raw.len() as u64,
+        raw: Bytes::from(raw),
+        at: Timestamp::now(),
+    }
+}
+
+impl Divisible for Batch {
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// The front part leaves the cursor alone: only the rear one may move it, once both are durable.
+    fn split(self) -> (Self, Self) {
+        let middle = self.range.start + self.range.len() / 2;
+        let mut front = self.clone();
+        let mut rear = self;
+        front.range.end = middle;
+        front.step = CursorStep::Touch;
+        front.last_event_id = None;
+        rear.range.start = middle;
+        (front, rear)
+    }
+}
+
+/// A batch on its way to the resolver.
+pub struct Delivery {
+    /// What is delivered.
+    pub batch: Batch,
+    /// Tells the source how far its handler came, should that one die.
+    pub custody: Custody,
+    /// Counted as waiting in a mailbox until this is dropped.
+    pub in_mailbox: Option<InMailbox>,
+    /// A batch that may have killed its handler before: it is handled alone.
+    pub suspect: bool,
+    /// Where the answer goes: straight to the source.
+    pub reply: RpcReplyPort<Reply>,
+}
+
+/// Counts a message in `daybook_actor_mailbox_messages` for as long as it lives: a mailbox that dies
+/// with its actor drops its messages, and so its count is right too.
+pub struct InMailbox(metrics::Gauge);
+
+impl InMailbox {
+    /// One more message waits.
+    pub fn new(gauge: &metrics::Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InMailbox {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// What a source learns from downstream; all it learns.
+pub type Reply = Result<Receipt, Nack>;
+
+/// Everything in the batch is durable and its cursor stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Entered now.
+    pub written: u64,
+    /// Were there already.
+    pub duplicate: u64,
+    /// Events entered without a tenant.
+    pub unresolved: u64,
+    /// Kept as dead letters, index by [`DeadLetterReason::ALL`].
+    pub dead: [u64; DeadLetterReason::ALL.len()],
+}
+
+/// Why a batch is not durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nack {
+    /// The store is away or a peer restarts: send it again after a pause.
+    Unavailable {
+        /// How long to wait at least.
+        retry_after: Duration,
+        /// For `status`; never content.
+        reason: String,
+    },
+    /// The store failed at this batch in a way that waiting does not mend.
+    Failed {
+        /// For `status`; never content.
+        reason: String,
+    },
+    /// The cursor stands before the batch: load it again.
+    Gap {
+        /// Where it stands.
+        stored: u64,
+    },
+    /// Another generation owns the cursor.
+    Fenced {
+        /// Its number.
+        owner: u64,
+    },
+}
+
+impl Receipt {
+    /// Adds another receipt's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.written += other.written;
+        self.duplicate += other.duplicate;
+        self.unresolved += other.unresolved;
+        for (mine, theirs) in self.dead.iter_mut().zip(other.dead) {
+            *mine += theirs;
+        }
+    }
+
+    /// Counts one dead letter.
+    pub fn count_dead(&mut self, reason: DeadLetterReason) {
+        for (each, count) in DeadLetterReason::ALL.iter().zip(&mut self.dead) {
+            if *each == reason {
+                *count += 1;
+            }
+        }
+    }
+}

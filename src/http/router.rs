@@ -1,0 +1,97 @@
+//! Which path leads where.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use daybook_actors::budget::{Budget, Share};
+use daybook_actors::slot::Slot;
+use ipnet::IpNet;
+
+use crate::config::Secret;
+use crate::event::SourceName;
+use crate::sources::push::AcceptorMessage;
+use crate::status::Board;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+use super::auth::Authenticator;
+use super::error::ApiError;
+use super::{api, health, ingest};
+
+/// A pushing source as the edge sees it.
+#[derive(Clone)]
+pub struct PushSource {
+    /// Its name.
+    pub name: SourceName,
+    /// Its acceptor.
+    pub acceptor: Slot<AcceptorMessage>,
+    /// Its part of the bytes in flight.
+    pub share: Share,
+}
+
+/// What the handlers share.
+pub struct Edge {
+    /// For queries and tokens.
+    pub store: Arc<dyn Store>,
+    /// For status.
+    pub board: Board,
+    /// For `/metrics`.
+    pub metrics: Metrics,
+    /// Bytes in flight.
+    pub budget: Budget,
+    /// Who may do what.
+    pub authenticator: Authenticator,
+    /// Whether the planes are up.
+    pub readiness: health::Readiness,
+    /// Stalwart sources by route.
+    pub webhooks: HashMap<String, (PushSource, Vec<Secret>)>,
+    /// Recorder sources, in the order of the configuration.
+    pub recorders: Vec<PushSource>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The longest body, in bytes.
+    pub max_body: u64,
+    /// The longest a body may take.
+    pub body_timeout: Duration,
+}
+
+/// All routes.
+pub fn router(edge: Edge) -> Router {
+    let edge = Arc::new(edge);
+    let mut router = Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/api/v1/events", get(api::list).post(ingest::record))
+        .route("/api/v1/events/{id}", get(api::one))
+        .route("/api/v1/sources", get(api::sources));
+    for route in edge.webhooks.keys() {
+        router = router.route(route, post(ingest::webhook));
+    }
+    router
+        .fallback(|| async { ApiError::not_found("no such path") })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(middleware::from_fn_with_state(Arc::clone(&edge), count))
+        .with_state(edge)
+}
+
+async fn count(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |matched| matched.as_str().to_owned());
+    let is_ingest = request.method() == axum::http::Method::POST;
+    let response = next.run(request).await;
+    let code = response.status().as_u16();
+    if is_ingest && edge.webhooks.contains_key(&route) {
+        edge.metrics.webhook_requests(code).increment(1);
+    }
+    edge.metrics.http_requests(&route, code).increment(1);
+    response
+}

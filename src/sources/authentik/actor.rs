@@ -1,0 +1,420 @@
+//! The poller: one request a message, so that it can be stopped or killed between any two, and
+//! so that a poll never overlaps itself.
+//!
+//! The cursor moves with every page: what a page taught the walk is stored in the same step as
+//! the page's events (see [`super::walk`]).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use daybook_actors::liveness::Progress;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::Rng;
+use std::sync::Arc;
+use tokio::task::AbortHandle;
+
+use crate::batch::{Batch, Entry};
+use crate::config::AuthentikConfig;
+use crate::event::Decoded;
+use crate::sources::courier::{Attempt, Courier, Parcel};
+use crate::status::{CursorView, SourceState};
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+use super::client::{Answer, Client, ClientError};
+use super::decode::{self, EventContext, Page};
+use super::people::People;
+use super::walk::{PageAnswer, RowKey, Walk, WalkCursor};
+
+/// Once in this time a poll reads back [`WIDE_OVERLAP`], for events that became visible later
+/// than anybody expects.
+const WIDE_EVERY: Duration = Duration::from_secs(3600);
+const WIDE_OVERLAP: Duration = Duration::from_secs(24 * 3600);
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_CAP: Duration = Duration::from_secs(30);
+/// Where a person must act, asking often only fills the other side's log.
+const REFUSED_RETRY: Duration = Duration::from_secs(60);
+
+/// What the poller is told.
+pub enum PollerMessage {
+    /// Get the cursor from the store.
+    Claim,
+    /// Begin a poll.
+    Poll,
+    /// Go on with the poll: the next request, or the parcel that waits.
+    Continue,
+}
+
+/// The actor.
+pub struct Poller;
+
+/// What the poller works with.
+#[derive(Clone)]
+pub struct PollerArgs {
+    /// Its configuration.
+    pub config: AuthentikConfig,
+    /// Its client; built once, because the token is read once.
+    pub client: Client,
+    /// Where its cursor is.
+    pub store: Arc<dyn Store>,
+    /// Its way downstream.
+    pub courier: Courier,
+    /// For late events.
+    pub metrics: Metrics,
+    /// Shown while a message is handled.
+    pub progress: Progress,
+}
+
+/// The actor's state.
+pub struct PollerState {
+    args: PollerArgs,
+    walk: Option<Walk>,
+    generation: u64,
+    seq: u64,
+    parcel: Option<(Parcel, Vec<RowKey>)>,
+    people: People,
+    failures: u32,
+    /// Something a person should know although polling works.
+    warning: Option<String>,
+    lookup_warning: Option<String>,
+    probed: bool,
+    last_head: Option<Instant>,
+    last_wide: Instant,
+    usual_overlap: Option<Duration>,
+    timer: Option<AbortHandle>,
+}
+
+impl Drop for PollerState {
+    fn drop(&mut self) {
+        if let Some(timer) = &self.timer {
+            timer.abort();
+        }
+    }
+}
+
+impl Actor for Poller {
+    type Msg = PollerMessage;
+    type State = PollerState;
+    type Arguments = PollerArgs;
+
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: PollerArgs) -> Result<PollerState, ActorProcessingErr> {
+        Ok(PollerState {
+            args,
+            walk: None,
+            generation: 0,
+            seq: 0,
+            parcel: None,
+            people: People::default(),
+            failures: 0,
+            warning: None,
+            lookup_warning: None,
+            probed: false,
+            last_head: None,
+            last_wide: Instant::now(),
+            usual_overlap: None,
+            timer: None,
+        })
+    }
+
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut PollerState) -> Result<(), ActorProcessingErr> {
+        state.args.courier.status.set_state(SourceState::Starting, None);
+        myself.cast(PollerMessage::Claim)?;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: PollerMessage,
+        state: &mut PollerState,
+    ) -> Result<(), ActorProcessingErr> {
+        let progress = state.args.progress.clone();
+        let _working = progress.work();
+        let next = match message {
+            PollerMessage::Claim => state.claim().await,
+            PollerMessage::Poll => state.begin_poll(),
+            PollerMessage::Continue => state.step().await,
+        };
+        state.arm(next, &myself);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, state: &mut PollerState) -> Result<(), ActorProcessingErr> {
+        state.args.courier.status.set_state(SourceState::Stopped, None);
+        Ok(())
+    }
+}
+
+enum Next {
+    Claim(Duration),
+    Poll(Duration),
+    Continue(Duration),
+}
+
+impl PollerState {
+    fn arm(&mut self, next: Next, myself: &ActorRef<PollerMessage>) {
+        let timer = match next {
+            Next::Claim(after) => myself.send_after(after, || PollerMessage::Claim),
+            Next::Poll(after) => myself.send_after(after, || PollerMessage::Poll),
+            Next::Continue(after) => myself.send_after(after, || PollerMessage::Continue),
+        };
+        if let Some(former) = self.timer.replace(timer.abort_handle()) {
+            former.abort();
+        }
+    }
+
+    async fn claim(&mut self) -> Next {
+        let status = &self.args.courier.status;
+        let cursor = match self.args.store.claim_cursor(&status.name).await {
+            Ok(cursor) => cursor,
+            Err(error) => {
+                status.set_state(SourceState::Blocked, Some(error.to_string()));
+                return Next::Claim(self.backoff(Duration::from_secs(1)));
+            }
+        };
+        self.failures = 0;
+        self.generation = cursor.generation;
+        self.seq = cursor.seq;
+        let place = if cursor.detail.is_null() {
+            WalkCursor::default()
+        } else {
+            match serde_json::from_value(cursor.detail) {
+                Ok(place) => place,
+                Err(error) => {
+                    let reason = format!("stored cursor cannot be read ({error}): starting over, known events are recognised");
+                    tracing::warn!(source = %status.name, reason, "cursor");
+                    WalkCursor::default()
+                }
+            }
+        };
+        status.set_cursor(CursorView {
+            last_event_at: cursor.last_event_at,
+            last_event_id: cursor.last_event_id,
+            generation: cursor.generation,
+        });
+        self.walk = Some(Walk::new(place, self.args.config.overlap, self.args.config.page_size));
+        self.parcel = None;
+        Next::Poll(Duration::ZERO)
+    }
+
+    fn begin_poll(&mut self) -> Next {
+        let Some(walk) = &mut self.walk else {
+            return Next::Claim(Duration::ZERO);
+        };
+        if let Some(usual) = self.usual_overlap.take() {
+            walk.set_overlap(usual);
+        }
+        if self.last_wide.elapsed() >= WIDE_EVERY {
+            self.last_wide = Instant::now();
+            walk.set_overlap(WIDE_OVERLAP.max(self.args.config.overlap));
+            walk.forget_quiet();
+            self.usual_overlap = Some(self.args.config.overlap);
+        }
+        self.last_head = Some(Instant::now());
+        walk.begin_poll();
+        Next::Continue(Duration::ZERO)
+    }
+
+    async fn step(&mut self) -> Next {
+        if self.parcel.is_some() {
+            return self.deliver().await;
+        }
+        if !self.probed
+            && let Err(error) = self.probe().await
+        {
+            return self.failed(&error);
+        }
+        let interval = self.args.config.interval;
+        let Some(walk) = &mut self.walk else {
+            return Next::Claim(Duration::ZERO);
+        };
+        // New events do not wait behind a long backlog.
+        let head_is_old = self.last_head.is_none_or(|last| last.elapsed() >= interval);
+        if walk.has_gaps() && head_is_old {
+            return self.begin_poll();
+        }
+        let Some(request) = walk.next_request() else {
+            self.rest();
+            return Next::Poll(interval);
+        };
+        let page = match self.args.client.events(request).await {
+            Ok(answer) => decode::decode_page(&answer.body)
+                .map(|page| (page, answer))
+                .map_err(|error| ClientError::Unreadable(error.to_string())),
+            Err(ClientError::NoSuchPage) if request.page > 1 => Ok((Page::empty(), Answer::empty())),
+            Err(ClientError::NoSuchPage) => Err(ClientError::WrongAddress("404".to_owned())),
+            Err(error) => Err(error),
+        };
+        match page {
+            Ok((page, answer)) => self.take(page, answer).await,
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Whose token is it, and does it see anything? Quiet and blind look alike in the list.
+    async fn probe(&mut self) -> Result<(), ClientError> {
+        let me = self.args.client.me().await?;
+        self.probed = true;
+        let account = me.get("user").and_then(|user| user.get("type")).and_then(|kind| kind.as_str());
+        self.warning = (account == Some("internal_service_account")).then(|| {
+            "the token belongs to an outpost, which sees no events: use a service account with view_event".to_owned()
+        });
+        Ok(())
+    }
+
+    async fn take(&mut self, page: Page, answer: Answer) -> Next {
+        self.failures = 0;
+        self.args.courier.status.succeeded();
+        let Some(walk) = &mut self.walk else {
+            return Next::Claim(Duration::ZERO);
+        };
+        let received_at = Instant::now();
+        let context = EventContext {
+            source: &self.args.courier.status.name,
+            received_at: jiff::Timestamp::now(),
+        };
+        // A row that tells no place cannot take part in the walk; it goes with the first page
+        // that shows it, as a dead letter.
+        let mut rows = Vec::with_capacity(page.results.len());
+        let mut placeless = Vec::new();
+        for raw in &page.results {
+            match decode::decode_head(raw) {
+                Some(head) => rows.push((RowKey { created: head.created, pk: head.pk }, head.user_pk, raw)),
+                None => placeless.push(raw),
+            }
+        }
+        if walk.is_at_head() && page.count == 0 && self.warning.is_none() {
+            self.warning = Some(
+                "the token sees no event at all: it may be an outpost's, or lack view_event (a server of 2023.8 or older does not say so)".to_owned(),
+            );
+        } else if page.count > 0 {
+            self.warning = None;
+        }
+        let taken = walk.accept(&PageAnswer {
+            rows: rows.iter().map(|(key, ..)| key.clone()).collect(),
+            has_next: page.next != 0,
+            count: page.count,
+            server_time: answer.server_time,
+        });
+        if walk.is_lost() {
+            return self.failed(&ClientError::Unreadable("pages contradict each other".to_owned()));
+        }
+        let late = walk.take_late();
+        if late > 0 {
+            self.args.metrics.authentik_late_events(&self.args.courier.status.name).increment(late);
+        }
+        let people = taken.rows.iter().filter_map(|index| rows[*index].1);
+        if let Some(refusal) = self.people.look_up(&self.args.client, people).await {
+            self.lookup_warning = Some(refusal);
+        }
+        let mut entries = Vec::with_capacity(taken.rows.len() + placeless.len());
+        let mut newest: BTreeMap<jiff::Timestamp, String> = BTreeMap::new();
+        let mut keys = Vec::with_capacity(taken.rows.len());
+        for index in &taken.rows {
+            let (key, user_pk, raw) = &rows[*index];
+            newest.insert(key.created, key.pk.clone());
+            keys.push(key.clone());
+            entries.extend(self.entry_of(decode::decode_event(raw, &context), *user_pk));
+        }
+        for raw in placeless {
+            entries.extend(self.entry_of(decode::decode_event(raw, &context), None));
+        }
+        if entries.is_empty() && !taken.moved {
+            return Next::Continue(Duration::ZERO);
+        }
+        let permit = self.args.courier.room(answer.body.len() as u64).await;
+        let detail = serde_json::to_value(&taken.cursor).unwrap_or_default();
+        let mut batch = Batch::new(self.args.courier.status.name.clone(), self.generation, entries, permit)
+            .with_step(self.seq, self.seq + 1, detail);
+        batch.received_at = received_at;
+        batch.last_event_id = newest.pop_last().map(|(_, pk)| pk);
+        self.parcel = Some((self.args.courier.parcel(batch, 0), keys));
+        self.deliver().await
+    }
+
+    fn entry_of(&self, decoded: Decoded, user_pk: Option<i64>) -> Option<Entry> {
+        match decoded {
+            Decoded::Event(event, mut hints) => {
+                if let Some(person) = user_pk.and_then(|pk| self.people.get(pk)) {
+                    hints.groups.clone_from(&person.groups);
+                    hints.subjects.extend(person.uid.clone());
+                    hints.emails.extend(person.email.clone());
+                }
+                Some(Entry::Event(event, hints))
+            }
+            Decoded::Filtered => None,
+            Decoded::Dead(letter) => Some(Entry::Dead(letter)),
+        }
+    }
+
+    async fn deliver(&mut self) -> Next {
+        let Some((mut parcel, keys)) = self.parcel.take() else {
+            return Next::Continue(Duration::ZERO);
+        };
+        match self.args.courier.attempt(&mut parcel).await {
+            Attempt::Durable => {
+                self.seq += 1;
+                self.args.courier.settle(parcel);
+                if let Some(walk) = &mut self.walk {
+                    walk.confirm(keys.into_iter());
+                }
+                self.running();
+                Next::Continue(Duration::ZERO)
+            }
+            Attempt::Later(pause) => {
+                self.parcel = Some((parcel, keys));
+                Next::Continue(pause)
+            }
+            Attempt::Reload(reason) => {
+                let status = &self.args.courier.status;
+                status.set_state(SourceState::Fenced, Some(reason));
+                Next::Claim(self.backoff(Duration::from_secs(30)))
+            }
+        }
+    }
+
+    fn rest(&mut self) {
+        self.args.courier.status.succeeded();
+        self.running();
+    }
+
+    fn running(&self) {
+        let warning = self.warning.clone().or_else(|| self.lookup_warning.clone());
+        let state = if warning.is_some() { SourceState::Warning } else { SourceState::Running };
+        self.args.courier.status.set_state(state, warning);
+    }
+
+    fn failed(&mut self, error: &ClientError) -> Next {
+        let status = Arc::clone(&self.args.courier.status);
+        let state = if error.needs_a_person() { SourceState::Refused } else { SourceState::Failing };
+        status.set_state(state, Some(error.to_string()));
+        if let Some(walk) = &mut self.walk {
+            walk.abandon_poll();
+        }
+        if error.needs_a_person() {
+            self.probed = false;
+        }
+        let pause = if error.needs_a_person() {
+            REFUSED_RETRY.min(self.args.config.interval)
+        } else {
+            self.backoff(RETRY_CAP)
+        };
+        Next::Poll(error.retry_after().unwrap_or(Duration::ZERO).max(pause))
+    }
+
+    fn backoff(&mut self, cap: Duration) -> Duration {
+        let ceiling = (RETRY_FIRST * 2u32.saturating_pow(self.failures)).min(cap);
+        self.failures = (self.failures + 1).min(10);
+        ceiling.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+impl Answer {
+    /// What stands for a page beyond the end.
+    fn empty() -> Self {
+        Self {
+            body: bytes::Bytes::new(),
+            server_time: jiff::Timestamp::now(),
+        }
+    }
+}

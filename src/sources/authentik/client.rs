@@ -1,0 +1,281 @@
+//! Authentik's API over HTTP, and every way in which it does not answer.
+//!
+//! Facts behind the cases: authentik refuses with 403 (never 401) and tells in `detail` which of
+//! three reasons it has; while it starts it answers 502 or 503, in JSON, HTML or plain text; a
+//! path without its trailing slash is a 404 HTML page; redirects come only from what stands before
+//! it. The token is sent to the configured address alone: redirects are not followed.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{StatusCode, redirect};
+use serde_json::Value;
+
+use crate::config::Secret;
+use crate::telemetry::metrics::Metrics;
+
+use super::walk::PageRequest;
+
+/// An answer longer than this is none of authentik's.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// A way to one Authentik.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    metrics: Metrics,
+}
+
+/// An answer with status 200 and the server's clock.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The body.
+    pub body: Bytes,
+    /// From the `Date` header; our own clock without one.
+    pub server_time: Timestamp,
+}
+
+/// Why there is no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// 401 or 403: a person must look at the token. `detail` is authentik's own word.
+    #[error("refused with {status}: {detail}")]
+    Refused {
+        /// 401 or 403.
+        status: u16,
+        /// What authentik says about it.
+        detail: String,
+    },
+    /// A page beyond the end of the list.
+    #[error("page is beyond the end of the list")]
+    NoSuchPage,
+    /// 404 and the like: not authentik's API at this address.
+    #[error("no events API at this address: {0}; check the url, without /api/v3")]
+    WrongAddress(String),
+    /// 429.
+    #[error("asked to slow down (429)")]
+    Throttled {
+        /// How long to wait, if told.
+        retry_after: Option<Duration>,
+    },
+    /// 5xx: it starts, its database is away, or the proxy before it does not reach it.
+    #[error("server error {status}: {detail}")]
+    ServerError {
+        /// 5xx.
+        status: u16,
+        /// The first words of the answer, if they are text.
+        detail: String,
+        /// How long to wait, if told.
+        retry_after: Option<Duration>,
+    },
+    /// 200, but not what authentik answers.
+    #[error("answer is not authentik's: {0}")]
+    Unreadable(String),
+    /// No answer, or not all of it.
+    #[error("{0}")]
+    Transport(String),
+}
+
+impl ClientError {
+    /// Whether a person must change something before it can work.
+    pub fn needs_a_person(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::WrongAddress(_))
+    }
+
+    /// How long the other side wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled { retry_after } | Self::ServerError { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl Client {
+    /// A client for `url` (with any path prefix, without `/api/v3`).
+    ///
+    /// # Errors
+    /// When the token cannot stand in a header, or TLS cannot be set up.
+    pub fn new(url: &str, token: &Secret, timeout: Duration, metrics: Metrics) -> Result<Self, String> {
+        crate::install_crypto_provider();
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose().trim()))
+            .map_err(|_| "token holds characters that cannot stand in a header".to_owned())?;
+        bearer.set_sensitive(true);
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), (ACCEPT, HeaderValue::from_static("application/json"))]);
+        let http = reqwest::Client::builder()
+            .default_headers(headers)
+            .redirect(redirect::Policy::none())
+            .connect_timeout(timeout.min(Duration::from_secs(10)))
+            .timeout(timeout)
+            .pool_max_idle_per_host(4)
+            .user_agent(concat!("daybook/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| format!("cannot set up the HTTP client: {error}"))?;
+        Ok(Self {
+            http,
+            base: format!("{}/api/v3", url.trim_end_matches('/')),
+            metrics,
+        })
+    }
+
+    /// One page of events, newest first.
+    pub async fn events(&self, request: PageRequest) -> Result<Answer, ClientError> {
+        let PageRequest { page, page_size } = request;
+        let path = format!("/events/events/?ordering=-created,-pk&page={page}&page_size={page_size}");
+        self.get(&path).await
+    }
+
+    /// Who the token belongs to.
+    pub async fn me(&self) -> Result<Value, ClientError> {
+        parse(&self.get("/core/users/me/").await?)
+    }
+
+    /// A user by number; `None` when there is none (deleted).
+    pub async fn user(&self, pk: i64) -> Result<Option<Value>, ClientError> {
+        match self.get(&format!("/core/users/{pk}/")).await {
+            Ok(answer) => parse(&answer).map(Some),
+            Err(ClientError::NoSuchPage) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn get(&self, path_and_query: &str) -> Result<Answer, ClientError> {
+        let url = format!("{}{path_and_query}", self.base);
+        let response = match self.http.get(url).send().await {
+            Ok(response) => response,
+            Err(error) => {
+                self.metrics.authentik_requests(None).increment(1);
+                return Err(ClientError::Transport(describe(&error)));
+            }
+        };
+        let status = response.status();
+        self.metrics.authentik_requests(Some(status.as_u16())).increment(1);
+        let headers = response.headers().clone();
+        let body = read_body(response).await;
+        if status == StatusCode::OK {
+            let body = body?;
+            refuse_html(&headers, &body)?;
+            return Ok(Answer {
+                body,
+                server_time: server_time(&headers),
+            });
+        }
+        Err(classify(status, &headers, &body.unwrap_or_default()))
+    }
+}
+
+async fn read_body(response: reqwest::Response) -> Result<Bytes, ClientError> {
+    let mut body = BytesMut::with_capacity(response.content_length().unwrap_or(0).min(1 << 20) as usize);
+    let mut stream = response.bytes_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| ClientError::Transport(format!("answer was cut off: {}", describe(&error))))?;
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(ClientError::Unreadable(format!("longer than {MAX_ANSWER} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+fn refuse_html(headers: &HeaderMap, body: &[u8]) -> Result<(), ClientError> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if content_type.starts_with("text/html") || body.trim_ascii_start().starts_with(b"<") {
+        return Err(ClientError::Unreadable(
+            "an HTML page (a login page or a proxy's) with status 200".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+    let detail = detail_of(body);
+    let code = status.as_u16();
+    match code {
+        401 | 403 => ClientError::Refused { status: code, detail },
+        404 if serde_json::from_slice::<Value>(body).is_ok_and(|body| body.get("detail").is_some()) => {
+            ClientError::NoSuchPage
+        }
+        429 => ClientError::Throttled {
+            retry_after: retry_after(headers),
+        },
+        300..400 => {
+            let target = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("nowhere");
+            let host = target.split('?').next().unwrap_or_default();
+            ClientError::WrongAddress(format!("redirected ({code}) to {host}"))
+        }
+        500.. => ClientError::ServerError {
+            status: code,
+            detail,
+            retry_after: retry_after(headers),
+        },
+        _ => ClientError::WrongAddress(format!("{code} {detail}")),
+    }
+}
+
+/// authentik's `detail` or `error`, else the first words; an HTML page only by name.
+fn detail_of(body: &[u8]) -> String {
+    if let Ok(Value::Object(object)) = serde_json::from_slice(body) {
+        for key in ["detail", "error"] {
+            if let Some(Value::String(text)) = object.get(key) {
+                return text.chars().take(200).collect();
+            }
+        }
+    }
+    let text = String::from_utf8_lossy(&body[..body.len().min(200)]);
+    let text = text.trim();
+    if text.is_empty() {
+        return "no detail".to_owned();
+    }
+    if text.starts_with('<') {
+        return "an HTML page".to_owned();
+    }
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Seconds or an HTTP date, at most an hour.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = http_date(text)?;
+            Duration::from_millis(u64::try_from(until.as_millisecond() - Timestamp::now().as_millisecond()).ok()?)
+        }
+    };
+    Some(wait.min(Duration::from_secs(3600)))
+}
+
+fn server_time(headers: &HeaderMap) -> Timestamp {
+    headers
+        .get(DATE)
+        .and_then(|value| http_date(value.to_str().ok()?))
+        .unwrap_or_else(Timestamp::now)
+}
+
+fn http_date(text: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+}
+
+fn parse(answer: &Answer) -> Result<Value, ClientError> {
+    serde_json::from_slice(&answer.body).map_err(|error| ClientError::Unreadable(format!("not JSON: {error}")))
+}
+
+/// The innermost cause in words, without the address: it is in the configuration.
+fn describe(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    if error.is_connect() {
+        format!("cannot connect: {cause}")
+    } else {
+        cause.to_string()
+    }
+}

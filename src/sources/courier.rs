@@ -1,0 +1,177 @@
+//! How a source gets a batch downstream: it holds the batch until the ack, sends it again when
+//! none comes, divides it when it kills its handlers, and keeps the accounts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daybook_actors::budget::{Permit, Share};
+use daybook_actors::delivery::{CallError, Custody, Outbox, Verdict, call};
+use daybook_actors::slot::Slot;
+use rand::Rng;
+
+use crate::batch::{Batch, Delivery, InMailbox, Nack, Receipt, Reply};
+use crate::event::DeadLetterReason;
+use crate::status::{Intake, SourceState, SourceStatus};
+use crate::tenants::ResolverMessage;
+
+/// The pause before a refused batch is sent again: at least what the refuser asks for, doubled
+/// with every refusal, jittered.
+const RETRY_CAP: Duration = Duration::from_secs(1);
+
+/// A source's way downstream. Cheap to clone.
+#[derive(Clone)]
+pub struct Courier {
+    /// Whom to send to.
+    pub resolver: Slot<ResolverMessage>,
+    /// Its mailbox's gauge.
+    pub resolver_mailbox: metrics::Gauge,
+    /// The source's part of the bytes in flight.
+    pub share: Share,
+    /// The source's entry.
+    pub status: Arc<SourceStatus>,
+    /// How long an ack may take. Longer than the store's own timeout.
+    pub ack_timeout: Duration,
+}
+
+/// A batch that is not durable yet, with its accounts.
+pub struct Parcel {
+    whole: Batch,
+    outbox: Outbox<Batch>,
+    intake: Intake,
+    filtered: u64,
+    receipt: Receipt,
+    refusals: u32,
+}
+
+/// How an attempt ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// All of it is durable and the cursor stands.
+    Durable,
+    /// Not yet: try again after the pause.
+    Later(Duration),
+    /// The cursor is not where the source thinks: load it again and start from there.
+    Reload(String),
+}
+
+impl Courier {
+    /// Waits for room in flight.
+    pub async fn room(&self, bytes: u64) -> Permit {
+        self.share.acquire(bytes).await
+    }
+
+    /// Makes a parcel of a batch. `filtered`: pieces of input left out of it on purpose.
+    pub fn parcel(&self, batch: Batch, filtered: u64) -> Parcel {
+        let pieces = batch.entries().len() as u64 + filtered;
+        let intake = self.status.take_in(pieces, batch.received_at);
+        let mut outbox = Outbox::new();
+        outbox.push(batch.clone());
+        Parcel {
+            whole: batch,
+            outbox,
+            intake,
+            filtered,
+            receipt: Receipt::default(),
+            refusals: 0,
+        }
+    }
+
+    /// Sends until everything is durable or somebody refuses. Cancel-safe: what was not
+    /// acknowledged is sent again by the next attempt, and a repeat is harmless.
+    pub async fn attempt(&self, parcel: &mut Parcel) -> Attempt {
+        while let Some(part) = parcel.outbox.next() {
+            let part = part.clone();
+            let suspect = parcel.outbox.is_suspect();
+            let custody = Custody::new();
+            let travelling = custody.clone();
+            let answer: Result<Reply, CallError> = call(&self.resolver, self.ack_timeout, |reply| {
+                ResolverMessage::Resolve(Delivery {
+                    batch: part,
+                    custody: travelling,
+                    suspect,
+                    in_mailbox: Some(InMailbox::new(&self.resolver_mailbox)),
+                    reply,
+                })
+            })
+            .await;
+            match answer {
+                Ok(Ok(receipt)) => {
+                    parcel.receipt.add(&receipt);
+                    parcel.outbox.acked();
+                    parcel.refusals = 0;
+                }
+                Ok(Err(Nack::Unavailable { retry_after, reason })) => {
+                    self.status.set_state(SourceState::Blocked, Some(reason));
+                    return Attempt::Later(parcel.pause(retry_after));
+                }
+                Ok(Err(Nack::Failed { reason })) => {
+                    self.status.set_state(SourceState::Blocked, Some(reason.clone()));
+                    let verdict = parcel.outbox.callee_died(true);
+                    condemn(&mut parcel.outbox, verdict, DeadLetterReason::Rejected, &reason);
+                    return Attempt::Later(parcel.pause(Duration::from_millis(50)));
+                }
+                Ok(Err(Nack::Gap { stored })) => {
+                    return Attempt::Reload(format!("the stored cursor stands at {stored}, before this batch"));
+                }
+                Ok(Err(Nack::Fenced { owner })) => {
+                    return Attempt::Reload(format!("generation {owner} owns the cursor"));
+                }
+                Err(CallError::CalleeDied) => {
+                    let verdict = parcel.outbox.callee_fell(custody.fate());
+                    let detail = "its handler panicked over it again and again";
+                    condemn(&mut parcel.outbox, verdict, DeadLetterReason::Poison, detail);
+                }
+                Err(error @ (CallError::NoPeer | CallError::TimedOut)) => {
+                    self.status.set_state(SourceState::Blocked, Some(error.to_string()));
+                    return Attempt::Later(parcel.pause(Duration::from_millis(50)));
+                }
+            }
+        }
+        Attempt::Durable
+    }
+
+    /// Closes the accounts of a parcel that is durable.
+    pub fn settle(&self, parcel: Parcel) -> Receipt {
+        let receipt = parcel.receipt;
+        parcel.intake.settle(&parcel.whole, &receipt, parcel.filtered);
+        receipt
+    }
+
+    /// Sends again and again until the parcel is durable or the time is over. For pushed events:
+    /// their sender waits for the answer and has its own patience.
+    pub async fn deliver_within(&self, mut parcel: Parcel, until: Instant) -> Result<Receipt, String> {
+        loop {
+            match self.attempt(&mut parcel).await {
+                Attempt::Durable => return Ok(self.settle(parcel)),
+                Attempt::Reload(reason) => return Err(reason),
+                Attempt::Later(pause) => {
+                    if Instant::now() + pause >= until {
+                        return Err("the store does not take events".to_owned());
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+}
+
+impl Parcel {
+    /// The batch as it was made.
+    pub fn batch(&self) -> &Batch {
+        &self.whole
+    }
+
+    fn pause(&mut self, at_least: Duration) -> Duration {
+        let ceiling = (at_least * 2u32.saturating_pow(self.refusals)).min(RETRY_CAP);
+        self.refusals = (self.refusals + 1).min(8);
+        ceiling.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+/// Puts a dead letter in the place of an item that nothing can handle.
+fn condemn(outbox: &mut Outbox<Batch>, verdict: Verdict<Batch>, reason: DeadLetterReason, detail: &str) {
+    if let Verdict::Poison(item) = verdict {
+        tracing::error!(source = %item.source, reason = reason.as_str(), "an event is kept as a dead letter");
+        outbox.push_front(item.into_dead_letter(reason, detail));
+    }
+}

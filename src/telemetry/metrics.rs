@@ -1,0 +1,296 @@
+//! Every metric: its name, kind, help and labels, and a typed handle to count with.
+//!
+//! Labels are only `source`, `actor`, `reason`, `outcome`, `route`, `code`, each from a bounded
+//! set: configured names, words of an enum, HTTP status codes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+use crate::event::{DeadLetterReason, SourceName};
+
+const METADATA: Metadata<'static> = Metadata::new("daybook", Level::INFO, None);
+
+/// `ingest_latency_seconds`, `writer_flush_seconds`: from under a millisecond to a stuck store.
+const LATENCY_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+/// `event_age_seconds`: from live to a backlog of months.
+const AGE_BUCKETS: &[f64] = &[
+    0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0, 604_800.0,
+    2_592_000.0,
+];
+/// `writer_batch_events`.
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
+
+macro_rules! declare {
+    ($($kind:ident $constant:ident = $name:literal, $unit:expr, $help:literal;)*) => {
+        $(const $constant: &str = $name;)*
+        fn describe(recorder: &PrometheusRecorder) {
+            $(declare!(@describe $kind recorder $name $unit, $help);)*
+        }
+        /// The name of every metric, for documentation and its test.
+        pub const NAMES: &[&str] = &[$($name),*];
+    };
+    (@describe counter $recorder:ident $name:literal $unit:expr, $help:literal) => {
+        $recorder.describe_counter($name.into(), $unit, $help.into());
+    };
+    (@describe gauge $recorder:ident $name:literal $unit:expr, $help:literal) => {
+        $recorder.describe_gauge($name.into(), $unit, $help.into());
+    };
+    (@describe histogram $recorder:ident $name:literal $unit:expr, $help:literal) => {
+        $recorder.describe_histogram($name.into(), $unit, $help.into());
+    };
+}
+
+declare! {
+    counter RECEIVED = "daybook_events_received_total", Some(Unit::Count), "Pieces of input taken from a source: events, reads and undecodable ones.";
+    counter WRITTEN = "daybook_events_written_total", Some(Unit::Count), "Events entered into the store for the first time.";
+    counter DUPLICATE = "daybook_events_duplicate_total", Some(Unit::Count), "Events that stood in the store already.";
+    counter FILTERED = "daybook_events_filtered_total", Some(Unit::Count), "Input left out on purpose (reads).";
+    counter DEAD_LETTERED = "daybook_events_dead_lettered_total", Some(Unit::Count), "Input kept as a dead letter, by reason.";
+    counter UNRESOLVED = "daybook_events_unresolved_tenant_total", Some(Unit::Count), "Events entered without a tenant.";
+    counter LATE = "daybook_authentik_late_events_total", Some(Unit::Count), "Authentik events that became visible later than half the overlap.";
+    gauge LAG = "daybook_ingest_lag_seconds", Some(Unit::Seconds), "Age of the oldest event known and not yet durable; 0 when there is none.";
+    histogram LATENCY = "daybook_ingest_latency_seconds", Some(Unit::Seconds), "From received to durable.";
+    histogram AGE = "daybook_event_age_seconds", Some(Unit::Seconds), "From when an event happened to durable.";
+    gauge UP = "daybook_source_up", None, "1 while the source can be read or accepts, else 0.";
+    gauge LAST_SUCCESS = "daybook_source_last_success_timestamp_seconds", Some(Unit::Seconds), "When the source was last read, or last delivered, without an error.";
+    gauge BYTES_BEHIND = "daybook_ocis_bytes_behind", Some(Unit::Bytes), "Bytes of the audit log that are not yet durable.";
+    counter AUTHENTIK_REQUESTS = "daybook_authentik_requests_total", Some(Unit::Count), "Requests to Authentik by answer; code 000: none came.";
+    counter WEBHOOK_REQUESTS = "daybook_webhook_requests_total", Some(Unit::Count), "Requests to ingest endpoints by answer.";
+    counter HTTP_REQUESTS = "daybook_http_requests_total", Some(Unit::Count), "Requests to every route by answer.";
+    gauge JOURNAL_BYTES = "daybook_journal_bytes", Some(Unit::Bytes), "Bytes in the journal that are not yet in the store.";
+    gauge JOURNAL_OLDEST = "daybook_journal_oldest_seconds", Some(Unit::Seconds), "Age of the oldest record in the journal; 0 when it is empty.";
+    gauge IN_FLIGHT = "daybook_in_flight_bytes", Some(Unit::Bytes), "Bytes of payload between the sources and the store.";
+    gauge IN_FLIGHT_LIMIT = "daybook_in_flight_limit_bytes", Some(Unit::Bytes), "The most bytes there may be in flight.";
+    counter BACKPRESSURE = "daybook_backpressure_seconds_total", Some(Unit::Seconds), "Time that sources waited for room in flight.";
+    histogram BATCH_EVENTS = "daybook_writer_batch_events", Some(Unit::Count), "Events a flush.";
+    histogram FLUSH = "daybook_writer_flush_seconds", Some(Unit::Seconds), "How long a flush took.";
+    gauge STORE_UP = "daybook_store_up", None, "1 while the store takes writes, else 0.";
+    counter STORE_ERRORS = "daybook_store_errors_total", Some(Unit::Count), "Failed store operations by reason.";
+    counter RESTARTS = "daybook_actor_restarts_total", Some(Unit::Count), "Restarts of an actor by reason.";
+    gauge MAILBOX = "daybook_actor_mailbox_messages", Some(Unit::Count), "Messages waiting for an actor.";
+    gauge SUSPENDED = "daybook_actor_suspended", None, "1 while an actor that kept crashing is suspended, else 0.";
+    gauge BUILD_INFO = "daybook_build_info", None, "Always 1; the version is a label.";
+}
+
+/// The recorder of one Daybook.
+#[derive(Clone)]
+pub struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+    /// See the help text of the metric of the same name; so for every field here.
+    pub in_flight_bytes: Gauge,
+    /// Gauge.
+    pub in_flight_limit_bytes: Gauge,
+    /// Counter of whole seconds.
+    pub backpressure_seconds: Counter,
+    /// Histogram.
+    pub writer_batch_events: Histogram,
+    /// Histogram.
+    pub writer_flush_seconds: Histogram,
+    /// Gauge.
+    pub store_up: Gauge,
+    /// Gauge.
+    pub journal_bytes: Gauge,
+    /// Gauge.
+    pub journal_oldest_seconds: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A recorder with everything declared.
+    pub fn new() -> Self {
+        let buckets = |builder: PrometheusBuilder, name: &str, values: &[f64]| {
+            builder
+                .set_buckets_for_metric(Matcher::Full(name.to_owned()), values)
+                .expect("bucket lists are not empty")
+        };
+        let mut builder = PrometheusBuilder::new();
+        for name in [LATENCY, FLUSH] {
+            builder = buckets(builder, name, LATENCY_BUCKETS);
+        }
+        builder = buckets(builder, AGE, AGE_BUCKETS);
+        builder = buckets(builder, BATCH_EVENTS, BATCH_BUCKETS);
+        let recorder = builder.build_recorder();
+        describe(&recorder);
+        let handle = recorder.handle();
+        let build_info = Key::from_parts(BUILD_INFO, vec![Label::new("version", env!("CARGO_PKG_VERSION"))]);
+        recorder.register_gauge(&build_info, &METADATA).set(1.0);
+        let gauge = |name: &'static str| recorder.register_gauge(&Key::from_name(name), &METADATA);
+        let histogram = |name: &'static str| recorder.register_histogram(&Key::from_name(name), &METADATA);
+        let metrics = Self {
+            in_flight_bytes: gauge(IN_FLIGHT),
+            in_flight_limit_bytes: gauge(IN_FLIGHT_LIMIT),
+            backpressure_seconds: recorder.register_counter(&Key::from_name(BACKPRESSURE), &METADATA),
+            writer_batch_events: histogram(BATCH_EVENTS),
+            writer_flush_seconds: histogram(FLUSH),
+            store_up: gauge(STORE_UP),
+            journal_bytes: gauge(JOURNAL_BYTES),
+            journal_oldest_seconds: gauge(JOURNAL_OLDEST),
+            recorder: Arc::new(recorder),
+            handle,
+        };
+        for reason in ["unavailable", "timeout", "unauthorized", "full", "other"] {
+            metrics.store_errors(reason).increment(0);
+        }
+        metrics
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn render(&self) -> String {
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+
+    /// Moves samples out of the histograms' buffers; to be called now and then when nobody scrapes.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
+        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+    }
+
+    fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
+        self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
+    }
+
+    /// `store_errors_total{reason}`
+    pub fn store_errors(&self, reason: &'static str) -> Counter {
+        self.counter(STORE_ERRORS, vec![Label::new("reason", reason)])
+    }
+
+    /// `webhook_requests_total{code}`
+    pub fn webhook_requests(&self, code: u16) -> Counter {
+        self.counter(WEBHOOK_REQUESTS, vec![Label::new("code", code.to_string())])
+    }
+
+    /// `http_requests_total{route,code}`; `route` is the pattern, never the path a client sent.
+    pub fn http_requests(&self, route: &str, code: u16) -> Counter {
+        self.counter(
+            HTTP_REQUESTS,
+            vec![Label::new("route", route.to_owned()), Label::new("code", code.to_string())],
+        )
+    }
+
+    /// `authentik_requests_total{code}`; `None`: no answer came.
+    pub fn authentik_requests(&self, code: Option<u16>) -> Counter {
+        let code = code.map_or_else(|| "000".to_owned(), |code| code.to_string());
+        self.counter(AUTHENTIK_REQUESTS, vec![Label::new("code", code)])
+    }
+
+    /// `authentik_late_events_total{source}`
+    pub fn authentik_late_events(&self, source: &SourceName) -> Counter {
+        self.counter(LATE, vec![Label::new("source", source.to_string())])
+    }
+
+    /// `actor_restarts_total{actor,reason}`
+    pub fn actor_restarts(&self, actor: &str, reason: &'static str) -> Counter {
+        self.counter(
+            RESTARTS,
+            vec![Label::new("actor", actor.to_owned()), Label::new("reason", reason)],
+        )
+    }
+
+    /// `actor_suspended{actor}`
+    pub fn actor_suspended(&self, actor: &str) -> Gauge {
+        self.gauge(SUSPENDED, vec![Label::new("actor", actor.to_owned())])
+    }
+
+    /// `actor_mailbox_messages{actor}`
+    pub fn actor_mailbox(&self, actor: &str) -> Gauge {
+        self.gauge(MAILBOX, vec![Label::new("actor", actor.to_owned())])
+    }
+
+    /// The counters of one source, all series present from the start.
+    pub fn source(&self, source: &SourceName, kind: &'static str) -> SourceMetrics {
+        let label = || vec![Label::new("source", source.to_string())];
+        let dead_lettered = DeadLetterReason::ALL.map(|reason| {
+            let mut labels = label();
+            labels.push(Label::new("reason", reason.as_str()));
+            let counter = self.counter(DEAD_LETTERED, labels);
+            counter.increment(0);
+            counter
+        });
+        let counters = [RECEIVED, WRITTEN, DUPLICATE, FILTERED, UNRESOLVED].map(|name| {
+            let counter = self.counter(name, label());
+            counter.increment(0);
+            counter
+        });
+        let [received, written, duplicate, filtered, unresolved_tenant] = counters;
+        let histogram =
+            |name: &'static str| self.recorder.register_histogram(&Key::from_parts(name, label()), &METADATA);
+        let metrics = SourceMetrics {
+            received,
+            written,
+            duplicate,
+            filtered,
+            unresolved_tenant,
+            dead_lettered,
+            lag_seconds: self.gauge(LAG, label()),
+            latency_seconds: histogram(LATENCY),
+            age_seconds: histogram(AGE),
+            up: self.gauge(UP, label()),
+            last_success: self.gauge(LAST_SUCCESS, label()),
+            bytes_behind: (kind == "ocis").then(|| self.gauge(BYTES_BEHIND, label())),
+        };
+        metrics.lag_seconds.set(0.0);
+        metrics.up.set(0.0);
+        metrics
+    }
+}
+
+/// The counters of one source; see the help text of the metric of the same name.
+#[derive(Clone)]
+pub struct SourceMetrics {
+    /// Counter.
+    pub received: Counter,
+    /// Counter.
+    pub written: Counter,
+    /// Counter.
+    pub duplicate: Counter,
+    /// Counter.
+    pub filtered: Counter,
+    /// Counter.
+    pub unresolved_tenant: Counter,
+    dead_lettered: [Counter; DeadLetterReason::ALL.len()],
+    /// Gauge, set when metrics are rendered.
+    pub lag_seconds: Gauge,
+    /// Histogram.
+    pub latency_seconds: Histogram,
+    /// Histogram.
+    pub age_seconds: Histogram,
+    /// Gauge, set when metrics are rendered.
+    pub up: Gauge,
+    /// Gauge, set when metrics are rendered.
+    pub last_success: Gauge,
+    /// Gauge, for a tailed file only.
+    pub bytes_behind: Option<Gauge>,
+}
+
+impl SourceMetrics {
+    /// `events_dead_lettered_total{reason}`
+    pub fn dead_lettered(&self, reason: DeadLetterReason) -> &Counter {
+        let index = DeadLetterReason::ALL
+            .iter()
+            .position(|each| *each == reason)
+            .unwrap_or_default();
+        &self.dead_lettered[index]
+    }
+}
+
+/// Seconds with their fraction, as every duration metric has them.
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

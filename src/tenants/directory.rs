@@ -1,0 +1,257 @@
+//! The directory as one immutable snapshot, and how a tenant is found in it. Pure.
+//!
+//! Signals, best first: a group that is a tenant's slug or listed in its `groups`; a space listed
+//! in its `spaceIds`, or learned; a user's tenants; a mail domain. Of several values of one
+//! signal the first that matches wins.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::event::{SpaceLesson, TenantHints};
+use crate::store::{DirectoryRecords, LearnedSpace};
+
+/// A tenant's slug, shared by all events of the tenant.
+pub type Slug = Arc<str>;
+
+#[derive(Debug)]
+struct Learned {
+    slug: Slug,
+    /// It came from the store, so it need not be sent there again.
+    stored: bool,
+}
+
+/// A snapshot of the directory.
+#[derive(Debug, Default)]
+pub struct Directory {
+    groups: HashMap<String, Slug>,
+    spaces: HashMap<String, Slug>,
+    learned: HashMap<String, Learned>,
+    subjects: HashMap<String, Slug>,
+    emails: HashMap<String, Slug>,
+    domains: HashMap<String, Slug>,
+    names: HashMap<String, Slug>,
+    ignored_groups: HashSet<String>,
+}
+
+impl Directory {
+    /// Builds the look-up tables. What two tenants both claim goes to the first of them.
+    pub fn new(records: DirectoryRecords, ignored_groups: &[String]) -> Self {
+        let mut directory = Self {
+            ignored_groups: ignored_groups.iter().cloned().collect(),
+            ..Self::default()
+        };
+        let mut by_id: HashMap<String, Slug> = HashMap::new();
+        let slugs: Vec<Slug> = records.tenants.iter().map(|tenant| tenant.slug.as_str().into()).collect();
+        for (tenant, slug) in records.tenants.iter().zip(&slugs) {
+            claim(&mut by_id, tenant.id.clone(), slug);
+            claim(&mut directory.groups, tenant.slug.clone(), slug);
+            claim(&mut directory.names, tenant.slug.to_lowercase(), slug);
+        }
+        // A slug names its tenant before any alias of another tenant does.
+        for (tenant, slug) in records.tenants.into_iter().zip(&slugs) {
+            claim(&mut by_id, tenant.slug, slug);
+            for group in tenant.groups {
+                claim(&mut directory.groups, group, slug);
+            }
+            for space in tenant.space_ids {
+                claim(&mut directory.spaces, bare_space(&space).to_owned(), slug);
+            }
+            for domain in tenant.domains {
+                claim(&mut directory.domains, domain.to_lowercase(), slug);
+            }
+            if let Some(name) = tenant.name {
+                claim(&mut directory.names, name.to_lowercase(), slug);
+            }
+        }
+        for user in records.users {
+            let Some(slug) = user.tenant_ids.iter().find_map(|id| by_id.get(id)) else {
+                continue;
+            };
+            if let Some(subject) = user.subject {
+                claim(&mut directory.subjects, subject, slug);
+            }
+            if let Some(email) = user.email {
+                claim(&mut directory.emails, email.to_lowercase(), slug);
+            }
+        }
+        for learned in records.learned {
+            let slug = learned.tenant_slug.into();
+            directory.learned.insert(learned.space, Learned { slug, stored: true });
+        }
+        directory
+    }
+
+    /// The tenant that the hints point to.
+    pub fn find(&self, hints: &TenantHints) -> Option<Slug> {
+        let group = hints
+            .groups
+            .iter()
+            .filter(|group| !self.ignored_groups.contains(*group))
+            .find_map(|group| self.groups.get(group));
+        let found = group
+            .or_else(|| hints.spaces.iter().find_map(|space| self.tenant_of_space(space)))
+            .or_else(|| hints.subjects.iter().find_map(|subject| self.subjects.get(subject)))
+            .or_else(|| first(&hints.emails, &self.emails))
+            .or_else(|| first(&hints.domains, &self.domains));
+        found.cloned()
+    }
+
+    /// A space's tenant. A personal space has its user's id.
+    fn tenant_of_space(&self, space: &str) -> Option<&Slug> {
+        self.spaces
+            .get(space)
+            .or_else(|| self.learned.get(space).map(|learned| &learned.slug))
+            .or_else(|| self.subjects.get(space))
+    }
+
+    /// Learns a space's tenant from its own line, if it was not known: from its owner, who is in
+    /// the directory, before its name, which any user can choose. What is known stays: a renamed
+    /// space does not change its tenant. Returns what the store should keep, again and again until
+    /// a snapshot shows that it does: the commit that carries it may fail.
+    pub fn learn(&mut self, lesson: &SpaceLesson) -> Option<LearnedSpace> {
+        if self.tenant_of_space(&lesson.space).is_none() {
+            let by_owner = lesson.owner.as_ref().and_then(|owner| self.subjects.get(owner));
+            let by_name = || lesson.name.as_ref().and_then(|name| self.names.get(&name.to_lowercase()));
+            let slug = by_owner.or_else(by_name)?.clone();
+            self.learned.insert(lesson.space.clone(), Learned { slug, stored: false });
+        }
+        let learned = self.learned.get(&lesson.space).filter(|learned| !learned.stored)?;
+        Some(LearnedSpace {
+            space: lesson.space.clone(),
+            tenant_slug: learned.slug.to_string(),
+        })
+    }
+
+    /// Takes over what the former snapshot had learned and the store may not have yet.
+    pub fn keep_learned_of(&mut self, former: &Self) {
+        for (space, learned) in &former.learned {
+            self.learned.entry(space.clone()).or_insert_with(|| Learned {
+                slug: Arc::clone(&learned.slug),
+                stored: false,
+            });
+        }
+    }
+}
+
+fn first<'a>(values: &[String], table: &'a HashMap<String, Slug>) -> Option<&'a Slug> {
+    values.iter().find_map(|value| table.get(&value.to_lowercase()))
+}
+
+fn claim(table: &mut HashMap<String, Slug>, key: String, slug: &Slug) {
+    if !key.is_empty() {
+        table.entry(key).or_insert_with(|| Arc::clone(slug));
+    }
+}
+
+/// `storage$space!node` → `space`: people paste what they see.
+fn bare_space(id: &str) -> &str {
+    let after_storage = id.split_once('$').map_or(id, |(_, rest)| rest);
+    after_storage.split_once('!').map_or(after_storage, |(space, _)| space)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{TenantRecord, UserRecord};
+
+    fn strings(values: &[&str]) -> Vec<String> {
+        values.iter().map(|value| (*value).to_owned()).collect()
+    }
+
+    fn directory() -> Directory {
+        Directory::new(
+            DirectoryRecords {
+                tenants: vec![
+                    TenantRecord {
+                        id: "1".into(),
+                        slug: "acme".into(),
+                        name: Some("Acme Inc".into()),
+                        domains: strings(&["Acme.example"]),
+                        groups: strings(&["acme-staff"]),
+                        space_ids: strings(&["storage$space-a!root"]),
+                    },
+                    TenantRecord {
+                        id: "2".into(),
+                        slug: "globex".into(),
+                        groups: strings(&["acme", "everyone"]),
+                        ..TenantRecord::default()
+                    },
+                ],
+                users: vec![
+                    UserRecord {
+                        subject: Some("u-1".into()),
+                        email: Some("Alice@acme.example".into()),
+                        tenant_ids: strings(&["gone", "1"]),
+                    },
+                    UserRecord {
+                        subject: Some("u-2".into()),
+                        email: None,
+                        tenant_ids: strings(&["2"]),
+                    },
+                ],
+                learned: Vec::new(),
+            },
+            &strings(&["everyone"]),
+        )
+    }
+
+    #[test]
+    fn the_first_group_that_names_a_tenant_wins_and_ignored_ones_do_not_count() {
+        let hints = |groups: &[&str]| TenantHints {
+            groups: strings(groups),
+            ..TenantHints::default()
+        };
+        let directory = directory();
+        assert_eq!(directory.find(&hints(&["nobody", "acme-staff", "globex"])).as_deref(), Some("acme"));
+        assert_eq!(directory.find(&hints(&["everyone", "globex"])).as_deref(), Some("globex"));
+        assert_eq!(directory.find(&hints(&["everyone"])), None);
+        // Another tenant lists "acme" among its groups: the slug itself is stronger.
+        assert_eq!(directory.find(&hints(&["acme"])).as_deref(), Some("acme"));
+    }
+
+    #[test]
+    fn spaces_users_and_domains_follow_in_this_order() {
+        let directory = directory();
+        let hints = TenantHints {
+            spaces: strings(&["space-a"]),
+            subjects: strings(&["u-2"]),
+            ..TenantHints::default()
+        };
+        assert_eq!(directory.find(&hints).as_deref(), Some("acme"));
+        let personal_space = TenantHints {
+            spaces: strings(&["u-2"]),
+            ..TenantHints::default()
+        };
+        assert_eq!(directory.find(&personal_space).as_deref(), Some("globex"));
+        let email = TenantHints {
+            emails: strings(&["ALICE@ACME.example"]),
+            ..TenantHints::default()
+        };
+        assert_eq!(directory.find(&email).as_deref(), Some("acme"));
+        let domain = TenantHints {
+            domains: strings(&["acme.EXAMPLE"]),
+            ..TenantHints::default()
+        };
+        assert_eq!(directory.find(&domain).as_deref(), Some("acme"));
+    }
+
+    #[test]
+    fn a_space_is_learned_once_from_its_owner_before_its_name() {
+        let mut directory = directory();
+        let lesson = |owner: Option<&str>, name: &str| SpaceLesson {
+            space: "new-space".into(),
+            owner: owner.map(str::to_owned),
+            name: Some(name.into()),
+        };
+        // A globex user names a space like another tenant: it stays a globex space.
+        let learned = directory.learn(&lesson(Some("u-2"), "acme inc")).expect("known owner");
+        assert_eq!(learned.tenant_slug, "globex");
+        let renamed = directory.learn(&lesson(None, "Acme Inc")).expect("not stored yet");
+        assert_eq!(renamed.tenant_slug, "globex");
+        let hints = TenantHints {
+            spaces: strings(&["new-space"]),
+            ..TenantHints::default()
+        };
+        assert_eq!(directory.find(&hints).as_deref(), Some("globex"));
+    }
+}

@@ -1,0 +1,487 @@
+//! Wires the supervision tree, and the order in which it ends.
+//!
+//! ```text
+//! root ─┬─ store plane ─┬─ writer          too many crashes: the plane is restarted
+//!       │               └─ resolver
+//!       ├─ source plane ── one actor a source   too many crashes: that source is suspended
+//!       └─ edge plane ──── http
+//! ```
+//! It ends in the reverse order: no new requests, then no new input, then the resolver passes on
+//! what it has, then the writer enters it. Correctness does not rest on that order: what was not
+//! acknowledged is read, or sent, again.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use daybook_actors::budget::{Budget, Share};
+use daybook_actors::liveness::Progress;
+use daybook_actors::slot::Slot;
+use daybook_actors::supervisor::{
+    ChildSpec, Exit, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage, spawn_root,
+};
+use ractor::ActorRef;
+use ractor::concurrency::JoinHandle;
+use tokio::net::TcpListener;
+
+use crate::config::{Config, Secret, SourceConfig};
+use crate::event::SourceName;
+use crate::http::auth::Authenticator;
+use crate::http::health::Readiness;
+use crate::http::router::{Edge, PushSource, router};
+use crate::http::{HttpArgs, HttpServer};
+use crate::sources::authentik::actor::{Poller, PollerArgs};
+use crate::sources::authentik::client::Client;
+use crate::sources::courier::Courier;
+use crate::sources::ocis::actor::{LogTailer, TailerArgs};
+use crate::sources::push::{Acceptor, AcceptorArgs};
+use crate::status::{Board, SourceState, SourceStatus};
+use crate::store::{self, Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+use crate::tenants::{Resolver, ResolverArgs};
+use crate::writer::{Writer, WriterArgs};
+
+/// A shutdown takes no longer than this.
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
+const SUSPENDED_PROBE: Duration = Duration::from_secs(300);
+const SOURCE_DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// One source may hold this part of the bytes in flight, so that another always finds room.
+const FAIR_SHARE: f64 = 0.5;
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Why a Daybook did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store's address is wrong, or its file cannot be opened.
+    #[error("cannot open the store: {0}")]
+    Store(#[from] StoreError),
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {listen}: {error}")]
+    Listen {
+        /// `http.listen`.
+        listen: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A secret cannot be read, or a client cannot be built.
+    #[error("source {name}: {message}")]
+    Source {
+        /// Which.
+        name: String,
+        /// Why.
+        message: String,
+    },
+    /// The tree's root did not come up.
+    #[error("supervision tree did not start: {0}")]
+    Tree(String),
+}
+
+/// A running Daybook.
+pub struct Daybook {
+    root: ActorRef<SupervisorMessage>,
+    end: JoinHandle<RootEnd>,
+    address: SocketAddr,
+    board: Board,
+    store: Arc<dyn Store>,
+    stopping: Arc<AtomicBool>,
+    budget: Budget,
+    metrics: Metrics,
+    planes: Planes,
+    upkeep: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Clone, Default)]
+struct Planes {
+    store: Slot<SupervisorMessage>,
+    sources: Slot<SupervisorMessage>,
+    edge: Slot<SupervisorMessage>,
+}
+
+/// How a Daybook ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to, and everything in flight was finished.
+    Drained,
+    /// It was told to, and did not finish in time.
+    Cut,
+    /// Its root gave up.
+    GaveUp(String),
+}
+
+impl Daybook {
+    /// Opens the store, binds the socket and starts every actor. The store may be away: then it
+    /// is waited for, and `/readyz` says so.
+    ///
+    /// # Errors
+    /// When something is wrong that waiting does not mend.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let store = store::open(&config.store).await?;
+        Self::start_with(config, store).await
+    }
+
+    /// The same with a store of one's own.
+    ///
+    /// # Errors
+    /// As [`Daybook::start`].
+    pub async fn start_with(config: &Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        crate::install_crypto_provider();
+        let listen = config.http.listen;
+        let listener = TcpListener::bind(listen).await.map_err(|error| StartError::Listen { listen, error })?;
+        let address = listener.local_addr().map_err(|error| StartError::Listen { listen, error })?;
+        let metrics = Metrics::new();
+        let budget = Budget::new(config.ingest.in_flight.bytes());
+        let board = Board::default();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let store_up = Arc::new(AtomicBool::new(false));
+        let writer = Slot::new();
+        let resolver = Slot::new();
+        let observer: Arc<dyn Observer> = Arc::new(Witness {
+            board: board.clone(),
+            metrics: metrics.clone(),
+        });
+
+        let writer_args = WriterArgs {
+            store: Arc::clone(&store),
+            config: config.writer.clone(),
+            metrics: metrics.clone(),
+            store_up: Arc::clone(&store_up),
+            progress: Progress::on_demand(),
+        };
+        let resolver_args = ResolverArgs {
+            store: Arc::clone(&store),
+            config: config.tenants.clone(),
+            writer: writer.clone(),
+            writer_mailbox: metrics.actor_mailbox("writer"),
+            progress: Progress::on_demand(),
+        };
+        let store_children = vec![
+            ChildSpec::actor("writer", OnGiveUp::Escalate, &writer, {
+                let args = writer_args.clone();
+                move || (Writer, args.clone())
+            })
+            .with_progress(writer_args.progress),
+            ChildSpec::actor("resolver", OnGiveUp::Escalate, &resolver, {
+                let args = resolver_args.clone();
+                move || (Resolver, args.clone())
+            })
+            .with_progress(resolver_args.progress),
+        ];
+
+        let mut wiring = Wiring {
+            config,
+            store: &store,
+            metrics: &metrics,
+            budget: &budget,
+            board: &board,
+            resolver: &resolver,
+            children: Vec::new(),
+            webhooks: HashMap::new(),
+            recorders: Vec::new(),
+            acceptors: Vec::new(),
+        };
+        if config.ingest.enabled {
+            for source in &config.sources {
+                wiring.add(source)?;
+            }
+        }
+        let source_children = std::mem::take(&mut wiring.children);
+
+        let edge = Edge {
+            store: Arc::clone(&store),
+            board: board.clone(),
+            metrics: metrics.clone(),
+            budget: budget.clone(),
+            authenticator: Authenticator::new(config.http.auth, Arc::clone(&store)),
+            readiness: Readiness {
+                stopping: Arc::clone(&stopping),
+                store_up,
+                writer,
+                resolver: resolver.clone(),
+                acceptors: wiring.acceptors,
+            },
+            webhooks: wiring.webhooks,
+            recorders: wiring.recorders,
+            trusted_proxies: config.http.trusted_proxies.clone(),
+            max_body: config.http.max_body.bytes(),
+            body_timeout: config.http.body_timeout,
+        };
+        let http_args = HttpArgs {
+            listener: Arc::new(listener),
+            config: config.http.clone(),
+            router: router(edge),
+            progress: Progress::on_demand(),
+        };
+        let edge_children = vec![ChildSpec::actor("http", OnGiveUp::Escalate, &Slot::new(), move || {
+            (HttpServer, http_args.clone())
+        })];
+
+        for child in ["writer", "resolver", "http"] {
+            metrics.actor_mailbox(child).set(0.0);
+            metrics.actor_suspended(child).set(0.0);
+        }
+        let planes = Planes::default();
+        let root = SupervisorArgs {
+            observer: Arc::clone(&observer),
+            ..SupervisorArgs::new(
+                "root",
+                vec![
+                    plane("store", &planes.store, store_children, &observer),
+                    plane("sources", &planes.sources, source_children, &observer),
+                    plane("edge", &planes.edge, edge_children, &observer),
+                ],
+            )
+        };
+        let (root, end) = spawn_root(root).await.map_err(|error| StartError::Tree(error.to_string()))?;
+        let upkeep = tokio::spawn(keep_up(metrics.clone()));
+        Ok(Self {
+            root,
+            end,
+            address,
+            board,
+            store,
+            stopping,
+            budget,
+            metrics,
+            planes,
+            upkeep,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its sources are doing.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Its bytes in flight.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Kills an actor by name, as a fault would; whether it was up. For tests.
+    pub async fn kill(&self, actor: &str) -> bool {
+        for plane in [&self.planes.store, &self.planes.sources, &self.planes.edge] {
+            let killed = daybook_actors::delivery::call(plane, Duration::from_secs(5), |reply| {
+                SupervisorMessage::KillChild(actor.to_owned(), reply)
+            })
+            .await;
+            if killed == Ok(true) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Waits for an end that nobody asked for.
+    pub async fn ended(&mut self) -> End {
+        match (&mut self.end).await {
+            Ok(RootEnd::GaveUp(gave_up)) => End::GaveUp(gave_up.to_string()),
+            Ok(RootEnd::Stopped) => End::Drained,
+            Ok(RootEnd::Died) | Err(_) => End::GaveUp("the root supervisor died".to_owned()),
+        }
+    }
+
+    /// Stops taking input, finishes what is in flight, and ends. Takes [`SHUTDOWN_LIMIT`] at most.
+    pub async fn shutdown(self) -> End {
+        self.stopping.store(true, Ordering::Release);
+        let drained = tokio::time::timeout(SHUTDOWN_LIMIT, async {
+            let asked = ractor::call!(self.root, SupervisorMessage::Drain);
+            asked.is_ok() && self.end.await.is_ok()
+        })
+        .await;
+        self.upkeep.abort();
+        match drained {
+            Ok(true) => End::Drained,
+            Ok(false) => End::GaveUp("the root supervisor was gone".to_owned()),
+            Err(_) => {
+                self.root.kill();
+                End::Cut
+            }
+        }
+    }
+}
+
+fn plane(
+    name: &'static str,
+    slot: &Slot<SupervisorMessage>,
+    children: Vec<ChildSpec>,
+    observer: &Arc<dyn Observer>,
+) -> ChildSpec {
+    let observer = Arc::clone(observer);
+    Supervisor::child_spec(name, OnGiveUp::Escalate, slot, move || SupervisorArgs {
+        observer: Arc::clone(&observer),
+        ..SupervisorArgs::new(name, children.clone())
+    })
+}
+
+/// Builds each source's actor and what the edge needs to reach it.
+struct Wiring<'a> {
+    config: &'a Config,
+    store: &'a Arc<dyn Store>,
+    metrics: &'a Metrics,
+    budget: &'a Budget,
+    board: &'a Board,
+    resolver: &'a Slot<crate::tenants::ResolverMessage>,
+    children: Vec<ChildSpec>,
+    webhooks: HashMap<String, (PushSource, Vec<Secret>)>,
+    recorders: Vec<PushSource>,
+    acceptors: Vec<(String, Slot<crate::sources::push::AcceptorMessage>)>,
+}
+
+impl Wiring<'_> {
+    fn add(&mut self, source: &SourceConfig) -> Result<(), StartError> {
+        let name = SourceName::new(source.name());
+        let kind = source.kind();
+        let status = Arc::new(SourceStatus::new(name.clone(), kind, self.metrics.source(&name, kind)));
+        self.board.add(Arc::clone(&status));
+        self.metrics.actor_suspended(name.as_str()).set(0.0);
+        self.metrics.actor_mailbox(name.as_str()).set(0.0);
+        let share = self.budget.share(name.as_str(), FAIR_SHARE);
+        let courier = Courier {
+            resolver: self.resolver.clone(),
+            resolver_mailbox: self.metrics.actor_mailbox("resolver"),
+            share: share.clone(),
+            status,
+            ack_timeout: self.config.store.timeout * 2 + Duration::from_secs(5),
+        };
+        let failed = |message: String| StartError::Source {
+            name: name.to_string(),
+            message,
+        };
+        let batch_events = self.config.writer.batch_events as usize;
+        match source {
+            SourceConfig::Authentik(config) => {
+                let token = config.load_token().map_err(|problem| failed(problem.to_string()))?;
+                let client = Client::new(&config.url, &token, config.timeout, self.metrics.clone()).map_err(failed)?;
+                let progress = Progress::on_demand();
+                let args = PollerArgs {
+                    config: config.clone(),
+                    client,
+                    store: Arc::clone(self.store),
+                    courier,
+                    metrics: self.metrics.clone(),
+                    progress: progress.clone(),
+                };
+                self.child(&name, progress, &Slot::new(), move || (Poller, args.clone()));
+            }
+            SourceConfig::Ocis(config) => {
+                let progress = Progress::on_demand();
+                let args = TailerArgs {
+                    config: config.clone(),
+                    batch_events,
+                    store: Arc::clone(self.store),
+                    courier,
+                    progress: progress.clone(),
+                };
+                self.child(&name, progress, &Slot::new(), move || (LogTailer, args.clone()));
+            }
+            SourceConfig::Stalwart(config) => {
+                let keys = config.load_keys().map_err(|problem| failed(problem.to_string()))?;
+                let push = self.acceptor(&name, courier, share, batch_events);
+                self.webhooks.insert(config.route.clone(), (push, keys));
+            }
+            SourceConfig::Recorder(_) => {
+                let push = self.acceptor(&name, courier, share, batch_events);
+                self.recorders.push(push);
+            }
+        }
+        Ok(())
+    }
+
+    fn acceptor(&mut self, name: &SourceName, courier: Courier, share: Share, batch_events: usize) -> PushSource {
+        let acceptor = Slot::new();
+        let progress = Progress::on_demand();
+        let args = AcceptorArgs {
+            courier,
+            batch_events,
+            progress: progress.clone(),
+        };
+        self.child(name, progress, &acceptor, move || (Acceptor, args.clone()));
+        self.acceptors.push((name.to_string(), acceptor.clone()));
+        PushSource {
+            name: name.clone(),
+            acceptor,
+            share,
+        }
+    }
+
+    fn child<A: ractor::Actor>(
+        &mut self,
+        name: &SourceName,
+        progress: Progress,
+        slot: &Slot<A::Msg>,
+        make: impl Fn() -> (A, A::Arguments) + Send + Sync + 'static,
+    ) {
+        let give_up = OnGiveUp::Suspend {
+            probe_every: SUSPENDED_PROBE,
+        };
+        self.children.push(
+            ChildSpec::actor(name.as_str(), give_up, slot, make)
+                .with_progress(progress)
+                .with_drain_limit(SOURCE_DRAIN_LIMIT),
+        );
+    }
+}
+
+/// Tells metrics and status what happens in the tree.
+struct Witness {
+    board: Board,
+    metrics: Metrics,
+}
+
+impl Observer for Witness {
+    fn restarted(&self, child: &str, exit: &Exit, delay: Duration) {
+        tracing::warn!(actor = child, %exit, ?delay, "actor restarts");
+        self.metrics.actor_restarts(child, exit.reason()).increment(1);
+        if let Some(source) = self.board.source(child) {
+            source.restarted(&exit.to_string());
+        }
+    }
+
+    fn suspended(&self, child: &str, exit: &Exit) {
+        tracing::error!(actor = child, %exit, "actor crashed too often and is suspended");
+        self.metrics.actor_restarts(child, exit.reason()).increment(1);
+        self.metrics.actor_suspended(child).set(1.0);
+        if let Some(source) = self.board.source(child) {
+            source.set_suspended(true);
+            source.set_state(SourceState::Suspended, Some(exit.to_string()));
+        }
+    }
+
+    fn resumed(&self, child: &str) {
+        tracing::info!(actor = child, "actor has recovered");
+        self.metrics.actor_suspended(child).set(0.0);
+        if let Some(source) = self.board.source(child) {
+            source.set_suspended(false);
+        }
+    }
+
+    fn gave_up(&self, supervisor: &str, child: &str) {
+        tracing::error!(supervisor, actor = child, "supervisor gave up");
+    }
+}
+
+/// Histograms keep their samples until somebody looks; when nobody scrapes, this does.
+async fn keep_up(metrics: Metrics) {
+    let mut timer = tokio::time::interval(UPKEEP);
+    loop {
+        timer.tick().await;
+        metrics.upkeep();
+    }
+}
