@@ -1,1 +1,3 @@
 //! tenants.
+
+pub mod file;
