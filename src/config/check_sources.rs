@@ -6,8 +6,9 @@ use std::path::Path;
 use super::check::file_trouble;
 use super::load::Problem;
 use super::secret::redact_url;
-use super::section::{Mismatch, Report};
+use super::section::Report;
 use super::tree::quote;
+use super::values::Mismatch;
 use super::{AuthentikConfig, Secret, SourceConfig, StalwartConfig};
 
 /// Paths that Daybook itself serves.

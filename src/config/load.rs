@@ -315,7 +315,7 @@ fn lay_ingest_switch_over(
     };
     let ours = ["ingest".to_owned(), "enabled".to_owned()];
     let is_set_otherwise = variables.iter().any(|(path, _, _)| *path == ours);
-    if is_set_otherwise && super::section::boolean(&node).is_ok_and(|on| on) {
+    if is_set_otherwise && super::values::boolean(&node).is_ok_and(|on| on) {
         return;
     }
     if let Err((found, wanted)) = tree::lay_over(table, &ours, &place, value) {

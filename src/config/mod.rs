@@ -16,6 +16,7 @@ mod secret;
 pub(crate) mod section;
 pub(crate) mod tree;
 pub mod units;
+pub(crate) mod values;
 
 pub use load::{ConfigError, LoadedConfig, Problem};
 pub use secret::{Secret, StoreTarget, StoreUrl};

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::section::{
-    Section, boolean, duration, filled_text, network, path, size, socket_address, text, whole, word,
-};
+use super::section::Section;
 use super::units::ByteSize;
+use super::values::{
+    boolean, duration, filled_text, network, path, size, socket_address, text, whole, word,
+};
 use super::{
     AuthMode, AuthentikConfig, Collections, Config, HttpConfig, IngestConfig, JournalConfig,
     LogFormat, OcisConfig, RecorderConfig, RetentionConfig, SourceConfig, StalwartConfig,

@@ -23,8 +23,9 @@ use std::path::Path;
 
 use crate::config::ConfigError;
 use crate::config::load::{parse_file, read_text};
-use crate::config::section::{Mismatch, Report, Section, filled_text};
+use crate::config::section::{Report, Section};
 use crate::config::tree::{Node, Place, quote};
+use crate::config::values::{Mismatch, filled_text};
 use crate::store::{DirectoryRecords, TenantRecord, UserRecord};
 
 /// Reads a directory file.
@@ -195,7 +196,9 @@ fn check_claims(tenants: &[(usize, TenantRecord)], report: &mut Report) {
             .into_iter()
             .flat_map(|(key, values)| values.iter().map(move |value| (key, value.as_str())));
         for (key, value) in singles.into_iter().chain(lists) {
-            if value.is_empty() {
+            // An id that was not written is the slug, and the slug is looked at.
+            let is_default = key == "id" && !report.is_set(&format!("tenants[{index}].id"));
+            if value.is_empty() || is_default {
                 continue;
             }
             let owner = *claimed.entry((key, value)).or_insert(*index);
