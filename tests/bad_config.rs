@@ -41,9 +41,9 @@ fn only_problem(result: Result<LoadedConfig, ConfigError>, what: &str) -> dayboo
 #[rustfmt::skip]
 const BAD_FILES: &[(&str, &str, usize, &str)] = &[
     // Grammar.
-    ("[store]\nurl = \"sqlite:a.db\nx = 1", "", 2, "TOML"),
-    ("[store]\nurl = sqlite:a.db", "", 2, "TOML"),
-    ("[http]\nlisten = \"127.0.0.1:1\"\nlisten = \"127.0.0.1:2\"", "", 3, "each key once"),
+    ("[store]\nurl = \"sqlite:a.db\nx = 1", "store.url", 2, "TOML"),
+    ("[store]\nurl = sqlite:a.db", "store.url", 2, "TOML"),
+    ("[http]\nlisten = \"127.0.0.1:1\"\nlisten = \"127.0.0.1:2\"", "http.listen", 3, "each key once"),
     // Unknown keys, with the nearest known one.
     ("stor = 1", "stor", 1, "`store`"),
     ("[store]\nulr = \"sqlite:a.db\"", "store.ulr", 2, "`url`"),

@@ -105,7 +105,10 @@ fn url_trouble(url: &str) -> Option<String> {
 
 fn route_trouble(route: &str) -> Option<String> {
     if !route.starts_with('/') {
-        return Some(format!("a path that begins with a slash: \"/{route}\""));
+        return Some(format!(
+            "a path that begins with a slash: {}",
+            quote(&format!("/{route}"))
+        ));
     }
     let plain = route
         .bytes()

@@ -13,7 +13,7 @@ use super::{Config, read};
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key: `store.timeout`, `sources[1].url`; empty when the file as a whole is meant.
+    /// The key: `store.timeout`, `sources[1].url`; empty when no key is meant but a file as a whole.
     pub key: String,
     /// Where it stands: `daybook.toml:12`, or `environment variable DAYBOOK__STORE__TIMEOUT`.
     pub place: String,
@@ -185,7 +185,7 @@ pub(crate) fn parse_file(path: &Path, text: &str) -> Result<Table, ConfigError> 
         problems: errors
             .into_iter()
             .map(|error| Problem {
-                key: String::new(),
+                key: error.key,
                 place: place(error.line).to_string(),
                 found: error.found,
                 wanted: "TOML: `key = value` lines, texts in quotes, each key once".to_owned(),

@@ -74,7 +74,8 @@ impl StoreUrl {
             return Err(format!("an address of a known store: {EXAMPLES}"));
         }
         Err(format!(
-            "an address, not a bare path: write \"sqlite:{url}\" for a database file"
+            "an address, not a bare path: write {:?} for a database file",
+            format!("sqlite:{url}")
         ))
     }
 }
@@ -93,7 +94,8 @@ fn sqlite_path(path: &str) -> Result<PathBuf, String> {
         // Three slashes are an absolute path in URL dress.
         Some(absolute) if absolute.starts_with('/') => Ok(PathBuf::from(absolute)),
         Some(relative) => Err(format!(
-            "no slashes before a relative path: \"sqlite:{relative}\""
+            "no slashes before a relative path: {:?}",
+            format!("sqlite:{relative}")
         )),
         None if path.ends_with('/') => Err("the path of a file, not of a directory".to_owned()),
         None => Ok(PathBuf::from(path)),

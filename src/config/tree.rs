@@ -90,6 +90,8 @@ pub(crate) fn quote(text: &str) -> String {
 #[derive(Debug)]
 pub(crate) struct SyntaxError {
     pub(crate) line: usize,
+    /// The key whose line it is, as far as a broken text tells; else empty.
+    pub(crate) key: String,
     pub(crate) found: String,
 }
 
@@ -104,14 +106,53 @@ pub(crate) fn parse(text: &str, place: &dyn Fn(usize) -> Place) -> Result<Table,
     }
     let mut errors: Vec<SyntaxError> = errors
         .iter()
-        .map(|error| SyntaxError {
-            line: error.span().map_or(1, |span| lines.line(span.start)),
-            found: error.message().replace('\n', ", "),
+        .map(|error| {
+            let line = error.span().map_or(1, |span| lines.line(span.start));
+            SyntaxError {
+                line,
+                key: key_near(text, line).unwrap_or_default(),
+                found: error.message().replace('\n', ", "),
+            }
         })
         .collect();
     // Recovery after a mistake sees more mistakes in the same line than there are.
     errors.dedup_by_key(|error| error.line);
     Err(errors)
+}
+
+/// The key that a line of a broken text seems to set, under the last header before it.
+fn key_near(text: &str, line: usize) -> Option<String> {
+    // Only what looks like a key of ours: a stray line may hold anything, a secret too.
+    let is_plain = |word: &str| {
+        let plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.".contains(&byte);
+        !word.is_empty() && word.len() <= 32 && word.bytes().all(plain)
+    };
+    let lines: Vec<&str> = text.lines().take(line).map(str::trim).collect();
+    let name = lines.last()?.split('=').next()?.trim();
+    if !is_plain(name) || !lines.last()?.contains('=') {
+        return None;
+    }
+    let header_of = |line: &str| {
+        let header = line.strip_prefix('[')?.split(']').next()?;
+        Some(header.trim_start_matches('[').trim().to_owned())
+    };
+    let header = lines.iter().rev().find_map(|line| header_of(line));
+    let Some(header) = header else {
+        return Some(name.to_owned());
+    };
+    if !is_plain(&header) {
+        return None;
+    }
+    let repeated = format!("[[{header}]]");
+    match lines
+        .iter()
+        .filter(|line| line.starts_with(&repeated))
+        .count()
+    {
+        0 => Some(format!("{header}.{name}")),
+        count => Some(format!("{header}[{}].{name}", count - 1)),
+    }
 }
 
 /// Parses one value, as it stands in an environment variable.
@@ -362,6 +403,25 @@ mod tests {
             inside.1.contains("store.url is a single value"),
             "{inside:?}"
         );
+    }
+
+    #[test]
+    fn a_broken_line_names_its_key_and_nothing_else() {
+        let cases = [
+            ("x = 1\nx = 2", "x"),
+            ("[store]\n# a\nurl = \"sqlite", "store.url"),
+            (
+                "[[sources]]\nkind = \"a\"\n[[sources]]\nkind = b",
+                "sources[1].kind",
+            ),
+            ("[store]\nc2VjcmV0=", ""),
+            ("[store]\nsecret words = 1", ""),
+            ("[store\n", ""),
+        ];
+        for (text, key) in cases {
+            let errors = parse(text, &in_file).unwrap_err();
+            assert_eq!(errors[0].key, key, "{text}: {errors:?}");
+        }
     }
 
     #[test]

@@ -108,6 +108,9 @@ struct WrittenUser {
 }
 
 fn read_user(mut section: Section<'_>) -> WrittenUser {
+    let is_named = ["authentikSubjectId", "subject", "email"]
+        .iter()
+        .any(|key| section.has(key));
     let subject = section.take("authentikSubjectId", filled_text);
     let short = section.take("subject", filled_text);
     if subject.is_some() && short.is_some() {
@@ -121,7 +124,7 @@ fn read_user(mut section: Section<'_>) -> WrittenUser {
     };
     let tenants = one_of_two(&mut section, "tenantIds", "tenants");
     let subject = subject.or(short);
-    if subject.is_none() && email.is_none() {
+    if !is_named {
         section.complain(
             "a user without authentikSubjectId and email",
             "one of the two at least",
@@ -186,35 +189,40 @@ fn email(node: &Node) -> Result<String, Mismatch> {
 fn check_claims(tenants: &[(usize, TenantRecord)], report: &mut Report) {
     let mut claimed: HashMap<(&str, &str), usize> = HashMap::new();
     for (index, tenant) in tenants {
-        let singles = [("slug", tenant.slug.as_str()), ("id", tenant.id.as_str())];
-        let lists = [
-            ("domains", &tenant.domains),
-            ("groups", &tenant.groups),
-            ("spaceIds", &tenant.space_ids),
+        let here = format!("tenants[{index}]");
+        let spaces = if report.is_set(&format!("{here}.space_ids")) {
+            "space_ids"
+        } else {
+            "spaceIds"
+        };
+        // A group named like a slug belongs to that tenant, so slugs claim groups too.
+        let mut claims = vec![
+            ("slug", "slug", &tenant.slug),
+            ("group", "slug", &tenant.slug),
         ];
-        let lists = lists
-            .into_iter()
-            .flat_map(|(key, values)| values.iter().map(move |value| (key, value.as_str())));
-        for (key, value) in singles.into_iter().chain(lists) {
-            // An id that was not written is the slug, and the slug is looked at.
-            let is_default = key == "id" && !report.is_set(&format!("tenants[{index}].id"));
-            if value.is_empty() || is_default {
+        // An id that was not written is the slug, and the slug is looked at.
+        if report.is_set(&format!("{here}.id")) {
+            claims.push(("id", "id", &tenant.id));
+        }
+        claims.extend(
+            tenant
+                .domains
+                .iter()
+                .map(|name| ("domain", "domains", name)),
+        );
+        claims.extend(tenant.groups.iter().map(|name| ("group", "groups", name)));
+        claims.extend(tenant.space_ids.iter().map(|id| ("space", spaces, id)));
+        for (what, key, value) in claims {
+            if value.is_empty() {
                 continue;
             }
-            let owner = *claimed.entry((key, value)).or_insert(*index);
+            let owner = *claimed.entry((what, value.as_str())).or_insert(*index);
             if owner != *index {
-                let key = match key {
-                    "spaceIds" if report.is_set(&format!("tenants[{index}].space_ids")) => {
-                        "space_ids"
-                    }
-                    key => key,
-                };
-                let found = format!("{}, which tenants[{owner}] has already", quote(value));
-                report.add(
-                    &format!("tenants[{index}].{key}"),
-                    found,
-                    "each in one tenant only",
+                let found = format!(
+                    "{what} {}, which tenants[{owner}] has already",
+                    quote(value)
                 );
+                report.add(&format!("{here}.{key}"), found, "each in one tenant only");
             }
         }
     }
@@ -346,6 +354,12 @@ mod tests {
             ),
             (
                 "[[tenants]]\nslug = \"a\"\ngroups = [\"g\"]\n[[tenants]]\nslug = \"b\"\ngroups = [\"g\"]",
+                "tenants[1].groups",
+                6,
+                "one tenant only",
+            ),
+            (
+                "[[tenants]]\nslug = \"a\"\n[[tenants]]\nslug = \"b\"\nid = \"x\"\ngroups = [\"a\"]",
                 "tenants[1].groups",
                 6,
                 "one tenant only",
