@@ -1,22 +1,36 @@
 //! The configuration: a typed tree, read from TOML and the environment, and its checks.
+//!
+//! The way of a value: `tree` keeps every value with its line or variable and lays the
+//! environment over the file; `read` walks the tree key by key into the types below and notes
+//! every unknown key and every value that does not fit (`section` does the noting); `check` and
+//! `check_sources` look at what only makes sense together, and at the files that are named.
+//! So one run reports everything that is wrong, each with its key, its place, what was found
+//! and what to write instead. Nothing here shows a secret: not an error, not `Debug`.
 
-mod load;
+mod check;
+mod check_sources;
+pub(crate) mod load;
+mod nearest;
+mod read;
+mod secret;
+pub(crate) mod section;
+pub(crate) mod tree;
 pub mod units;
+pub(crate) mod values;
 
 pub use load::{ConfigError, LoadedConfig, Problem};
+pub use secret::{Secret, StoreTarget, StoreUrl};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Deserialize;
 
 use units::ByteSize;
 
 /// The whole configuration, defaults filled in.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Where the timeline stands.
     pub store: StoreConfig,
@@ -39,32 +53,18 @@ pub struct Config {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// `sqlite:PATH` or `mongodb://…/DATABASE` (or `mongodb+srv://`). May hold a password: never logged.
     pub url: StoreUrl,
     /// The longest one operation may take.
-    #[serde(with = "units::duration")]
     pub timeout: Duration,
     /// Names of collections or tables.
     pub collections: Collections,
 }
 
-/// The store's address; its `Debug` and `Display` hide credentials.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct StoreUrl(pub String);
-
-impl std::fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("StoreUrl(…)")
-    }
-}
-
 /// Names of collections or tables.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collections {
     /// Events.
     pub events: String,
@@ -83,13 +83,11 @@ pub struct Collections {
 }
 
 /// `[http]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct HttpConfig {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Proxies whose `X-Forwarded-For` is believed: addresses or networks.
-    #[serde(deserialize_with = "units::networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// The longest request body.
     pub max_body: ByteSize,
@@ -98,18 +96,15 @@ pub struct HttpConfig {
     /// Who may read and send.
     pub auth: AuthMode,
     /// The longest a client may take to send a request head.
-    #[serde(with = "units::duration")]
     pub header_timeout: Duration,
     /// The longest a client may take to send a body.
-    #[serde(with = "units::duration")]
     pub body_timeout: Duration,
     /// The most connections open at once; more wait in the listen queue.
     pub max_connections: u32,
 }
 
 /// `http.tls`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct TlsConfig {
     /// PEM chain.
     pub cert: PathBuf,
@@ -118,8 +113,7 @@ pub struct TlsConfig {
 }
 
 /// `http.auth`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
     /// Bearer tokens made by `daybook token new`.
     Tokens,
@@ -128,8 +122,7 @@ pub enum AuthMode {
 }
 
 /// `[ingest]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct IngestConfig {
     /// `false` switches every source off.
     pub enabled: bool,
@@ -138,8 +131,7 @@ pub struct IngestConfig {
 }
 
 /// `[journal]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct JournalConfig {
     /// Its directory.
     pub dir: PathBuf,
@@ -148,22 +140,18 @@ pub struct JournalConfig {
 }
 
 /// `[writer]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct WriterConfig {
     /// Events a batch.
     pub batch_events: u32,
     /// The longest a busy writer lets a batch wait for company.
-    #[serde(with = "units::duration")]
     pub batch_wait: Duration,
 }
 
 /// `[tenants]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct TenantsConfig {
     /// How often the directory is read again.
-    #[serde(with = "units::duration")]
     pub refresh: Duration,
     /// Authentik groups that say nothing about a tenant.
     pub ignored_groups: Vec<String>,
@@ -172,16 +160,14 @@ pub struct TenantsConfig {
 }
 
 /// `[retention]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub struct RetentionConfig {
     /// Days that an event is kept; 0 keeps everything.
     pub days: u32,
 }
 
 /// `[telemetry]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct TelemetryConfig {
     /// A tracing filter: `info`, `daybook=debug,info`, …
     pub log: String,
@@ -190,8 +176,7 @@ pub struct TelemetryConfig {
 }
 
 /// `telemetry.log_format`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     Text,
@@ -200,8 +185,7 @@ pub enum LogFormat {
 }
 
 /// One `[[sources]]` entry.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[derive(Clone, Debug)]
 pub enum SourceConfig {
     /// Polls Authentik's events API.
     Authentik(AuthentikConfig),
@@ -237,8 +221,7 @@ impl SourceConfig {
 }
 
 /// `kind = "authentik"`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct AuthentikConfig {
     /// `source` of its events.
     pub name: Option<String>,
@@ -249,85 +232,88 @@ pub struct AuthentikConfig {
     /// An environment variable that holds it.
     pub token_env: Option<String>,
     /// Pause between the end of a poll and the next.
-    #[serde(with = "units::duration", default = "defaults::authentik_interval")]
     pub interval: Duration,
     /// How far every poll reads back: the longest an event may take to become visible.
-    #[serde(with = "units::duration", default = "defaults::authentik_overlap")]
     pub overlap: Duration,
     /// Events asked for per page; the server may grant fewer.
-    #[serde(default = "defaults::authentik_page_size")]
     pub page_size: u32,
     /// The longest one request may take.
-    #[serde(with = "units::duration", default = "defaults::authentik_timeout")]
     pub timeout: Duration,
 }
 
 /// `kind = "ocis"`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct OcisConfig {
     /// `source` of its events.
     pub name: Option<String>,
     /// The audit log.
     pub path: PathBuf,
     /// How often the file is looked at when no doorbell rings.
-    #[serde(with = "units::duration", default = "defaults::ocis_poll")]
     pub poll: Duration,
     /// Whether `file_read` and `public_link_accessed` are events too.
-    #[serde(default)]
     pub include_reads: bool,
     /// A longer line becomes a dead letter.
-    #[serde(default = "defaults::ocis_max_line")]
     pub max_line: ByteSize,
 }
 
 /// `kind = "stalwart"`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct StalwartConfig {
     /// `source` of its events.
     pub name: Option<String>,
     /// Path of its endpoint.
-    #[serde(default = "defaults::stalwart_route")]
     pub route: String,
     /// Files that each hold one signature key.
-    #[serde(default)]
     pub secret_files: Vec<PathBuf>,
     /// An environment variable that holds a key.
     pub secret_env: Option<String>,
 }
 
 /// `kind = "recorder"`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub struct RecorderConfig {
     /// `source` of its events.
     pub name: Option<String>,
 }
 
-mod defaults {
-    use super::*;
+impl Default for AuthentikConfig {
+    /// Without address and token: those have no default.
+    fn default() -> Self {
+        Self {
+            name: None,
+            url: String::new(),
+            token_file: None,
+            token_env: None,
+            interval: Duration::from_secs(60),
+            overlap: Duration::from_secs(300),
+            page_size: 100,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
 
-    pub fn authentik_interval() -> Duration {
-        Duration::from_secs(60)
+impl Default for OcisConfig {
+    /// Without path: that has no default.
+    fn default() -> Self {
+        Self {
+            name: None,
+            path: PathBuf::new(),
+            poll: Duration::from_secs(5),
+            include_reads: false,
+            max_line: ByteSize::mib(1),
+        }
     }
-    pub fn authentik_overlap() -> Duration {
-        Duration::from_secs(300)
-    }
-    pub fn authentik_page_size() -> u32 {
-        100
-    }
-    pub fn authentik_timeout() -> Duration {
-        Duration::from_secs(30)
-    }
-    pub fn ocis_poll() -> Duration {
-        Duration::from_secs(5)
-    }
-    pub fn ocis_max_line() -> ByteSize {
-        ByteSize::mib(1)
-    }
-    pub fn stalwart_route() -> String {
-        "/ingest/stalwart/webhook".to_owned()
+}
+
+impl Default for StalwartConfig {
+    /// Without keys: those have no default.
+    fn default() -> Self {
+        Self {
+            name: None,
+            route: "/ingest/stalwart/webhook".to_owned(),
+            secret_files: Vec::new(),
+            secret_env: None,
+        }
     }
 }
 

@@ -1,0 +1,280 @@
+//! Secrets and addresses that may hold one: they never show in an error, a log line or `Debug`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A token or signature key. `Debug` hides it, there is no `Display`; [`Secret::expose`] gives it away on purpose.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// The store's address; its `Debug` and `Display` hide credentials.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(pub String);
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreUrl({self})")
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redact_url(&self.0))
+    }
+}
+
+/// What a [`StoreUrl`] leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreTarget {
+    /// A database file.
+    Sqlite(PathBuf),
+    /// A MongoDB deployment; the connection string is the address as configured.
+    MongoDb {
+        /// The database that the address names.
+        database: String,
+    },
+}
+
+impl StoreUrl {
+    /// Which store it is.
+    ///
+    /// # Errors
+    /// The sentence says what to write instead; it never holds the address.
+    pub fn target(&self) -> Result<StoreTarget, String> {
+        const EXAMPLES: &str = "\"sqlite:PATH\" or \"mongodb://HOST:27017/DATABASE\"";
+        let url = self.0.as_str();
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            return sqlite_path(path).map(StoreTarget::Sqlite);
+        }
+        if url.starts_with("mongodb://") || url.starts_with("mongodb+srv://") {
+            return mongodb_database(url).map(|database| StoreTarget::MongoDb { database });
+        }
+        if url.trim().is_empty() {
+            return Err(EXAMPLES.to_owned());
+        }
+        if url.contains("://") || url.starts_with("mongodb") || url.contains('@') {
+            return Err(format!("an address of a known store: {EXAMPLES}"));
+        }
+        Err(format!(
+            "an address, not a bare path: write {:?} for a database file",
+            format!("sqlite:{url}")
+        ))
+    }
+}
+
+fn sqlite_path(path: &str) -> Result<PathBuf, String> {
+    if path.is_empty() {
+        return Err("a path after \"sqlite:\", such as \"sqlite:data/daybook.db\"".to_owned());
+    }
+    if path == ":memory:" {
+        return Err("a file: a timeline in memory ends with the process".to_owned());
+    }
+    if path.contains(['?', '\0']) {
+        return Err("a plain path after \"sqlite:\", without options".to_owned());
+    }
+    match path.strip_prefix("//") {
+        // Three slashes are an absolute path in URL dress.
+        Some(absolute) if absolute.starts_with('/') => Ok(PathBuf::from(absolute)),
+        Some(relative) => Err(format!(
+            "no slashes before a relative path: {:?}",
+            format!("sqlite:{relative}")
+        )),
+        None if path.ends_with('/') => Err("the path of a file, not of a directory".to_owned()),
+        None => Ok(PathBuf::from(path)),
+    }
+}
+
+fn mongodb_database(url: &str) -> Result<String, String> {
+    let parsed = mongodb::options::ConnectionString::parse(url).map_err(|error| {
+        let told = error.to_string();
+        // The driver quotes what it could not read, and that can be a password put in the wrong place.
+        let unsafe_to_quote = url.contains('@') || !redact_url(url).eq(url);
+        if unsafe_to_quote {
+            "an address that the MongoDB driver can read: \"mongodb://USER:PASSWORD@HOST:27017/DATABASE\", \
+             with %-escapes for @ : / ? # and % in the user's name and password"
+                .to_owned()
+        } else {
+            format!("an address that the MongoDB driver can read; it says: {told}")
+        }
+    })?;
+    parsed.default_database.filter(|name| !name.is_empty()).ok_or_else(|| {
+        "the database's name in the address: \"mongodb://HOST:27017/daybook\"; a user that lives elsewhere is found with \"?authSource=admin\""
+            .to_owned()
+    })
+}
+
+/// Hides what can be a credential in an address: the password, a port that is none, secret options.
+pub(crate) fn redact_url(url: &str) -> String {
+    let (address, query) = match url
+        .rfind('@')
+        .map_or_else(|| url.find('?'), |at| url[at..].find('?').map(|q| at + q))
+    {
+        Some(mark) => (&url[..mark], Some(&url[mark + 1..])),
+        None => (url, None),
+    };
+    let start = match (address.find("://"), address.find(':')) {
+        (Some(mark), _) => mark + 3,
+        (None, Some(colon)) => colon + 1,
+        (None, None) => 0,
+    };
+    let (scheme, rest) = address.split_at(start);
+    // The last `@`: a password may hold unescaped ones.
+    let shown = match rest.rfind('@') {
+        Some(at) => {
+            let user = rest[..at].split(':').next().unwrap_or_default();
+            let mask = if rest[..at].contains(':') { ":***" } else { "" };
+            format!("{scheme}{user}{mask}{}", &rest[at..])
+        }
+        None if scheme.ends_with("://") => format!("{scheme}{}", redact_ports(rest)),
+        None => address.to_owned(),
+    };
+    match query {
+        None => shown,
+        Some(query) => {
+            let options: Vec<String> = query.split('&').map(redact_option).collect();
+            format!("{shown}?{}", options.join("&"))
+        }
+    }
+}
+
+/// `user:password` whose `@` was forgotten looks like a host with an odd port.
+fn redact_ports(rest: &str) -> String {
+    let (hosts, path) = match rest.find('/') {
+        Some(slash) => rest.split_at(slash),
+        None => (rest, ""),
+    };
+    let shown: Vec<String> = hosts
+        .split(',')
+        .map(|host| match host.rsplit_once(':') {
+            Some((name, port))
+                if !host.ends_with(']') && !port.bytes().all(|b| b.is_ascii_digit()) =>
+            {
+                format!("{}:***", name.split(':').next().unwrap_or_default())
+            }
+            _ => host.to_owned(),
+        })
+        .collect();
+    format!("{}{path}", shown.join(","))
+}
+
+fn redact_option(option: &str) -> String {
+    let Some((name, value)) = option.split_once('=') else {
+        return option.to_owned();
+    };
+    let lower = name.to_ascii_lowercase();
+    let secret = ["password", "secret", "token", "properties"]
+        .iter()
+        .any(|word| lower.contains(word));
+    if secret {
+        format!("{name}=***")
+    } else {
+        format!("{name}={value}")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_never_show() {
+        let cases = [
+            (
+                "mongodb://user:s3cret@host/db",
+                "mongodb://user:***@host/db",
+            ),
+            (
+                "mongodb://user:s3@cr/e?t@host/db?w=1",
+                "mongodb://user:***@host/db?w=1",
+            ),
+            ("mongodb://user:s3cret", "mongodb://user:***"),
+            ("mongodb://user@host/db", "mongodb://user@host/db"),
+            ("mongodb:/user:s3cret@host/db", "mongodb:/user:***@host/db"),
+            (
+                "mongodb://h/db?tlsCertificateKeyFilePassword=s3cret&w=1",
+                "mongodb://h/db?tlsCertificateKeyFilePassword=***&w=1",
+            ),
+            (
+                "mongodb://a:27017,[::1]:27018/db",
+                "mongodb://a:27017,[::1]:27018/db",
+            ),
+            ("mongodb://[::1]/db", "mongodb://[::1]/db"),
+            ("sqlite:data/daybook.db", "sqlite:data/daybook.db"),
+        ];
+        for (url, shown) in cases {
+            let url = StoreUrl(url.to_owned());
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("s3"), "{url:?}");
+        }
+        assert_eq!(format!("{:?}", Secret::new("s3cret")), "Secret(***)");
+    }
+
+    #[test]
+    fn an_address_leads_to_its_store() {
+        let target = |url: &str| StoreUrl(url.to_owned()).target();
+        assert_eq!(
+            target("sqlite:a/b.db"),
+            Ok(StoreTarget::Sqlite("a/b.db".into()))
+        );
+        assert_eq!(
+            target("sqlite:/a/b.db"),
+            Ok(StoreTarget::Sqlite("/a/b.db".into()))
+        );
+        assert_eq!(
+            target("sqlite:///a/b.db"),
+            Ok(StoreTarget::Sqlite("/a/b.db".into()))
+        );
+        for url in [
+            "mongodb://host:27017/daybook?replicaSet=rs0",
+            "mongodb://u:p%40@a,b:27018/daybook?authSource=admin",
+            "mongodb+srv://cluster.example.net/daybook",
+        ] {
+            let database = "daybook".to_owned();
+            assert_eq!(target(url), Ok(StoreTarget::MongoDb { database }), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_leads_nowhere_says_what_to_write() {
+        let cases = [
+            ("", "\"sqlite:PATH\""),
+            ("data/daybook.db", "write \"sqlite:data/daybook.db\""),
+            ("sqlite:", "a path after"),
+            ("sqlite:a/", "not of a directory"),
+            ("sqlite::memory:", "ends with the process"),
+            ("sqlite://a.db", "\"sqlite:a.db\""),
+            ("sqlite:a.db?mode=ro", "without options"),
+            ("postgres://host/db", "known store"),
+            ("mongodb:/host/db", "known store"),
+            ("mongodb://host:27017", "the database's name"),
+            ("mongodb://host:27017/", "the database's name"),
+            ("mongodb://u:s3cr@t@host/db", "%-escapes"),
+            ("mongodb://u:s3cret", "%-escapes"),
+            ("mongodb://host/db?maxPoolSize=s3cret", "it says"),
+        ];
+        for (url, wanted) in cases {
+            let error = StoreUrl(url.to_owned()).target().unwrap_err();
+            assert!(error.contains(wanted), "{url}: {error}");
+            assert!(!error.contains("s3cr@t"), "{error}");
+        }
+    }
+}
