@@ -169,6 +169,7 @@ impl Share {
 #[derive(Debug)]
 pub struct Permit {
     parent: Held,
+    #[allow(dead_code, reason = "held for its drop")]
     own: Option<Held>,
 }
 
@@ -291,7 +292,10 @@ mod tests {
         let held = budget.acquire(50).await;
         let mut large = Box::pin(budget.acquire(80));
         assert!(large.as_mut().now_or_never().is_none());
-        assert!(budget.try_acquire(10).is_none(), "would starve the large one");
+        assert!(
+            budget.try_acquire(10).is_none(),
+            "would starve the large one"
+        );
         drop(held);
         assert_eq!(large.await.bytes(), 80);
     }
@@ -330,7 +334,10 @@ mod tests {
         let greedy = budget.share("greedy", 0.5);
         assert_eq!((greedy.limit(), greedy.name()), (50, "greedy"));
         let held = greedy.acquire(1_000).await;
-        assert_eq!((held.bytes(), budget.in_use(), greedy.in_use()), (50, 50, 50));
+        assert_eq!(
+            (held.bytes(), budget.in_use(), greedy.in_use()),
+            (50, 50, 50)
+        );
         assert!(greedy.try_acquire(1).is_none());
         let mut waiting = Box::pin(greedy.acquire(1));
         assert!(waiting.as_mut().now_or_never().is_none());

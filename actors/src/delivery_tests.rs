@@ -121,9 +121,15 @@ fn what_replaces_a_poison_item_goes_before_the_rest() {
 #[test]
 fn custody_tells_a_kill_from_a_panic() {
     let custody = Custody::new();
-    assert_eq!((custody.fate(), custody.was_taken()), (Fate::Untouched, false));
+    assert_eq!(
+        (custody.fate(), custody.was_taken()),
+        (Fate::Untouched, false)
+    );
     custody.clone().taken();
-    assert_eq!((custody.fate(), custody.was_taken()), (Fate::Interrupted, true));
+    assert_eq!(
+        (custody.fate(), custody.was_taken()),
+        (Fate::Interrupted, true)
+    );
 
     let killed = Custody::new();
     drop(killed.begin());
@@ -140,7 +146,10 @@ fn custody_tells_a_kill_from_a_panic() {
 
     let finished = Custody::new();
     finished.begin().finish();
-    assert_eq!((finished.fate(), finished.was_taken()), (Fate::Finished, false));
+    assert_eq!(
+        (finished.fate(), finished.was_taken()),
+        (Fate::Finished, false)
+    );
 }
 
 proptest! {

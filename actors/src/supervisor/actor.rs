@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::time::Duration;
 
 use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Signal,
-    SupervisionEvent,
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Signal, SupervisionEvent,
 };
 use tokio::sync::mpsc;
 
-use super::child::{AbortOnDrop, Child, Ending};
-use super::keeper::{Crew, Report};
+use super::SupervisorMessage;
+use super::child::{AbortOnDrop, Child, Ending, Timer};
+use super::keeper::{Crew, Report, WeakCrew};
 use super::reporting::exit_of;
 use super::root::{RootEnd, Verdict};
 use super::spec::{ChildSpec, ChildState, Exit, GaveUp, OnGiveUp, SupervisorArgs};
-use super::SupervisorMessage;
 
 /// The supervising actor. Start it with [`super::spawn_root`] or as a child of another with
 /// [`Supervisor::child_spec`].
@@ -62,8 +62,10 @@ pub struct SupervisorState {
     closing: Option<Closing>,
     /// Ends the children, one after the other.
     closer: Option<AbortOnDrop<()>>,
-    liveness_timer: Option<AbortOnDrop<()>>,
-    crew: Option<Crew>,
+    liveness_timer: Option<Timer>,
+    /// Weak: the state of a dead supervisor may lie unread in its parent's queue, and must not
+    /// pass for a member of the crew meanwhile.
+    crew: Option<WeakCrew>,
 }
 
 impl Actor for Supervisor {
@@ -85,7 +87,7 @@ impl Actor for Supervisor {
             closing: None,
             closer: None,
             liveness_timer: None,
-            crew: self.crew.clone(),
+            crew: self.crew.as_ref().map(Crew::downgrade),
         };
         for spec in specs {
             if state.position(&spec.name).is_some() {
@@ -176,7 +178,7 @@ impl Actor for Supervisor {
         state.liveness_timer = None;
         state.end_children().await;
         if let Some(Closing::Drain(replies)) = state.closing.take() {
-            answer(replies);
+            answer(replies, ());
         }
         let _ = self.verdict.set(RootEnd::Stopped);
         Ok(())
@@ -195,7 +197,7 @@ impl Supervisor {
                 Err(gave_up.into())
             }
             Some(Closing::Drain(replies)) => {
-                answer(replies);
+                answer(replies, ());
                 myself.stop(None);
                 Ok(())
             }
@@ -204,16 +206,18 @@ impl Supervisor {
     }
 }
 
-fn answer(replies: Vec<RpcReplyPort<()>>) {
+fn answer<T: Clone>(replies: Vec<RpcReplyPort<T>>, answer: T) {
     for reply in replies {
         // Whoever asked may have gone.
-        let _ = reply.send(());
+        let _ = reply.send(answer.clone());
     }
 }
 
 impl SupervisorState {
     fn position(&self, name: &str) -> Option<usize> {
-        self.children.iter().position(|child| child.spec.name == name)
+        self.children
+            .iter()
+            .position(|child| child.spec.name == name)
     }
 
     fn generation(&mut self, name: &str, generation: u64) -> Option<&mut Child> {
@@ -241,7 +245,7 @@ impl SupervisorState {
             generation,
             myself.clone(),
             self.arguments.stall_after,
-            self.crew.clone(),
+            self.crew.as_ref().and_then(WeakCrew::upgrade),
         );
     }
 
@@ -299,7 +303,11 @@ impl SupervisorState {
             }
             Report::SpawnFailed(reason) => self.is_gone(name, Some(reason), myself),
         }
-        if self.children.iter().all(|child| child.keeper.is_none() || child.actor().is_some()) {
+        if self
+            .children
+            .iter()
+            .all(|child| child.keeper.is_none() || child.actor().is_some())
+        {
             self.early.clear();
         }
     }
@@ -315,9 +323,9 @@ impl SupervisorState {
         };
         let child = &mut self.children[index];
         let (ending, lived) = child.is_gone(failed_spawn);
-        if let Some((reply, _closer)) = child.removal.take() {
+        if let Some((replies, _closer)) = child.removal.take() {
             self.children.remove(index);
-            let _ = reply.send(true);
+            answer(replies, true);
             return;
         }
         if self.closing.is_some() {
@@ -398,11 +406,9 @@ impl SupervisorState {
     }
 
     fn arm_liveness(&mut self, myself: &ActorRef<SupervisorMessage>) {
-        let period = self.arguments.stall_after / 4;
+        let period = (self.arguments.stall_after / 4).max(Duration::from_millis(10));
         let timer = myself.send_after(period, || SupervisorMessage::CheckLiveness);
-        self.liveness_timer = Some(AbortOnDrop(tokio::spawn(async move {
-            let _ = timer.await;
-        })));
+        self.liveness_timer = Some(AbortOnDrop(timer));
     }
 
     fn check_liveness(&mut self, myself: &ActorRef<SupervisorMessage>) {
@@ -417,7 +423,10 @@ impl SupervisorState {
 
     fn add_child(&mut self, spec: ChildSpec, myself: &ActorRef<SupervisorMessage>) {
         if self.closing.is_some() || self.position(&spec.name).is_some() {
-            tracing::warn!(child = spec.name, "child refused: ending, or the name is taken");
+            tracing::warn!(
+                child = spec.name,
+                "child refused: ending, or the name is taken"
+            );
             return;
         }
         self.add(spec);
@@ -430,6 +439,9 @@ impl SupervisorState {
             return;
         };
         let child = &mut self.children[index];
+        if let Some((replies, _)) = &mut child.removal {
+            return replies.push(reply);
+        }
         let limit = child.spec.drain_limit;
         let Some(keeper) = &mut child.keeper else {
             self.children.remove(index);
@@ -437,7 +449,7 @@ impl SupervisorState {
             return;
         };
         let ended = keeper.end(name.to_owned(), limit);
-        child.removal = Some((reply, AbortOnDrop(tokio::spawn(ended))));
+        child.removal = Some((vec![reply], AbortOnDrop(tokio::spawn(ended))));
     }
 
     fn kill_child(&mut self, name: &str) -> bool {

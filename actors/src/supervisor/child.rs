@@ -27,7 +27,8 @@ pub(super) enum Ending {
     Crash(Exit),
 }
 
-type Timer = AbortOnDrop<Result<(), ractor::MessagingErr<SupervisorMessage>>>;
+/// A delayed message to the supervisor that is void once this is dropped.
+pub(super) type Timer = AbortOnDrop<Result<(), ractor::MessagingErr<SupervisorMessage>>>;
 
 pub(super) struct Child {
     pub(super) spec: ChildSpec,
@@ -37,7 +38,8 @@ pub(super) struct Child {
     /// Consecutive crashes without a stretch of health between them.
     pub(super) attempt: u32,
     pub(super) history: RestartHistory,
-    pub(super) removal: Option<(RpcReplyPort<bool>, AbortOnDrop<()>)>,
+    /// Who waits for the child's removal, and the task that ends it.
+    pub(super) removal: Option<(Vec<RpcReplyPort<bool>>, AbortOnDrop<()>)>,
     /// The last crash, for the status.
     pub(super) last_exit: Option<Exit>,
     restarts: u64,
@@ -106,7 +108,11 @@ impl Child {
     }
 
     /// The spawn succeeded. The actor may have started, or even ended, before this news.
-    pub(super) fn came_up(&mut self, myself: &ActorRef<SupervisorMessage>, healthy_after: Duration) {
+    pub(super) fn came_up(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        healthy_after: Duration,
+    ) {
         self.up_since = Some(Instant::now());
         if !self.on_trial {
             return;

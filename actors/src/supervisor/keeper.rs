@@ -27,6 +27,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(2);
 /// Held by everything that belongs to a supervisor's generation; the other end of the channel
 /// closes when all of it is gone.
 pub(super) type Crew = mpsc::Sender<Infallible>;
+pub(super) type WeakCrew = mpsc::WeakSender<Infallible>;
 
 /// What a keeper tells its supervisor.
 #[derive(Clone, Debug)]
@@ -109,28 +110,34 @@ impl Keeper {
     }
 
     /// Lets the child empty its mailbox and waits for its end; kills it after the limit.
-    pub(super) fn end(&mut self, name: String, limit: Duration) -> impl Future<Output = ()> + use<> {
+    pub(super) fn end(
+        &mut self,
+        name: String,
+        limit: Duration,
+    ) -> impl Future<Output = ()> + use<> {
         drop(self.abandon_spawn.take());
         let mut phase = self.phase.clone();
         async move {
-            let Ok(cell) = phase.wait_for(|phase| !matches!(phase, Phase::Spawning)).await.map(
-                |phase| match &*phase {
-                    Phase::Up(cell) => Some(cell.clone()),
-                    Phase::Spawning | Phase::Gone => None,
-                },
-            ) else {
+            let settled = phase.wait_for(|phase| !matches!(phase, Phase::Spawning));
+            let Ok(Phase::Up(cell)) = settled.await.map(|phase| phase.clone()) else {
                 return;
             };
-            let Some(cell) = cell else { return };
             // Fails only for a child that is ending already.
             let _ = cell.drain();
             if gone_within(&mut phase, limit).await {
                 return;
             }
-            tracing::warn!(child = name, ?limit, "child did not drain in time, killing it");
+            tracing::warn!(
+                child = name,
+                ?limit,
+                "child did not drain in time, killing it"
+            );
             cell.kill();
             if !gone_within(&mut phase, KILL_LIMIT).await {
-                tracing::error!(child = name, "killed child blocks its thread, leaving it behind");
+                tracing::error!(
+                    child = name,
+                    "killed child blocks its thread, leaving it behind"
+                );
             }
         }
     }

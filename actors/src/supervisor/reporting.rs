@@ -3,9 +3,7 @@
 use std::fmt;
 
 use ractor::concurrency::JoinHandle;
-use ractor::{
-    Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent,
-};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 
 use super::spec::Exit;
 

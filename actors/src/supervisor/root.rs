@@ -40,7 +40,10 @@ pub async fn spawn_root(
     let (root, handle) = Actor::spawn(None, supervisor, arguments).await?;
     let end = tokio::spawn(async move {
         let _ = handle.await;
-        if tokio::time::timeout(LEFTOVER_LIMIT, crew_gone.recv()).await.is_err() {
+        if tokio::time::timeout(LEFTOVER_LIMIT, crew_gone.recv())
+            .await
+            .is_err()
+        {
             tracing::error!("actors are left behind at the end of the tree");
         }
         verdict.get().cloned().unwrap_or(RootEnd::Died)
