@@ -62,6 +62,7 @@ pub struct SupervisorState {
     closing: Option<Closing>,
     /// Ends the children, one after the other.
     closer: Option<AbortOnDrop<()>>,
+    children_ended: bool,
     liveness_timer: Option<Timer>,
     /// Weak: the state of a dead supervisor may lie unread in its parent's queue, and must not
     /// pass for a member of the crew meanwhile.
@@ -86,6 +87,7 @@ impl Actor for Supervisor {
             early: HashMap::new(),
             closing: None,
             closer: None,
+            children_ended: false,
             liveness_timer: None,
             crew: self.crew.as_ref().map(Crew::downgrade),
         };
@@ -176,7 +178,9 @@ impl Actor for Supervisor {
         // However the stop came, the children end first. (Ractor would kill them.)
         state.closer = None;
         state.liveness_timer = None;
-        state.end_children().await;
+        if !state.children_ended {
+            state.end_children().await;
+        }
         if let Some(Closing::Drain(replies)) = state.closing.take() {
             answer(replies, ());
         }
@@ -191,6 +195,7 @@ impl Supervisor {
         myself: &ActorRef<SupervisorMessage>,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
+        state.children_ended = true;
         match state.closing.take() {
             Some(Closing::GiveUp(gave_up)) => {
                 let _ = self.verdict.set(RootEnd::GaveUp(gave_up.clone()));

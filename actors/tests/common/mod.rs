@@ -1,6 +1,9 @@
 //! Actors that do what a test tells them, and a supervisor that writes down what it hears.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+pub mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
