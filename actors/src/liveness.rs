@@ -1,0 +1,185 @@
+//! Does an actor still get anywhere? A counter that it moves and its supervisor reads.
+//!
+//! An actor that panics is noticed at once; one that waits for ever on something that never
+//! comes is not. So an actor shows [`Progress`], and its supervisor kills it when it shows none
+//! for too long. Two kinds: one that must always move ([`Progress::new`], for an actor with a
+//! timer of its own), and one that must move only while it has work ([`Progress::on_demand`],
+//! for an actor that may rightly see no message for hours).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// An actor's sign of life; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    last: Instant,
+    on_demand: bool,
+    working: u32,
+    next_wait: u64,
+    long_waits: Vec<(u64, Instant)>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Progress {
+    /// Progress that must be shown always.
+    pub fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// Progress that must be shown only while a [`Working`] guard is held.
+    pub fn on_demand() -> Self {
+        Self::with(true)
+    }
+
+    fn with(on_demand: bool) -> Self {
+        Self {
+            inner: Arc::new(Mutex::new(Inner {
+                last: Instant::now(),
+                on_demand,
+                working: 0,
+                next_wait: 0,
+                long_waits: Vec::new(),
+            })),
+        }
+    }
+
+    /// Something was done.
+    pub fn tick(&self) {
+        self.lock().last = Instant::now();
+    }
+
+    /// Work begins; it ends when the guard is dropped.
+    pub fn work(&self) -> Working {
+        let mut inner = self.lock();
+        inner.working += 1;
+        inner.last = Instant::now();
+        Working(self.clone())
+    }
+
+    /// Declares that no progress is to be expected for this long; the guard's end is progress.
+    pub fn long_wait(&self, at_most: Duration) -> LongWait {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        let id = inner.next_wait;
+        inner.next_wait += 1;
+        // Far enough ahead to be "never", near enough for the clock's arithmetic.
+        let until = now + at_most.min(Duration::from_secs(10 * 365 * 86_400));
+        inner.long_waits.push((id, until));
+        inner.last = now;
+        LongWait {
+            progress: self.clone(),
+            id,
+        }
+    }
+
+    /// How long progress has been overdue: since the last sign of life or since the end of the
+    /// longest declared wait, whichever is later. `None` where none is due.
+    pub fn stalled_for(&self, now: Instant) -> Option<Duration> {
+        let inner = self.lock();
+        if inner.on_demand && inner.working == 0 {
+            return None;
+        }
+        let declared = inner.long_waits.iter().map(|(_, until)| *until).max();
+        let due = declared.map_or(inner.last, |until| until.max(inner.last));
+        now.checked_duration_since(due)
+            .filter(|stalled| !stalled.is_zero())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held while an actor works (see [`Progress::on_demand`]).
+#[derive(Debug)]
+#[must_use = "the work ends when this is dropped"]
+pub struct Working(Progress);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.working -= 1;
+        inner.last = Instant::now();
+    }
+}
+
+/// Held during a declared wait.
+#[derive(Debug)]
+#[must_use = "the wait ends when this is dropped"]
+pub struct LongWait {
+    progress: Progress,
+    id: u64,
+}
+
+impl Drop for LongWait {
+    fn drop(&mut self) {
+        let mut inner = self.progress.lock();
+        inner.long_waits.retain(|(id, _)| *id != self.id);
+        inner.last = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_measured_from_the_last_tick() {
+        let progress = Progress::new();
+        assert_eq!(progress.stalled_for(Instant::now()), None);
+        tokio::time::advance(5 * SECOND).await;
+        assert_eq!(progress.stalled_for(Instant::now()), Some(5 * SECOND));
+        progress.clone().tick();
+        assert_eq!(progress.stalled_for(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_declared_wait_is_not_a_stall_until_it_is_over() {
+        let progress = Progress::new();
+        let longer = progress.long_wait(30 * SECOND);
+        let shorter = progress.long_wait(10 * SECOND);
+        tokio::time::advance(20 * SECOND).await;
+        assert_eq!(progress.stalled_for(Instant::now()), None);
+        tokio::time::advance(20 * SECOND).await;
+        assert_eq!(progress.stalled_for(Instant::now()), Some(10 * SECOND));
+        drop((longer, shorter));
+        assert_eq!(progress.stalled_for(Instant::now()), None);
+        tokio::time::advance(SECOND).await;
+        assert_eq!(progress.stalled_for(Instant::now()), Some(SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endless_wait_can_be_declared() {
+        let progress = Progress::new();
+        let _endless = progress.long_wait(Duration::MAX);
+        tokio::time::advance(1_000_000 * SECOND).await;
+        assert_eq!(progress.stalled_for(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_demand_only_work_can_stall() {
+        let progress = Progress::on_demand();
+        tokio::time::advance(100 * SECOND).await;
+        assert_eq!(progress.stalled_for(Instant::now()), None);
+        let work = progress.work();
+        tokio::time::advance(7 * SECOND).await;
+        assert_eq!(progress.stalled_for(Instant::now()), Some(7 * SECOND));
+        drop(work);
+        tokio::time::advance(100 * SECOND).await;
+        assert_eq!(progress.stalled_for(Instant::now()), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! What senders meet while their peer dies and comes back, told as stories.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::world::{SECOND, SUSPEND, World, ask, order, puppet};
+use common::{Order, Puppet, Strings, eventually};
+use daybook_actors::budget::Budget;
+use daybook_actors::delivery::{CallError, Custody, call};
+use daybook_actors::ractor::{Actor, RpcReplyPort};
+use daybook_actors::slot::Slot;
+
+#[tokio::test(start_paused = true)]
+async fn nobody_finds_a_dead_peer_in_the_slot() {
+    let (a, slot) = puppet("a", SUSPEND);
+    let mut world = World::of(vec![a]).await;
+    world.then("a runs").await;
+    let first = slot.ready().await;
+    order(&slot, Order::panic("gone")).await;
+    world.then("a restarts after panic").await;
+    assert!(slot.current().is_none());
+    let second = slot.ready().await;
+    assert_ne!(first.get_id(), second.get_id());
+
+    // A late withdrawal of the first generation leaves the second where it is.
+    slot.withdraw_if(first.get_id());
+    slot.withdraw_dead();
+    assert_eq!(slot.current(), Some(second.clone()));
+    slot.withdraw_if(second.get_id());
+    assert!(slot.current().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_the_restart_of_its_peer() {
+    let (a, slot) = puppet("a", SUSPEND);
+    assert_eq!(ask(&slot, 1).await, Err(CallError::NoPeer));
+    let mut world = World::of(vec![a]).await;
+    world.then("a runs").await;
+    let (hang, has_begun) = Order::hang();
+    order(&slot, hang).await;
+    has_begun.await.unwrap();
+    assert_eq!(
+        call(&slot, SECOND, |reply| Order::Ask(1, reply)).await,
+        Err(CallError::TimedOut)
+    );
+    let (killed, answer) = tokio::join!(world.kill("a"), ask(&slot, 1));
+    assert!(killed);
+    // Either it was in the mailbox that died, or it came after.
+    assert!(
+        matches!(answer, Err(CallError::CalleeDied) | Ok(1)),
+        "{answer:?}"
+    );
+    assert_eq!(ask(&slot, 2).await, Ok(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_to_a_peer_that_is_ending_goes_to_its_successor() {
+    let slot = Slot::new();
+    let (first, ended) = Actor::spawn(None, Puppet, Strings::default())
+        .await
+        .unwrap();
+    slot.publish(first.clone());
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let busy = Order::run(move |_| async move {
+        let _ = released.await;
+        Ok(())
+    });
+    order(&slot, busy).await;
+    first.drain().unwrap();
+    let answer = ask(&slot, 5);
+    tokio::pin!(answer);
+    assert!(futures_util::FutureExt::now_or_never(answer.as_mut()).is_none());
+    let (second, _) = Actor::spawn(None, Puppet, Strings::default())
+        .await
+        .unwrap();
+    slot.publish(second);
+    assert_eq!(answer.await, Ok(5));
+    release.send(()).unwrap();
+    ended.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_flush_of_a_dead_mailbox_refunds_every_permit_and_suspects_nothing() {
+    let (a, slot) = puppet("a", SUSPEND);
+    let mut world = World::of(vec![a]).await;
+    world.then("a runs").await;
+    let budget = Budget::new(1_000);
+
+    let handled = Custody::new();
+    let (custody, permit) = (handled.clone(), budget.acquire(100).await);
+    let in_hand = Order::run(move |_| async move {
+        let _permit = permit;
+        let _handling = custody.begin();
+        std::future::pending().await
+    });
+    order(&slot, in_hand).await;
+    let mut queued = Vec::new();
+    for _ in 0..9 {
+        let custody = Custody::new();
+        let luggage = (custody.clone(), budget.acquire(100).await);
+        queued.push(custody);
+        order(&slot, Order::Hold(Box::new(luggage))).await;
+    }
+    assert_eq!(budget.in_use(), 1_000);
+    let mut waiting = Box::pin(budget.acquire(1));
+    assert!(futures_util::FutureExt::now_or_never(waiting.as_mut()).is_none());
+    eventually("the first is in hand", || handled.was_taken()).await;
+
+    assert!(world.kill("a").await);
+    assert_eq!(waiting.await.bytes(), 1, "the waiter was let in");
+    world.then("a restarts after killed").await;
+    assert_eq!(budget.in_use(), 0);
+    assert!(handled.was_taken());
+    assert!(queued.iter().all(|custody| !custody.was_taken()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_refunds_the_permit_it_was_handling() {
+    let (a, slot) = puppet("a", SUSPEND);
+    let mut world = World::of(vec![a]).await;
+    world.then("a runs").await;
+    let budget = Budget::new(10);
+    let permit = budget.acquire(10).await;
+    let poison = Order::run(move |_| async move {
+        let _permit = permit;
+        std::panic::panic_any("poison")
+    });
+    order(&slot, poison).await;
+    world.then("a restarts after panic").await;
+    assert_eq!(budget.in_use(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_port_of_an_abandoned_call_is_closed_when_the_callee_comes_to_it() {
+    let (a, slot) = puppet("a", SUSPEND);
+    let mut world = World::of(vec![a]).await;
+    world.then("a runs").await;
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let busy = Order::run(move |_| async move {
+        let _ = released.await;
+        Ok(())
+    });
+    order(&slot, busy).await;
+    let (closed, was_closed) = tokio::sync::oneshot::channel();
+    let answer = call(&slot, SECOND, |reply: RpcReplyPort<()>| {
+        Order::run(move |_| async move {
+            let _ = closed.send(reply.is_closed());
+            Ok(())
+        })
+    })
+    .await;
+    assert_eq!(answer, Err(CallError::TimedOut));
+    release.send(()).unwrap();
+    assert_eq!(was_closed.await, Ok(true));
+}
