@@ -1,0 +1,155 @@
+//! The place in the file, as it is stored.
+
+use std::fs::File;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::identity::{FileStat, Print, births_agree};
+
+/// How many finished files are remembered.
+pub(super) const PASSED_LIMIT: usize = 32;
+
+/// Where to go on, and how to recognise the file that this speaks of. Serializes to one JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailCursor {
+    /// The device, as it was numbered then: a hint.
+    #[serde(with = "decimal")]
+    pub device: u64,
+    /// The inode.
+    #[serde(with = "decimal")]
+    pub inode: u64,
+    /// When the file was created, nanoseconds since 1970; absent where the file system does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub birth: Option<i64>,
+    /// Print of the first bytes, up to the offset.
+    pub head: Print,
+    /// Print of the bytes just before the offset.
+    pub tail: Print,
+    /// The file's key; absent as long as no line of it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_key: Option<String>,
+    /// All before is read.
+    pub offset: u64,
+    /// How long the file was at the last look.
+    pub size: u64,
+    /// When it had been written last, nanoseconds since 1970.
+    pub modified: i64,
+    /// Files read before this one, oldest first, at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<Passed>,
+}
+
+/// A file that was read, and how far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Its key.
+    pub key: String,
+    /// Up to here.
+    pub offset: u64,
+    /// Print of the bytes before, abbreviated.
+    pub tail: Print,
+}
+
+impl TailCursor {
+    /// The contract's `lastEventId`: `<inode>:<bytePosition>`.
+    pub fn last_event_id(&self) -> String {
+        format!("{}:{}", self.inode, self.offset)
+    }
+
+    /// Whether this inode can be the one meant; its content has to be compared too.
+    pub(super) fn means_inode(&self, stat: &FileStat) -> bool {
+        self.inode == stat.inode && births_agree(self.birth, stat.birth)
+    }
+
+    /// Whether the file begins with what was read up to the offset.
+    pub(super) fn stands_in(&self, file: &File, size: u64) -> io::Result<bool> {
+        if size < self.offset {
+            return Ok(false);
+        }
+        Ok(self.head.stands_at(file, 0)? && stands_before(&self.tail, file, self.offset)?)
+    }
+
+    /// All that was there at the last look had been read.
+    pub(super) fn had_read_all(&self) -> bool {
+        self.offset >= self.size
+    }
+}
+
+impl Passed {
+    pub(super) fn new(key: &str, offset: u64, tail: Print) -> Self {
+        Self {
+            key: key.to_owned(),
+            offset,
+            tail: tail.abbreviated(),
+        }
+    }
+
+    /// Its key without `~n`, and n.
+    pub(super) fn generation(&self) -> (&str, u64) {
+        match self.key.rsplit_once('~') {
+            Some((base, number)) => (base, number.parse().unwrap_or(1)),
+            None => (&self.key, 1),
+        }
+    }
+
+    pub(super) fn stands_in(&self, file: &File, size: u64) -> io::Result<bool> {
+        Ok(size >= self.offset && stands_before(&self.tail, file, self.offset)?)
+    }
+}
+
+fn stands_before(tail: &Print, file: &File, offset: u64) -> io::Result<bool> {
+    match offset.checked_sub(u64::from(tail.len)) {
+        Some(start) => tail.stands_at(file, start),
+        None => Ok(false),
+    }
+}
+
+/// As text: a store may keep numbers as signed 64 bits, and some file systems use all of theirs.
+mod decimal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_survives_json_and_is_small_with_a_full_memory() {
+        let print = Print::of(&[7; 1024]);
+        let passed = Passed::new("1234567-0123456789ab~2", 123_456_789, print.clone());
+        let cursor = TailCursor {
+            device: u64::MAX,
+            inode: u64::MAX,
+            birth: Some(1_795_503_939_123_456_789),
+            head: print.clone(),
+            tail: print,
+            file_key: Some("1234567-0123456789ab".to_owned()),
+            offset: 300,
+            size: 400,
+            modified: 1_795_503_939_123_456_789,
+            passed: vec![passed; PASSED_LIMIT],
+        };
+        let value = serde_json::to_value(&cursor).unwrap();
+        assert!(value.is_object());
+        assert!(
+            value.to_string().len() < 5000,
+            "{}",
+            value.to_string().len()
+        );
+        assert_eq!(serde_json::from_value::<TailCursor>(value).unwrap(), cursor);
+        assert_eq!(cursor.last_event_id(), format!("{}:300", u64::MAX));
+        assert_eq!(cursor.passed[0].generation(), ("1234567-0123456789ab", 2));
+    }
+}

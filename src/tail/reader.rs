@@ -1,0 +1,505 @@
+//! Positional reading of one file: bytes in, complete lines out.
+//!
+//! A byte is read once and stays in the buffer until the line that holds it is handed out, so a
+//! half line that grows is neither read nor searched twice. Over `max_line` the buffer is given up
+//! and only the line's length is counted on: memory is bounded by `max_line` + one read.
+//!
+//! Every read is verified *after* it was made: the head of the file and the bytes just before the
+//! read still have to be what they were. If they are, nothing was truncated before the read, and the
+//! bytes belong to this generation of the file; if not, the read is dropped.
+
+use std::fs::File;
+use std::io::{self, BufRead};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::identity::{FileStat, PRINT_BYTES, Print, fill_at, read_at};
+use super::{Line, LineKind};
+
+/// What one look at the file brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// Bytes came into the buffer.
+    Read,
+    /// Nothing new.
+    End,
+    /// What was read so far no longer stands in the file.
+    Changed,
+}
+
+/// The part of an oversized line that was met so far.
+#[derive(Debug)]
+struct Skip {
+    first: Bytes,
+    length: u64,
+    tail: Vec<u8>,
+}
+
+/// One open file and the place in it.
+#[derive(Debug)]
+pub(super) struct Reader {
+    file: File,
+    /// As of the last look that found nothing wrong.
+    stat: FileStat,
+    /// Where the first line begins that was not handed out.
+    offset: u64,
+    /// What was read and not handed out; begins at `offset`, or behind the skipped bytes.
+    buffer: BytesMut,
+    /// So many bytes at the front of the buffer hold no line end.
+    searched: usize,
+    skip: Option<Skip>,
+    /// The first bytes of the file, as they were read.
+    head: Vec<u8>,
+    /// The last bytes before `offset`.
+    before_offset: Vec<u8>,
+    /// The last bytes before the read position.
+    before_position: Vec<u8>,
+    /// Bytes that stood behind the read position once and were cut off, since last asked.
+    cut: Option<(u64, u64)>,
+}
+
+impl Reader {
+    /// Goes on at `offset`, whose print the caller has compared.
+    pub fn at(file: File, offset: u64) -> io::Result<Self> {
+        let stat = FileStat::of(&file)?;
+        let length = usize::try_from(offset).map_or(PRINT_BYTES, |all| all.min(PRINT_BYTES));
+        let head = read_at(&file, 0, length)?;
+        let before_offset = read_at(&file, offset - length as u64, length)?;
+        Ok(Self {
+            file,
+            stat,
+            offset,
+            buffer: BytesMut::new(),
+            searched: 0,
+            skip: None,
+            head,
+            before_position: before_offset.clone(),
+            before_offset,
+            cut: None,
+        })
+    }
+
+    /// The same file, read on from elsewhere.
+    pub fn reopened_at(&self, offset: u64) -> io::Result<Self> {
+        Self::at(self.file.try_clone()?, offset)
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
+    pub fn stat(&self) -> &FileStat {
+        &self.stat
+    }
+
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Up to where the file was read.
+    pub fn position(&self) -> u64 {
+        self.offset + self.skip.as_ref().map_or(0, |skip| skip.length) + self.buffer.len() as u64
+    }
+
+    /// Up to where the file is known to have reached.
+    pub fn known_end(&self) -> u64 {
+        self.stat.size.max(self.position())
+    }
+
+    pub fn head_print(&self) -> Print {
+        let length = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        Print::of(&self.head[..self.head.len().min(length)])
+    }
+
+    pub fn tail_print(&self) -> Print {
+        Print::of(&self.before_offset)
+    }
+
+    /// Whether another file begins with all that was read of this one.
+    pub fn stands_in(&self, other: &File, size: u64) -> io::Result<bool> {
+        let position = self.position();
+        let length = self.before_position.len();
+        Ok(position > 0
+            && size >= position
+            && read_at(other, 0, self.head.len())? == self.head
+            && read_at(other, position - length as u64, length)? == self.before_position)
+    }
+
+    /// Takes a newer stat in, and notes when the file became shorter than it was.
+    pub fn look(&mut self, stat: FileStat) {
+        if stat.size < self.stat.size {
+            self.cut = Some((stat.size, self.stat.size));
+        }
+        self.stat = stat;
+    }
+
+    /// A stretch that was seen to exist and was cut off before it was read.
+    pub fn take_cut(&mut self) -> Option<(u64, u64)> {
+        self.cut.take()
+    }
+
+    /// Reads on, at most `budget` bytes.
+    pub fn fill(&mut self, budget: usize) -> io::Result<Fill> {
+        let stat = FileStat::of(&self.file)?;
+        let position = self.position();
+        if stat.size < position {
+            return Ok(Fill::Changed);
+        }
+        let wanted = usize::try_from(stat.size - position).map_or(budget, |left| left.min(budget));
+        let held = self.buffer.len();
+        self.buffer.resize(held + wanted, 0);
+        let outcome = fill_at(&self.file, position, &mut self.buffer[held..])
+            .and_then(|count| Ok((count, self.is_unchanged(position)?)));
+        let (count, unchanged) = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.buffer.truncate(held);
+                return Err(error);
+            }
+        };
+        if !unchanged {
+            self.buffer.truncate(held);
+            return Ok(Fill::Changed);
+        }
+        self.buffer.truncate(held + count);
+        self.look(stat);
+        let news = &self.buffer[held..];
+        let missing = PRINT_BYTES - self.head.len();
+        if self.head.len() as u64 == position {
+            self.head
+                .extend_from_slice(&news[..news.len().min(missing)]);
+        }
+        keep_tail(&mut self.before_position, news);
+        Ok(if count == 0 { Fill::End } else { Fill::Read })
+    }
+
+    fn is_unchanged(&self, position: u64) -> io::Result<bool> {
+        if read_at(&self.file, 0, self.head.len())? != self.head {
+            return Ok(false);
+        }
+        let length = self.before_position.len();
+        if length as u64 == position {
+            // Short of one print the head is all there is.
+            return Ok(true);
+        }
+        Ok(read_at(&self.file, position - length as u64, length)? == self.before_position)
+    }
+
+    /// Hands out the complete lines of the buffer, at most `max_lines`.
+    pub fn take_lines(&mut self, max_lines: usize, max_line: u64) -> Vec<Line> {
+        let mut lines = Vec::new();
+        if self.skip.is_some() && !self.end_skip(&mut lines) {
+            return lines;
+        }
+        let mut ends = Vec::new();
+        let mut start = 0;
+        while lines.len() + ends.len() < max_lines.max(1) {
+            match line_end(&self.buffer[self.searched..]) {
+                Some(found) => {
+                    let end = self.searched + found;
+                    ends.push((start, end));
+                    start = end + 1;
+                    self.searched = start;
+                }
+                None => {
+                    self.searched = self.buffer.len();
+                    break;
+                }
+            }
+        }
+        self.searched -= start;
+        if start > 0 {
+            let consumed = self.buffer.split_to(start).freeze();
+            for (start, end) in ends {
+                let length = (end - start) as u64;
+                lines.push(Line::new(
+                    self.offset + start as u64,
+                    consumed.slice(start..end),
+                    length,
+                    max_line,
+                    LineKind::Complete,
+                ));
+            }
+            self.offset += start as u64;
+            keep_tail(&mut self.before_offset, &consumed);
+        }
+        if self.searched == self.buffer.len() && self.buffer.len() as u64 > max_line {
+            let mut tail = self.before_offset.clone();
+            keep_tail(&mut tail, &self.buffer);
+            self.skip = Some(Skip {
+                first: first_bytes(&self.buffer),
+                length: self.buffer.len() as u64,
+                tail,
+            });
+            self.buffer = BytesMut::new();
+            self.searched = 0;
+        }
+        lines
+    }
+
+    /// Looks for the end of the oversized line; whether it was found.
+    fn end_skip(&mut self, lines: &mut Vec<Line>) -> bool {
+        let Some(mut skip) = self.skip.take() else {
+            return true;
+        };
+        let Some(end) = line_end(&self.buffer) else {
+            skip.length += self.buffer.len() as u64;
+            keep_tail(&mut skip.tail, &self.buffer);
+            self.skip = Some(skip);
+            self.buffer.clear();
+            return false;
+        };
+        let length = skip.length + end as u64;
+        lines.push(Line {
+            offset: self.offset,
+            bytes: skip.first,
+            kind: LineKind::Oversized { length },
+        });
+        keep_tail(&mut skip.tail, &self.buffer[..=end]);
+        self.before_offset = skip.tail;
+        self.buffer.advance(end + 1);
+        self.offset += length + 1;
+        true
+    }
+
+    /// The last line of a file that will not grow any more, should it lack its end.
+    pub fn take_unterminated(&mut self, max_line: u64) -> Option<Line> {
+        let position = self.position();
+        let length = position - self.offset;
+        if length == 0 {
+            return None;
+        }
+        let line = match self.skip.take() {
+            Some(skip) => Line {
+                offset: self.offset,
+                bytes: skip.first,
+                kind: LineKind::Oversized { length },
+            },
+            None => Line::new(
+                self.offset,
+                self.buffer.split().freeze(),
+                length,
+                max_line,
+                LineKind::Unterminated,
+            ),
+        };
+        self.buffer.clear();
+        self.searched = 0;
+        self.offset = position;
+        self.before_offset.clone_from(&self.before_position);
+        Some(line)
+    }
+}
+
+impl Line {
+    fn new(offset: u64, bytes: Bytes, length: u64, max_line: u64, kind: LineKind) -> Self {
+        if length <= max_line {
+            return Self {
+                offset,
+                bytes,
+                kind,
+            };
+        }
+        Self {
+            offset,
+            bytes: first_bytes(&bytes),
+            kind: LineKind::Oversized { length },
+        }
+    }
+}
+
+/// A copy, so that the head of a huge line does not keep its buffer alive.
+fn first_bytes(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(&bytes[..bytes.len().min(PRINT_BYTES)])
+}
+
+fn keep_tail(tail: &mut Vec<u8>, news: &[u8]) {
+    if news.len() >= PRINT_BYTES {
+        tail.clear();
+        tail.extend_from_slice(&news[news.len() - PRINT_BYTES..]);
+        return;
+    }
+    tail.extend_from_slice(news);
+    let excess = tail.len().saturating_sub(PRINT_BYTES);
+    tail.drain(..excess);
+}
+
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    // The standard library's search is the fast one; reading from a slice cannot fail.
+    let skipped = (&mut &*bytes).skip_until(b'\n').unwrap_or(0);
+    let last = skipped.checked_sub(1)?;
+    (bytes[last] == b'\n').then_some(last)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct World {
+        _directory: tempfile::TempDir,
+        writer: File,
+        reader: Reader,
+    }
+
+    fn world() -> World {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let writer = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
+        let reader = Reader::at(File::open(&path).unwrap(), 0).unwrap();
+        World {
+            _directory: directory,
+            writer,
+            reader,
+        }
+    }
+
+    fn drain(reader: &mut Reader, budget: usize, max_lines: usize, max_line: u64) -> Vec<Line> {
+        let mut all = Vec::new();
+        loop {
+            all.extend(reader.take_lines(max_lines, max_line));
+            match reader.fill(budget).unwrap() {
+                Fill::Read => {}
+                Fill::End => {
+                    let rest = reader.take_lines(max_lines, max_line);
+                    if rest.is_empty() {
+                        return all;
+                    }
+                    all.extend(rest);
+                }
+                Fill::Changed => panic!("nobody truncates here"),
+            }
+        }
+    }
+
+    #[test]
+    fn half_a_line_waits_for_its_end() {
+        let mut world = world();
+        world.writer.write_all(b"one\r\ntw").unwrap();
+        let lines = drain(&mut world.reader, 4096, 10, 100);
+        assert_eq!(lines.len(), 1);
+        assert_eq!(&lines[0].bytes[..], b"one\r");
+        assert_eq!(world.reader.offset(), 5);
+        assert_eq!(world.reader.position(), 7);
+        world.writer.write_all(b"o\n\n").unwrap();
+        let lines = drain(&mut world.reader, 4096, 10, 100);
+        assert_eq!(&lines[0].bytes[..], b"two");
+        assert_eq!((lines[1].offset, &lines[1].bytes[..]), (9, &b""[..]));
+    }
+
+    #[test]
+    fn a_huge_line_costs_no_memory_and_the_next_one_comes() {
+        let mut world = world();
+        world.writer.write_all(b"first\n").unwrap();
+        let huge = vec![b'x'; 10 << 20];
+        world.writer.write_all(&huge).unwrap();
+        let lines = drain(&mut world.reader, 64 << 10, 10, 1 << 20);
+        assert_eq!(lines.len(), 1);
+        assert_eq!(world.reader.offset(), 6);
+        assert!(world.reader.buffer.capacity() < 4 << 20);
+        world.writer.write_all(b"\nlast\n").unwrap();
+        let lines = drain(&mut world.reader, 64 << 10, 10, 1 << 20);
+        assert_eq!(lines[0].offset, 6);
+        assert_eq!(lines[0].kind, LineKind::Oversized { length: 10 << 20 });
+        assert_eq!(&lines[0].bytes[..], &huge[..1024]);
+        assert_eq!(&lines[1].bytes[..], b"last");
+        assert_eq!(lines[1].offset, 6 + (10 << 20) + 1);
+        let resumed = Reader::at(
+            world.reader.file().try_clone().unwrap(),
+            world.reader.offset(),
+        )
+        .unwrap();
+        assert_eq!(resumed.tail_print(), world.reader.tail_print());
+        assert_eq!(resumed.head_print(), world.reader.head_print());
+    }
+
+    #[test]
+    fn content_that_changed_is_never_handed_out() {
+        let mut world = world();
+        world.writer.write_all(b"one\nhal").unwrap();
+        assert_eq!(drain(&mut world.reader, 4096, 10, 100).len(), 1);
+        world.writer.set_len(0).unwrap();
+        assert_eq!(world.reader.fill(4096).unwrap(), Fill::Changed);
+        world
+            .writer
+            .write_all(b"something else\nthat is longer than before\n")
+            .unwrap();
+        assert_eq!(world.reader.fill(4096).unwrap(), Fill::Changed);
+        assert!(world.reader.take_lines(10, 100).is_empty());
+        // The same length up to the read position, the same head, another half line.
+        world.writer.set_len(0).unwrap();
+        world.writer.write_all(b"one\nHALF\n").unwrap();
+        assert_eq!(world.reader.fill(4096).unwrap(), Fill::Changed);
+    }
+
+    #[test]
+    fn an_unterminated_line_is_handed_out_once() {
+        let mut world = world();
+        world.writer.write_all(b"one\ncut off").unwrap();
+        drain(&mut world.reader, 4096, 10, 100);
+        let line = world.reader.take_unterminated(100).unwrap();
+        assert_eq!(
+            (line.offset, line.kind, &line.bytes[..]),
+            (4, LineKind::Unterminated, &b"cut off"[..])
+        );
+        assert!(world.reader.take_unterminated(100).is_none());
+        assert_eq!(world.reader.offset(), 11);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn any_content_in_any_pieces_yields_its_lines(
+            pieces in prop::collection::vec(prop::collection::vec(
+                prop_oneof![4 => Just(b'\n'), 20 => any::<u8>(), 1 => Just(0_u8)], 0..60), 0..30),
+            budget in 1_usize..50,
+            max_lines in 1_usize..5,
+            max_line in 1_u64..40,
+        ) {
+            let mut world = world();
+            let mut lines = Vec::new();
+            for piece in &pieces {
+                world.writer.write_all(piece).unwrap();
+                lines.extend(drain(&mut world.reader, budget, max_lines, max_line));
+            }
+            let content = pieces.concat();
+            let mut expected = Vec::new();
+            let mut start = 0;
+            for (index, byte) in content.iter().enumerate() {
+                if *byte == b'\n' {
+                    expected.push((start as u64, &content[start..index]));
+                    start = index + 1;
+                }
+            }
+            prop_assert_eq!(lines.len(), expected.len());
+            for (line, (offset, bytes)) in lines.iter().zip(expected) {
+                prop_assert_eq!(line.offset, offset);
+                prop_assert_eq!(&line.bytes[..], bytes);
+                let length = bytes.len() as u64;
+                let kind = if length > max_line {
+                    LineKind::Oversized { length }
+                } else {
+                    LineKind::Complete
+                };
+                prop_assert_eq!(line.kind, kind);
+            }
+            prop_assert_eq!(world.reader.offset(), start as u64);
+            let fresh = Reader::at(world.reader.file().try_clone().unwrap(), start as u64).unwrap();
+            prop_assert_eq!(fresh.tail_print(), world.reader.tail_print());
+            prop_assert_eq!(fresh.head_print(), world.reader.head_print());
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Finding the place again: at start, after a truncation, when going back.
+
+use std::fs::File;
+use std::io;
+
+use super::cursor::{Passed, TailCursor};
+use super::identity::{FileStat, PRINT_BYTES, open_regular};
+use super::rotation::{
+    Anchor, Sibling, all_parts, compressed_at, directory_of, later_compressed, later_parts,
+    open_sibling, siblings,
+};
+use super::tailer::{Followed, Queued, Tailer, compressed_gap, newest_stat};
+use super::{FileEvent, GapReason, TailError};
+
+type Opened = (File, FileStat);
+
+impl Tailer {
+    /// Finds the file to begin with: the cursor's, or the live one. Nothing found is no error.
+    pub(super) fn establish(&mut self) -> Result<(), TailError> {
+        let live = open_regular(&self.options.path)?;
+        if let Some(cursor) = self.resume.take() {
+            let outcome = self.resume_from(&cursor, live);
+            if !matches!(outcome, Ok(true)) {
+                self.resume = Some(cursor);
+                self.current = None;
+                self.queue.clear();
+            }
+            return outcome.map(|_| ());
+        }
+        let Some((file, stat)) = live else {
+            self.note_missing();
+            return Ok(());
+        };
+        if self.options.read_rotated_at_first_start && !self.appeared {
+            self.queue_parts(all_parts(&self.beside()?));
+        }
+        self.note_present(&stat);
+        self.queue_open(file, false)
+    }
+
+    /// Whether the place was found or given up; not as long as no live file says what came after.
+    fn resume_from(
+        &mut self,
+        cursor: &TailCursor,
+        live: Option<Opened>,
+    ) -> Result<bool, TailError> {
+        let path = self.options.path.clone();
+        let reading = |error: io::Error| TailError::from_io(&path, "read", error);
+        if let Some((file, stat)) = &live
+            && cursor.means_inode(stat)
+            && cursor.stands_in(file, stat.size).map_err(reading)?
+        {
+            if cursor.offset == 0 {
+                // Nothing was read, so no content can tell whether it was truncated since.
+                let beside = self.beside()?;
+                return self
+                    .queue_later(written_since(cursor.modified), &beside, live, false)
+                    .map(|()| true);
+            }
+            self.note_present(stat);
+            let file = file.try_clone().map_err(reading)?;
+            self.current = Some(self.go_on(file, cursor)?);
+            return Ok(true);
+        }
+        let beside = self.beside()?;
+        let renamed = beside
+            .iter()
+            .filter(|sibling| cursor.means_inode(&sibling.stat))
+            .find_map(|sibling| self.open_if_it_holds(sibling, cursor));
+        if let Some((file, stat)) = renamed {
+            let anchor = Anchor::new(&stat, &beside);
+            self.declare_compressed(&stat, &beside);
+            self.current = Some(self.go_on(file, cursor)?);
+            self.queue_later(anchor, &beside, live, false)?;
+            return Ok(true);
+        }
+        let Some((live_file, live_stat)) = live else {
+            self.note_missing();
+            return Ok(false);
+        };
+        let is_truncated = cursor.means_inode(&live_stat);
+        if !is_truncated
+            && is_unmistakable(cursor)
+            && cursor
+                .stands_in(&live_file, live_stat.size)
+                .map_err(reading)?
+        {
+            // The file was moved to another disk or machine, content and all.
+            self.note_present(&live_stat);
+            self.current = Some(self.go_on(live_file, cursor)?);
+            return Ok(true);
+        }
+        let copy = beside
+            .iter()
+            .filter(|sibling| is_readable_part(sibling) && !sibling.stat.is_same_inode(&live_stat))
+            .filter(|sibling| match is_truncated {
+                true => cursor.offset > 0 && sibling.stat.birth >= cursor.birth,
+                false => is_unmistakable(cursor),
+            })
+            .filter_map(|sibling| self.open_if_it_holds(sibling, cursor))
+            .max_by_key(|(_, stat)| stat.size);
+        self.remember_cursor(cursor);
+        self.moved = true;
+        let anchor = match copy {
+            Some((file, stat)) => {
+                if is_truncated {
+                    self.events.push(truncated(cursor, Some(0)));
+                }
+                let mut followed = self.go_on(file, cursor)?;
+                followed.complete = is_truncated;
+                self.current = Some(followed);
+                Anchor::new(&stat, &beside)
+            }
+            None if is_truncated => {
+                self.events.push(truncated(cursor, None));
+                self.events.push(gap(cursor, GapReason::Truncated));
+                written_since(cursor.modified)
+            }
+            None => {
+                self.declare_gone(cursor, &beside);
+                Anchor {
+                    birth: cursor.birth,
+                    modified: cursor.modified,
+                    number: None,
+                }
+            }
+        };
+        let fresh = cursor.inode == live_stat.inode;
+        self.queue_later(anchor, &beside, Some((live_file, live_stat)), fresh)?;
+        Ok(true)
+    }
+
+    /// Another content stands in the current file: what a copy of it still holds is read from there,
+    /// then the file from its beginning.
+    pub(super) fn begin_generation(&mut self) -> Result<(), TailError> {
+        let Some(current) = self.current.take() else {
+            return Ok(());
+        };
+        let beside = siblings(&self.options.path).unwrap_or_default();
+        let stat = newest_stat(&current.reader);
+        let (offset, end) = (current.reader.offset(), current.reader.known_end());
+        let copy = beside
+            .iter()
+            .filter(|sibling| is_readable_part(sibling) && !sibling.stat.is_same_inode(&stat))
+            .filter_map(|sibling| open_sibling(&self.options.path, sibling))
+            .filter(|(file, stat)| current.reader.stands_in(file, stat.size).unwrap_or(false))
+            .max_by_key(|(_, stat)| stat.size);
+        let lost = if copy.is_some() { 0 } else { end - offset };
+        self.events.push(FileEvent::Truncated {
+            inode: stat.inode,
+            read_to: offset,
+            lost_bytes: Some(lost),
+        });
+        if lost > 0 {
+            self.events.push(FileEvent::Gap {
+                file_key: current.key.clone(),
+                inode: stat.inode,
+                from: offset,
+                to: Some(end),
+                why: GapReason::Truncated,
+            });
+        }
+        let anchor = match &copy {
+            Some((_, stat)) => Anchor::new(stat, &beside),
+            None => written_since(current.reader.stat().modified),
+        };
+        let mut parts = later_parts(anchor, &beside);
+        parts.retain(|part| {
+            !part.stat.is_same_inode(&stat)
+                && !self.is_known(&part.stat)
+                && copy
+                    .as_ref()
+                    .is_none_or(|(_, stat)| !stat.is_same_inode(&part.stat))
+        });
+        let after = std::mem::take(&mut self.queue);
+        self.remember(&current);
+        self.moved = true;
+        if let Some((file, copy_stat)) = copy
+            && copy_stat.size > offset
+        {
+            let mut followed = self.follow(file, offset)?;
+            followed.key.clone_from(&current.key);
+            followed.start = (offset, current.key.clone());
+            followed.fresh = true;
+            followed.complete = true;
+            self.current = Some(followed);
+        }
+        self.queue_parts(parts);
+        self.queue_open(current.reader.into_file(), true)?;
+        self.queue.extend(after);
+        Ok(())
+    }
+
+    /// Before the first byte of a file is read: it may have been copied and truncated since the last
+    /// look, which its content cannot tell. Copies made since go first; whether there were any.
+    pub(super) fn queue_missed_copies(&mut self) -> Result<bool, TailError> {
+        let Some(current) = &mut self.current else {
+            return Ok(false);
+        };
+        let seen = *current.reader.stat();
+        let now = newest_stat(&current.reader);
+        if current.complete || now.modified == seen.modified {
+            return Ok(false);
+        }
+        let mut parts = later_parts(written_since(seen.modified), &self.beside()?);
+        parts.retain(|part| !self.is_known(&part.stat));
+        let Some(mut current) = self.current.take() else {
+            return Ok(false);
+        };
+        if parts.is_empty() {
+            current.reader.look(now);
+            self.current = Some(current);
+            return Ok(false);
+        }
+        // Re-read, so that what it was like before counts as copied, not as cut off.
+        let restarted = current.restart();
+        let after = std::mem::take(&mut self.queue);
+        self.queue_parts(parts);
+        if restarted {
+            self.queue.push_back(Queued::Open(Box::new(current)));
+        }
+        self.queue.extend(after);
+        Ok(true)
+    }
+
+    fn queue_later(
+        &mut self,
+        anchor: Anchor,
+        beside: &[Sibling],
+        live: Option<Opened>,
+        fresh: bool,
+    ) -> Result<(), TailError> {
+        let mut parts = later_parts(anchor, beside);
+        let Some((file, stat)) = live else {
+            self.note_missing();
+            self.queue_parts(parts);
+            return Ok(());
+        };
+        parts.retain(|part| !part.stat.is_same_inode(&stat));
+        self.queue_parts(parts);
+        self.note_present(&stat);
+        self.queue_open(file, fresh)
+    }
+
+    fn declare_gone(&mut self, cursor: &TailCursor, beside: &[Sibling]) {
+        let mut later = later_compressed(cursor.modified, beside);
+        later.sort_by_key(|part| part.stat.modified);
+        let untouched = compressed_at(cursor.modified, beside);
+        let own = match untouched {
+            Some(_) if cursor.had_read_all() => None,
+            Some(part) => Some(compressed_as(part)),
+            None if later.is_empty() => Some(GapReason::Vanished),
+            None => Some(compressed_as(later.remove(0))),
+        };
+        if let Some(why) = own {
+            self.events.push(gap(cursor, why));
+        }
+        for part in later {
+            self.events.push(compressed_gap(part));
+        }
+    }
+
+    fn beside(&self) -> Result<Vec<Sibling>, TailError> {
+        siblings(&self.options.path)
+            .map_err(|error| TailError::from_io(directory_of(&self.options.path), "read", error))
+    }
+
+    fn open_if_it_holds(&self, sibling: &Sibling, cursor: &TailCursor) -> Option<Opened> {
+        let (file, stat) = open_sibling(&self.options.path, sibling)?;
+        cursor
+            .stands_in(&file, stat.size)
+            .is_ok_and(|holds| holds)
+            .then_some((file, stat))
+    }
+
+    fn go_on(&self, file: File, cursor: &TailCursor) -> Result<Followed, TailError> {
+        let mut followed = self.follow(file, cursor.offset)?;
+        followed.key = cursor.file_key.as_deref().map(Into::into);
+        followed.start = (cursor.offset, followed.key.clone());
+        Ok(followed)
+    }
+
+    fn remember_cursor(&mut self, cursor: &TailCursor) {
+        if let Some(key) = &cursor.file_key {
+            self.remember_as(Passed::new(key, cursor.offset, cursor.tail.clone()));
+        }
+    }
+}
+
+impl Followed {
+    /// Goes back to the cursor, if it speaks of this file as it is now.
+    pub(super) fn go_back(&mut self, cursor: &TailCursor) -> bool {
+        let stat = newest_stat(&self.reader);
+        let other_generation = match (&self.key, &cursor.file_key) {
+            (Some(key), Some(cursor_key)) => **key != **cursor_key,
+            _ => false,
+        };
+        if other_generation
+            || !cursor.means_inode(&stat)
+            || !cursor
+                .stands_in(self.reader.file(), stat.size)
+                .unwrap_or(false)
+        {
+            return false;
+        }
+        let key = cursor.file_key.as_deref().map(Into::into);
+        self.begin_at(cursor.offset, key)
+    }
+
+    /// Goes back to where it was begun.
+    pub(super) fn restart(&mut self) -> bool {
+        let (offset, key) = self.start.clone();
+        self.begin_at(offset, key)
+    }
+}
+
+/// With two full prints the inode is not needed to recognise a file.
+fn is_unmistakable(cursor: &TailCursor) -> bool {
+    cursor.offset >= PRINT_BYTES as u64
+}
+
+fn is_readable_part(sibling: &Sibling) -> bool {
+    sibling
+        .name
+        .as_ref()
+        .is_some_and(|name| name.compressed_from.is_none())
+}
+
+/// Whatever was created strictly after that: a copy made at the very moment may be of what was read.
+fn written_since(modified: i64) -> Anchor {
+    let after = modified.saturating_add(1);
+    Anchor {
+        birth: Some(after),
+        modified: after,
+        number: None,
+    }
+}
+
+fn truncated(cursor: &TailCursor, lost_bytes: Option<u64>) -> FileEvent {
+    FileEvent::Truncated {
+        inode: cursor.inode,
+        read_to: cursor.offset,
+        lost_bytes,
+    }
+}
+
+fn gap(cursor: &TailCursor, why: GapReason) -> FileEvent {
+    FileEvent::Gap {
+        file_key: cursor.file_key.as_deref().map(Into::into),
+        inode: cursor.inode,
+        from: cursor.offset,
+        to: None,
+        why,
+    }
+}
+
+fn compressed_as(part: &Sibling) -> GapReason {
+    GapReason::Compressed {
+        name: super::tailer::file_name(part),
+    }
+}

@@ -1,0 +1,373 @@
+//! The files beside the live one: which of them are rotated parts of it, and in what order they were written.
+//!
+//! A later part was created after an earlier one and was not last written before that. The birth
+//! time alone would take a restored backup for a new part, the modification time alone would be
+//! fooled by a late write into a file already renamed; together they are fooled by neither. Without
+//! birth times the modification time has to do, and in a tie the name: `.2` is older than `.1`.
+
+use std::cmp::Reverse;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::identity::{FileStat, open_regular};
+
+const COMPRESSED: [&str; 7] = [".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".zip"];
+/// Left behind by editors and by copying under way.
+const NEVER_A_PART: [&str; 6] = ["~", ".swp", ".swx", ".tmp", ".part", ".lock"];
+
+/// A regular file in the directory of the live one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sibling {
+    pub path: PathBuf,
+    pub stat: FileStat,
+    /// What its name tells; `None` for a name that is no rotated part's.
+    pub name: Option<PartName>,
+}
+
+/// What the name of a rotated part tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PartName {
+    /// Of `audit.log.3`: 3.
+    pub number: Option<u64>,
+    /// The name without the suffix of its compression, when it has one.
+    pub compressed_from: Option<String>,
+}
+
+/// The part after which others are looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Anchor {
+    pub birth: Option<i64>,
+    pub modified: i64,
+    pub number: Option<u64>,
+}
+
+impl Anchor {
+    pub fn new(stat: &FileStat, siblings: &[Sibling]) -> Self {
+        let number = siblings
+            .iter()
+            .find(|sibling| sibling.stat.is_same_inode(stat))
+            .and_then(|sibling| sibling.name.as_ref()?.number);
+        Self {
+            birth: stat.birth,
+            modified: stat.modified,
+            number,
+        }
+    }
+}
+
+/// All regular files beside `live`, itself left out.
+pub(super) fn siblings(live: &Path) -> io::Result<Vec<Sibling>> {
+    let Some(live_name) = live.file_name() else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory_of(live))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == live_name {
+            continue;
+        }
+        // What vanishes while the directory is read is no sibling any more.
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        if !metadata.is_file() {
+            continue;
+        }
+        found.push(Sibling {
+            path: entry.path(),
+            stat: FileStat::new(&metadata),
+            name: part_name(live_name, &name),
+        });
+    }
+    Ok(found)
+}
+
+/// The directory that holds the file.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Opens a sibling, wherever its inode went meanwhile.
+pub(super) fn open_sibling(live: &Path, sibling: &Sibling) -> Option<(File, FileStat)> {
+    let is_it =
+        |stat: &FileStat| stat.is_same_inode(&sibling.stat) && stat.birth == sibling.stat.birth;
+    if let Ok(Some((file, stat))) = open_regular(&sibling.path)
+        && is_it(&stat)
+    {
+        return Some((file, stat));
+    }
+    let moved = siblings(live)
+        .ok()?
+        .into_iter()
+        .find(|other| is_it(&other.stat))?;
+    match open_regular(&moved.path) {
+        Ok(Some((file, stat))) if is_it(&stat) => Some((file, stat)),
+        _ => None,
+    }
+}
+
+/// The readable parts that were written after the anchor, oldest first.
+pub(super) fn later_parts(anchor: Anchor, siblings: &[Sibling]) -> Vec<Sibling> {
+    let mut later: Vec<Sibling> = siblings
+        .iter()
+        .filter(|sibling| match &sibling.name {
+            Some(name) => name.compressed_from.is_none() && is_later(anchor, &sibling.stat, name),
+            None => false,
+        })
+        .cloned()
+        .collect();
+    sort_oldest_first(&mut later);
+    later
+}
+
+/// All readable parts, oldest first.
+pub(super) fn all_parts(siblings: &[Sibling]) -> Vec<Sibling> {
+    let mut parts: Vec<Sibling> = siblings
+        .iter()
+        .filter(|sibling| {
+            sibling
+                .name
+                .as_ref()
+                .is_some_and(|name| name.compressed_from.is_none())
+        })
+        .cloned()
+        .collect();
+    sort_oldest_first(&mut parts);
+    parts
+}
+
+/// The compressed parts last written after `modified`.
+///
+/// Compression keeps the modification time, so a part that was read to its end before it was
+/// compressed is not among them. One whose original still stands there is not needed.
+pub(super) fn later_compressed(modified: i64, siblings: &[Sibling]) -> Vec<&Sibling> {
+    siblings
+        .iter()
+        .filter(|sibling| sibling.stat.modified > modified && original_is_gone(sibling, siblings))
+        .collect()
+}
+
+/// The compressed part with exactly this modification time.
+pub(super) fn compressed_at(modified: i64, siblings: &[Sibling]) -> Option<&Sibling> {
+    siblings
+        .iter()
+        .find(|sibling| sibling.stat.modified == modified && original_is_gone(sibling, siblings))
+}
+
+fn original_is_gone(sibling: &Sibling, siblings: &[Sibling]) -> bool {
+    let Some(original) = sibling
+        .name
+        .as_ref()
+        .and_then(|name| name.compressed_from.as_deref())
+    else {
+        return false;
+    };
+    !siblings
+        .iter()
+        .any(|other| other.path.file_name() == Some(OsStr::new(original)))
+}
+
+fn is_later(anchor: Anchor, stat: &FileStat, name: &PartName) -> bool {
+    let tie = match (anchor.birth, stat.birth) {
+        (Some(anchor_birth), Some(birth)) => {
+            if stat.modified < anchor_birth || birth < anchor_birth {
+                return false;
+            }
+            birth == anchor_birth
+        }
+        _ => {
+            if stat.modified < anchor.modified {
+                return false;
+            }
+            stat.modified == anchor.modified
+        }
+    };
+    if !tie {
+        return true;
+    }
+    match (anchor.number, name.number) {
+        (Some(anchor_number), Some(number)) => number < anchor_number,
+        // Rather read once more what was read (its key is known) than not at all.
+        _ => true,
+    }
+}
+
+fn sort_oldest_first(parts: &mut [Sibling]) {
+    parts.sort_by_cached_key(|part| {
+        (
+            part.stat.birth.unwrap_or(part.stat.modified),
+            Reverse(part.name.as_ref().and_then(|name| name.number)),
+            part.path.clone(),
+        )
+    });
+}
+
+/// `audit.log.1`, `audit.log-20261124`, `audit.log.2.gz`, `audit-20261124.log`, `audit.1.log.gz`.
+fn part_name(live: &OsStr, name: &OsStr) -> Option<PartName> {
+    let (live, name) = (live.to_str()?, name.to_str()?);
+    if NEVER_A_PART.iter().any(|suffix| name.ends_with(suffix)) {
+        return None;
+    }
+    let plain = COMPRESSED
+        .iter()
+        .find_map(|suffix| name.strip_suffix(suffix));
+    let compressed_from = plain.map(str::to_owned);
+    let plain = plain.unwrap_or(name);
+    if plain == live {
+        return Some(PartName {
+            number: None,
+            compressed_from,
+        });
+    }
+    let middle = match plain.strip_prefix(live) {
+        Some(rest) => rest,
+        None => {
+            // Between stem and extension only a number or a date: `audit-admin.log` is another log.
+            let (stem, extension) = live.rsplit_once('.')?;
+            let middle = plain
+                .strip_prefix(stem)?
+                .strip_suffix(extension)?
+                .strip_suffix('.')?;
+            let is_stamp = |byte: u8| byte.is_ascii_digit() || b"T:Z._+-".contains(&byte);
+            if !middle.bytes().all(is_stamp) || !middle.bytes().any(|byte| byte.is_ascii_digit()) {
+                return None;
+            }
+            middle
+        }
+    };
+    let rest = middle.strip_prefix(['.', '-', '_'])?;
+    let number = match rest.len() {
+        // Longer ones are dates, which grow where numbers fall.
+        1..=5 => rest.parse().ok(),
+        _ => None,
+    };
+    Some(PartName {
+        number,
+        compressed_from,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn sibling(name: &str, inode: u64, birth: Option<i64>, modified: i64) -> Sibling {
+        Sibling {
+            path: PathBuf::from("/var/log/ocis").join(name),
+            stat: FileStat {
+                device: 1,
+                inode,
+                birth,
+                size: 1,
+                modified,
+                changed: modified,
+            },
+            name: part_name(OsStr::new("audit.log"), OsStr::new(name)),
+        }
+    }
+
+    fn names(parts: &[Sibling]) -> Vec<&str> {
+        parts
+            .iter()
+            .map(|part| part.path.file_name().unwrap().to_str().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn names_of_rotated_parts_are_known_and_others_left_alone() {
+        let of = |name: &str| part_name(OsStr::new("audit.log"), OsStr::new(name));
+        assert_eq!(of("audit.log.1").unwrap().number, Some(1));
+        assert_eq!(of("audit.1.log").unwrap().number, Some(1));
+        assert_eq!(of("audit.log-20261124").unwrap().number, None);
+        assert!(of("audit-2026-11-24T04-05-39.000.log").is_some());
+        assert!(of("audit.log.old").is_some());
+        let compressed = of("audit.log.2.gz").unwrap();
+        assert_eq!(compressed.number, Some(2));
+        assert_eq!(compressed.compressed_from.as_deref(), Some("audit.log.2"));
+        assert_eq!(
+            of("audit.log.gz").unwrap().compressed_from.as_deref(),
+            Some("audit.log")
+        );
+        for other in [
+            "audit-admin.log",
+            "audit.logs",
+            "audit.log~",
+            ".audit.log.swp",
+            "other.log.1",
+            "audit.log.1.tmp",
+            "audit",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn later_parts_come_oldest_first_and_earlier_ones_not_at_all() {
+        let all = [
+            sibling("audit.log.1", 14, Some(400), 500),
+            sibling("audit.log.4", 11, Some(100), 200),
+            sibling("audit.log.2", 13, Some(300), 400),
+            sibling("audit.log.3", 12, Some(200), 300),
+            sibling("other.log.1", 15, Some(450), 460),
+        ];
+        let anchor = Anchor::new(&all[3].stat, &all);
+        assert_eq!(
+            names(&later_parts(anchor, &all[..3])),
+            ["audit.log.2", "audit.log.1"]
+        );
+        assert_eq!(all_parts(&all).len(), 4);
+    }
+
+    #[test]
+    fn a_late_write_hides_no_later_part_and_a_restored_backup_is_none() {
+        let anchor_stat = sibling("audit.log.2", 12, Some(200), 390);
+        let all = [
+            // Closed before the anchor's last, late write.
+            sibling("audit.log.1", 13, Some(300), 350),
+            // Put back later, but written before the anchor existed.
+            sibling("audit.log.9", 14, Some(900), 150),
+        ];
+        let anchor = Anchor::new(&anchor_stat.stat, &all);
+        assert_eq!(names(&later_parts(anchor, &all)), ["audit.log.1"]);
+    }
+
+    #[test]
+    fn without_birth_times_modification_and_number_decide() {
+        let all = [
+            sibling("audit.log.1", 14, None, 300),
+            sibling("audit.log.2", 13, None, 300),
+            sibling("audit.log.3", 12, None, 300),
+            sibling("audit.log.4", 11, None, 300),
+            sibling("audit.log.5", 10, None, 200),
+        ];
+        let anchor = Anchor::new(&all[2].stat, &all);
+        assert_eq!(
+            names(&later_parts(anchor, &all)),
+            ["audit.log.2", "audit.log.1"]
+        );
+    }
+
+    #[test]
+    fn a_compressed_part_counts_unless_it_was_read_or_its_original_is_there() {
+        let all = [
+            sibling("audit.log.1", 14, Some(400), 500),
+            sibling("audit.log.1.gz", 15, Some(600), 650),
+            sibling("audit.log.2.gz", 16, Some(500), 400),
+            sibling("audit.log.3.gz", 17, Some(400), 300),
+        ];
+        let later: Vec<Sibling> = later_compressed(300, &all).into_iter().cloned().collect();
+        assert_eq!(names(&later), ["audit.log.2.gz"]);
+        assert_eq!(
+            compressed_at(300, &all).unwrap().path,
+            Path::new("/var/log/ocis/audit.log.3.gz")
+        );
+        assert!(compressed_at(650, &all).is_none());
+    }
+}

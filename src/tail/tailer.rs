@@ -1,0 +1,558 @@
+//! Which file is read, and where in it.
+//!
+//! `current` is read to its end; `queue` holds, oldest first, what was written after it, the live file
+//! last. The queue grows when another file is seen at the path, and a descriptor is held from then on,
+//! so that a rotated file can be deleted without loss once it was seen. `current` is let go when it
+//! is drained, something waits in the queue, and it stayed as it was for the grace.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::cursor::{PASSED_LIMIT, Passed, TailCursor};
+use super::identity::{FileStat, base_key, nanoseconds, open_regular};
+use super::reader::{Fill, Reader};
+use super::rotation::{
+    Anchor, Sibling, compressed_at, directory_of, later_compressed, later_parts, open_sibling,
+    siblings,
+};
+use super::{Chunk, FileEvent, GapReason, Line, Step, TailError, TailOptions};
+
+/// Reads of one step that may end without a line: the end of an oversized line is looked for.
+const READS_PER_STEP: usize = 256;
+/// Queued files held open; more are opened when their turn comes.
+const HELD_OPEN: usize = 64;
+/// How often a path is looked at again that changes while its directory is read.
+const LOOKS_AT_A_CHANGING_PATH: usize = 4;
+
+/// Follows one path through its rotations. Blocking; `Send`.
+#[derive(Debug)]
+pub struct Tailer {
+    pub(super) options: TailOptions,
+    /// Where to go on, until the file it speaks of was looked for.
+    pub(super) resume: Option<TailCursor>,
+    pub(super) current: Option<Followed>,
+    pub(super) queue: VecDeque<Queued>,
+    /// The file before the current one, for a [`Tailer::rewind`] into it.
+    previous: Option<Followed>,
+    pub(super) passed: Vec<Passed>,
+    pub(super) events: Vec<FileEvent>,
+    missing: bool,
+    pub(super) appeared: bool,
+    pub(super) moved: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub reader: Reader,
+    pub key: Option<Arc<str>>,
+    /// Where it was begun, and with what key.
+    pub start: (u64, Option<Arc<str>>),
+    /// Its beginning was seen: content that only resembles a remembered generation is a new one.
+    pub fresh: bool,
+    /// A copy: nobody writes to it any more.
+    pub complete: bool,
+    /// Since when it was seen not to grow, and at what position.
+    quiet: Option<(Instant, u64)>,
+}
+
+#[derive(Debug)]
+pub(super) enum Queued {
+    Open(Box<Followed>),
+    Closed(Box<Sibling>),
+}
+
+impl Followed {
+    fn new(file: File, offset: u64) -> io::Result<Self> {
+        Ok(Self {
+            reader: Reader::at(file, offset)?,
+            key: None,
+            start: (offset, None),
+            fresh: false,
+            complete: false,
+            quiet: None,
+        })
+    }
+
+    /// Reads on from there with that key; `false` if the file cannot be read.
+    pub fn begin_at(&mut self, offset: u64, key: Option<Arc<str>>) -> bool {
+        let Ok(reader) = self.reader.reopened_at(offset) else {
+            return false;
+        };
+        self.reader = reader;
+        self.key = key;
+        self.quiet = None;
+        true
+    }
+
+    fn is_finished(&mut self, now: Instant, grace: Duration) -> bool {
+        if self.complete {
+            return true;
+        }
+        let stat = self.reader.stat();
+        let age = nanoseconds(SystemTime::now()).saturating_sub(stat.changed.max(stat.modified));
+        let settled = grace.saturating_mul(2) + Duration::from_secs(1);
+        if u64::try_from(age).is_ok_and(|age| Duration::from_nanos(age) > settled) {
+            return true;
+        }
+        let position = self.reader.position();
+        match self.quiet {
+            Some((since, at)) if at == position => now.saturating_duration_since(since) >= grace,
+            _ => {
+                self.quiet = Some((now, position));
+                grace.is_zero()
+            }
+        }
+    }
+}
+
+impl Queued {
+    fn stat(&self) -> &FileStat {
+        match self {
+            Self::Open(followed) => followed.reader.stat(),
+            Self::Closed(sibling) => &sibling.stat,
+        }
+    }
+
+    /// Its newest stat, which a held descriptor gives even of a deleted file.
+    fn fresh_stat(&self) -> FileStat {
+        match self {
+            Self::Open(followed) => newest_stat(&followed.reader),
+            Self::Closed(sibling) => sibling.stat,
+        }
+    }
+}
+
+pub(super) fn newest_stat(reader: &Reader) -> FileStat {
+    FileStat::of(reader.file()).unwrap_or(*reader.stat())
+}
+
+impl Tailer {
+    /// Prepares to go on at the cursor, or at the beginning of the live file; does no I/O.
+    pub fn open(options: TailOptions, cursor: Option<TailCursor>) -> Self {
+        let passed = cursor
+            .as_ref()
+            .map_or_else(Vec::new, |cursor| cursor.passed.clone());
+        Self {
+            options,
+            resume: cursor,
+            current: None,
+            queue: VecDeque::new(),
+            previous: None,
+            passed,
+            events: Vec::new(),
+            missing: false,
+            appeared: false,
+            moved: false,
+        }
+    }
+
+    /// Looks and reads once. Calling again acknowledges what was handed out before.
+    ///
+    /// # Errors
+    /// When something other than a readable file stands at the path, or reading fails. What is left
+    /// of the files already open is handed out first; calling again tries again.
+    pub fn step(&mut self) -> Result<Step, TailError> {
+        self.step_at(Instant::now())
+    }
+
+    /// [`Tailer::step`] at a given time, which only the grace is measured with.
+    ///
+    /// # Errors
+    /// As [`Tailer::step`].
+    pub fn step_at(&mut self, now: Instant) -> Result<Step, TailError> {
+        let trouble = if self.current.is_none() && self.queue.is_empty() {
+            self.establish()?;
+            None
+        } else {
+            self.watch_path().err()
+        };
+        for _ in 0..READS_PER_STEP {
+            let Some(current) = &mut self.current else {
+                if self.advance() {
+                    continue;
+                }
+                break;
+            };
+            let before = current.reader.offset();
+            let lines = current
+                .reader
+                .take_lines(self.options.max_lines, self.options.max_line);
+            if !lines.is_empty() {
+                match self.chunk(lines, before)? {
+                    Some(chunk) => return Ok(Step::Lines(chunk)),
+                    None => continue,
+                }
+            }
+            if current.reader.position() == 0 && self.queue_missed_copies()? {
+                continue;
+            }
+            let Some(current) = &mut self.current else {
+                continue;
+            };
+            let fill = current
+                .reader
+                .fill(self.options.chunk_bytes.max(1))
+                .map_err(|error| TailError::from_io(&self.options.path, "read", error))?;
+            if let Some((from, to)) = current.reader.take_cut() {
+                let inode = current.reader.stat().inode;
+                let file_key = current.key.clone();
+                self.events.push(FileEvent::Gap {
+                    file_key,
+                    inode,
+                    from,
+                    to: Some(to),
+                    why: GapReason::Truncated,
+                });
+            }
+            match fill {
+                Fill::Read => current.quiet = None,
+                Fill::Changed => self.begin_generation()?,
+                Fill::End => {
+                    if self.queue.is_empty() || !current.is_finished(now, self.options.grace) {
+                        break;
+                    }
+                    if let Some(line) = current.reader.take_unterminated(self.options.max_line) {
+                        match self.chunk(vec![line], before)? {
+                            Some(chunk) => return Ok(Step::Lines(chunk)),
+                            None => continue,
+                        }
+                    }
+                    self.advance();
+                }
+            }
+        }
+        if let Some(trouble) = trouble {
+            return Err(trouble);
+        }
+        let cursor_after = std::mem::take(&mut self.moved)
+            .then(|| self.cursor())
+            .flatten();
+        Ok(Step::Idle {
+            events: std::mem::take(&mut self.events),
+            cursor_after,
+        })
+    }
+
+    /// Goes back to a cursor that an earlier chunk carried (or that the tailer was opened with).
+    ///
+    /// Files still held open are not looked for again.
+    pub fn rewind(&mut self, cursor: &TailCursor) {
+        self.passed.clone_from(&cursor.passed);
+        self.moved = false;
+        if let Some(current) = &mut self.current
+            && current.go_back(cursor)
+        {
+            return;
+        }
+        if let Some(mut previous) = self.previous.take()
+            && previous.go_back(cursor)
+        {
+            if let Some(mut current) = self.current.take()
+                && current.restart()
+            {
+                self.queue.push_front(Queued::Open(Box::new(current)));
+            }
+            self.current = Some(previous);
+            return;
+        }
+        self.current = None;
+        self.queue.clear();
+        self.resume = Some(cursor.clone());
+    }
+
+    /// Where the next chunk begins; `None` before a file was found.
+    pub fn cursor(&self) -> Option<TailCursor> {
+        let current = self.current.as_ref()?;
+        let reader = &current.reader;
+        let stat = reader.stat();
+        Some(TailCursor {
+            device: stat.device,
+            inode: stat.inode,
+            birth: stat.birth,
+            head: reader.head_print(),
+            tail: reader.tail_print(),
+            file_key: current.key.as_deref().map(str::to_owned),
+            offset: reader.offset(),
+            size: stat.size,
+            modified: stat.modified,
+            passed: self.passed.clone(),
+        })
+    }
+
+    /// Inode and offset of the next line; `None` before a file was found.
+    pub fn position(&self) -> Option<(u64, u64)> {
+        let reader = &self.current.as_ref()?.reader;
+        Some((reader.stat().inode, reader.offset()))
+    }
+
+    /// Bytes known to stand unread in the current file and in those after it.
+    pub fn bytes_behind(&self) -> u64 {
+        let current = self.current.as_ref().map_or(0, |current| {
+            let end = current
+                .reader
+                .known_end()
+                .max(newest_stat(&current.reader).size);
+            end - current.reader.offset()
+        });
+        let queued: u64 = self
+            .queue
+            .iter()
+            .map(|queued| queued.fresh_stat().size)
+            .sum();
+        current + queued
+    }
+
+    fn chunk(&mut self, lines: Vec<Line>, before: u64) -> Result<Option<Chunk>, TailError> {
+        let Some(file_key) = self.key_for(&lines)? else {
+            return Ok(None);
+        };
+        self.moved = false;
+        let Some(cursor_after) = self.cursor() else {
+            return Ok(None);
+        };
+        Ok(Some(Chunk {
+            lines,
+            file_key,
+            inode: cursor_after.inode,
+            bytes: cursor_after.offset - before,
+            cursor_after,
+            events: std::mem::take(&mut self.events),
+        }))
+    }
+
+    /// The current file's key, made from its first line when that comes; `None` when the file turned
+    /// out to be one that was read before and the reader went on to the place reached then.
+    fn key_for(&mut self, lines: &[Line]) -> Result<Option<Arc<str>>, TailError> {
+        let Some(current) = &mut self.current else {
+            return Ok(None);
+        };
+        if let Some(key) = &current.key {
+            return Ok(Some(key.clone()));
+        }
+        let stat = *current.reader.stat();
+        let first_line = lines.first().map_or(&[][..], |line| &line.bytes);
+        let base = base_key(stat.inode, stat.birth, first_line);
+        let mut newest = 0;
+        for passed in self.passed.iter().rev() {
+            let (passed_base, number) = passed.generation();
+            if passed_base != base {
+                continue;
+            }
+            newest = newest.max(number);
+            let reading = |error: io::Error| TailError::from_io(&self.options.path, "read", error);
+            if !current.fresh
+                && passed
+                    .stands_in(current.reader.file(), stat.size)
+                    .map_err(reading)?
+            {
+                current.reader = current.reader.reopened_at(passed.offset).map_err(reading)?;
+                current.key = Some(passed.key.as_str().into());
+                return Ok(None);
+            }
+        }
+        let key: Arc<str> = match newest {
+            0 => base.into(),
+            newest => format!("{base}~{}", newest + 1).into(),
+        };
+        if current.fresh || newest > 0 {
+            self.events.push(FileEvent::NewGeneration {
+                inode: stat.inode,
+                file_key: key.clone(),
+            });
+        }
+        current.key = Some(key.clone());
+        Ok(Some(key))
+    }
+
+    /// Lets the current file go and turns to the next; whether there was one.
+    fn advance(&mut self) -> bool {
+        while let Some(queued) = self.queue.pop_front() {
+            let next = match queued {
+                Queued::Open(followed) => Some(*followed),
+                Queued::Closed(sibling) => open_sibling(&self.options.path, &sibling)
+                    .and_then(|(file, _)| Followed::new(file, 0).ok())
+                    .or_else(|| {
+                        self.events.push(FileEvent::Gap {
+                            file_key: None,
+                            inode: sibling.stat.inode,
+                            from: 0,
+                            to: Some(sibling.stat.size),
+                            why: GapReason::Vanished,
+                        });
+                        None
+                    }),
+            };
+            let Some(next) = next else { continue };
+            if let Some(finished) = self.current.take() {
+                let from_inode = finished.reader.stat().inode;
+                let to_inode = next.reader.stat().inode;
+                if from_inode != to_inode && !finished.complete {
+                    self.events.push(FileEvent::Rotated {
+                        from_inode,
+                        to_inode,
+                    });
+                }
+                self.remember(&finished);
+                self.previous = Some(finished);
+                self.moved = true;
+            }
+            self.current = Some(next);
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn remember(&mut self, finished: &Followed) {
+        if let Some(key) = &finished.key {
+            self.remember_as(Passed::new(
+                key,
+                finished.reader.offset(),
+                finished.reader.tail_print(),
+            ));
+        }
+    }
+
+    pub(super) fn remember_as(&mut self, finished: Passed) {
+        self.passed.retain(|passed| passed.key != finished.key);
+        self.passed.push(finished);
+        let excess = self.passed.len().saturating_sub(PASSED_LIMIT);
+        self.passed.drain(..excess);
+    }
+
+    pub(super) fn is_known(&self, stat: &FileStat) -> bool {
+        let current = self.current.iter().map(|current| current.reader.stat());
+        let queued = self.queue.iter().map(Queued::stat);
+        current.chain(queued).any(|known| known.is_same_inode(stat))
+    }
+
+    pub(super) fn note_missing(&mut self) {
+        if !std::mem::replace(&mut self.missing, true) {
+            self.events.push(FileEvent::Missing);
+        }
+    }
+
+    pub(super) fn note_present(&mut self, stat: &FileStat) {
+        let was_missing = std::mem::take(&mut self.missing);
+        let was_known = std::mem::replace(&mut self.appeared, true);
+        if was_missing || !was_known {
+            self.events.push(FileEvent::Appeared { inode: stat.inode });
+        }
+    }
+
+    /// Queues what is at the path now, and the parts between it and the newest file known.
+    fn watch_path(&mut self) -> Result<(), TailError> {
+        let path = self.options.path.clone();
+        for look in 1..=LOOKS_AT_A_CHANGING_PATH {
+            match std::fs::metadata(&path) {
+                Ok(metadata) => {
+                    let stat = FileStat::new(&metadata);
+                    if self.is_known(&stat) {
+                        self.note_present(&stat);
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.note_missing();
+                    return Ok(());
+                }
+                Err(error) => return Err(TailError::from_io(&path, "look at", error)),
+            }
+            let Some((file, stat)) = open_regular(&path)? else {
+                continue;
+            };
+            if self.is_known(&stat) {
+                return Ok(());
+            }
+            let beside = match siblings(&path) {
+                Ok(beside) => beside,
+                // The live file can be followed without a look at its neighbours.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Vec::new(),
+                Err(error) => {
+                    return Err(TailError::from_io(directory_of(&path), "read", error));
+                }
+            };
+            let still_there = std::fs::metadata(&path)
+                .is_ok_and(|metadata| FileStat::new(&metadata).is_same_inode(&stat));
+            if !still_there && look < LOOKS_AT_A_CHANGING_PATH {
+                continue;
+            }
+            let newest = match (self.queue.back(), &self.current) {
+                (Some(queued), _) => Some(queued.fresh_stat()),
+                (None, Some(current)) => Some(newest_stat(&current.reader)),
+                (None, None) => None,
+            };
+            if let Some(newest) = newest {
+                self.declare_compressed(&newest, &beside);
+                let mut parts = later_parts(Anchor::new(&newest, &beside), &beside);
+                parts.retain(|part| !part.stat.is_same_inode(&stat));
+                self.queue_parts(parts);
+            }
+            self.note_present(&stat);
+            return self.queue_open(file, false);
+        }
+        Ok(())
+    }
+
+    pub(super) fn declare_compressed(&mut self, newest: &FileStat, beside: &[Sibling]) {
+        let mut later = later_compressed(newest.modified, beside);
+        later.sort_by_key(|part| part.stat.modified);
+        let newest_is_gone = !beside.iter().any(|part| part.stat.is_same_inode(newest));
+        // A compression that does not keep the time: the first is that of the file read here.
+        if newest_is_gone && compressed_at(newest.modified, beside).is_none() && !later.is_empty() {
+            later.remove(0);
+        }
+        for part in later {
+            self.events.push(compressed_gap(part));
+        }
+    }
+
+    pub(super) fn queue_parts(&mut self, parts: Vec<Sibling>) {
+        for part in parts {
+            if self.is_known(&part.stat) {
+                continue;
+            }
+            let opened = (self.queue.len() < HELD_OPEN)
+                .then(|| open_sibling(&self.options.path, &part))
+                .flatten()
+                .and_then(|(file, _)| Followed::new(file, 0).ok());
+            self.queue.push_back(match opened {
+                Some(followed) => Queued::Open(Box::new(followed)),
+                None => Queued::Closed(Box::new(part)),
+            });
+        }
+    }
+
+    pub(super) fn queue_open(&mut self, file: File, fresh: bool) -> Result<(), TailError> {
+        let mut followed = self.follow(file, 0)?;
+        followed.fresh = fresh;
+        self.queue.push_back(Queued::Open(Box::new(followed)));
+        Ok(())
+    }
+
+    pub(super) fn follow(&self, file: File, offset: u64) -> Result<Followed, TailError> {
+        Followed::new(file, offset)
+            .map_err(|error| TailError::from_io(&self.options.path, "read", error))
+    }
+}
+
+pub(super) fn compressed_gap(part: &Sibling) -> FileEvent {
+    FileEvent::Gap {
+        file_key: None,
+        inode: part.stat.inode,
+        from: 0,
+        to: None,
+        why: GapReason::Compressed {
+            name: file_name(part),
+        },
+    }
+}
+
+pub(super) fn file_name(part: &Sibling) -> String {
+    part.path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
