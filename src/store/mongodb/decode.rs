@@ -32,7 +32,10 @@ pub(super) fn event(document: &RawDocument) -> Option<StoredEvent> {
         source: text(document, "source").unwrap_or_default(),
         external_id: text(document, "externalId").unwrap_or_default(),
         action: text(document, "action").unwrap_or_default(),
-        outcome: document.get_str("outcome").ok().and_then(outcome),
+        outcome: document
+            .get_str("outcome")
+            .ok()
+            .and_then(Outcome::from_word),
         actor: document
             .get_document("actor")
             .map(|actor| Actor {
@@ -58,15 +61,6 @@ pub(super) fn event(document: &RawDocument) -> Option<StoredEvent> {
 fn exact_metadata(document: &RawDocument) -> Option<Map<String, Value>> {
     let json = document.get_str("metadataJson").ok()?;
     serde_json::from_str(json).ok()
-}
-
-pub(super) fn outcome(word: &str) -> Option<Outcome> {
-    match word {
-        "success" => Some(Outcome::Success),
-        "failure" => Some(Outcome::Failure),
-        "unknown" => Some(Outcome::Unknown),
-        _ => None,
-    }
 }
 
 /// One dead letter; `None` for a document that is none.
