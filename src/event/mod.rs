@@ -97,6 +97,13 @@ impl Outcome {
             Self::Unknown => "unknown",
         }
     }
+
+    /// The outcome of a stored word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Success, Self::Failure, Self::Unknown]
+            .into_iter()
+            .find(|outcome| outcome.as_str() == word)
+    }
 }
 
 /// Who acted. Every part is optional; an actor without any part is not stored.

@@ -3,6 +3,7 @@
 //! The writer alone calls [`Store::commit`]; the rest is read by sources (their own cursor),
 //! the resolver (the directory) and the HTTP API.
 
+#[doc(hidden)]
 pub mod conformance;
 pub mod mongodb;
 pub mod sqlite;

@@ -1,1 +1,318 @@
-//! mongodb.
+//! The timeline in MongoDB: a standalone server or a replica set.
+//!
+//! - Every write waits for the majority and the journal, and every method for at most the time
+//!   given at construction: a server that hangs yields [`StoreError::Timeout`], not a stuck writer.
+//! - No transaction is needed. Events go in first, unordered; what is there already is recognised
+//!   by the unique index on (`source`, `externalId`); only then do cursors move, each by one
+//!   compare-and-set. Dying between the two repeats events, which are then duplicates.
+//! - The client connects when it is first used, so Daybook starts while the server is away.
+//!
+//! `encode` and `decode` hold the form of the documents, `commit` the writes, `cursors` the
+//! compare-and-set, `query` the reads, `schema` the indexes, `errors` the meaning of failures.
+
+mod commit;
+mod cursors;
+mod decode;
+mod encode;
+mod errors;
+mod query;
+mod schema;
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use jiff::Timestamp;
+use mongodb::bson::{DateTime, RawDocumentBuf, doc};
+use mongodb::options::{Acknowledgment, ClientOptions, ReplaceOptions, WriteConcern};
+use mongodb::{Client, Collection, Database};
+
+use super::{
+    Commit, Committed, Cursor, DirectoryRecords, EventFilter, LearnedSpace, PageKey, Result, Role,
+    Store, StoreError, StoredDeadLetter, StoredEvent, TokenRecord,
+};
+use crate::config::Collections;
+use crate::event::SourceName;
+use errors::store_error;
+
+/// The database when the URL names none.
+const DEFAULT_DATABASE: &str = "daybook";
+
+/// The store in MongoDB; cheap to clone, the clones share their connections.
+#[derive(Clone)]
+pub struct MongoStore {
+    database: Database,
+    timeout: Duration,
+    events: Collection<RawDocumentBuf>,
+    cursors: Collection<RawDocumentBuf>,
+    dead_letters: Collection<RawDocumentBuf>,
+    tenants: Collection<RawDocumentBuf>,
+    users: Collection<RawDocumentBuf>,
+    tokens: Collection<RawDocumentBuf>,
+    spaces: Collection<RawDocumentBuf>,
+    /// What the index on (`source`, `externalId`) is called, once [`Store::prepare`] saw it.
+    unique_index: std::sync::Arc<OnceLock<String>>,
+}
+
+impl std::fmt::Debug for MongoStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MongoStore")
+            .field("database", &self.database.name())
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MongoStore {
+    /// Makes a store of a URL without waiting for its server. `timeout` bounds every later operation.
+    ///
+    /// The database is the URL's path, or `daybook`. Options of the URL that say how long to wait
+    /// for a server or a connection stand; the others of this kind follow from `timeout`.
+    ///
+    /// # Errors
+    /// [`StoreError::Other`] for a URL that is none, [`StoreError::Unavailable`] when the name of a
+    /// `mongodb+srv` URL cannot be looked up. Neither repeats the URL, which may hold a password.
+    pub async fn connect(url: &str, timeout: Duration, collections: &Collections) -> Result<Self> {
+        let parse = async { ClientOptions::parse(url).await };
+        let mut options = match tokio::time::timeout(timeout, parse).await {
+            Ok(Ok(options)) => options,
+            Ok(Err(error)) => return Err(url_error(&error)),
+            Err(_) => {
+                return Err(StoreError::Timeout {
+                    what: "look-up of the store's address",
+                    after: timeout,
+                });
+            }
+        };
+        options.app_name.get_or_insert_with(|| "daybook".to_owned());
+        // Shorter than the operation's own time: "no server" is told apart from "no answer".
+        let selection = (timeout / 2).min(Duration::from_secs(5));
+        options.server_selection_timeout.get_or_insert(selection);
+        options
+            .connect_timeout
+            .get_or_insert(timeout.min(Duration::from_secs(10)));
+        options.write_concern = Some(durable(timeout));
+
+        let name = options.default_database.clone();
+        let client = Client::with_options(options).map_err(|error| url_error(&error))?;
+        let database = client.database(name.as_deref().unwrap_or(DEFAULT_DATABASE));
+        Ok(Self {
+            events: database.collection(&collections.events),
+            cursors: database.collection(&collections.cursors),
+            dead_letters: database.collection(&collections.dead_letters),
+            tenants: database.collection(&collections.tenants),
+            users: database.collection(&collections.users),
+            tokens: database.collection(&collections.tokens),
+            spaces: database.collection(&collections.spaces),
+            database,
+            timeout,
+            unique_index: std::sync::Arc::default(),
+        })
+    }
+
+    /// Runs an operation within its time.
+    async fn within<T>(
+        &self,
+        what: &'static str,
+        operation: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        match tokio::time::timeout(self.timeout, operation).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Timeout {
+                what,
+                after: self.timeout,
+            }),
+        }
+    }
+}
+
+/// Majority and journal: what Daybook's acknowledgements rest on, whatever the URL says.
+/// The server gives up waiting when we do.
+fn durable(timeout: Duration) -> WriteConcern {
+    WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .w_timeout(timeout)
+        .journal(true)
+        .build()
+}
+
+/// The driver quotes the URL it cannot read.
+fn url_error(error: &mongodb::error::Error) -> StoreError {
+    match store_error(error) {
+        StoreError::Unavailable(message) => StoreError::Unavailable(message),
+        _ => StoreError::Other("the store's url is no valid MongoDB connection string".to_owned()),
+    }
+}
+
+/// Dates of BSON have whole milliseconds, as events do.
+fn bson_date(at: Timestamp) -> DateTime {
+    DateTime::from_millis(at.as_millisecond())
+}
+
+#[async_trait]
+impl Store for MongoStore {
+    async fn prepare(&self) -> Result<()> {
+        self.within("preparation of the indexes", self.create_indexes())
+            .await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let hello = async {
+            // Selection waits for a primary; a standalone server is one too.
+            let answer = self.database.run_command(doc! { "hello": 1 }).await;
+            let answer = answer.map_err(|error| store_error(&error))?;
+            if answer.get_bool("isWritablePrimary").unwrap_or(false) {
+                Ok(())
+            } else {
+                Err(StoreError::Unavailable(
+                    "the server is not primary".to_owned(),
+                ))
+            }
+        };
+        self.within("a ping", hello).await
+    }
+
+    async fn commit(&self, commit: &Commit<'_>) -> Result<Committed> {
+        self.within("a commit", self.commit_all(commit)).await
+    }
+
+    async fn claim_cursor(&self, source: &SourceName) -> Result<Cursor> {
+        self.within("a claim of a cursor", self.claim(source)).await
+    }
+
+    async fn cursors(&self) -> Result<Vec<Cursor>> {
+        self.within("a read of the cursors", self.all_cursors())
+            .await
+    }
+
+    async fn directory(&self) -> Result<DirectoryRecords> {
+        let read = async {
+            let tenants = doc! { "slug": 1, "name": 1, "domains": 1, "groups": 1, "spaceIds": 1 };
+            let users = doc! { "_id": 0, "authentikSubjectId": 1, "email": 1, "tenantIds": 1 };
+            let spaces = doc! { "space": 1, "tenantSlug": 1 };
+            let (tenants, users, learned) = tokio::try_join!(
+                read_all(&self.tenants, tenants, decode::tenant),
+                read_all(&self.users, users, decode::user),
+                read_all(&self.spaces, spaces, |space| Some(LearnedSpace {
+                    space: decode::text(space, "space")?,
+                    tenant_slug: decode::text(space, "tenantSlug")?,
+                })),
+            )?;
+            Ok(DirectoryRecords {
+                tenants,
+                users,
+                learned,
+            })
+        };
+        self.within("a read of the directory", read).await
+    }
+
+    async fn find_events(
+        &self,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>> {
+        self.within("a query", self.query_events(filter, before, limit))
+            .await
+    }
+
+    async fn event(&self, id: &str) -> Result<Option<StoredEvent>> {
+        let find = async {
+            let filter = doc! { "_id": query::id_bson(id) };
+            let found = self.events.find_one(filter).await;
+            let found = found.map_err(|error| store_error(&error))?;
+            Ok(found.and_then(|document| decode::event(&document)))
+        };
+        self.within("a look-up of an event", find).await
+    }
+
+    async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let read = async {
+            let newest = doc! { "lastAt": -1, "_id": -1 };
+            let found = self.dead_letters.find(doc! {}).sort(newest);
+            let found = found.limit(i64::from(limit)).await;
+            collect(found, decode::dead_letter).await
+        };
+        self.within("a read of the dead letters", read).await
+    }
+
+    async fn insert_token(&self, token: &TokenRecord) -> Result<()> {
+        let (role, scope) = match &token.role {
+            Role::Operator => ("operator", None),
+            Role::Recorder(source) => ("recorder", source.as_deref()),
+            Role::Tenant(slug) => ("tenant", Some(slug.as_str())),
+        };
+        let document = doc! {
+            "_id": &token.hash,
+            "role": role,
+            "scope": scope,
+            "name": token.name.as_deref(),
+            "createdAt": bson_date(token.created_at),
+            "expiresAt": token.expires_at.map(bson_date),
+        };
+        let replace = async {
+            let document = RawDocumentBuf::try_from(&document)
+                .map_err(|error| StoreError::Other(format!("token is no document: {error}")))?;
+            let upsert = ReplaceOptions::builder().upsert(true).build();
+            let replaced = self
+                .tokens
+                .replace_one(doc! { "_id": &token.hash }, &document);
+            let replaced = replaced.with_options(upsert).await;
+            replaced.map_err(|error| store_error(&error))?;
+            Ok(())
+        };
+        self.within("the entry of a token", replace).await
+    }
+
+    async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
+        let find = async {
+            let found = self.tokens.find_one(doc! { "_id": hash }).await;
+            let found = found.map_err(|error| store_error(&error))?;
+            let now = Timestamp::now();
+            Ok(found
+                .and_then(|document| decode::token(&document))
+                .filter(|token| token.expires_at.is_none_or(|end| end > now)))
+        };
+        self.within("a look-up of a token", find).await
+    }
+
+    async fn delete_token(&self, hash: &str) -> Result<()> {
+        let delete = async {
+            let deleted = self.tokens.delete_one(doc! { "_id": hash }).await;
+            deleted.map_err(|error| store_error(&error))?;
+            Ok(())
+        };
+        self.within("the deletion of a token", delete).await
+    }
+}
+
+/// Reads a small collection whole; documents that are not what they should be are left out.
+async fn read_all<T>(
+    collection: &Collection<RawDocumentBuf>,
+    fields: mongodb::bson::Document,
+    decode: impl Fn(&mongodb::bson::RawDocument) -> Option<T>,
+) -> Result<Vec<T>> {
+    collect(collection.find(doc! {}).projection(fields).await, decode).await
+}
+
+async fn collect<T>(
+    found: mongodb::error::Result<mongodb::Cursor<RawDocumentBuf>>,
+    decode: impl Fn(&mongodb::bson::RawDocument) -> Option<T>,
+) -> Result<Vec<T>> {
+    let mut found = found.map_err(|error| store_error(&error))?;
+    let mut records = Vec::new();
+    while let Some(document) = found
+        .try_next()
+        .await
+        .map_err(|error| store_error(&error))?
+    {
+        records.extend(decode(&document));
+    }
+    Ok(records)
+}

@@ -1,1 +1,260 @@
-//! sqlite.
+//! The timeline in one SQLite file: the embedded store.
+//!
+//! - One thread writes, two read; the write-ahead log lets them work at once, and other processes
+//!   too (`daybook token new` beside a running service).
+//! - `synchronous = FULL`: a commit that was answered survives a loss of power.
+//! - A commit is one transaction; cursors move in the same one as the records before them.
+//! - Ids are row numbers as sixteen hexadecimal digits; they only grow.
+
+mod commit;
+mod errors;
+mod query;
+mod schema;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::{
+    Commit, Committed, Cursor, DirectoryRecords, EventFilter, PageKey, Result, Role, Store,
+    StoreError, StoredDeadLetter, StoredEvent, TokenRecord,
+};
+use crate::config::Collections;
+use crate::event::SourceName;
+use errors::store_error;
+use schema::Tables;
+use worker::Workers;
+
+/// Connections for reads.
+const READERS: usize = 2;
+
+/// Raw bytes of a dead letter that are kept, as in the other store.
+const MAX_RAW_BYTES: usize = 15 * 1024 * 1024;
+
+/// Statements that a connection keeps prepared.
+const PREPARED_STATEMENTS: usize = 64;
+
+/// The store in a SQLite file.
+pub struct SqliteStore {
+    path: PathBuf,
+    tables: Arc<Tables>,
+    writer: Workers,
+    readers: Workers,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it with the directories above it. `timeout` bounds every later
+    /// operation, and how long a lock of another process is waited for. Blocks for as long.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or is no database, or a collection's name cannot name a table.
+    pub fn open(path: &Path, timeout: Duration, collections: &Collections) -> Result<Self> {
+        let tables = Arc::new(Tables::new(collections)?);
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(|error| io_error(directory, &error))?;
+        }
+        let failed = |error: rusqlite::Error| in_file(path, store_error(&error));
+        let writer = open_connection(path, timeout).map_err(failed)?;
+        let mut readers = Vec::new();
+        for _ in 0..READERS {
+            let reader = open_connection(path, timeout).map_err(failed)?;
+            reader
+                .pragma_update(None, "query_only", true)
+                .map_err(failed)?;
+            readers.push(reader);
+        }
+        let threads = |name, connections| {
+            Workers::start(name, connections, timeout).map_err(|error| io_error(path, &error))
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            tables,
+            writer: threads("sqlite-writer", vec![writer])?,
+            readers: threads("sqlite-reader", readers)?,
+        })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        job: impl FnOnce(&mut Connection, &Tables) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let tables = Arc::clone(&self.tables);
+        let run = self
+            .writer
+            .run(what, move |connection| job(connection, &tables));
+        run.await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        job: impl FnOnce(&Connection, &Tables) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let tables = Arc::clone(&self.tables);
+        let run = self
+            .readers
+            .run(what, move |connection| job(connection, &tables));
+        run.await
+    }
+}
+
+fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(timeout)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
+    schema::add_functions(&connection)?;
+    Ok(connection)
+}
+
+/// Takes the write lock at once: one that is upgraded later fails when another process wrote meanwhile.
+fn write_transaction(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+fn io_error(path: &Path, error: &std::io::Error) -> StoreError {
+    let message = format!("{}: {error}", path.display());
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => StoreError::Unauthorized(message),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::ReadOnlyFilesystem => {
+            StoreError::Full(message)
+        }
+        _ => StoreError::Other(message),
+    }
+}
+
+fn in_file(path: &Path, error: StoreError) -> StoreError {
+    let named = |message| format!("{}: {message}", path.display());
+    match error {
+        StoreError::Unavailable(message) => StoreError::Unavailable(named(message)),
+        StoreError::Unauthorized(message) => StoreError::Unauthorized(named(message)),
+        StoreError::Full(message) => StoreError::Full(named(message)),
+        StoreError::Other(message) => StoreError::Other(named(message)),
+        timeout @ StoreError::Timeout { .. } => timeout,
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn prepare(&self) -> Result<()> {
+        self.write("preparation of the tables", |connection, tables| {
+            tables.create(connection)
+        })
+        .await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        // Taking the write lock shows that the file can be written; nothing is.
+        self.write("a ping", |connection, _| {
+            write_transaction(connection)?.rollback()
+        })
+        .await
+    }
+
+    async fn commit(&self, commit: &Commit<'_>) -> Result<Committed> {
+        let owned = commit::OwnedCommit::of(commit);
+        self.write("a commit", move |connection, tables| {
+            commit::commit(connection, tables, &owned)
+        })
+        .await
+    }
+
+    async fn claim_cursor(&self, source: &SourceName) -> Result<Cursor> {
+        let source = source.clone();
+        self.write("a claim of a cursor", move |connection, tables| {
+            query::claim(connection, tables, &source)
+        })
+        .await
+    }
+
+    async fn cursors(&self) -> Result<Vec<Cursor>> {
+        self.read("a read of the cursors", query::cursors).await
+    }
+
+    async fn directory(&self) -> Result<DirectoryRecords> {
+        self.read("a read of the directory", query::directory).await
+    }
+
+    async fn find_events(
+        &self,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>> {
+        let (filter, before) = (filter.clone(), before.cloned());
+        self.read("a query", move |connection, tables| {
+            query::events(connection, tables, &filter, before.as_ref(), limit)
+        })
+        .await
+    }
+
+    async fn event(&self, id: &str) -> Result<Option<StoredEvent>> {
+        let Some(id) = query::parse_id(id) else {
+            return Ok(None);
+        };
+        self.read("a look-up of an event", move |connection, tables| {
+            query::event_by_id(connection, tables, id)
+        })
+        .await
+    }
+
+    async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {
+        self.read("a read of the dead letters", move |connection, tables| {
+            query::dead_letters(connection, tables, limit)
+        })
+        .await
+    }
+
+    async fn insert_token(&self, token: &TokenRecord) -> Result<()> {
+        let token = token.clone();
+        self.write("the entry of a token", move |connection, tables| {
+            let (role, scope) = match &token.role {
+                Role::Operator => ("operator", None),
+                Role::Recorder(source) => ("recorder", source.as_deref()),
+                Role::Tenant(slug) => ("tenant", Some(slug.as_str())),
+            };
+            let replace = format!(
+                "INSERT OR REPLACE INTO {} (hash, role, scope, name, createdAt, expiresAt)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                tables.tokens
+            );
+            let created_at = token.created_at.as_millisecond();
+            let expires_at = token.expires_at.map(|end| end.as_millisecond());
+            let values = params![token.hash, role, scope, token.name, created_at, expires_at];
+            connection.execute(&replace, values).map(|_| ())
+        })
+        .await
+    }
+
+    async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
+        let hash = hash.to_owned();
+        self.read("a look-up of a token", move |connection, tables| {
+            query::token(connection, tables, &hash)
+        })
+        .await
+    }
+
+    async fn delete_token(&self, hash: &str) -> Result<()> {
+        let hash = hash.to_owned();
+        self.write("the deletion of a token", move |connection, tables| {
+            let delete = format!("DELETE FROM {} WHERE hash = ?1", tables.tokens);
+            connection.execute(&delete, [hash]).map(|_| ())
+        })
+        .await
+    }
+}

@@ -1,0 +1,219 @@
+//! What every store must do, as one suite that each of them passes.
+//!
+//! Not part of the product: it stands here, hidden, so that a new store's tests can run it. Each
+//! rule is a function of its own that panics when the store breaks it; each keeps to sources and
+//! tenants of its own, so that all can run in one fresh store.
+
+mod cursors;
+mod events;
+mod hostile;
+mod queries;
+mod records;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Commit, Committed, Cursor, CursorMove, CursorStep, EventFilter, Fate, MoveFate, Record, Store,
+    StoredEvent,
+};
+use crate::event::{Actor, AuditEvent, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
+
+/// A store under test.
+pub type Subject = Arc<dyn Store>;
+
+/// A rule at work.
+pub type Check = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A rule: its name and how to check it.
+pub type Rule = (&'static str, fn(Subject) -> Check);
+
+macro_rules! rules {
+    ($($module:ident :: $rule:ident),* $(,)?) => {
+        /// Every rule, by name.
+        pub const RULES: &[Rule] = &[
+            $((stringify!($rule), |store| Box::pin($module::$rule(store)))),*
+        ];
+    };
+}
+
+rules![
+    records::preparing_again_changes_nothing,
+    records::it_answers_a_ping,
+    records::an_empty_commit_does_nothing,
+    records::dead_letters_are_kept_once_and_counted,
+    records::a_dead_letter_keeps_its_bytes,
+    records::an_oversized_dead_letter_keeps_its_head,
+    records::learned_spaces_are_remembered_and_corrected,
+    records::tokens_are_found_until_they_end,
+    events::an_event_reads_back_as_it_was_written,
+    events::what_an_event_lacks_stays_absent,
+    events::a_repeat_is_a_duplicate_and_changes_nothing,
+    events::twins_in_one_commit_are_one_event,
+    events::the_same_key_of_two_sources_is_two_events,
+    events::a_large_commit_reports_each_record_at_its_index,
+    events::a_rejected_record_moves_no_cursor,
+    events::racing_commits_write_each_event_once,
+    hostile::every_payload_reads_back_equal,
+    hostile::hostile_texts_read_back_equal,
+    hostile::random_payloads_read_back_equal,
+    cursors::a_claim_makes_a_cursor_and_fences_older_ones,
+    cursors::an_advance_moves_covers_or_finds_a_gap,
+    cursors::nobody_moves_an_unclaimed_cursor,
+    cursors::what_a_move_leaves_out_stays,
+    cursors::a_touch_needs_no_claim_and_moves_nothing,
+    cursors::cursors_move_with_their_records,
+    cursors::racing_claims_have_generations_of_their_own,
+    cursors::one_of_many_racing_advances_wins,
+    cursors::random_steps_agree_with_a_model,
+    queries::each_condition_selects_what_it_says,
+    queries::conditions_hold_together,
+    queries::text_is_never_a_pattern,
+    queries::pages_cover_ties_once_each,
+    queries::pages_are_stable_under_inserts,
+    queries::an_event_is_found_by_its_id_only,
+];
+
+/// Runs every rule, one after the other, on a store that is fresh and prepared by nobody.
+///
+/// # Panics
+/// At the first rule that the store breaks, after printing its name.
+pub async fn run(store: Subject) {
+    store.prepare().await.expect("prepare");
+    for (name, check) in RULES {
+        println!("rule: {name}");
+        check(Arc::clone(&store)).await;
+    }
+}
+
+/// An event with little in it.
+fn event(source: &str, external_id: &str) -> AuditEvent {
+    AuditEvent {
+        at: at(1_700_000_000_000),
+        source: SourceName::new(source),
+        external_id: external_id.to_owned(),
+        action: "test.done".to_owned(),
+        outcome: None,
+        actor: Actor::default(),
+        target: Target::default(),
+        tenant_slug: None,
+        metadata: Map::new(),
+    }
+}
+
+/// An event with everything in it.
+fn full_event(source: &str, external_id: &str) -> AuditEvent {
+    AuditEvent {
+        outcome: Some(Outcome::Failure),
+        actor: Actor {
+            id: Some("4d1f".to_owned()),
+            email: Some("alice@example.org".to_owned()),
+            name: Some("Alice Ångström".to_owned()),
+            ip: Some("2001:db8::1".to_owned()),
+        },
+        target: Target {
+            kind: Some("account".to_owned()),
+            id: Some("t-1".to_owned()),
+            name: Some("bob".to_owned()),
+        },
+        metadata: object(json!({
+            "type": "auth.failed", "data": { "spanId": 14_234_234_234_234_234_234_u64, "list": [1, 2.5, null, true, "x"] },
+        })),
+        ..event(source, external_id)
+    }
+}
+
+fn at(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).expect("a time within range")
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        other => panic!("{other} is no object"),
+    }
+}
+
+fn letter(source: &str, position: &str) -> DeadLetter {
+    DeadLetter {
+        source: SourceName::new(source),
+        position: position.to_owned(),
+        reason: DeadLetterReason::Malformed,
+        detail: "expected a value".to_owned(),
+        raw: bytes::Bytes::from_static(b"{\"a\":"),
+        raw_length: 5,
+        at: at(1_700_000_000_000),
+    }
+}
+
+fn records<'a>(events: impl IntoIterator<Item = &'a AuditEvent>) -> Vec<Record<'a>> {
+    let events = events.into_iter();
+    events
+        .map(|event| Record::Event {
+            event,
+            tenant_slug: None,
+        })
+        .collect()
+}
+
+async fn commit_records(store: &Subject, records: Vec<Record<'_>>) -> Vec<Fate> {
+    let commit = Commit {
+        records,
+        ..Commit::default()
+    };
+    store.commit(&commit).await.expect("commit").records
+}
+
+async fn commit_moves(store: &Subject, moves: Vec<CursorMove>) -> Vec<MoveFate> {
+    let commit = Commit {
+        moves,
+        ..Commit::default()
+    };
+    let Committed { records, moves } = store.commit(&commit).await.expect("commit");
+    assert_eq!(records, []);
+    moves
+}
+
+fn advance(source: &str, generation: u64, from: u64, to: u64) -> CursorMove {
+    CursorMove {
+        source: SourceName::new(source),
+        generation,
+        step: CursorStep::Advance {
+            from,
+            to,
+            detail: json!({ "offset": to }),
+        },
+        last_event_at: None,
+        last_event_id: None,
+    }
+}
+
+async fn cursor(store: &Subject, source: &str) -> Option<Cursor> {
+    let cursors = store.cursors().await.expect("cursors");
+    cursors.into_iter().find(|cursor| cursor.source == source)
+}
+
+async fn of_source(store: &Subject, source: &str) -> Vec<StoredEvent> {
+    let filter = EventFilter {
+        source: Some(source.to_owned()),
+        ..EventFilter::default()
+    };
+    let found = store.find_events(&filter, None, 100_000).await;
+    found.expect("find_events")
+}
+
+fn assert_same(stored: &StoredEvent, event: &AuditEvent, tenant_slug: Option<&str>) {
+    assert_eq!(stored.at, event.at);
+    assert_eq!(stored.source, event.source.as_str());
+    assert_eq!(stored.external_id, event.external_id);
+    assert_eq!(stored.action, event.action);
+    assert_eq!(stored.outcome, event.outcome);
+    assert_eq!(stored.actor, event.actor);
+    assert_eq!(stored.target, event.target);
+    assert_eq!(stored.tenant_slug.as_deref(), tenant_slug);
+    assert_eq!(stored.metadata, event.metadata);
+}

@@ -1,0 +1,353 @@
+//! What is found, in which order, and page by page.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::store::PageKey;
+
+/// Ids of the events of a tenant that a filter finds, newest first.
+async fn found(store: &Subject, filter: &EventFilter) -> Vec<String> {
+    let found = store
+        .find_events(filter, None, 1000)
+        .await
+        .expect("find_events");
+    found.into_iter().map(|event| event.external_id).collect()
+}
+
+async fn enter(store: &Subject, tenant: &str, events: &[AuditEvent]) {
+    let records = events.iter().map(|event| Record::Event {
+        event,
+        tenant_slug: Some(tenant),
+    });
+    let fates = commit_records(store, records.collect()).await;
+    assert!(fates.iter().all(|fate| *fate == Fate::Written), "{fates:?}");
+}
+
+/// Three events of two sources under one tenant, and one of another tenant.
+async fn enter_three(store: &Subject, tenant: &str) {
+    let source = |number: i32| format!("{tenant} {number}");
+    let mut three: Vec<_> = (1..=3)
+        .map(|number: i32| AuditEvent {
+            at: at(1_700_000_000_000 + i64::from(number) * 1000),
+            ..event(&source(number / 2), &number.to_string())
+        })
+        .collect();
+    three[0].action = "authentik.login".to_owned();
+    three[0].outcome = Some(Outcome::Success);
+    three[0].actor.email = Some("Ålice@Example.org".to_owned());
+    three[0].actor.ip = Some("192.0.2.1".to_owned());
+    three[1].action = "authentik.login_failed".to_owned();
+    three[1].outcome = Some(Outcome::Failure);
+    three[1].actor.id = Some("ålice@example.org".to_owned());
+    three[1].target.name = Some("Quarterly Report.odt".to_owned());
+    three[2].action = "ocis.file_deleted".to_owned();
+    three[2].actor.name = Some("alice@example.org2".to_owned());
+    three[2].target.id = Some("quarterly report.ODT".to_owned());
+    enter(store, tenant, &three).await;
+    enter(store, "somebody else", &[event(&source(9), "9")]).await;
+}
+
+pub(super) async fn each_condition_selects_what_it_says(store: Subject) {
+    enter_three(&store, "conditions").await;
+    let base = EventFilter {
+        tenant: Some("conditions".to_owned()),
+        ..EventFilter::default()
+    };
+    assert_eq!(found(&store, &base).await, ["3", "2", "1"]);
+
+    let source = EventFilter {
+        source: Some("conditions 1".to_owned()),
+        ..EventFilter::default()
+    };
+    assert_eq!(found(&store, &source).await, ["3", "2"]);
+    for (action, expected) in [
+        ("authentik.login", &["1"][..]),
+        ("authentik.*", &["2", "1"]),
+        ("authentik.login*", &["2", "1"]),
+        ("authentik.login_*", &["2"]),
+        ("authentik.log", &[]),
+        ("Authentik.*", &[]),
+        ("*", &["3", "2", "1"]),
+        ("a.thentik.*", &[]),
+        ("*.login", &[]),
+    ] {
+        let filter = EventFilter {
+            action: Some(action.to_owned()),
+            ..base.clone()
+        };
+        assert_eq!(found(&store, &filter).await, expected, "action {action}");
+    }
+    for (actor, expected) in [
+        ("ålice@example.org", &["2", "1"][..]),
+        ("ÅLICE@EXAMPLE.ORG", &["2", "1"]),
+        ("ALICE@example.org2", &["3"]),
+        ("alice", &[]),
+        (".*", &[]),
+        ("", &[]),
+    ] {
+        let filter = EventFilter {
+            actor: Some(actor.to_owned()),
+            ..base.clone()
+        };
+        assert_eq!(found(&store, &filter).await, expected, "actor {actor}");
+    }
+    for (target, expected) in [
+        ("quarterly report.odt", &["3", "2"][..]),
+        ("quarterly report_odt", &[]),
+        ("quarterly", &[]),
+    ] {
+        let filter = EventFilter {
+            target: Some(target.to_owned()),
+            ..base.clone()
+        };
+        assert_eq!(found(&store, &filter).await, expected, "target {target}");
+    }
+    for (ip, expected) in [
+        ("192.0.2.1", &["1"][..]),
+        ("192.0.2.10", &[]),
+        ("192.0.2", &[]),
+    ] {
+        let filter = EventFilter {
+            ip: Some(ip.to_owned()),
+            ..base.clone()
+        };
+        assert_eq!(found(&store, &filter).await, expected, "ip {ip}");
+    }
+    for (outcome, expected) in [
+        (Outcome::Success, &["1"][..]),
+        (Outcome::Failure, &["2"]),
+        (Outcome::Unknown, &[]),
+    ] {
+        let filter = EventFilter {
+            outcome: Some(outcome),
+            ..base.clone()
+        };
+        assert_eq!(found(&store, &filter).await, expected, "{outcome:?}");
+    }
+    for (text, expected) in [
+        ("LOGIN", &["2", "1"][..]),
+        ("report.o", &["3", "2"]),
+        ("@example.org", &["3", "2", "1"]),
+        ("ÅLICE", &["2", "1"]),
+        ("0.2.1", &["1"]),
+        ("nowhere", &[]),
+        ("", &["3", "2", "1"]),
+    ] {
+        let filter = EventFilter {
+            text: Some(text.to_owned()),
+            ..base.clone()
+        };
+        assert_eq!(found(&store, &filter).await, expected, "text {text}");
+    }
+}
+
+pub(super) async fn conditions_hold_together(store: Subject) {
+    enter_three(&store, "together").await;
+    let nanosecond = jiff::SignedDuration::from_nanos(1);
+    let filter = |since: Option<Timestamp>, until: Option<Timestamp>| EventFilter {
+        tenant: Some("together".to_owned()),
+        since,
+        until,
+        ..EventFilter::default()
+    };
+    let second = at(1_700_000_002_000);
+    assert_eq!(found(&store, &filter(Some(second), None)).await, ["3", "2"]);
+    assert_eq!(
+        found(&store, &filter(Some(second + nanosecond), None)).await,
+        ["3"]
+    );
+    assert_eq!(found(&store, &filter(None, Some(second))).await, ["1"]);
+    assert_eq!(
+        found(&store, &filter(None, Some(second + nanosecond))).await,
+        ["2", "1"]
+    );
+    assert_eq!(
+        found(&store, &filter(Some(second), Some(second))).await,
+        [""; 0]
+    );
+    let all = EventFilter {
+        source: Some("together 1".to_owned()),
+        action: Some("authentik.*".to_owned()),
+        actor: Some("ålice@example.org".to_owned()),
+        target: Some("quarterly report.odt".to_owned()),
+        outcome: Some(Outcome::Failure),
+        text: Some("login".to_owned()),
+        ..filter(Some(at(1_700_000_001_000)), Some(at(1_700_000_003_000)))
+    };
+    assert_eq!(found(&store, &all).await, ["2"]);
+    let other_tenant = EventFilter {
+        tenant: Some("Together".to_owned()),
+        ..all
+    };
+    assert_eq!(found(&store, &other_tenant).await, [""; 0]);
+    assert_eq!(
+        store
+            .find_events(&filter(None, None), None, 0)
+            .await
+            .expect("find_events"),
+        [],
+        "a limit of none is none"
+    );
+}
+
+pub(super) async fn text_is_never_a_pattern(store: Subject) {
+    let texts = [
+        "a",
+        "A.",
+        "^a$",
+        "\\",
+        "(",
+        "[",
+        "%",
+        "_",
+        "*",
+        "a\nb",
+        "a\n",
+        "nul\0inside",
+        "$ne",
+        "\\E",
+        "#x",
+        "(?x)",
+        "é|É",
+    ];
+    let events = texts.iter().enumerate().map(|(number, text)| {
+        let mut one = event("patterns", &number.to_string());
+        one.actor.name = Some((*text).to_owned());
+        one.action = "p".to_owned();
+        one
+    });
+    let events: Vec<_> = events.collect();
+    enter(&store, "patterns", &events).await;
+    for (number, text) in texts.iter().enumerate() {
+        let lower = text.to_lowercase();
+        let expect = |matches: &dyn Fn(&str) -> bool| -> HashSet<String> {
+            let hits = texts.iter().enumerate();
+            let hits = hits.filter(|(_, other)| matches(&other.to_lowercase()));
+            hits.map(|(number, _)| number.to_string()).collect()
+        };
+        let base = EventFilter {
+            tenant: Some("patterns".to_owned()),
+            ..EventFilter::default()
+        };
+        let exact = EventFilter {
+            actor: Some((*text).to_owned()),
+            ..base.clone()
+        };
+        let hits: HashSet<_> = found(&store, &exact).await.into_iter().collect();
+        assert_eq!(
+            hits,
+            expect(&|other| other == lower),
+            "actor {number}: {text:?}"
+        );
+        let anywhere = EventFilter {
+            text: Some((*text).to_owned()),
+            ..base
+        };
+        let hits: HashSet<_> = found(&store, &anywhere).await.into_iter().collect();
+        assert_eq!(
+            hits,
+            expect(&|other| other.contains(&lower)),
+            "text {number}: {text:?}"
+        );
+    }
+}
+
+async fn page(
+    store: &Subject,
+    tenant: &str,
+    before: Option<&PageKey>,
+) -> (Vec<String>, Option<PageKey>) {
+    let filter = EventFilter {
+        tenant: Some(tenant.to_owned()),
+        ..EventFilter::default()
+    };
+    let events = store
+        .find_events(&filter, before, 7)
+        .await
+        .expect("find_events");
+    let key = events.last().map(|last| PageKey {
+        at: last.at,
+        id: last.id.clone(),
+    });
+    (
+        events.into_iter().map(|event| event.external_id).collect(),
+        key,
+    )
+}
+
+pub(super) async fn pages_cover_ties_once_each(store: Subject) {
+    let events = (0..40).map(|number: i64| AuditEvent {
+        // Ten at one time, four times over.
+        at: at(1_700_000_000_000 + number / 10),
+        ..event("ties", &number.to_string())
+    });
+    let events: Vec<_> = events.collect();
+    enter(&store, "ties", &events).await;
+    let filter = EventFilter {
+        tenant: Some("ties".to_owned()),
+        ..EventFilter::default()
+    };
+    let whole = found(&store, &filter).await;
+    let (mut paged, mut key) = page(&store, "ties", None).await;
+    while let Some(before) = key {
+        let (next, next_key) = page(&store, "ties", Some(&before)).await;
+        paged.extend(next);
+        key = next_key;
+    }
+    assert_eq!(paged, whole);
+    assert_eq!(paged.iter().collect::<HashSet<_>>().len(), 40);
+    let events = store
+        .find_events(&filter, None, 1000)
+        .await
+        .expect("find_events");
+    assert!(events.is_sorted_by(|a, b| (a.at, &a.id) > (b.at, &b.id)));
+}
+
+pub(super) async fn pages_are_stable_under_inserts(store: Subject) {
+    let at_time = |number: i64, time: i64| AuditEvent {
+        at: at(1_700_000_000_000 + time),
+        ..event("stable", &number.to_string())
+    };
+    let first: Vec<_> = (0..21).map(|number| at_time(number, number)).collect();
+    enter(&store, "stable", &first).await;
+    let (mut paged, mut key) = page(&store, "stable", None).await;
+    let mut number = 100;
+    while let Some(before) = key {
+        // Newer ones, and one of the very time at which the last page ended.
+        let tie = before.at.as_millisecond() - 1_700_000_000_000;
+        enter(
+            &store,
+            "stable",
+            &[at_time(number, 1000), at_time(number + 1, tie)],
+        )
+        .await;
+        number += 2;
+        let (next, next_key) = page(&store, "stable", Some(&before)).await;
+        paged.extend(next);
+        key = next_key;
+    }
+    let unseen_before = (0..21).rev().map(|number: i64| number.to_string());
+    assert_eq!(paged, unseen_before.collect::<Vec<_>>());
+}
+
+pub(super) async fn an_event_is_found_by_its_id_only(store: Subject) {
+    let written = full_event("by id", "1");
+    commit_records(&store, records([&written])).await;
+    let stored = of_source(&store, "by id").await.remove(0);
+    let found = store.event(&stored.id).await.expect("event");
+    assert_eq!(found.as_ref(), Some(&stored));
+    let upper = stored.id.to_uppercase();
+    for id in [
+        "",
+        "1",
+        "nonsense",
+        "\0",
+        "ffffffffffffffff",
+        "ffffffffffffffffffffffff",
+        "{\"$ne\":null}",
+        &upper,
+    ] {
+        let found = store.event(id).await.expect("event");
+        assert!(found.is_none() || id == stored.id, "{id:?} finds {found:?}");
+    }
+}

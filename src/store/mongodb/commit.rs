@@ -1,0 +1,301 @@
+//! One flush: records first, and cursors only when every record is durable.
+//!
+//! An unordered insert counts as done when there is no write-concern error and every write error
+//! is a duplicate key of *our* unique index. Anything else says nothing about any record, and the
+//! writer repeats the whole commit: what had landed is then a duplicate.
+
+use std::ops::Range;
+
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use mongodb::Collection;
+use mongodb::bson::{RawDocumentBuf, doc};
+use mongodb::error::{ErrorKind, IndexedWriteError};
+
+use super::cursors::is_upsert_race;
+use super::encode;
+use super::errors::{by_code, store_error};
+use super::{MongoStore, bson_date};
+use crate::event::DeadLetter;
+use crate::store::{Commit, Committed, Fate, LearnedSpace, Record, Result, StoreError};
+
+/// `DuplicateKey`.
+pub(super) const DUPLICATE_KEY: i32 = 11000;
+
+/// A server's refusal of one document's content, for good: `BadValue`, `FailedToParse`, `Overflow`
+/// (nested too deep), `InvalidBSON`, `InvalidLength`, `DollarPrefixedFieldName`, `DottedFieldName`,
+/// `DocumentValidationFailure`, `BSONObjectTooLarge`.
+const CONTENT_CODES: [i32; 9] = [2, 9, 15, 16, 22, 52, 57, 121, 10334];
+
+/// Documents and bytes of one insert command; the server's limits are 100,000 and 48,000,000.
+const CHUNK_DOCUMENTS: usize = 1000;
+const CHUNK_BYTES: usize = 32 * 1024 * 1024;
+
+/// Commands of one commit on the wire at once.
+const CONCURRENT: usize = 4;
+
+/// An insert into one collection, guarded by one unique index.
+struct Target<'a> {
+    collection: &'a Collection<RawDocumentBuf>,
+    unique_index: &'a str,
+    /// The second field of that index; the first is `source`.
+    key: &'static str,
+}
+
+impl MongoStore {
+    pub(super) async fn commit_all(&self, commit: &Commit<'_>) -> Result<Committed> {
+        let ingested_at = Timestamp::now();
+        let mut fates = vec![Fate::Written; commit.records.len()];
+        let mut events = Batch::default();
+        let mut letters = Batch::default();
+        for (index, record) in commit.records.iter().enumerate() {
+            let (batch, encoded) = match record {
+                Record::Event { event, tenant_slug } => {
+                    (&mut events, encode::event(event, *tenant_slug, ingested_at))
+                }
+                Record::DeadLetter(letter) => (&mut letters, encode::dead_letter(letter)),
+            };
+            match encoded {
+                Ok(document) => batch.push(index, document),
+                Err(reason) => fates[index] = Fate::Rejected(reason),
+            }
+        }
+
+        let event_target = Target {
+            collection: &self.events,
+            unique_index: self.unique_index_name(),
+            key: "externalId",
+        };
+        let letter_target = Target {
+            collection: &self.dead_letters,
+            unique_index: "source_1_position_1",
+            key: "position",
+        };
+        let (event_fates, letter_fates, ()) = tokio::try_join!(
+            event_target.insert(&events.documents),
+            letter_target.insert(&letters.documents),
+            self.learn(&commit.learned),
+        )?;
+        events.report(event_fates, &mut fates);
+        letters.report(letter_fates, &mut fates);
+        self.count_repeated_letters(commit, &letters.indexes, &fates)
+            .await?;
+
+        let rejected = fates.iter().any(|fate| matches!(fate, Fate::Rejected(_)));
+        let moves = if rejected {
+            Vec::new()
+        } else {
+            self.move_cursors(&commit.moves).await?
+        };
+        Ok(Committed {
+            records: fates,
+            moves,
+        })
+    }
+
+    async fn learn(&self, learned: &[LearnedSpace]) -> Result<()> {
+        let upserts = learned.iter().map(|lesson| async {
+            let filter = doc! { "space": &lesson.space };
+            let update = doc! { "$set": { "tenantSlug": &lesson.tenant_slug } };
+            let upsert = || self.spaces.update_one(filter.clone(), update.clone());
+            let mut done = upsert().upsert(true).await;
+            if done.as_ref().is_err_and(is_upsert_race) {
+                done = upsert().upsert(true).await;
+            }
+            done.map(|_| ()).map_err(|error| store_error(&error))
+        });
+        try_join_all(upserts).await.map(|_| ())
+    }
+
+    async fn count_repeated_letters(
+        &self,
+        commit: &Commit<'_>,
+        indexes: &[usize],
+        fates: &[Fate],
+    ) -> Result<()> {
+        let mut counts = Vec::new();
+        for &index in indexes {
+            if let (Fate::Duplicate, Record::DeadLetter(letter)) =
+                (&fates[index], &commit.records[index])
+            {
+                counts.push(self.count_letter(letter));
+            }
+        }
+        stream::iter(counts)
+            .buffer_unordered(CONCURRENT)
+            .try_collect::<()>()
+            .await
+    }
+
+    async fn count_letter(&self, letter: &DeadLetter) -> Result<()> {
+        let filter = doc! {
+            "source": letter.source.as_str(),
+            "position": encode::head(&letter.position),
+        };
+        let update = doc! {
+            "$inc": { "attempts": 1_i64 },
+            "$max": { "lastAt": bson_date(letter.at) },
+        };
+        let counted = self.dead_letters.update_one(filter, update).await;
+        counted.map(|_| ()).map_err(|error| store_error(&error))
+    }
+}
+
+/// Documents, and the indexes of the records they came from.
+#[derive(Default)]
+struct Batch {
+    indexes: Vec<usize>,
+    documents: Vec<RawDocumentBuf>,
+}
+
+impl Batch {
+    fn push(&mut self, index: usize, document: RawDocumentBuf) {
+        self.indexes.push(index);
+        self.documents.push(document);
+    }
+
+    fn report(&self, fates: Vec<Fate>, into: &mut [Fate]) {
+        for (&index, fate) in self.indexes.iter().zip(fates) {
+            into[index] = fate;
+        }
+    }
+}
+
+impl Target<'_> {
+    /// Inserts them all, chunks at once; the fates are in the order of the documents.
+    async fn insert(&self, documents: &[RawDocumentBuf]) -> Result<Vec<Fate>> {
+        let chunks = chunks(documents).into_iter();
+        stream::iter(chunks.map(|chunk| self.insert_chunk(&documents[chunk])))
+            .buffered(CONCURRENT)
+            .try_concat()
+            .await
+    }
+
+    async fn insert_chunk(&self, documents: &[RawDocumentBuf]) -> Result<Vec<Fate>> {
+        let inserted = self.collection.insert_many(documents).ordered(false).await;
+        let Err(error) = inserted else {
+            return Ok(vec![Fate::Written; documents.len()]);
+        };
+        match error.kind.as_ref() {
+            ErrorKind::InsertMany(insert) if insert.write_concern_error.is_none() => {
+                match insert.write_errors.as_deref() {
+                    Some(errors) if !errors.is_empty() => self.sort_out(documents, errors).await,
+                    _ => Err(store_error(&error)),
+                }
+            }
+            // The command as a whole was refused for what one document holds: find out which.
+            ErrorKind::Command(command) if CONTENT_CODES.contains(&command.code) => {
+                if documents.len() == 1 {
+                    let reason = format!("the store refuses it: {}", command.code_name);
+                    return Ok(vec![Fate::Rejected(reason)]);
+                }
+                let (left, right) = documents.split_at(documents.len() / 2);
+                let mut fates = Box::pin(self.insert_chunk(left)).await?;
+                fates.extend(Box::pin(self.insert_chunk(right)).await?);
+                Ok(fates)
+            }
+            _ => Err(store_error(&error)),
+        }
+    }
+
+    async fn sort_out(
+        &self,
+        documents: &[RawDocumentBuf],
+        errors: &[IndexedWriteError],
+    ) -> Result<Vec<Fate>> {
+        let mut fates = vec![Fate::Written; documents.len()];
+        for error in errors {
+            let name = error.code_name.as_deref().unwrap_or("write error");
+            let Some(document) = documents.get(error.index) else {
+                return Err(by_code(error.code, name, &error.message));
+            };
+            fates[error.index] = match error.code {
+                // A large answer leaves the messages of its later errors empty; another unique
+                // index may have spoken. Only the look-up tells then.
+                DUPLICATE_KEY
+                    if names_index(&error.message, self.unique_index)
+                        || self.holds(document).await? =>
+                {
+                    Fate::Duplicate
+                }
+                code if CONTENT_CODES.contains(&code) => {
+                    Fate::Rejected(format!("the store refuses it: {name} ({code})"))
+                }
+                code => return Err(by_code(code, name, &error.message)),
+            };
+        }
+        Ok(fates)
+    }
+
+    async fn holds(&self, document: &RawDocumentBuf) -> Result<bool> {
+        let (Ok(source), Ok(key)) = (document.get_str("source"), document.get_str(self.key)) else {
+            return Err(StoreError::Other("a document without its key".to_owned()));
+        };
+        let found = self
+            .collection
+            .find_one(doc! { "source": source, self.key: key });
+        let found = found.projection(doc! { "_id": 1 }).await;
+        found
+            .map(|document| document.is_some())
+            .map_err(|error| store_error(&error))
+    }
+}
+
+/// Whether a duplicate-key message speaks of this index. What the document holds comes after
+/// `dup key:` in it, so that no content can pretend.
+fn names_index(message: &str, index: &str) -> bool {
+    let before_content = message.split(" dup key: ").next().unwrap_or_default();
+    let named = before_content.rsplit(" index: ").next().unwrap_or_default();
+    let named = named.split(" collation: ").next().unwrap_or_default();
+    named == index && before_content.contains(" index: ")
+}
+
+fn chunks(documents: &[RawDocumentBuf]) -> Vec<Range<usize>> {
+    let mut chunks = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0;
+    for (index, document) in documents.iter().enumerate() {
+        let length = document.as_bytes().len();
+        if index > start && (index - start == CHUNK_DOCUMENTS || bytes + length > CHUNK_BYTES) {
+            chunks.push(start..index);
+            start = index;
+            bytes = 0;
+        }
+        bytes += length;
+    }
+    if start < documents.len() {
+        chunks.push(start..documents.len());
+    }
+    chunks
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_index_makes_a_duplicate() {
+        let ours = "E11000 duplicate key error collection: d.auditevents index: \
+                    source_1_externalId_1 dup key: { source: \"a\", externalId: \"b\" }";
+        assert!(names_index(ours, "source_1_externalId_1"));
+        let other = "E11000 duplicate key error collection: d.auditevents index: _id_ dup key: \
+                     { _id: \" index: source_1_externalId_1 dup key: \" }";
+        assert!(!names_index(other, "source_1_externalId_1"));
+        assert!(!names_index("", "source_1_externalId_1"));
+    }
+
+    #[test]
+    fn chunks_keep_order_and_both_limits() {
+        let small = RawDocumentBuf::new();
+        let documents = vec![small; 2 * CHUNK_DOCUMENTS + 1];
+        assert_eq!(chunks(&documents), [0..1000, 1000..2000, 2000..2001]);
+
+        let mut large = RawDocumentBuf::new();
+        let field = mongodb::bson::raw::cstr!("a");
+        large.append(field, "x".repeat(CHUNK_BYTES / 2));
+        assert_eq!(chunks(&[large.clone(), large]), [0..1, 1..2]);
+        assert!(chunks(&[]).is_empty());
+    }
+}

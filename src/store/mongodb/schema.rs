@@ -1,0 +1,105 @@
+//! The indexes: one for the promise "once", the others for the queries.
+
+use futures_util::TryStreamExt as _;
+use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::options::IndexOptions;
+use mongodb::{Collection, IndexModel};
+
+use super::MongoStore;
+use super::errors::store_error;
+use crate::store::Result;
+
+/// Its default name, so that an index made by the platform with the same keys is the same one.
+pub(super) const UNIQUE_INDEX: &str = "source_1_externalId_1";
+
+impl MongoStore {
+    /// Creates the missing indexes and waits for them; an existing one is left as it is.
+    pub(super) async fn create_indexes(&self) -> Result<()> {
+        tokio::try_join!(
+            self.create_unique_event_index(),
+            create(&self.cursors, [unique(doc! { "source": 1 })]),
+            create(
+                &self.dead_letters,
+                [
+                    unique(doc! { "source": 1, "position": 1 }),
+                    plain(doc! { "lastAt": -1, "_id": -1 }),
+                ]
+            ),
+            create(&self.spaces, [unique(doc! { "space": 1 })]),
+        )?;
+        // The sort of a page ends every key: no query sorts in memory.
+        let queries = [
+            plain(doc! { "at": -1, "_id": -1 }),
+            plain(doc! { "source": 1, "at": -1, "_id": -1 }),
+            plain(doc! { "tenantSlug": 1, "at": -1, "_id": -1 }),
+            plain(doc! { "action": 1, "at": -1, "_id": -1 }),
+        ];
+        create(&self.events, queries).await
+    }
+
+    async fn create_unique_event_index(&self) -> Result<()> {
+        let keys = doc! { "source": 1, "externalId": 1 };
+        if let Some(name) = existing_unique(&self.events, &keys).await? {
+            let _ = self.unique_index.set(name);
+            return Ok(());
+        }
+        let options = IndexOptions::builder()
+            .unique(true)
+            .partial_filter_expression(doc! { "externalId": { "$type": "string" } })
+            .build();
+        let model = IndexModel::builder().keys(keys).options(options).build();
+        create(&self.events, [model]).await?;
+        let _ = self.unique_index.set(UNIQUE_INDEX.to_owned());
+        Ok(())
+    }
+
+    /// What the unique index on (`source`, `externalId`) is called.
+    pub(super) fn unique_index_name(&self) -> &str {
+        self.unique_index.get().map_or(UNIQUE_INDEX, String::as_str)
+    }
+}
+
+/// An index with these keys that already guards them, whatever its name.
+async fn existing_unique(
+    collection: &Collection<RawDocumentBuf>,
+    keys: &Document,
+) -> Result<Option<String>> {
+    let listed = match collection.list_indexes().await {
+        Ok(indexes) => indexes.try_collect::<Vec<_>>().await,
+        Err(error) => Err(error),
+    };
+    let indexes = match listed {
+        Ok(indexes) => indexes,
+        // A collection that is not there yet.
+        Err(error) if is_missing_collection(&error) => return Ok(None),
+        Err(error) => return Err(store_error(&error)),
+    };
+    Ok(indexes
+        .into_iter()
+        .filter(|index| index.keys == *keys)
+        .filter_map(|index| index.options)
+        .filter(|options| options.unique == Some(true))
+        .find_map(|options| options.name))
+}
+
+fn is_missing_collection(error: &mongodb::error::Error) -> bool {
+    const NAMESPACE_NOT_FOUND: i32 = 26;
+    matches!(error.kind.as_ref(), mongodb::error::ErrorKind::Command(command) if command.code == NAMESPACE_NOT_FOUND)
+}
+
+fn unique(keys: Document) -> IndexModel {
+    let options = IndexOptions::builder().unique(true).build();
+    IndexModel::builder().keys(keys).options(options).build()
+}
+
+fn plain(keys: Document) -> IndexModel {
+    IndexModel::builder().keys(keys).build()
+}
+
+async fn create(
+    collection: &Collection<RawDocumentBuf>,
+    indexes: impl IntoIterator<Item = IndexModel>,
+) -> Result<()> {
+    let created = collection.create_indexes(indexes).await;
+    created.map(|_| ()).map_err(|error| store_error(&error))
+}

@@ -1,0 +1,375 @@
+//! The reads. A filter's values are bound, never part of a statement.
+
+use std::str::FromStr as _;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rusqlite::types::{Value as Sql, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
+use serde_json::{Map, Number, Value};
+
+use super::schema::Tables;
+use crate::event::{Actor, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
+use crate::store::{
+    Cursor, DirectoryRecords, EventFilter, LearnedSpace, PageKey, Role, StoredDeadLetter,
+    StoredEvent, TenantRecord, TokenRecord, UserRecord,
+};
+
+const EVENT_COLUMNS: &str = "id, at, ingestedAt, source, externalId, action, outcome, actorId, \
+     actorEmail, actorName, actorIp, targetType, targetId, targetName, tenantSlug, metadata";
+
+/// An event's id as text.
+pub(super) fn id_text(id: i64) -> String {
+    format!("{id:016x}")
+}
+
+/// The id that [`id_text`] made this text of.
+pub(super) fn parse_id(id: &str) -> Option<i64> {
+    let parsed = i64::from_str_radix(id, 16).ok()?;
+    (id_text(parsed) == id).then_some(parsed)
+}
+
+pub(super) fn events(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+    before: Option<&PageKey>,
+    limit: u32,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    let (conditions, values) = conditions(filter, before);
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM {} WHERE {conditions} ORDER BY at DESC, id DESC LIMIT {limit}",
+        tables.events
+    ))?;
+    select.query_map(params_from_iter(values), event)?.collect()
+}
+
+pub(super) fn event_by_id(
+    connection: &Connection,
+    tables: &Tables,
+    id: i64,
+) -> rusqlite::Result<Option<StoredEvent>> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM {} WHERE id = ?1",
+        tables.events
+    ))?;
+    select.query_row([id], event).optional()
+}
+
+fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> (String, Vec<Sql>) {
+    let mut conditions = vec!["1".to_owned()];
+    let mut values = Vec::new();
+    let mut add = |condition: &str, value: Sql| {
+        values.push(value);
+        // Every `?` of a condition is its one value.
+        conditions.push(condition.replace('?', &format!("?{}", values.len())));
+    };
+    for (condition, exact) in [
+        ("source = ?", &filter.source),
+        ("tenantSlug = ?", &filter.tenant),
+        ("actorIp = ?", &filter.ip),
+    ] {
+        if let Some(exact) = exact {
+            add(condition, Sql::Text(exact.clone()));
+        }
+    }
+    if let Some(action) = &filter.action {
+        match action.strip_suffix('*') {
+            Some("") => {}
+            Some(prefix) => {
+                add("action >= ?", Sql::Text(prefix.to_owned()));
+                add("action < ?", Sql::Text(format!("{prefix}{}", char::MAX)));
+            }
+            None => add("action = ?", Sql::Text(action.clone())),
+        }
+    }
+    if let Some(actor) = &filter.actor {
+        let any =
+            "(daybook_is(actorId, ?) OR daybook_is(actorEmail, ?) OR daybook_is(actorName, ?))";
+        add(any, Sql::Text(actor.to_lowercase()));
+    }
+    if let Some(target) = &filter.target {
+        let any = "(daybook_is(targetId, ?) OR daybook_is(targetName, ?))";
+        add(any, Sql::Text(target.to_lowercase()));
+    }
+    if let Some(outcome) = filter.outcome {
+        add("outcome = ?", Sql::Text(outcome.as_str().to_owned()));
+    }
+    if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty()) {
+        let columns = [
+            "action",
+            "actorId",
+            "actorEmail",
+            "actorName",
+            "actorIp",
+            "targetType",
+            "targetId",
+            "targetName",
+        ];
+        let any = columns.map(|column| format!("daybook_has({column}, ?)"));
+        let any = format!("({})", any.join(" OR "));
+        add(&any, Sql::Text(text.to_lowercase()));
+    }
+    if let Some(since) = filter.since {
+        add("at >= ?", Sql::Integer(ceiling(since)));
+    }
+    if let Some(until) = filter.until {
+        add("at < ?", Sql::Integer(ceiling(until)));
+    }
+    if let Some(before) = before {
+        let at = before.at.as_millisecond();
+        // Ids count from 1: before a foreign id there is nothing of the same millisecond.
+        let id = parse_id(&before.id).unwrap_or(0);
+        values.extend([Sql::Integer(at), Sql::Integer(id)]);
+        let last = values.len();
+        conditions.push(format!("(at, id) < (?{}, ?{last})", last - 1));
+    }
+    (conditions.join(" AND "), values)
+}
+
+/// The first whole millisecond not before: stored dates have no finer part.
+fn ceiling(at: Timestamp) -> i64 {
+    let floor = at.as_nanosecond().div_euclid(1_000_000);
+    let rest = i128::from(at.as_nanosecond().rem_euclid(1_000_000) != 0);
+    i64::try_from(floor + rest).unwrap_or(i64::MAX)
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    let outcome: Option<String> = row.get(6)?;
+    let metadata: String = row.get(15)?;
+    Ok(StoredEvent {
+        id: id_text(row.get(0)?),
+        at: timestamp(row.get(1)?),
+        ingested_at: timestamp(row.get(2)?),
+        source: row.get(3)?,
+        external_id: row.get(4)?,
+        action: row.get(5)?,
+        outcome: outcome.as_deref().and_then(Outcome::from_word),
+        actor: Actor {
+            id: row.get(7)?,
+            email: row.get(8)?,
+            name: row.get(9)?,
+            ip: row.get(10)?,
+        },
+        target: Target {
+            kind: row.get(11)?,
+            id: row.get(12)?,
+            name: row.get(13)?,
+        },
+        tenant_slug: row.get(14)?,
+        metadata: parsed(&metadata),
+    })
+}
+
+/// A payload nested deeper than the parser goes is shown as its text.
+fn parsed(metadata: &str) -> Map<String, Value> {
+    serde_json::from_str(metadata).unwrap_or_else(|_| {
+        let text = Value::String(metadata.to_owned());
+        Map::from_iter([("unparsed".to_owned(), text)])
+    })
+}
+
+fn timestamp(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+pub(super) fn claim(
+    connection: &mut Connection,
+    tables: &Tables,
+    source: &SourceName,
+) -> rusqlite::Result<Cursor> {
+    let transaction = super::write_transaction(connection)?;
+    let claimed = transaction.query_row(
+        &format!(
+            "INSERT INTO {} (source, generation, seq, detail, updatedAt)
+             VALUES (?1, 1, 0, 'null', ?2)
+             ON CONFLICT (source) DO UPDATE SET generation = generation + 1
+             RETURNING source, generation, seq, detail, lastEventAt, lastEventId, updatedAt",
+            tables.cursors
+        ),
+        rusqlite::params![source.as_str(), Timestamp::now().as_millisecond()],
+        cursor,
+    )?;
+    transaction.commit()?;
+    Ok(claimed)
+}
+
+pub(super) fn cursors(connection: &Connection, tables: &Tables) -> rusqlite::Result<Vec<Cursor>> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT source, generation, seq, detail, lastEventAt, lastEventId, updatedAt
+         FROM {} ORDER BY source",
+        tables.cursors
+    ))?;
+    select.query_map([], cursor)?.collect()
+}
+
+fn cursor(row: &Row<'_>) -> rusqlite::Result<Cursor> {
+    let detail: String = row.get(3)?;
+    Ok(Cursor {
+        source: row.get(0)?,
+        generation: row.get::<_, i64>(1)?.unsigned_abs(),
+        seq: row.get::<_, i64>(2)?.unsigned_abs(),
+        detail: serde_json::from_str(&detail).unwrap_or(Value::Null),
+        last_event_at: row.get::<_, Option<i64>>(4)?.map(timestamp),
+        last_event_id: row.get(5)?,
+        updated_at: timestamp(row.get(6)?),
+    })
+}
+
+pub(super) fn dead_letters(
+    connection: &Connection,
+    tables: &Tables,
+    limit: u32,
+) -> rusqlite::Result<Vec<StoredDeadLetter>> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT id, source, position, reason, detail, raw, rawLength, at, attempts, lastAt
+         FROM {} ORDER BY lastAt DESC, id DESC LIMIT {limit}",
+        tables.dead_letters
+    ))?;
+    let letters = select.query_map([], |row| {
+        let source: String = row.get(1)?;
+        let reason: String = row.get(3)?;
+        let known = DeadLetterReason::ALL.into_iter();
+        Ok(StoredDeadLetter {
+            id: id_text(row.get(0)?),
+            letter: DeadLetter {
+                source: SourceName::new(&source),
+                position: row.get(2)?,
+                reason: known
+                    .into_iter()
+                    .find(|known| known.as_str() == reason)
+                    .unwrap_or(DeadLetterReason::Malformed),
+                detail: row.get(4)?,
+                raw: Bytes::from(row.get::<_, Vec<u8>>(5)?),
+                raw_length: row.get::<_, i64>(6)?.unsigned_abs(),
+                at: timestamp(row.get(7)?),
+            },
+            attempts: row.get::<_, i64>(8)?.unsigned_abs(),
+            last_at: timestamp(row.get(9)?),
+        })
+    })?;
+    letters.collect()
+}
+
+pub(super) fn token(
+    connection: &Connection,
+    tables: &Tables,
+    hash: &str,
+) -> rusqlite::Result<Option<TokenRecord>> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT role, scope, name, createdAt, expiresAt FROM {}
+         WHERE hash = ?1 AND (expiresAt IS NULL OR expiresAt > ?2)",
+        tables.tokens
+    ))?;
+    let now = Timestamp::now().as_millisecond();
+    let found = select.query_row(rusqlite::params![hash, now], |row| {
+        let role: String = row.get(0)?;
+        let scope: Option<String> = row.get(1)?;
+        let role = match (role.as_str(), scope) {
+            ("operator", _) => Role::Operator,
+            ("recorder", source) => Role::Recorder(source),
+            ("tenant", Some(slug)) => Role::Tenant(slug),
+            _ => return Ok(None),
+        };
+        Ok(Some(TokenRecord {
+            hash: hash.to_owned(),
+            role,
+            name: row.get(2)?,
+            created_at: timestamp(row.get(3)?),
+            expires_at: row.get::<_, Option<i64>>(4)?.map(timestamp),
+        }))
+    });
+    found.optional().map(Option::flatten)
+}
+
+/// The platform's tables, if there are such, and the learned spaces.
+pub(super) fn directory(
+    connection: &Connection,
+    tables: &Tables,
+) -> rusqlite::Result<DirectoryRecords> {
+    let mut spaces =
+        connection.prepare_cached(&format!("SELECT space, tenantSlug FROM {}", tables.spaces))?;
+    let learned = spaces.query_map([], |row| {
+        Ok(LearnedSpace {
+            space: row.get(0)?,
+            tenant_slug: row.get(1)?,
+        })
+    })?;
+    Ok(DirectoryRecords {
+        tenants: platform_rows(connection, &tables.tenants, tenant)?,
+        users: platform_rows(connection, &tables.users, user)?,
+        learned: learned.collect::<rusqlite::Result<_>>()?,
+    })
+}
+
+fn platform_rows<T>(
+    connection: &Connection,
+    quoted_table: &str,
+    record: impl Fn(&Row<'_>) -> Option<T>,
+) -> rusqlite::Result<Vec<T>> {
+    let bare = quoted_table[1..quoted_table.len() - 1].replace("\"\"", "\"");
+    let known = "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ?1";
+    if !connection.prepare_cached(known)?.exists([bare])? {
+        return Ok(Vec::new());
+    }
+    let mut select = connection.prepare(&format!("SELECT * FROM {quoted_table}"))?;
+    let mut rows = select.query([])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.extend(record(row));
+    }
+    Ok(records)
+}
+
+fn tenant(row: &Row<'_>) -> Option<TenantRecord> {
+    Some(TenantRecord {
+        id: column(row, "id").or_else(|| column(row, "_id"))?,
+        slug: column(row, "slug").filter(|slug| !slug.is_empty())?,
+        name: column(row, "name"),
+        domains: list(row, "domains"),
+        groups: list(row, "groups"),
+        space_ids: list(row, "spaceIds"),
+    })
+}
+
+fn user(row: &Row<'_>) -> Option<UserRecord> {
+    let user = UserRecord {
+        subject: column(row, "authentikSubjectId"),
+        email: column(row, "email"),
+        tenant_ids: list(row, "tenantIds"),
+    };
+    let reachable = user.subject.is_some() || user.email.is_some();
+    (reachable && !user.tenant_ids.is_empty()).then_some(user)
+}
+
+/// A text or whole number; `None` for a column that is missing or holds anything else.
+fn column(row: &Row<'_>, name: &str) -> Option<String> {
+    match row.get_ref(name).ok()? {
+        ValueRef::Text(text) => std::str::from_utf8(text).ok().map(str::to_owned),
+        ValueRef::Integer(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A JSON array of texts and whole numbers, or one bare text.
+fn list(row: &Row<'_>, name: &str) -> Vec<String> {
+    let Some(text) = column(row, name).filter(|text| !text.is_empty()) else {
+        return Vec::new();
+    };
+    match serde_json::from_str(&text) {
+        Ok(Value::Array(items)) => items.into_iter().filter_map(item).collect(),
+        Ok(Value::Null) => Vec::new(),
+        Ok(other) => item(other).into_iter().collect(),
+        Err(_) => vec![text],
+    }
+}
+
+fn item(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Number(number) if i64::from_str(&number.to_string()).is_ok() => {
+            Some(Number::to_string(&number))
+        }
+        _ => None,
+    }
+}

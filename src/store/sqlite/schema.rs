@@ -1,0 +1,122 @@
+//! The tables. Columns have the names of the documents' fields; `at` and the like are whole
+//! milliseconds since 1970, what is nested in a document is JSON text.
+
+use rusqlite::Connection;
+use rusqlite::functions::FunctionFlags;
+
+use crate::config::Collections;
+use crate::store::{Result, StoreError};
+
+/// The tables' names, quoted for use in a statement.
+#[derive(Clone, Debug)]
+pub(super) struct Tables {
+    pub events: String,
+    pub cursors: String,
+    pub tenants: String,
+    pub users: String,
+    pub dead_letters: String,
+    pub tokens: String,
+    pub spaces: String,
+}
+
+impl Tables {
+    pub(super) fn new(names: &Collections) -> Result<Self> {
+        Ok(Self {
+            events: quoted(&names.events)?,
+            cursors: quoted(&names.cursors)?,
+            tenants: quoted(&names.tenants)?,
+            users: quoted(&names.users)?,
+            dead_letters: quoted(&names.dead_letters)?,
+            tokens: quoted(&names.tokens)?,
+            spaces: quoted(&names.spaces)?,
+        })
+    }
+
+    /// Creates what is missing.
+    pub(super) fn create(&self, connection: &mut Connection) -> rusqlite::Result<()> {
+        let events = &self.events;
+        let dead_letters = &self.dead_letters;
+        let statements = [
+            format!(
+                "CREATE TABLE IF NOT EXISTS {events} (
+                    id INTEGER PRIMARY KEY AUTOINCREMENT,
+                    at INTEGER NOT NULL, ingestedAt INTEGER NOT NULL,
+                    source TEXT NOT NULL, externalId TEXT NOT NULL, action TEXT NOT NULL,
+                    outcome TEXT,
+                    actorId TEXT, actorEmail TEXT, actorName TEXT, actorIp TEXT,
+                    targetType TEXT, targetId TEXT, targetName TEXT,
+                    tenantSlug TEXT, metadata TEXT NOT NULL,
+                    UNIQUE (source, externalId)
+                )"
+            ),
+            index(events, "at", "at, id"),
+            index(events, "source_at", "source, at, id"),
+            index(events, "tenantSlug_at", "tenantSlug, at, id"),
+            index(events, "action_at", "action, at, id"),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    source TEXT PRIMARY KEY, generation INTEGER NOT NULL, seq INTEGER NOT NULL,
+                    detail TEXT NOT NULL, lastEventAt INTEGER, lastEventId TEXT,
+                    updatedAt INTEGER NOT NULL
+                ) WITHOUT ROWID",
+                self.cursors
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {dead_letters} (
+                    id INTEGER PRIMARY KEY AUTOINCREMENT,
+                    source TEXT NOT NULL, position TEXT NOT NULL, reason TEXT NOT NULL,
+                    detail TEXT NOT NULL, raw BLOB NOT NULL, rawLength INTEGER NOT NULL,
+                    at INTEGER NOT NULL, attempts INTEGER NOT NULL, lastAt INTEGER NOT NULL,
+                    UNIQUE (source, position)
+                )"
+            ),
+            index(dead_letters, "lastAt", "lastAt, id"),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    hash TEXT PRIMARY KEY, role TEXT NOT NULL, scope TEXT, name TEXT,
+                    createdAt INTEGER NOT NULL, expiresAt INTEGER
+                ) WITHOUT ROWID",
+                self.tokens
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    space TEXT PRIMARY KEY, tenantSlug TEXT NOT NULL
+                ) WITHOUT ROWID",
+                self.spaces
+            ),
+        ];
+        let transaction = super::write_transaction(connection)?;
+        for statement in &statements {
+            transaction.execute(statement, [])?;
+        }
+        transaction.commit()
+    }
+}
+
+fn index(table: &str, name: &str, columns: &str) -> String {
+    let bare = table.trim_matches('"');
+    format!("CREATE INDEX IF NOT EXISTS \"{bare}_{name}\" ON {table} ({columns})")
+}
+
+fn quoted(name: &str) -> Result<String> {
+    if name.is_empty() || name.contains('\0') {
+        return Err(StoreError::Other(format!("{name:?} cannot name a table")));
+    }
+    Ok(format!("\"{}\"", name.replace('"', "\"\"")))
+}
+
+/// Comparisons of text in any case, which SQLite itself knows for ASCII only. The second argument
+/// is lower case already; a missing text compares as false.
+pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("daybook_is", 2, flags, |context| {
+        let text: Option<&str> = context.get_raw(0).as_str_or_null()?;
+        let wanted = context.get_raw(1).as_str()?;
+        Ok(text.is_some_and(|text| text.to_lowercase() == wanted))
+    })?;
+    connection.create_scalar_function("daybook_has", 2, flags, |context| {
+        let text: Option<&str> = context.get_raw(0).as_str_or_null()?;
+        let wanted = context.get_raw(1).as_str()?;
+        Ok(text.is_some_and(|text| text.to_lowercase().contains(wanted)))
+    })
+}
