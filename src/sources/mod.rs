@@ -4,3 +4,4 @@ pub mod authentik;
 pub mod ocis;
 pub mod recorder;
 pub mod stalwart;
+pub mod text;
