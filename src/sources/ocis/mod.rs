@@ -1,4 +1,5 @@
 //! ocis.
 
 pub mod decode;
+mod masks;
 pub mod verbs;
