@@ -1,4 +1,6 @@
 //! stalwart.
 
 pub mod decode;
+mod masks;
+mod parts;
 pub mod verbs;
