@@ -1,4 +1,7 @@
 //! authentik.
 
 pub mod decode;
+mod masks;
+pub mod page;
+mod parts;
 pub mod verbs;

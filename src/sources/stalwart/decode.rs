@@ -88,14 +88,14 @@ pub fn decode_body<'a>(
     let text = std::str::from_utf8(body).map_err(|error| BodyError::InvalidUtf8 {
         at: error.valid_up_to(),
     })?;
-    let body: Body<'_> = serde_json::from_str(text).map_err(|error| {
-        // A wrong shape is reported before the rest is read, so the rest may be no JSON either.
-        match serde_json::from_str::<&RawValue>(text) {
-            Err(error) => BodyError::Malformed(json_trouble(&error)),
-            Ok(_) if error.is_data() => BodyError::NoEvents,
-            Ok(_) => BodyError::Malformed(json_trouble(&error)),
-        }
-    })?;
+    let whole: &RawValue =
+        serde_json::from_str(text).map_err(|error| BodyError::Malformed(json_trouble(&error)))?;
+    // A derived reader takes a list for an object with its fields in order.
+    if !whole.get().starts_with('{') {
+        return Err(BodyError::NoEvents);
+    }
+    let body: Body<'_> =
+        serde_json::from_str(whole.get()).map_err(|_| BodyError::NoEvents)?;
     Ok(BodyEvents {
         pieces: body.events.into_iter(),
         ctx,

@@ -188,6 +188,7 @@ fn a_body_that_cannot_be_read_is_refused_as_what_it_is() {
         (b"{\"events\":7} trailing", DeadLetterReason::Malformed),
         (b"[]", DeadLetterReason::UnexpectedShape),
         (b"{}", DeadLetterReason::UnexpectedShape),
+        (b"[[]]", DeadLetterReason::UnexpectedShape),
         (b"{\"events\":{\"password\":\"hunter2\"}}", DeadLetterReason::UnexpectedShape),
         (b"{\"events\":null}", DeadLetterReason::UnexpectedShape),
         (b"{\"events\":[\"\xff\"]}", DeadLetterReason::InvalidUtf8),
