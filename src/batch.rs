@@ -42,12 +42,18 @@ pub struct Batch {
     pub last_event_id: Option<String>,
     entries: Arc<Vec<Entry>>,
     range: Range<usize>,
-    permit: Arc<Permit>,
+    /// Held, not read: its drop refunds the bytes.
+    _permit: Arc<Permit>,
 }
 
 impl Batch {
     /// A batch that takes no cursor along; see [`Batch::with_step`].
-    pub fn new(source: SourceName, generation: u64, entries: Vec<Entry>, permit: impl Into<Arc<Permit>>) -> Self {
+    pub fn new(
+        source: SourceName,
+        generation: u64,
+        entries: Vec<Entry>,
+        permit: impl Into<Arc<Permit>>,
+    ) -> Self {
         Self {
             source,
             generation,
@@ -56,7 +62,7 @@ impl Batch {
             last_event_id: None,
             range: 0..entries.len(),
             entries: Arc::new(entries),
-            permit: permit.into(),
+            _permit: permit.into(),
         }
     }
 

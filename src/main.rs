@@ -1,2 +1,7 @@
-//! Daybook.
-fn main() {}
+//! The `daybook` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    daybook::cli::main()
+}

@@ -148,7 +148,9 @@ impl SourceStatus {
     }
 
     fn condition(&self) -> MutexGuard<'_, Condition> {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+        self.condition
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a state and its reason. One log line when the state changes, none when it stays.
@@ -158,7 +160,10 @@ impl SourceStatus {
         if changed {
             condition.since = Timestamp::now();
         }
-        if let (Some(reason), false) = (&reason, matches!(state, SourceState::Running | SourceState::Starting)) {
+        if let (Some(reason), false) = (
+            &reason,
+            matches!(state, SourceState::Running | SourceState::Starting),
+        ) {
             condition.last_error = Some(LastError {
                 at: Timestamp::now(),
                 message: reason.clone(),
@@ -253,7 +258,9 @@ impl SourceStatus {
         self.metrics.lag_seconds.set(lag.as_secs_f64());
         self.metrics.up.set(if up { 1.0 } else { 0.0 });
         if let Some(at) = condition.last_success {
-            self.metrics.last_success.set(at.as_millisecond() as f64 / 1000.0);
+            self.metrics
+                .last_success
+                .set(at.as_millisecond() as f64 / 1000.0);
         }
         if let (Some(gauge), Some(bytes)) = (&self.metrics.bytes_behind, condition.bytes_behind) {
             gauge.set(bytes as f64);
@@ -267,7 +274,11 @@ impl SourceStatus {
         SourceView {
             name: self.name.to_string(),
             kind: self.kind,
-            state: if condition.suspended { SourceState::Suspended } else { condition.state },
+            state: if condition.suspended {
+                SourceState::Suspended
+            } else {
+                condition.state
+            },
             reason: condition.reason.clone(),
             since: condition.since,
             cursor: condition.cursor.clone(),
@@ -285,12 +296,12 @@ impl SourceStatus {
     /// what keeps *received = written + duplicate + filtered + dead-lettered + in flight* true.
     pub fn take_in(self: &Arc<Self>, pieces: u64, since: Instant) -> Intake {
         let mut again = 0;
-        let _previous = self
-            .abandoned
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |abandoned| {
-                again = abandoned.min(pieces);
-                Some(abandoned - again)
-            });
+        let _previous =
+            self.abandoned
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |abandoned| {
+                    again = abandoned.min(pieces);
+                    Some(abandoned - again)
+                });
         self.metrics.received.increment(pieces - again);
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         self.condition().outstanding.push((ticket, since));
@@ -328,7 +339,9 @@ impl Intake {
         for entry in batch.entries() {
             if let Entry::Event(event, _) = entry {
                 metrics.latency_seconds.record(latency);
-                let age = now.as_millisecond().saturating_sub(event.at.as_millisecond());
+                let age = now
+                    .as_millisecond()
+                    .saturating_sub(event.at.as_millisecond());
                 metrics.age_seconds.record((age.max(0) as f64) / 1000.0);
             }
         }
@@ -340,10 +353,15 @@ impl Intake {
 impl Drop for Intake {
     fn drop(&mut self) {
         if !self.settled {
-            self.status.abandoned.fetch_add(self.pieces, Ordering::Relaxed);
+            self.status
+                .abandoned
+                .fetch_add(self.pieces, Ordering::Relaxed);
         }
         let ticket = self.ticket;
-        self.status.condition().outstanding.retain(|(each, _)| *each != ticket);
+        self.status
+            .condition()
+            .outstanding
+            .retain(|(each, _)| *each != ticket);
     }
 }
 
@@ -363,11 +381,16 @@ impl Board {
 
     /// All entries, in the order of the configuration.
     pub fn sources(&self) -> Vec<Arc<SourceStatus>> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.sources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// One entry.
     pub fn source(&self, name: &str) -> Option<Arc<SourceStatus>> {
-        self.sources().into_iter().find(|each| each.name.as_str() == name)
+        self.sources()
+            .into_iter()
+            .find(|each| each.name.as_str() == name)
     }
 }

@@ -20,7 +20,8 @@ use daybook_actors::budget::{Budget, Share};
 use daybook_actors::liveness::Progress;
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{
-    ChildSpec, Exit, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage, spawn_root,
+    ChildSpec, Exit, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
+    spawn_root,
 };
 use ractor::ActorRef;
 use ractor::concurrency::JoinHandle;
@@ -128,8 +129,12 @@ impl Daybook {
     pub async fn start_with(config: &Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
         crate::install_crypto_provider();
         let listen = config.http.listen;
-        let listener = TcpListener::bind(listen).await.map_err(|error| StartError::Listen { listen, error })?;
-        let address = listener.local_addr().map_err(|error| StartError::Listen { listen, error })?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|error| StartError::Listen { listen, error })?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| StartError::Listen { listen, error })?;
         let metrics = Metrics::new();
         let budget = Budget::new(config.ingest.in_flight.bytes());
         let board = Board::default();
@@ -213,9 +218,12 @@ impl Daybook {
             router: router(edge),
             progress: Progress::on_demand(),
         };
-        let edge_children = vec![ChildSpec::actor("http", OnGiveUp::Escalate, &Slot::new(), move || {
-            (HttpServer, http_args.clone())
-        })];
+        let edge_children = vec![ChildSpec::actor(
+            "http",
+            OnGiveUp::Escalate,
+            &Slot::new(),
+            move || (HttpServer, http_args.clone()),
+        )];
 
         for child in ["writer", "resolver", "http"] {
             metrics.actor_mailbox(child).set(0.0);
@@ -233,7 +241,9 @@ impl Daybook {
                 ],
             )
         };
-        let (root, end) = spawn_root(root).await.map_err(|error| StartError::Tree(error.to_string()))?;
+        let (root, end) = spawn_root(root)
+            .await
+            .map_err(|error| StartError::Tree(error.to_string()))?;
         let upkeep = tokio::spawn(keep_up(metrics.clone()));
         Ok(Self {
             root,
@@ -348,7 +358,11 @@ impl Wiring<'_> {
     fn add(&mut self, source: &SourceConfig) -> Result<(), StartError> {
         let name = SourceName::new(source.name());
         let kind = source.kind();
-        let status = Arc::new(SourceStatus::new(name.clone(), kind, self.metrics.source(&name, kind)));
+        let status = Arc::new(SourceStatus::new(
+            name.clone(),
+            kind,
+            self.metrics.source(&name, kind),
+        ));
         self.board.add(Arc::clone(&status));
         self.metrics.actor_suspended(name.as_str()).set(0.0);
         self.metrics.actor_mailbox(name.as_str()).set(0.0);
@@ -367,8 +381,11 @@ impl Wiring<'_> {
         let batch_events = self.config.writer.batch_events as usize;
         match source {
             SourceConfig::Authentik(config) => {
-                let token = config.load_token().map_err(|problem| failed(problem.to_string()))?;
-                let client = Client::new(&config.url, &token, config.timeout, self.metrics.clone()).map_err(failed)?;
+                let token = config
+                    .load_token()
+                    .map_err(|problem| failed(problem.to_string()))?;
+                let client = Client::new(&config.url, &token, config.timeout, self.metrics.clone())
+                    .map_err(failed)?;
                 let progress = Progress::on_demand();
                 let args = PollerArgs {
                     config: config.clone(),
@@ -378,7 +395,9 @@ impl Wiring<'_> {
                     metrics: self.metrics.clone(),
                     progress: progress.clone(),
                 };
-                self.child(&name, progress, &Slot::new(), move || (Poller, args.clone()));
+                self.child(&name, progress, &Slot::new(), move || {
+                    (Poller, args.clone())
+                });
             }
             SourceConfig::Ocis(config) => {
                 let progress = Progress::on_demand();
@@ -389,10 +408,14 @@ impl Wiring<'_> {
                     courier,
                     progress: progress.clone(),
                 };
-                self.child(&name, progress, &Slot::new(), move || (LogTailer, args.clone()));
+                self.child(&name, progress, &Slot::new(), move || {
+                    (LogTailer, args.clone())
+                });
             }
             SourceConfig::Stalwart(config) => {
-                let keys = config.load_keys().map_err(|problem| failed(problem.to_string()))?;
+                let keys = config
+                    .load_keys()
+                    .map_err(|problem| failed(problem.to_string()))?;
                 let push = self.acceptor(&name, courier, share, batch_events);
                 self.webhooks.insert(config.route.clone(), (push, keys));
             }
@@ -404,7 +427,13 @@ impl Wiring<'_> {
         Ok(())
     }
 
-    fn acceptor(&mut self, name: &SourceName, courier: Courier, share: Share, batch_events: usize) -> PushSource {
+    fn acceptor(
+        &mut self,
+        name: &SourceName,
+        courier: Courier,
+        share: Share,
+        batch_events: usize,
+    ) -> PushSource {
         let acceptor = Slot::new();
         let progress = Progress::on_demand();
         let args = AcceptorArgs {
@@ -448,7 +477,9 @@ struct Witness {
 impl Observer for Witness {
     fn restarted(&self, child: &str, exit: &Exit, delay: Duration) {
         tracing::warn!(actor = child, %exit, ?delay, "actor restarts");
-        self.metrics.actor_restarts(child, exit.reason()).increment(1);
+        self.metrics
+            .actor_restarts(child, exit.reason())
+            .increment(1);
         if let Some(source) = self.board.source(child) {
             source.restarted(&exit.to_string());
         }
@@ -456,7 +487,9 @@ impl Observer for Witness {
 
     fn suspended(&self, child: &str, exit: &Exit) {
         tracing::error!(actor = child, %exit, "actor crashed too often and is suspended");
-        self.metrics.actor_restarts(child, exit.reason()).increment(1);
+        self.metrics
+            .actor_restarts(child, exit.reason())
+            .increment(1);
         self.metrics.actor_suspended(child).set(1.0);
         if let Some(source) = self.board.source(child) {
             source.set_suspended(true);

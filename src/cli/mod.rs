@@ -1,1 +1,153 @@
-//! cli.
+//! The command line: parses it, runs one command, turns its end into an exit code.
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | done, or drained after SIGTERM |
+//! | 1 | the command failed |
+//! | 2 | the command line is wrong |
+//! | 70 | an actor crashed again and again, and the service gave up |
+//! | 75 | the service did not drain in time; nothing is lost |
+//! | 78 | the configuration is wrong, or `check --online` found something missing |
+
+mod check;
+mod demo;
+mod run;
+mod status;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ConfigError, LoadedConfig};
+
+/// sysexits.h: internal software error.
+pub const EX_SOFTWARE: u8 = 70;
+/// sysexits.h: temporary failure.
+pub const EX_TEMPFAIL: u8 = 75;
+/// sysexits.h: configuration error.
+pub const EX_CONFIG: u8 = 78;
+
+/// One audit timeline per tenant, from Authentik, ownCloud Infinite Scale, Stalwart and the
+/// platform's own services.
+#[derive(Parser)]
+#[command(name = "daybook", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the service; SIGTERM or SIGINT drains it.
+    Run(ConfigArgs),
+    /// Shows everything in one process: simulated servers feed the real pipeline.
+    Demo(demo::DemoArgs),
+    /// Validates the configuration; exit code 78 when it is wrong.
+    Check(check::CheckArgs),
+    /// Shows cursors, lag, state and restarts of every source.
+    Status(status::StatusArgs),
+    /// Manages access tokens.
+    Token(token::TokenArgs),
+}
+
+/// `-c FILE`
+#[derive(Args, Clone)]
+struct ConfigArgs {
+    /// The configuration file; else $DAYBOOK_CONFIG, else ./daybook.toml, else the defaults.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Why a command ended without success.
+enum Failure {
+    /// 78.
+    Config(ConfigError),
+    /// 78, with the report already printed.
+    NotReady,
+    /// 70.
+    GaveUp(String),
+    /// 75.
+    Cut,
+    /// 1.
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl ConfigArgs {
+    /// With everything that running needs: secrets, files.
+    fn load(&self) -> Result<LoadedConfig, ConfigError> {
+        LoadedConfig::load(self.config.as_deref())
+    }
+
+    /// Without the service's secrets, which a person at a terminal need not be able to read.
+    fn load_for_tools(&self) -> Result<LoadedConfig, ConfigError> {
+        LoadedConfig::load_for_tools(self.config.as_deref())
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => run::run(&args).await,
+            Command::Demo(args) => demo::demo(args).await,
+            Command::Check(args) => check::check(&args).await,
+            Command::Status(args) => status::status(&args).await,
+            Command::Token(args) => token::token(&args).await,
+        }
+    });
+    // A blocked file access (a hung network mount) must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    match failure {
+        Failure::Config(error) => {
+            eprintln!("{error}");
+            ExitCode::from(EX_CONFIG)
+        }
+        Failure::NotReady => ExitCode::from(EX_CONFIG),
+        Failure::GaveUp(why) => {
+            eprintln!("error: {why}");
+            ExitCode::from(EX_SOFTWARE)
+        }
+        Failure::Cut => {
+            eprintln!(
+                "error: not drained in time; what was in flight is read or sent again at the next start"
+            );
+            ExitCode::from(EX_TEMPFAIL)
+        }
+        Failure::Other(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

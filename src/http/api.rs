@@ -23,7 +23,11 @@ const MOST_EVENTS: u32 = 1000;
 const LONGEST_VALUE: usize = 1024;
 
 /// `GET /api/v1/events`
-pub async fn list(State(edge): State<Arc<Edge>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+pub async fn list(
+    State(edge): State<Arc<Edge>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
     let role = edge.authenticator.role(&headers).await?;
     let EventQuery {
         mut filter,
@@ -32,7 +36,10 @@ pub async fn list(State(edge): State<Arc<Edge>>, headers: HeaderMap, RawQuery(qu
     } = EventQuery::parse(query.as_deref().unwrap_or_default())?;
     confine(&role, &mut filter)?;
     // One more than asked for tells whether there is a next page.
-    let mut events = edge.store.find_events(&filter, before.as_ref(), limit + 1).await?;
+    let mut events = edge
+        .store
+        .find_events(&filter, before.as_ref(), limit + 1)
+        .await?;
     let more = events.len() > limit as usize;
     events.truncate(limit as usize);
     let next = events.last().filter(|_| more).map(|last| {
@@ -45,7 +52,11 @@ pub async fn list(State(edge): State<Arc<Edge>>, headers: HeaderMap, RawQuery(qu
 }
 
 /// `GET /api/v1/events/{id}`; another tenant's event is not found, like one that never was.
-pub async fn one(State(edge): State<Arc<Edge>>, headers: HeaderMap, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub async fn one(
+    State(edge): State<Arc<Edge>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
     let role = edge.authenticator.role(&headers).await?;
     let scope = tenant_scope(&role)?;
     let event = edge
@@ -60,12 +71,24 @@ pub async fn one(State(edge): State<Arc<Edge>>, headers: HeaderMap, Path(id): Pa
 }
 
 /// `GET /api/v1/sources`; a tenant has no business with them.
-pub async fn sources(State(edge): State<Arc<Edge>>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn sources(
+    State(edge): State<Arc<Edge>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     match edge.authenticator.role(&headers).await? {
         Role::Operator => {}
-        _ => return Err(ApiError::forbidden("only an operator's token sees the sources")),
+        _ => {
+            return Err(ApiError::forbidden(
+                "only an operator's token sees the sources",
+            ));
+        }
     }
-    let sources: Vec<_> = edge.board.sources().iter().map(|source| source.view()).collect();
+    let sources: Vec<_> = edge
+        .board
+        .sources()
+        .iter()
+        .map(|source| source.view())
+        .collect();
     Ok(Json(json!({ "sources": sources })).into_response())
 }
 
@@ -75,7 +98,9 @@ fn confine(role: &Role, filter: &mut EventFilter) -> Result<(), ApiError> {
         return Ok(());
     };
     match &filter.tenant {
-        Some(asked) if asked != scope => Err(ApiError::forbidden("this token sees one tenant only")),
+        Some(asked) if asked != scope => {
+            Err(ApiError::forbidden("this token sees one tenant only"))
+        }
         _ => {
             filter.tenant = Some(scope.to_owned());
             Ok(())
@@ -162,10 +187,17 @@ fn parse_outcome(text: &str) -> Result<Outcome, ApiError> {
 
 /// RFC 3339, or a date alone (midnight UTC).
 fn parse_time(name: &str, text: &str) -> Result<Timestamp, ApiError> {
-    let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    whole
-        .parse()
-        .map_err(|_| wrong(name, "must be a time like 2026-11-24T04:05:39Z (an unescaped + is a space)"))
+    let whole = if text.len() == 10 {
+        format!("{text}T00:00:00Z")
+    } else {
+        text.to_owned()
+    };
+    whole.parse().map_err(|_| {
+        wrong(
+            name,
+            "must be a time like 2026-11-24T04:05:39Z (an unescaped + is a space)",
+        )
+    })
 }
 
 fn parse_limit(text: &str) -> Result<u32, ApiError> {
@@ -186,7 +218,10 @@ fn decode_page_key(text: &str) -> Result<PageKey, ApiError> {
         let (millis, id) = text.split_once(':')?;
         let at = Timestamp::from_millisecond(millis.parse().ok()?).ok()?;
         let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        is_id.then(|| PageKey { at, id: id.to_owned() })
+        is_id.then(|| PageKey {
+            at,
+            id: id.to_owned(),
+        })
     };
     decode().ok_or_else(|| wrong("before", "must be the `next` of an earlier answer"))
 }
@@ -212,7 +247,9 @@ fn percent_decode(text: &str) -> Result<String, ApiError> {
             b'%' => {
                 let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
                 let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
-                    return Err(ApiError::bad_request("the query holds a % without two hexadecimal digits"));
+                    return Err(ApiError::bad_request(
+                        "the query holds a % without two hexadecimal digits",
+                    ));
                 };
                 bytes.push((high * 16 + low) as u8);
             }
@@ -237,10 +274,16 @@ mod tests {
 
     #[test]
     fn parameters_are_typed() {
-        let query = EventQuery::parse("source=stalwart&action=stalwart.*&since=2026-11-24&limit=5&text=a%20b%2Bc").unwrap();
+        let query = EventQuery::parse(
+            "source=stalwart&action=stalwart.*&since=2026-11-24&limit=5&text=a%20b%2Bc",
+        )
+        .unwrap();
         assert_eq!(query.limit, 5);
         assert_eq!(query.filter.text.as_deref(), Some("a b+c"));
-        assert_eq!(query.filter.since, Some("2026-11-24T00:00:00Z".parse().unwrap()));
+        assert_eq!(
+            query.filter.since,
+            Some("2026-11-24T00:00:00Z".parse().unwrap())
+        );
         for (bad, named) in [
             ("limit=0", "limit"),
             ("limit=1001", "limit"),

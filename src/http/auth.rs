@@ -45,7 +45,8 @@ impl Authenticator {
         if self.mode == AuthMode::None {
             return Ok(Role::Operator);
         }
-        let token = bearer(headers).ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
+        let token = bearer(headers)
+            .ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
         let hash = hash_token(token);
         if let Some(role) = self.remembered(&hash) {
             return role.ok_or_else(unknown_token);
@@ -106,7 +107,11 @@ pub fn hash_token(token: &str) -> String {
 }
 
 /// Makes a token of 256 random bits and its record.
-pub fn new_token(role: Role, name: Option<String>, expires_at: Option<Timestamp>) -> (String, TokenRecord) {
+pub fn new_token(
+    role: Role,
+    name: Option<String>,
+    expires_at: Option<Timestamp>,
+) -> (String, TokenRecord) {
     let mut bytes = [0u8; 32];
     rand::rng().fill_bytes(&mut bytes);
     let mut token = String::from("dbk_");

@@ -81,9 +81,18 @@ pub async fn metrics(State(edge): State<Arc<Edge>>) -> Response {
     for source in edge.board.sources() {
         source.publish();
     }
-    edge.metrics.in_flight_bytes.set(edge.budget.in_use() as f64);
-    edge.metrics.in_flight_limit_bytes.set(edge.budget.limit() as f64);
-    edge.metrics.backpressure_seconds.absolute(edge.budget.waited().as_secs());
-    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    edge.metrics
+        .in_flight_bytes
+        .set(edge.budget.in_use() as f64);
+    edge.metrics
+        .in_flight_limit_bytes
+        .set(edge.budget.limit() as f64);
+    edge.metrics
+        .backpressure_seconds
+        .absolute(edge.budget.waited().as_secs());
+    let content_type = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
     (content_type, edge.metrics.render()).into_response()
 }

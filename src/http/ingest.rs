@@ -46,31 +46,45 @@ pub async fn webhook(
     let client = client_address(&edge, &peer, request.headers());
     let Some(signature) = signature else {
         tracing::warn!(source = %source.name, %client, "webhook without a signature refused");
-        return Err(ApiError::unauthorized("X-Signature is missing: set the webhook's signature key"));
+        return Err(ApiError::unauthorized(
+            "X-Signature is missing: set the webhook's signature key",
+        ));
     };
     let (body, permit) = read_body(&edge, &source.share, request).await?;
     if !stalwart::signature::is_valid(keys, signature.as_bytes(), &body) {
         tracing::warn!(source = %source.name, %client, bytes = body.len(), "webhook with a wrong signature refused");
-        return Err(ApiError::unauthorized("X-Signature does not match the body"));
+        return Err(ApiError::unauthorized(
+            "X-Signature does not match the body",
+        ));
     }
     let pushed = push(source, stalwart::job(body, permit)).await?;
     Ok(match pushed {
         (received, 0) => Json(json!({ "received": received })),
-        (received, quarantined) => Json(json!({ "received": received, "quarantined": quarantined })),
+        (received, quarantined) => {
+            Json(json!({ "received": received, "quarantined": quarantined }))
+        }
     }
     .into_response())
 }
 
 /// `POST /api/v1/events`
-pub async fn record(State(edge): State<Arc<Edge>>, request: Request<Body>) -> Result<Response, ApiError> {
+pub async fn record(
+    State(edge): State<Arc<Edge>>,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
     let role = edge.authenticator.role(request.headers()).await?;
     let source = match &role {
-        Role::Recorder(Some(name)) => edge.recorders.iter().find(|each| each.name.as_str() == name),
+        Role::Recorder(Some(name)) => edge
+            .recorders
+            .iter()
+            .find(|each| each.name.as_str() == name),
         Role::Recorder(None) | Role::Operator => edge.recorders.first(),
         Role::Tenant(_) => return Err(ApiError::forbidden("a tenant's token records nothing")),
     };
     let Some(source) = source else {
-        return Err(ApiError::not_found("no recorder source is configured for this token"));
+        return Err(ApiError::not_found(
+            "no recorder source is configured for this token",
+        ));
     };
     let idempotency_key = request
         .headers()
@@ -79,27 +93,47 @@ pub async fn record(State(edge): State<Arc<Edge>>, request: Request<Body>) -> Re
         .transpose()
         .map_err(|_| ApiError::bad_request("Idempotency-Key holds characters that are not text"))?;
     let (body, permit) = read_body(&edge, &source.share, request).await?;
-    let job = recorder::job(&source.name, &body, idempotency_key.as_deref(), permit).map_err(ApiError::bad_request)?;
+    let job = recorder::job(&source.name, &body, idempotency_key.as_deref(), permit)
+        .map_err(ApiError::bad_request)?;
     let (received, _) = push(source, job).await?;
     Ok(Json(json!({ "received": received })).into_response())
 }
 
 async fn push(source: &PushSource, job: Job) -> Result<(u64, u64), ApiError> {
-    let answer = call(&source.acceptor, ANSWER_TIMEOUT, |reply| AcceptorMessage::Push(job, reply)).await;
+    let answer = call(&source.acceptor, ANSWER_TIMEOUT, |reply| {
+        AcceptorMessage::Push(job, reply)
+    })
+    .await;
     match answer {
-        Ok(Pushed::Durable { received, quarantined }) => Ok((received, quarantined)),
-        Ok(Pushed::Unavailable(reason)) => Err(ApiError::unavailable(format!("nothing durable can be had: {reason}"))),
-        Err(error) => Err(ApiError::unavailable(format!("nothing durable can be had: {error}"))),
+        Ok(Pushed::Durable {
+            received,
+            quarantined,
+        }) => Ok((received, quarantined)),
+        Ok(Pushed::Unavailable(reason)) => Err(ApiError::unavailable(format!(
+            "nothing durable can be had: {reason}"
+        ))),
+        Err(error) => Err(ApiError::unavailable(format!(
+            "nothing durable can be had: {error}"
+        ))),
     }
 }
 
 /// Reads a body within its limits of size, time and room.
-async fn read_body(edge: &Edge, share: &Share, request: Request<Body>) -> Result<(Bytes, Permit), ApiError> {
+async fn read_body(
+    edge: &Edge,
+    share: &Share,
+    request: Request<Body>,
+) -> Result<(Bytes, Permit), ApiError> {
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let too_large = || ApiError::too_large(format!("the body is longer than max_body ({} bytes)", edge.max_body));
+    let too_large = || {
+        ApiError::too_large(format!(
+            "the body is longer than max_body ({} bytes)",
+            edge.max_body
+        ))
+    };
     if declared.is_some_and(|declared| declared > edge.max_body) {
         return Err(too_large());
     }
@@ -132,7 +166,11 @@ async fn read_body(edge: &Edge, share: &Share, request: Request<Body>) -> Result
 /// The client's address: the last one in `X-Forwarded-For` that no trusted proxy added, and the
 /// peer's own when the peer is no trusted proxy.
 fn client_address(edge: &Edge, peer: &Peer, headers: &HeaderMap) -> IpAddr {
-    let trusted = |address: &IpAddr| edge.trusted_proxies.iter().any(|network| network.contains(address));
+    let trusted = |address: &IpAddr| {
+        edge.trusted_proxies
+            .iter()
+            .any(|network| network.contains(address))
+    };
     let mut client = peer.0.ip().to_canonical();
     let forwarded = headers
         .get_all("x-forwarded-for")

@@ -72,7 +72,11 @@ impl Actor for HttpServer {
     type State = HttpState;
     type Arguments = HttpArgs;
 
-    async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: HttpArgs) -> Result<HttpState, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: HttpArgs,
+    ) -> Result<HttpState, ActorProcessingErr> {
         let mut accepting = JoinSet::new();
         let (stop_accepting, stopped) = tokio::sync::oneshot::channel();
         accepting.spawn(async move {
@@ -96,7 +100,11 @@ impl Actor for HttpServer {
         }
     }
 
-    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, state: &mut HttpState) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut HttpState,
+    ) -> Result<(), ActorProcessingErr> {
         state.stop_accepting.take();
         while state.accepting.join_next().await.is_some() {}
         Ok(())
@@ -135,7 +143,10 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
 
 type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
 
-async fn next_connection(listener: &TcpListener, connections: &Arc<Semaphore>) -> std::io::Result<Accepted> {
+async fn next_connection(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> std::io::Result<Accepted> {
     let permit = Arc::clone(connections)
         .acquire_owned()
         .await
@@ -150,7 +161,11 @@ async fn next_connection(listener: &TcpListener, connections: &Arc<Semaphore>) -
 }
 
 /// One connection, ready to be driven.
-fn serve(stream: TcpStream, peer: SocketAddr, args: &HttpArgs) -> impl GracefulConnection<Error = hyper::Error> + use<> {
+fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    args: &HttpArgs,
+) -> impl GracefulConnection<Error = hyper::Error> + use<> {
     // Answers are small and complete: no reason to let them wait for company.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, error = %error, "nodelay");

@@ -84,34 +84,46 @@ impl Courier {
             let suspect = parcel.outbox.is_suspect();
             let custody = Custody::new();
             let travelling = custody.clone();
-            let answer: Result<Reply, CallError> = call(&self.resolver, self.ack_timeout, |reply| {
-                ResolverMessage::Resolve(Delivery {
-                    batch: part,
-                    custody: travelling,
-                    suspect,
-                    in_mailbox: Some(InMailbox::new(&self.resolver_mailbox)),
-                    reply,
+            let answer: Result<Reply, CallError> =
+                call(&self.resolver, self.ack_timeout, |reply| {
+                    ResolverMessage::Resolve(Delivery {
+                        batch: part,
+                        custody: travelling,
+                        suspect,
+                        in_mailbox: Some(InMailbox::new(&self.resolver_mailbox)),
+                        reply,
+                    })
                 })
-            })
-            .await;
+                .await;
             match answer {
                 Ok(Ok(receipt)) => {
                     parcel.receipt.add(&receipt);
                     parcel.outbox.acked();
                     parcel.refusals = 0;
                 }
-                Ok(Err(Nack::Unavailable { retry_after, reason })) => {
+                Ok(Err(Nack::Unavailable {
+                    retry_after,
+                    reason,
+                })) => {
                     self.status.set_state(SourceState::Blocked, Some(reason));
                     return Attempt::Later(parcel.pause(retry_after));
                 }
                 Ok(Err(Nack::Failed { reason })) => {
-                    self.status.set_state(SourceState::Blocked, Some(reason.clone()));
+                    self.status
+                        .set_state(SourceState::Blocked, Some(reason.clone()));
                     let verdict = parcel.outbox.callee_died(true);
-                    condemn(&mut parcel.outbox, verdict, DeadLetterReason::Rejected, &reason);
+                    condemn(
+                        &mut parcel.outbox,
+                        verdict,
+                        DeadLetterReason::Rejected,
+                        &reason,
+                    );
                     return Attempt::Later(parcel.pause(Duration::from_millis(50)));
                 }
                 Ok(Err(Nack::Gap { stored })) => {
-                    return Attempt::Reload(format!("the stored cursor stands at {stored}, before this batch"));
+                    return Attempt::Reload(format!(
+                        "the stored cursor stands at {stored}, before this batch"
+                    ));
                 }
                 Ok(Err(Nack::Fenced { owner })) => {
                     return Attempt::Reload(format!("generation {owner} owns the cursor"));
@@ -119,10 +131,16 @@ impl Courier {
                 Err(CallError::CalleeDied) => {
                     let verdict = parcel.outbox.callee_fell(custody.fate());
                     let detail = "its handler panicked over it again and again";
-                    condemn(&mut parcel.outbox, verdict, DeadLetterReason::Poison, detail);
+                    condemn(
+                        &mut parcel.outbox,
+                        verdict,
+                        DeadLetterReason::Poison,
+                        detail,
+                    );
                 }
                 Err(error @ (CallError::NoPeer | CallError::TimedOut)) => {
-                    self.status.set_state(SourceState::Blocked, Some(error.to_string()));
+                    self.status
+                        .set_state(SourceState::Blocked, Some(error.to_string()));
                     return Attempt::Later(parcel.pause(Duration::from_millis(50)));
                 }
             }
@@ -133,13 +151,19 @@ impl Courier {
     /// Closes the accounts of a parcel that is durable.
     pub fn settle(&self, parcel: Parcel) -> Receipt {
         let receipt = parcel.receipt;
-        parcel.intake.settle(&parcel.whole, &receipt, parcel.filtered);
+        parcel
+            .intake
+            .settle(&parcel.whole, &receipt, parcel.filtered);
         receipt
     }
 
     /// Sends again and again until the parcel is durable or the time is over. For pushed events:
     /// their sender waits for the answer and has its own patience.
-    pub async fn deliver_within(&self, mut parcel: Parcel, until: Instant) -> Result<Receipt, String> {
+    pub async fn deliver_within(
+        &self,
+        mut parcel: Parcel,
+        until: Instant,
+    ) -> Result<Receipt, String> {
         loop {
             match self.attempt(&mut parcel).await {
                 Attempt::Durable => return Ok(self.settle(parcel)),
@@ -169,7 +193,12 @@ impl Parcel {
 }
 
 /// Puts a dead letter in the place of an item that nothing can handle.
-fn condemn(outbox: &mut Outbox<Batch>, verdict: Verdict<Batch>, reason: DeadLetterReason, detail: &str) {
+fn condemn(
+    outbox: &mut Outbox<Batch>,
+    verdict: Verdict<Batch>,
+    reason: DeadLetterReason,
+    detail: &str,
+) {
     if let Verdict::Poison(item) = verdict {
         tracing::error!(source = %item.source, reason = reason.as_str(), "an event is kept as a dead letter");
         outbox.push_front(item.into_dead_letter(reason, detail));

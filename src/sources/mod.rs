@@ -7,3 +7,4 @@ pub mod ocis;
 pub mod push;
 pub mod recorder;
 pub mod stalwart;
+pub mod text;

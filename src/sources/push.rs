@@ -81,7 +81,11 @@ impl Actor for Acceptor {
         })
     }
 
-    async fn post_start(&self, _myself: ActorRef<Self::Msg>, state: &mut AcceptorState) -> Result<(), ActorProcessingErr> {
+    async fn post_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut AcceptorState,
+    ) -> Result<(), ActorProcessingErr> {
         let status = &state.args.courier.status;
         status.set_cursor(CursorView::default());
         status.set_state(SourceState::Running, None);
@@ -110,9 +114,17 @@ impl Actor for Acceptor {
         Ok(())
     }
 
-    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, state: &mut AcceptorState) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut AcceptorState,
+    ) -> Result<(), ActorProcessingErr> {
         while state.jobs.join_next().await.is_some() {}
-        state.args.courier.status.set_state(SourceState::Stopped, None);
+        state
+            .args
+            .courier
+            .status
+            .set_state(SourceState::Stopped, None);
         Ok(())
     }
 }
@@ -132,12 +144,19 @@ impl Pusher {
 
     /// Delivers entries as they are decoded, a batch at a time, so that a large body is never in
     /// memory both raw and decoded. The permit covers the body and travels with every batch.
-    pub async fn deliver(self, entries: impl Iterator<Item = Entry> + Send, permit: Arc<Permit>) -> Pushed {
+    pub async fn deliver(
+        self,
+        entries: impl Iterator<Item = Entry> + Send,
+        permit: Arc<Permit>,
+    ) -> Pushed {
         let mut entries = entries.peekable();
         let (mut received, mut quarantined) = (0, 0);
         while entries.peek().is_some() {
             let chunk: Vec<Entry> = entries.by_ref().take(self.batch_events).collect();
-            let dead = chunk.iter().filter(|entry| matches!(entry, Entry::Dead(_))).count() as u64;
+            let dead = chunk
+                .iter()
+                .filter(|entry| matches!(entry, Entry::Dead(_)))
+                .count() as u64;
             let events = chunk.len() as u64 - dead;
             let last_id = chunk.iter().rev().find_map(|entry| match entry {
                 Entry::Event(event, _) => Some(event.external_id.clone()),
@@ -153,6 +172,9 @@ impl Pusher {
             quarantined += dead;
         }
         self.courier.status.set_state(SourceState::Running, None);
-        Pushed::Durable { received, quarantined }
+        Pushed::Durable {
+            received,
+            quarantined,
+        }
     }
 }

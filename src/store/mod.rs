@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod mongodb;
 pub mod sqlite;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::config::{StoreConfig, StoreTarget};
 use crate::event::{Actor, AuditEvent, DeadLetter, Outcome, SourceName, Target};
 
 /// One thing to make durable. The tenant stands beside the event, which stays shared and unchanged.
@@ -322,6 +324,32 @@ impl StoreError {
             Self::Unauthorized(_) => "unauthorized",
             Self::Full(_) => "full",
             Self::Other(_) => "other",
+        }
+    }
+}
+
+/// Opens the configured store. A MongoDB that does not answer is no error: it is connected to when it
+/// is first used.
+///
+/// # Errors
+/// When the address is none, or the file cannot be opened.
+pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>> {
+    let target = config.url.target().map_err(StoreError::Other)?;
+    match target {
+        StoreTarget::Sqlite(path) => {
+            let (timeout, collections) = (config.timeout, config.collections.clone());
+            let opened = tokio::task::spawn_blocking(move || {
+                sqlite::SqliteStore::open(&path, timeout, &collections)
+            })
+            .await;
+            let store = opened.map_err(|error| StoreError::Other(error.to_string()))??;
+            Ok(Arc::new(store))
+        }
+        StoreTarget::MongoDb { .. } => {
+            let store =
+                mongodb::MongoStore::connect(&config.url.0, config.timeout, &config.collections)
+                    .await?;
+            Ok(Arc::new(store))
         }
     }
 }

@@ -21,11 +21,24 @@ const LATENCY_BUCKETS: &[f64] = &[
 ];
 /// `event_age_seconds`: from live to a backlog of months.
 const AGE_BUCKETS: &[f64] = &[
-    0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0, 604_800.0,
+    0.1,
+    0.5,
+    1.0,
+    5.0,
+    15.0,
+    60.0,
+    300.0,
+    900.0,
+    3600.0,
+    21_600.0,
+    86_400.0,
+    604_800.0,
     2_592_000.0,
 ];
 /// `writer_batch_events`.
-const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
+const BATCH_BUCKETS: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0,
+];
 
 macro_rules! declare {
     ($($kind:ident $constant:ident = $name:literal, $unit:expr, $help:literal;)*) => {
@@ -125,14 +138,19 @@ impl Metrics {
         let recorder = builder.build_recorder();
         describe(&recorder);
         let handle = recorder.handle();
-        let build_info = Key::from_parts(BUILD_INFO, vec![Label::new("version", env!("CARGO_PKG_VERSION"))]);
+        let build_info = Key::from_parts(
+            BUILD_INFO,
+            vec![Label::new("version", env!("CARGO_PKG_VERSION"))],
+        );
         recorder.register_gauge(&build_info, &METADATA).set(1.0);
         let gauge = |name: &'static str| recorder.register_gauge(&Key::from_name(name), &METADATA);
-        let histogram = |name: &'static str| recorder.register_histogram(&Key::from_name(name), &METADATA);
+        let histogram =
+            |name: &'static str| recorder.register_histogram(&Key::from_name(name), &METADATA);
         let metrics = Self {
             in_flight_bytes: gauge(IN_FLIGHT),
             in_flight_limit_bytes: gauge(IN_FLIGHT_LIMIT),
-            backpressure_seconds: recorder.register_counter(&Key::from_name(BACKPRESSURE), &METADATA),
+            backpressure_seconds: recorder
+                .register_counter(&Key::from_name(BACKPRESSURE), &METADATA),
             writer_batch_events: histogram(BATCH_EVENTS),
             writer_flush_seconds: histogram(FLUSH),
             store_up: gauge(STORE_UP),
@@ -159,11 +177,13 @@ impl Metrics {
     }
 
     fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
-        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+        self.recorder
+            .register_counter(&Key::from_parts(name, labels), &METADATA)
     }
 
     fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
-        self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
+        self.recorder
+            .register_gauge(&Key::from_parts(name, labels), &METADATA)
     }
 
     /// `store_errors_total{reason}`
@@ -180,7 +200,10 @@ impl Metrics {
     pub fn http_requests(&self, route: &str, code: u16) -> Counter {
         self.counter(
             HTTP_REQUESTS,
-            vec![Label::new("route", route.to_owned()), Label::new("code", code.to_string())],
+            vec![
+                Label::new("route", route.to_owned()),
+                Label::new("code", code.to_string()),
+            ],
         )
     }
 
@@ -199,7 +222,10 @@ impl Metrics {
     pub fn actor_restarts(&self, actor: &str, reason: &'static str) -> Counter {
         self.counter(
             RESTARTS,
-            vec![Label::new("actor", actor.to_owned()), Label::new("reason", reason)],
+            vec![
+                Label::new("actor", actor.to_owned()),
+                Label::new("reason", reason),
+            ],
         )
     }
 
@@ -229,8 +255,10 @@ impl Metrics {
             counter
         });
         let [received, written, duplicate, filtered, unresolved_tenant] = counters;
-        let histogram =
-            |name: &'static str| self.recorder.register_histogram(&Key::from_parts(name, label()), &METADATA);
+        let histogram = |name: &'static str| {
+            self.recorder
+                .register_histogram(&Key::from_parts(name, label()), &METADATA)
+        };
         let metrics = SourceMetrics {
             received,
             written,

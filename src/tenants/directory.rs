@@ -41,7 +41,11 @@ impl Directory {
             ..Self::default()
         };
         let mut by_id: HashMap<String, Slug> = HashMap::new();
-        let slugs: Vec<Slug> = records.tenants.iter().map(|tenant| tenant.slug.as_str().into()).collect();
+        let slugs: Vec<Slug> = records
+            .tenants
+            .iter()
+            .map(|tenant| tenant.slug.as_str().into())
+            .collect();
         for (tenant, slug) in records.tenants.iter().zip(&slugs) {
             claim(&mut by_id, tenant.id.clone(), slug);
             claim(&mut directory.groups, tenant.slug.clone(), slug);
@@ -76,7 +80,9 @@ impl Directory {
         }
         for learned in records.learned {
             let slug = learned.tenant_slug.into();
-            directory.learned.insert(learned.space, Learned { slug, stored: true });
+            directory
+                .learned
+                .insert(learned.space, Learned { slug, stored: true });
         }
         directory
     }
@@ -89,8 +95,18 @@ impl Directory {
             .filter(|group| !self.ignored_groups.contains(*group))
             .find_map(|group| self.groups.get(group));
         let found = group
-            .or_else(|| hints.spaces.iter().find_map(|space| self.tenant_of_space(space)))
-            .or_else(|| hints.subjects.iter().find_map(|subject| self.subjects.get(subject)))
+            .or_else(|| {
+                hints
+                    .spaces
+                    .iter()
+                    .find_map(|space| self.tenant_of_space(space))
+            })
+            .or_else(|| {
+                hints
+                    .subjects
+                    .iter()
+                    .find_map(|subject| self.subjects.get(subject))
+            })
             .or_else(|| first(&hints.emails, &self.emails))
             .or_else(|| first(&hints.domains, &self.domains));
         found.cloned()
@@ -110,12 +126,29 @@ impl Directory {
     /// a snapshot shows that it does: the commit that carries it may fail.
     pub fn learn(&mut self, lesson: &SpaceLesson) -> Option<LearnedSpace> {
         if self.tenant_of_space(&lesson.space).is_none() {
-            let by_owner = lesson.owner.as_ref().and_then(|owner| self.subjects.get(owner));
-            let by_name = || lesson.name.as_ref().and_then(|name| self.names.get(&name.to_lowercase()));
+            let by_owner = lesson
+                .owner
+                .as_ref()
+                .and_then(|owner| self.subjects.get(owner));
+            let by_name = || {
+                lesson
+                    .name
+                    .as_ref()
+                    .and_then(|name| self.names.get(&name.to_lowercase()))
+            };
             let slug = by_owner.or_else(by_name)?.clone();
-            self.learned.insert(lesson.space.clone(), Learned { slug, stored: false });
+            self.learned.insert(
+                lesson.space.clone(),
+                Learned {
+                    slug,
+                    stored: false,
+                },
+            );
         }
-        let learned = self.learned.get(&lesson.space).filter(|learned| !learned.stored)?;
+        let learned = self
+            .learned
+            .get(&lesson.space)
+            .filter(|learned| !learned.stored)?;
         Some(LearnedSpace {
             space: lesson.space.clone(),
             tenant_slug: learned.slug.to_string(),
@@ -125,16 +158,20 @@ impl Directory {
     /// Takes over what the former snapshot had learned and the store may not have yet.
     pub fn keep_learned_of(&mut self, former: &Self) {
         for (space, learned) in &former.learned {
-            self.learned.entry(space.clone()).or_insert_with(|| Learned {
-                slug: Arc::clone(&learned.slug),
-                stored: false,
-            });
+            self.learned
+                .entry(space.clone())
+                .or_insert_with(|| Learned {
+                    slug: Arc::clone(&learned.slug),
+                    stored: false,
+                });
         }
     }
 }
 
 fn first<'a>(values: &[String], table: &'a HashMap<String, Slug>) -> Option<&'a Slug> {
-    values.iter().find_map(|value| table.get(&value.to_lowercase()))
+    values
+        .iter()
+        .find_map(|value| table.get(&value.to_lowercase()))
 }
 
 fn claim(table: &mut HashMap<String, Slug>, key: String, slug: &Slug) {
@@ -146,7 +183,9 @@ fn claim(table: &mut HashMap<String, Slug>, key: String, slug: &Slug) {
 /// `storage$space!node` → `space`: people paste what they see.
 fn bare_space(id: &str) -> &str {
     let after_storage = id.split_once('$').map_or(id, |(_, rest)| rest);
-    after_storage.split_once('!').map_or(after_storage, |(space, _)| space)
+    after_storage
+        .split_once('!')
+        .map_or(after_storage, |(space, _)| space)
 }
 
 #[cfg(test)]
@@ -202,8 +241,16 @@ mod tests {
             ..TenantHints::default()
         };
         let directory = directory();
-        assert_eq!(directory.find(&hints(&["nobody", "acme-staff", "globex"])).as_deref(), Some("acme"));
-        assert_eq!(directory.find(&hints(&["everyone", "globex"])).as_deref(), Some("globex"));
+        assert_eq!(
+            directory
+                .find(&hints(&["nobody", "acme-staff", "globex"]))
+                .as_deref(),
+            Some("acme")
+        );
+        assert_eq!(
+            directory.find(&hints(&["everyone", "globex"])).as_deref(),
+            Some("globex")
+        );
         assert_eq!(directory.find(&hints(&["everyone"])), None);
         // Another tenant lists "acme" among its groups: the slug itself is stronger.
         assert_eq!(directory.find(&hints(&["acme"])).as_deref(), Some("acme"));
@@ -244,9 +291,13 @@ mod tests {
             name: Some(name.into()),
         };
         // A globex user names a space like another tenant: it stays a globex space.
-        let learned = directory.learn(&lesson(Some("u-2"), "acme inc")).expect("known owner");
+        let learned = directory
+            .learn(&lesson(Some("u-2"), "acme inc"))
+            .expect("known owner");
         assert_eq!(learned.tenant_slug, "globex");
-        let renamed = directory.learn(&lesson(None, "Acme Inc")).expect("not stored yet");
+        let renamed = directory
+            .learn(&lesson(None, "Acme Inc"))
+            .expect("not stored yet");
         assert_eq!(renamed.tenant_slug, "globex");
         let hints = TenantHints {
             spaces: strings(&["new-space"]),

@@ -99,7 +99,11 @@ impl Actor for Resolver {
         })
     }
 
-    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut ResolverState) -> Result<(), ActorProcessingErr> {
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut ResolverState,
+    ) -> Result<(), ActorProcessingErr> {
         state.read_directory(&myself);
         Ok(())
     }
@@ -121,7 +125,11 @@ impl Actor for Resolver {
         Ok(())
     }
 
-    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, state: &mut ResolverState) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut ResolverState,
+    ) -> Result<(), ActorProcessingErr> {
         state.release(true);
         Ok(())
     }
@@ -139,7 +147,8 @@ impl ResolverState {
         };
         let stale = self.read_at.elapsed() >= EARLY_REFRESH || self.reading;
         if stale && names_a_stranger(directory, &delivery) {
-            self.patient.push_back((delivery, Some(Instant::now() + PATIENCE)));
+            self.patient
+                .push_back((delivery, Some(Instant::now() + PATIENCE)));
             let _timer = myself.send_after(PATIENCE, || ResolverMessage::PatienceOver);
             self.read_directory(myself);
             return;
@@ -210,7 +219,11 @@ impl ResolverState {
         });
     }
 
-    fn refreshed(&mut self, outcome: Result<Directory, String>, myself: &ActorRef<ResolverMessage>) {
+    fn refreshed(
+        &mut self,
+        outcome: Result<Directory, String>,
+        myself: &ActorRef<ResolverMessage>,
+    ) {
         self.reading = false;
         self.read_at = Instant::now();
         let next = match outcome {
@@ -228,13 +241,17 @@ impl ResolverState {
             }
             Err(error) => {
                 if self.failed_readings == 0 {
-                    tracing::warn!(error, "directory of tenants cannot be read; the last one stays in use");
+                    tracing::warn!(
+                        error,
+                        "directory of tenants cannot be read; the last one stays in use"
+                    );
                 }
                 self.failed_readings += 1;
                 if self.directory.is_some() {
                     self.release(true);
                 }
-                (RETRY_FIRST * 2u32.saturating_pow(self.failed_readings.min(4))).min(self.args.config.refresh)
+                (RETRY_FIRST * 2u32.saturating_pow(self.failed_readings.min(4)))
+                    .min(self.args.config.refresh)
             }
         };
         let timer = myself.send_after(next, || ResolverMessage::Refresh);
@@ -244,7 +261,10 @@ impl ResolverState {
     }
 }
 
-async fn read(store: &dyn Store, file: Option<PathBuf>) -> Result<crate::store::DirectoryRecords, String> {
+async fn read(
+    store: &dyn Store,
+    file: Option<PathBuf>,
+) -> Result<crate::store::DirectoryRecords, String> {
     let mut records = store.directory().await.map_err(|error| error.to_string())?;
     if let Some(path) = file {
         let from_file = tokio::task::spawn_blocking(move || file::read_directory_file(&path))

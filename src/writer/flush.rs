@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::batch::{Delivery, Entry, Nack, Receipt, Reply, dead_letter_of};
 use crate::event::{DeadLetter, DeadLetterReason};
-use crate::store::{Commit, Committed, CursorMove, CursorStep, Fate, MoveFate, Record, Store, StoreError};
+use crate::store::{
+    Commit, Committed, CursorMove, CursorStep, Fate, MoveFate, Record, Store, StoreError,
+};
 use crate::telemetry::metrics::Metrics;
 
 use super::Resolved;
@@ -20,12 +22,17 @@ pub(super) async fn flush(
     metrics: &Metrics,
 ) -> Result<(), StoreError> {
     let started = Instant::now();
-    let handlings: Vec<_> = batches.iter().map(|resolved| resolved.delivery.custody.begin()).collect();
+    let handlings: Vec<_> = batches
+        .iter()
+        .map(|resolved| resolved.delivery.custody.begin())
+        .collect();
     let outcome = commit(&*store, &batches).await;
     for handling in handlings {
         handling.finish();
     }
-    metrics.writer_flush_seconds.record(started.elapsed().as_secs_f64());
+    metrics
+        .writer_flush_seconds
+        .record(started.elapsed().as_secs_f64());
     match outcome {
         Ok(replies) => {
             let entries: usize = batches.iter().map(|resolved| resolved.tenants.len()).sum();
@@ -54,7 +61,11 @@ pub(super) async fn flush(
 }
 
 /// The store failed at something in the flush: find out in which batch, so that the others go on.
-async fn one_by_one(store: &dyn Store, batches: Vec<Resolved>, metrics: &Metrics) -> Result<(), StoreError> {
+async fn one_by_one(
+    store: &dyn Store,
+    batches: Vec<Resolved>,
+    metrics: &Metrics,
+) -> Result<(), StoreError> {
     let mut away = None;
     for resolved in batches {
         let reply = match &away {
@@ -63,7 +74,10 @@ async fn one_by_one(store: &dyn Store, batches: Vec<Resolved>, metrics: &Metrics
         };
         match reply {
             Ok(replies) => {
-                let reply = replies.into_iter().next().unwrap_or_else(|| Ok(Receipt::default()));
+                let reply = replies
+                    .into_iter()
+                    .next()
+                    .unwrap_or_else(|| Ok(Receipt::default()));
                 answer(resolved.delivery, reply);
             }
             Err(error) => {
@@ -80,7 +94,9 @@ async fn one_by_one(store: &dyn Store, batches: Vec<Resolved>, metrics: &Metrics
 
 fn nack_of(error: &StoreError) -> Nack {
     match error {
-        StoreError::Other(reason) => Nack::Failed { reason: reason.clone() },
+        StoreError::Other(reason) => Nack::Failed {
+            reason: reason.clone(),
+        },
         away => Nack::Unavailable {
             retry_after: Duration::from_millis(200),
             reason: away.to_string(),
@@ -95,7 +111,8 @@ pub(super) fn answer(delivery: Delivery, reply: Reply) {
 }
 
 async fn commit(store: &dyn Store, batches: &[Resolved]) -> Result<Vec<Reply>, StoreError> {
-    let mut rejected: Vec<Option<DeadLetter>> = vec![None; batches.iter().map(|b| b.tenants.len()).sum()];
+    let mut rejected: Vec<Option<DeadLetter>> =
+        vec![None; batches.iter().map(|b| b.tenants.len()).sum()];
     let mut first_fates: Option<Vec<Fate>> = None;
     loop {
         let committed = store.commit(&commit_of(batches, &rejected)).await?;
@@ -167,19 +184,33 @@ fn replace_refused(
     rejected: &mut [Option<DeadLetter>],
     refused: Vec<(usize, String)>,
 ) -> Result<(), StoreError> {
-    let entries: Vec<&Entry> = batches.iter().flat_map(|b| b.delivery.batch.entries()).collect();
+    let entries: Vec<&Entry> = batches
+        .iter()
+        .flat_map(|b| b.delivery.batch.entries())
+        .collect();
     for (index, why) in refused {
         let letter = match (&rejected[index], entries[index]) {
-            (None, Entry::Event(event, _)) => dead_letter_of(event, DeadLetterReason::Rejected, &why),
+            (None, Entry::Event(event, _)) => {
+                dead_letter_of(event, DeadLetterReason::Rejected, &why)
+            }
             // Even the dead letter is refused: no way to keep it, so nothing may be acknowledged.
-            _ => return Err(StoreError::Other(format!("store refuses a dead letter: {why}"))),
+            _ => {
+                return Err(StoreError::Other(format!(
+                    "store refuses a dead letter: {why}"
+                )));
+            }
         };
         rejected[index] = Some(letter);
     }
     Ok(())
 }
 
-fn replies(batches: &[Resolved], fates: &[Fate], moves: &[MoveFate], rejected: &[Option<DeadLetter>]) -> Vec<Reply> {
+fn replies(
+    batches: &[Resolved],
+    fates: &[Fate],
+    moves: &[MoveFate],
+    rejected: &[Option<DeadLetter>],
+) -> Vec<Reply> {
     let mut offset = 0;
     batches
         .iter()
@@ -190,10 +221,16 @@ fn replies(batches: &[Resolved], fates: &[Fate], moves: &[MoveFate], rejected: &
             let is_touch = matches!(resolved.delivery.batch.step, CursorStep::Touch);
             match moved {
                 MoveFate::Gap { stored } if !is_touch => return Err(Nack::Gap { stored: *stored }),
-                MoveFate::Fenced { owner } if !is_touch => return Err(Nack::Fenced { owner: *owner }),
+                MoveFate::Fenced { owner } if !is_touch => {
+                    return Err(Nack::Fenced { owner: *owner });
+                }
                 _ => {}
             }
-            Ok(receipt(resolved, &fates[from..offset], &rejected[from..offset]))
+            Ok(receipt(
+                resolved,
+                &fates[from..offset],
+                &rejected[from..offset],
+            ))
         })
         .collect()
 }

@@ -87,7 +87,10 @@ struct Waiting {
 
 enum Breaker {
     Closed,
-    Open { reason: String, probe_delay: Duration },
+    Open {
+        reason: String,
+        probe_delay: Duration,
+    },
 }
 
 /// The actor's state.
@@ -107,7 +110,11 @@ impl Actor for Writer {
     type State = WriterState;
     type Arguments = WriterArgs;
 
-    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: WriterArgs) -> Result<WriterState, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        args: WriterArgs,
+    ) -> Result<WriterState, ActorProcessingErr> {
         Ok(WriterState {
             args,
             waiting: VecDeque::new(),
@@ -123,7 +130,11 @@ impl Actor for Writer {
         })
     }
 
-    async fn post_start(&self, myself: ActorRef<Self::Msg>, _state: &mut WriterState) -> Result<(), ActorProcessingErr> {
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        _state: &mut WriterState,
+    ) -> Result<(), ActorProcessingErr> {
         myself.cast(WriterMessage::Probe)?;
         Ok(())
     }
@@ -156,7 +167,11 @@ impl Actor for Writer {
     }
 
     /// A graceful end: what was taken is finished first.
-    async fn post_stop(&self, myself: ActorRef<Self::Msg>, state: &mut WriterState) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut WriterState,
+    ) -> Result<(), ActorProcessingErr> {
         loop {
             while state.flushes.join_next().await.is_some() {}
             state.running = 0;
@@ -186,7 +201,9 @@ impl WriterState {
 
     fn flush_what_is_ready(&mut self, myself: &ActorRef<WriterMessage>) {
         while self.running < FLUSHES {
-            let Some(oldest) = self.waiting.front() else { return };
+            let Some(oldest) = self.waiting.front() else {
+                return;
+            };
             let batch_wait = self.args.config.batch_wait;
             let whole = self.waiting_entries >= self.args.config.batch_events as usize;
             let waited = oldest.since.elapsed();
@@ -214,7 +231,9 @@ impl WriterState {
             let suspect = next.resolved.delivery.suspect;
             entries += more;
             self.waiting_entries -= more;
-            let Some(next) = self.waiting.pop_front() else { break };
+            let Some(next) = self.waiting.pop_front() else {
+                break;
+            };
             taken.push(next.resolved);
             if suspect {
                 break;
@@ -287,7 +306,10 @@ impl WriterState {
         self.args.metrics.store_errors(error.reason()).increment(1);
         let delay = match &mut self.breaker {
             Breaker::Closed => return,
-            Breaker::Open { reason, probe_delay } => {
+            Breaker::Open {
+                reason,
+                probe_delay,
+            } => {
                 if *probe_delay == PROBE_FIRST {
                     tracing::warn!(error = %error, "store does not take writes");
                 }

@@ -22,7 +22,7 @@ use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
 use super::client::{Answer, Client, ClientError};
-use super::decode::{self, EventContext, Page};
+use super::decode::{EventContext, EventHead, Page, decode_event, decode_page};
 use super::people::People;
 use super::walk::{PageAnswer, RowKey, Walk, WalkCursor};
 
@@ -97,7 +97,11 @@ impl Actor for Poller {
     type State = PollerState;
     type Arguments = PollerArgs;
 
-    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: PollerArgs) -> Result<PollerState, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        args: PollerArgs,
+    ) -> Result<PollerState, ActorProcessingErr> {
         Ok(PollerState {
             args,
             walk: None,
@@ -116,8 +120,16 @@ impl Actor for Poller {
         })
     }
 
-    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut PollerState) -> Result<(), ActorProcessingErr> {
-        state.args.courier.status.set_state(SourceState::Starting, None);
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut PollerState,
+    ) -> Result<(), ActorProcessingErr> {
+        state
+            .args
+            .courier
+            .status
+            .set_state(SourceState::Starting, None);
         myself.cast(PollerMessage::Claim)?;
         Ok(())
     }
@@ -139,8 +151,16 @@ impl Actor for Poller {
         Ok(())
     }
 
-    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, state: &mut PollerState) -> Result<(), ActorProcessingErr> {
-        state.args.courier.status.set_state(SourceState::Stopped, None);
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut PollerState,
+    ) -> Result<(), ActorProcessingErr> {
+        state
+            .args
+            .courier
+            .status
+            .set_state(SourceState::Stopped, None);
         Ok(())
     }
 }
@@ -181,7 +201,9 @@ impl PollerState {
             match serde_json::from_value(cursor.detail) {
                 Ok(place) => place,
                 Err(error) => {
-                    let reason = format!("stored cursor cannot be read ({error}): starting over, known events are recognised");
+                    let reason = format!(
+                        "stored cursor cannot be read ({error}): starting over, known events are recognised"
+                    );
                     tracing::warn!(source = %status.name, reason, "cursor");
                     WalkCursor::default()
                 }
@@ -192,7 +214,11 @@ impl PollerState {
             last_event_id: cursor.last_event_id,
             generation: cursor.generation,
         });
-        self.walk = Some(Walk::new(place, self.args.config.overlap, self.args.config.page_size));
+        self.walk = Some(Walk::new(
+            place,
+            self.args.config.overlap,
+            self.args.config.page_size,
+        ));
         self.parcel = None;
         Next::Poll(Duration::ZERO)
     }
@@ -238,10 +264,12 @@ impl PollerState {
             return Next::Poll(interval);
         };
         let page = match self.args.client.events(request).await {
-            Ok(answer) => decode::decode_page(&answer.body)
+            Ok(answer) => decode_page(&answer.body)
                 .map(|page| (page, answer))
                 .map_err(|error| ClientError::Unreadable(error.to_string())),
-            Err(ClientError::NoSuchPage) if request.page > 1 => Ok((Page::empty(), Answer::empty())),
+            Err(ClientError::NoSuchPage) if request.page > 1 => {
+                Ok((beyond_the_end(), Answer::empty()))
+            }
             Err(ClientError::NoSuchPage) => Err(ClientError::WrongAddress("404".to_owned())),
             Err(error) => Err(error),
         };
@@ -255,7 +283,10 @@ impl PollerState {
     async fn probe(&mut self) -> Result<(), ClientError> {
         let me = self.args.client.me().await?;
         self.probed = true;
-        let account = me.get("user").and_then(|user| user.get("type")).and_then(|kind| kind.as_str());
+        let account = me
+            .get("user")
+            .and_then(|user| user.get("type"))
+            .and_then(|kind| kind.as_str());
         self.warning = (account == Some("internal_service_account")).then(|| {
             "the token belongs to an outpost, which sees no events: use a service account with view_event".to_owned()
         });
@@ -278,8 +309,15 @@ impl PollerState {
         let mut rows = Vec::with_capacity(page.results.len());
         let mut placeless = Vec::new();
         for raw in &page.results {
-            match decode::decode_head(raw) {
-                Some(head) => rows.push((RowKey { created: head.created, pk: head.pk }, head.user_pk, raw)),
+            match EventHead::read(raw) {
+                Some(head) => rows.push((
+                    RowKey {
+                        created: head.created,
+                        pk: head.pk,
+                    },
+                    head.user_pk,
+                    raw,
+                )),
                 None => placeless.push(raw),
             }
         }
@@ -297,11 +335,16 @@ impl PollerState {
             server_time: answer.server_time,
         });
         if walk.is_lost() {
-            return self.failed(&ClientError::Unreadable("pages contradict each other".to_owned()));
+            return self.failed(&ClientError::Unreadable(
+                "pages contradict each other".to_owned(),
+            ));
         }
         let late = walk.take_late();
         if late > 0 {
-            self.args.metrics.authentik_late_events(&self.args.courier.status.name).increment(late);
+            self.args
+                .metrics
+                .authentik_late_events(&self.args.courier.status.name)
+                .increment(late);
         }
         let people = taken.rows.iter().filter_map(|index| rows[*index].1);
         if let Some(refusal) = self.people.look_up(&self.args.client, people).await {
@@ -314,18 +357,23 @@ impl PollerState {
             let (key, user_pk, raw) = &rows[*index];
             newest.insert(key.created, key.pk.clone());
             keys.push(key.clone());
-            entries.extend(self.entry_of(decode::decode_event(raw, &context), *user_pk));
+            entries.extend(self.entry_of(decode_event(raw, &context), *user_pk));
         }
         for raw in placeless {
-            entries.extend(self.entry_of(decode::decode_event(raw, &context), None));
+            entries.extend(self.entry_of(decode_event(raw, &context), None));
         }
         if entries.is_empty() && !taken.moved {
             return Next::Continue(Duration::ZERO);
         }
         let permit = self.args.courier.room(answer.body.len() as u64).await;
         let detail = serde_json::to_value(&taken.cursor).unwrap_or_default();
-        let mut batch = Batch::new(self.args.courier.status.name.clone(), self.generation, entries, permit)
-            .with_step(self.seq, self.seq + 1, detail);
+        let mut batch = Batch::new(
+            self.args.courier.status.name.clone(),
+            self.generation,
+            entries,
+            permit,
+        )
+        .with_step(self.seq, self.seq + 1, detail);
         batch.received_at = received_at;
         batch.last_event_id = newest.pop_last().map(|(_, pk)| pk);
         self.parcel = Some((self.args.courier.parcel(batch, 0), keys));
@@ -380,13 +428,21 @@ impl PollerState {
 
     fn running(&self) {
         let warning = self.warning.clone().or_else(|| self.lookup_warning.clone());
-        let state = if warning.is_some() { SourceState::Warning } else { SourceState::Running };
+        let state = if warning.is_some() {
+            SourceState::Warning
+        } else {
+            SourceState::Running
+        };
         self.args.courier.status.set_state(state, warning);
     }
 
     fn failed(&mut self, error: &ClientError) -> Next {
         let status = Arc::clone(&self.args.courier.status);
-        let state = if error.needs_a_person() { SourceState::Refused } else { SourceState::Failing };
+        let state = if error.needs_a_person() {
+            SourceState::Refused
+        } else {
+            SourceState::Failing
+        };
         status.set_state(state, Some(error.to_string()));
         if let Some(walk) = &mut self.walk {
             walk.abandon_poll();
@@ -406,6 +462,16 @@ impl PollerState {
         let ceiling = (RETRY_FIRST * 2u32.saturating_pow(self.failures)).min(cap);
         self.failures = (self.failures + 1).min(10);
         ceiling.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+fn beyond_the_end() -> Page {
+    Page {
+        next: 0,
+        count: 0,
+        current: 0,
+        total_pages: 0,
+        results: Vec::new(),
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use reqwest::{StatusCode, redirect};
 use serde_json::Value;
 
@@ -100,12 +102,20 @@ impl Client {
     ///
     /// # Errors
     /// When the token cannot stand in a header, or TLS cannot be set up.
-    pub fn new(url: &str, token: &Secret, timeout: Duration, metrics: Metrics) -> Result<Self, String> {
+    pub fn new(
+        url: &str,
+        token: &Secret,
+        timeout: Duration,
+        metrics: Metrics,
+    ) -> Result<Self, String> {
         crate::install_crypto_provider();
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose().trim()))
             .map_err(|_| "token holds characters that cannot stand in a header".to_owned())?;
         bearer.set_sensitive(true);
-        let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), (ACCEPT, HeaderValue::from_static("application/json"))]);
+        let headers = HeaderMap::from_iter([
+            (AUTHORIZATION, bearer),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+        ]);
         let http = reqwest::Client::builder()
             .default_headers(headers)
             .redirect(redirect::Policy::none())
@@ -125,7 +135,8 @@ impl Client {
     /// One page of events, newest first.
     pub async fn events(&self, request: PageRequest) -> Result<Answer, ClientError> {
         let PageRequest { page, page_size } = request;
-        let path = format!("/events/events/?ordering=-created,-pk&page={page}&page_size={page_size}");
+        let path =
+            format!("/events/events/?ordering=-created,-pk&page={page}&page_size={page_size}");
         self.get(&path).await
     }
 
@@ -153,7 +164,9 @@ impl Client {
             }
         };
         let status = response.status();
-        self.metrics.authentik_requests(Some(status.as_u16())).increment(1);
+        self.metrics
+            .authentik_requests(Some(status.as_u16()))
+            .increment(1);
         let headers = response.headers().clone();
         let body = read_body(response).await;
         if status == StatusCode::OK {
@@ -169,12 +182,17 @@ impl Client {
 }
 
 async fn read_body(response: reqwest::Response) -> Result<Bytes, ClientError> {
-    let mut body = BytesMut::with_capacity(response.content_length().unwrap_or(0).min(1 << 20) as usize);
+    let mut body =
+        BytesMut::with_capacity(response.content_length().unwrap_or(0).min(1 << 20) as usize);
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| ClientError::Transport(format!("answer was cut off: {}", describe(&error))))?;
+        let chunk = chunk.map_err(|error| {
+            ClientError::Transport(format!("answer was cut off: {}", describe(&error)))
+        })?;
         if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(ClientError::Unreadable(format!("longer than {MAX_ANSWER} bytes")));
+            return Err(ClientError::Unreadable(format!(
+                "longer than {MAX_ANSWER} bytes"
+            )));
         }
         body.extend_from_slice(&chunk);
     }
@@ -182,7 +200,10 @@ async fn read_body(response: reqwest::Response) -> Result<Bytes, ClientError> {
 }
 
 fn refuse_html(headers: &HeaderMap, body: &[u8]) -> Result<(), ClientError> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     if content_type.starts_with("text/html") || body.trim_ascii_start().starts_with(b"<") {
         return Err(ClientError::Unreadable(
             "an HTML page (a login page or a proxy's) with status 200".to_owned(),
@@ -195,15 +216,23 @@ fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError
     let detail = detail_of(body);
     let code = status.as_u16();
     match code {
-        401 | 403 => ClientError::Refused { status: code, detail },
-        404 if serde_json::from_slice::<Value>(body).is_ok_and(|body| body.get("detail").is_some()) => {
+        401 | 403 => ClientError::Refused {
+            status: code,
+            detail,
+        },
+        404 if serde_json::from_slice::<Value>(body)
+            .is_ok_and(|body| body.get("detail").is_some()) =>
+        {
             ClientError::NoSuchPage
         }
         429 => ClientError::Throttled {
             retry_after: retry_after(headers),
         },
-        300..400 => {
-            let target = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("nowhere");
+        300..=399 => {
+            let target = headers
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or("nowhere");
             let host = target.split('?').next().unwrap_or_default();
             ClientError::WrongAddress(format!("redirected ({code}) to {host}"))
         }
@@ -243,7 +272,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let until = http_date(text)?;
-            Duration::from_millis(u64::try_from(until.as_millisecond() - Timestamp::now().as_millisecond()).ok()?)
+            Duration::from_millis(
+                u64::try_from(until.as_millisecond() - Timestamp::now().as_millisecond()).ok()?,
+            )
         }
     };
     Some(wait.min(Duration::from_secs(3600)))
@@ -257,11 +288,14 @@ fn server_time(headers: &HeaderMap) -> Timestamp {
 }
 
 fn http_date(text: &str) -> Option<Timestamp> {
-    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+    jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(text)
+        .ok()
 }
 
 fn parse(answer: &Answer) -> Result<Value, ClientError> {
-    serde_json::from_slice(&answer.body).map_err(|error| ClientError::Unreadable(format!("not JSON: {error}")))
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| ClientError::Unreadable(format!("not JSON: {error}")))
 }
 
 /// The innermost cause in words, without the address: it is in the configuration.

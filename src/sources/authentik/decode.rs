@@ -1,1 +1,146 @@
-//! Decoding.
+//! One event of Authentik's API becomes an event of the timeline.
+//!
+//! - The key is the event's `pk`, a random UUID: nothing can be read from its order.
+//! - `created` is set before the event becomes visible and loses its fraction when that is zero:
+//!   it is parsed, never compared as text.
+//! - Groups and the subject id stand in no event; [`user_key`] tells whom to look up.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::masks::{mask_event, mask_letter};
+pub use super::page::{Page, PageError, decode_page};
+use super::parts::{Parts, real_user_key};
+use super::verbs;
+use crate::event::{AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, to_millis};
+use crate::sources::text::{LetterContext, json_trouble, sha256_hex, text};
+
+/// Where an event comes from.
+pub struct EventContext<'a> {
+    /// The source.
+    pub source: &'a SourceName,
+    /// When it was received.
+    pub received_at: Timestamp,
+}
+
+/// What a walk over the pages needs of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventHead {
+    /// The key.
+    pub pk: String,
+    /// When it was made, to the microsecond.
+    pub created: Timestamp,
+    /// The acting user's key, if that is a user who can be looked up.
+    pub user_pk: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct RawHead {
+    pk: String,
+    created: String,
+    #[serde(default)]
+    user: Option<Value>,
+}
+
+impl EventHead {
+    /// Reads the head; `None` for what [`decode_event`] puts among the dead letters.
+    pub fn read(event: &RawValue) -> Option<Self> {
+        // A derived reader takes a list for an object with its fields in order.
+        if !event.get().starts_with('{') {
+            return None;
+        }
+        let head: RawHead = serde_json::from_str(event.get()).ok()?;
+        Some(Self {
+            pk: Some(head.pk).filter(|pk| !pk.is_empty())?,
+            created: head.created.parse().ok()?,
+            user_pk: head
+                .user
+                .as_ref()
+                .and_then(Value::as_object)
+                .and_then(real_user_key),
+        })
+    }
+}
+
+/// The key of the event's user, to look groups and subject id up by. `None` for events of the
+/// system, of anonymous callers and of users that never existed.
+pub fn user_key(event: &Value) -> Option<i64> {
+    real_user_key(event.get("user")?.as_object()?)
+}
+
+/// The key of the user whom an administrator impersonates in this event.
+pub fn impersonated_user_key(event: &Value) -> Option<i64> {
+    real_user_key(event.get("user")?.get("on_behalf_of")?.as_object()?)
+}
+
+/// Decodes one event.
+pub fn decode_event(event: &RawValue, ctx: &EventContext<'_>) -> Decoded {
+    decode(event, ctx).unwrap_or_else(Decoded::Dead)
+}
+
+fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, DeadLetter> {
+    let bytes = raw.get().as_bytes();
+    let letters = LetterContext {
+        source: ctx.source,
+        at: ctx.received_at,
+    };
+    let refuse = |detail: String| {
+        letters.letter(
+            sha256_hex(bytes),
+            DeadLetterReason::UnexpectedShape,
+            detail,
+            bytes,
+            mask_letter,
+        )
+    };
+    let value: Value =
+        serde_json::from_str(raw.get()).map_err(|error| refuse(json_trouble(&error)))?;
+    let Value::Object(mut event) = value else {
+        return Err(refuse("an event is an object".to_owned()));
+    };
+    let Some(pk) = text(&event, "pk").map(str::to_owned) else {
+        return Err(refuse("an event without `pk`".to_owned()));
+    };
+    let Some(created) = text(&event, "created") else {
+        return Err(refuse("an event without `created`".to_owned()));
+    };
+    let created: Timestamp = created
+        .parse()
+        .map_err(|_| refuse("`created` is no RFC 3339 time".to_owned()))?;
+
+    let no_context = Map::new();
+    let raw_action = text(&event, "action").unwrap_or_default().to_owned();
+    let parts = Parts {
+        action: &raw_action,
+        user: event
+            .get("user")
+            .and_then(Value::as_object)
+            .filter(|user| !user.is_empty()),
+        context: event
+            .get("context")
+            .and_then(Value::as_object)
+            .unwrap_or(&no_context),
+        client_ip: text(&event, "client_ip"),
+    };
+    let (action, outcome) = verbs::verb(&raw_action, parts.context);
+    let (actor, target, hints) = (parts.actor(), parts.target(), parts.hints());
+    mask_event(&mut event, &raw_action);
+    let event = AuditEvent {
+        at: to_millis(created),
+        source: ctx.source.clone(),
+        external_id: pk,
+        action,
+        outcome,
+        actor,
+        target,
+        tenant_slug: None,
+        metadata: event,
+    };
+    Ok(Decoded::Event(Box::new(event), hints))
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

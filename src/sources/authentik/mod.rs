@@ -3,6 +3,9 @@
 pub mod actor;
 pub mod client;
 pub mod decode;
+mod masks;
+pub mod page;
+mod parts;
 pub mod people;
 pub mod verbs;
 pub mod walk;

@@ -40,7 +40,11 @@ pub struct People {
 
 impl People {
     /// Looks up those of `pks` that are not known. Returns a refusal in words, once per pause.
-    pub async fn look_up(&mut self, client: &Client, pks: impl Iterator<Item = i64>) -> Option<String> {
+    pub async fn look_up(
+        &mut self,
+        client: &Client,
+        pks: impl Iterator<Item = i64>,
+    ) -> Option<String> {
         let now = Instant::now();
         if self.refused_until.is_some_and(|until| until > now) {
             return None;
@@ -81,14 +85,19 @@ impl People {
 
     fn is_fresh(&self, pk: i64, now: Instant) -> bool {
         self.known.get(&pk).is_some_and(|(since, person)| {
-            let remember = if person.is_some() { REMEMBER } else { REMEMBER_ABSENCE };
+            let remember = if person.is_some() {
+                REMEMBER
+            } else {
+                REMEMBER_ABSENCE
+            };
             now.duration_since(*since) < remember
         })
     }
 
     fn make_room(&mut self, now: Instant, more: usize) {
         if self.known.len() + more > REMEMBER_AT_MOST {
-            self.known.retain(|_, (since, _)| now.duration_since(*since) < REMEMBER);
+            self.known
+                .retain(|_, (since, _)| now.duration_since(*since) < REMEMBER);
         }
         if self.known.len() + more > REMEMBER_AT_MOST {
             self.known.clear();

@@ -405,7 +405,8 @@ impl Walk {
             }
         }
         if self.recent.len() > RECENT_CAP {
-            self.recent.retain(|_, created| low.is_none_or(|low| *created >= low));
+            self.recent
+                .retain(|_, created| low.is_none_or(|low| *created >= low));
         }
         if self.recent.len() > RECENT_CAP {
             self.recent.clear();
@@ -414,7 +415,11 @@ impl Walk {
 
     fn low(&self) -> Option<Timestamp> {
         let high_water = self.cursor.high_water?;
-        Some(high_water.checked_sub(self.overlap).unwrap_or(Timestamp::MIN))
+        Some(
+            high_water
+                .checked_sub(self.overlap)
+                .unwrap_or(Timestamp::MIN),
+        )
     }
 
     fn unknown_rows(&mut self, answer: &PageAnswer, from: usize) -> Vec<usize> {
@@ -438,7 +443,9 @@ impl Walk {
 
     /// Whether the first page shows that nothing has appeared but the new rows at its top.
     fn nothing_slipped_in(&self, answer: &PageAnswer) -> bool {
-        let Some(quiet) = &self.quiet else { return false };
+        let Some(quiet) = &self.quiet else {
+            return false;
+        };
         let Some(known_from) = quiet
             .rows
             .first()
@@ -446,7 +453,10 @@ impl Walk {
         else {
             return quiet.rows.is_empty() && answer.rows.is_empty();
         };
-        let same_below = answer.rows[known_from..].iter().zip(&quiet.rows).all(|(now, then)| now == then);
+        let same_below = answer.rows[known_from..]
+            .iter()
+            .zip(&quiet.rows)
+            .all(|(now, then)| now == then);
         same_below && answer.count == quiet.count + known_from as u64
     }
 }
@@ -546,7 +556,12 @@ mod tests {
 
     const OVERLAP: Duration = Duration::from_secs(300);
 
-    fn poll(walk: &mut Walk, server: &mut Server, seen: &mut HashMap<String, u32>, mut between: impl FnMut(&mut Server)) -> u32 {
+    fn poll(
+        walk: &mut Walk,
+        server: &mut Server,
+        seen: &mut HashMap<String, u32>,
+        mut between: impl FnMut(&mut Server),
+    ) -> u32 {
         let mut requests = 0;
         walk.begin_poll();
         while let Some(request) = walk.next_request() {
@@ -564,7 +579,11 @@ mod tests {
     }
 
     fn missing(server: &Server, seen: &HashMap<String, u32>) -> usize {
-        server.rows.iter().filter(|row| !seen.contains_key(&row.pk)).count()
+        server
+            .rows
+            .iter()
+            .filter(|row| !seen.contains_key(&row.pk))
+            .count()
     }
 
     #[test]
@@ -605,7 +624,9 @@ mod tests {
             walk = Walk::new(cursor.clone(), OVERLAP, 100);
             walk.begin_poll();
             for _ in 0..25 {
-                let Some(request) = walk.next_request() else { break };
+                let Some(request) = walk.next_request() else {
+                    break;
+                };
                 requests += 1;
                 let answer = server.answer(request);
                 let taken = walk.accept(&answer);

@@ -18,14 +18,18 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::batch::{Batch, Entry};
 use crate::config::OcisConfig;
 use crate::event::{
-    Actor as EventActor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, SourceName, Target, TenantHints, to_millis,
+    Actor as EventActor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, SourceName,
+    Target, TenantHints, to_millis,
 };
 use crate::sources::courier::{Attempt, Courier, Parcel};
 use crate::status::{CursorView, SourceState};
 use crate::store::{CursorStep, Store};
-use crate::tail::{Chunk, Doorbell, FileEvent, Line, LineKind, Step, TailCursor, TailOptions, Tailer};
+use crate::tail::{
+    Chunk, Doorbell, FileEvent, Line, LineKind, Step, TailCursor, TailOptions, Tailer,
+};
 
 use super::decode::{LineContext, decode_line};
+use super::masks::mask_letter;
 
 /// Bytes read at once, and so the most this source has in flight.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -91,7 +95,11 @@ impl Actor for LogTailer {
     type State = TailerState;
     type Arguments = TailerArgs;
 
-    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: TailerArgs) -> Result<TailerState, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        args: TailerArgs,
+    ) -> Result<TailerState, ActorProcessingErr> {
         Ok(TailerState {
             args,
             tailer: None,
@@ -107,8 +115,16 @@ impl Actor for LogTailer {
         })
     }
 
-    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut TailerState) -> Result<(), ActorProcessingErr> {
-        state.args.courier.status.set_state(SourceState::Starting, None);
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut TailerState,
+    ) -> Result<(), ActorProcessingErr> {
+        state
+            .args
+            .courier
+            .status
+            .set_state(SourceState::Starting, None);
         state.hang_doorbell(&myself);
         myself.cast(TailerMessage::Claim)?;
         Ok(())
@@ -138,8 +154,16 @@ impl Actor for LogTailer {
         }
     }
 
-    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, state: &mut TailerState) -> Result<(), ActorProcessingErr> {
-        state.args.courier.status.set_state(SourceState::Stopped, None);
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut TailerState,
+    ) -> Result<(), ActorProcessingErr> {
+        state
+            .args
+            .courier
+            .status
+            .set_state(SourceState::Stopped, None);
         Ok(())
     }
 }
@@ -155,7 +179,9 @@ impl TailerState {
             loop {
                 doorbell.rang().await;
                 // One waiting look sees everything that has happened until it is handled.
-                if !pending.swap(true, Ordering::AcqRel) && tailer.cast(TailerMessage::Look).is_err() {
+                if !pending.swap(true, Ordering::AcqRel)
+                    && tailer.cast(TailerMessage::Look).is_err()
+                {
                     return;
                 }
             }
@@ -169,7 +195,12 @@ impl TailerState {
         }
     }
 
-    fn arm(&mut self, after: Duration, myself: &ActorRef<TailerMessage>, message: fn() -> TailerMessage) {
+    fn arm(
+        &mut self,
+        after: Duration,
+        myself: &ActorRef<TailerMessage>,
+        message: fn() -> TailerMessage,
+    ) {
         let timer = myself.send_after(after, message).abort_handle();
         if let Some(former) = self.timer.replace(timer) {
             former.abort();
@@ -194,7 +225,10 @@ impl TailerState {
         } else {
             // Starting over would be safe (the keys are the same) but must not happen unnoticed:
             // a cursor that cannot be read is a crash, seen in restarts and status.
-            Some(serde_json::from_value(cursor.detail).map_err(|error| format!("stored cursor cannot be read: {error}"))?)
+            Some(
+                serde_json::from_value(cursor.detail)
+                    .map_err(|error| format!("stored cursor cannot be read: {error}"))?,
+            )
         };
         status.set_cursor(CursorView {
             last_event_at: cursor.last_event_at,
@@ -230,7 +264,10 @@ impl TailerState {
                 self.take_lines(chunk, permit);
                 self.deliver(myself).await;
             }
-            Ok(Step::Idle { events, cursor_after }) => {
+            Ok(Step::Idle {
+                events,
+                cursor_after,
+            }) => {
                 self.backlog.grew_to(self.consumed + behind);
                 self.take_silence(&events, cursor_after, permit);
                 if self.parcel.is_some() {
@@ -249,7 +286,10 @@ impl TailerState {
                 .set_state(SourceState::Failing, Some(error.to_string())),
         }
         self.args.courier.status.set_bytes_behind(behind);
-        self.args.courier.status.set_known_since(self.backlog.oldest());
+        self.args
+            .courier
+            .status
+            .set_known_since(self.backlog.oldest());
         Ok(())
     }
 
@@ -260,7 +300,13 @@ impl TailerState {
         let mut entries = gap_entries(&chunk.events, &source, read_at);
         let mut filtered = 0;
         for line in &chunk.lines {
-            for decoded in decode_any(line, &chunk, &source, read_at, self.args.config.include_reads) {
+            for decoded in decode_any(
+                line,
+                &chunk,
+                &source,
+                read_at,
+                self.args.config.include_reads,
+            ) {
                 match decoded {
                     Decoded::Event(event, hints) => entries.push(Entry::Event(event, hints)),
                     Decoded::Filtered => filtered += 1,
@@ -271,7 +317,12 @@ impl TailerState {
         self.pack(entries, filtered, chunk.bytes, &chunk.cursor_after, permit);
     }
 
-    fn take_silence(&mut self, events: &[FileEvent], cursor_after: Option<TailCursor>, permit: Permit) {
+    fn take_silence(
+        &mut self,
+        events: &[FileEvent],
+        cursor_after: Option<TailCursor>,
+        permit: Permit,
+    ) {
         self.note_events(events);
         let entries = gap_entries(events, &self.args.courier.status.name, Timestamp::now());
         let place = cursor_after.or_else(|| {
@@ -282,20 +333,37 @@ impl TailerState {
             Some(place) => self.pack(entries, 0, 0, &place, permit),
             // A gap before any file is there again: nothing to move, the event goes alone.
             None if !entries.is_empty() => {
-                let batch = Batch::new(self.args.courier.status.name.clone(), self.generation, entries, permit);
+                let batch = Batch::new(
+                    self.args.courier.status.name.clone(),
+                    self.generation,
+                    entries,
+                    permit,
+                );
                 self.parcel = Some((self.args.courier.parcel(batch, 0), 0));
             }
             None => {}
         }
     }
 
-    fn pack(&mut self, entries: Vec<Entry>, filtered: u64, bytes: u64, place: &TailCursor, permit: Permit) {
+    fn pack(
+        &mut self,
+        entries: Vec<Entry>,
+        filtered: u64,
+        bytes: u64,
+        place: &TailCursor,
+        permit: Permit,
+    ) {
         let detail = serde_json::to_value(place).unwrap_or(Value::Null);
         // A place that moved without a line (a rotation) still is a step.
         let step = bytes.max(1);
-        let batch = Batch::new(self.args.courier.status.name.clone(), self.generation, entries, permit)
-            .with_step(self.seq, self.seq + step, detail)
-            .with_last_event_id(place.last_event_id());
+        let batch = Batch::new(
+            self.args.courier.status.name.clone(),
+            self.generation,
+            entries,
+            permit,
+        )
+        .with_step(self.seq, self.seq + step, detail)
+        .with_last_event_id(place.last_event_id());
         self.parcel = Some((self.args.courier.parcel(batch, filtered), bytes));
     }
 
@@ -311,7 +379,10 @@ impl TailerState {
                 self.consumed += bytes;
                 self.backlog.durable_up_to(self.consumed);
                 self.args.courier.settle(parcel);
-                self.args.courier.status.set_known_since(self.backlog.oldest());
+                self.args
+                    .courier
+                    .status
+                    .set_known_since(self.backlog.oldest());
                 self.at_rest();
                 self.look_again(myself);
             }
@@ -321,7 +392,10 @@ impl TailerState {
             }
             Attempt::Reload(reason) => {
                 self.tailer = None;
-                self.args.courier.status.set_state(SourceState::Fenced, Some(reason));
+                self.args
+                    .courier
+                    .status
+                    .set_state(SourceState::Fenced, Some(reason));
                 self.arm(FENCED_RETRY, myself, || TailerMessage::Claim);
             }
         }
@@ -332,7 +406,9 @@ impl TailerState {
         status.succeeded();
         if self.missing {
             let path = self.args.config.path.display();
-            let reason = format!("no file at {path}: it appears with the first event, if AUDIT_LOG_TO_FILE=true and AUDIT_FILEPATH are set");
+            let reason = format!(
+                "no file at {path}: it appears with the first event, if AUDIT_LOG_TO_FILE=true and AUDIT_FILEPATH are set"
+            );
             status.set_state(SourceState::Warning, Some(reason));
         } else {
             status.set_state(SourceState::Running, None);
@@ -355,14 +431,20 @@ impl TailerState {
     }
 }
 
-fn decode_any(line: &Line, chunk: &Chunk, source: &SourceName, read_at: Timestamp, include_reads: bool) -> Vec<Decoded> {
+fn decode_any(
+    line: &Line,
+    chunk: &Chunk,
+    source: &SourceName,
+    read_at: Timestamp,
+    include_reads: bool,
+) -> Vec<Decoded> {
     if let LineKind::Oversized { length } = line.kind {
         return vec![Decoded::Dead(DeadLetter {
             source: source.clone(),
             position: format!("{}:{}", chunk.file_key, line.offset),
             reason: DeadLetterReason::Oversized,
             detail: format!("a line of {length} bytes is longer than max_line"),
-            raw: mask_raw(&line.bytes).into(),
+            raw: mask_letter(&line.bytes).into(),
             raw_length: length,
             at: to_millis(read_at),
         })];
@@ -388,7 +470,15 @@ fn gap_entries(events: &[FileEvent], source: &SourceName, read_at: Timestamp) ->
                 from,
                 to,
                 why,
-            } => Some(gap_event(source, file_key.as_deref(), *inode, *from, *to, why.as_str(), read_at)),
+            } => Some(gap_event(
+                source,
+                file_key.as_deref(),
+                *inode,
+                *from,
+                *to,
+                why.as_str(),
+                read_at,
+            )),
             _ => None,
         })
         .collect()
@@ -404,7 +494,8 @@ fn gap_event(
     read_at: Timestamp,
 ) -> Entry {
     let file = file_key.map_or_else(|| inode.to_string(), str::to_owned);
-    let details = json!({ "reason": why, "file": file, "inode": inode, "fromByte": from, "toByte": to });
+    let details =
+        json!({ "reason": why, "file": file, "inode": inode, "fromByte": from, "toByte": to });
     let metadata = match details {
         Value::Object(metadata) => metadata,
         _ => Map::new(),
@@ -443,10 +534,11 @@ impl Backlog {
         if known >= end {
             return;
         }
-        match self.seen.back_mut() {
+        if self.seen.len() < Self::SAMPLES {
+            self.seen.push_back((end, Instant::now()));
+        } else if let Some(newest) = self.seen.back_mut() {
             // Counting the newest bytes as older than they are errs on the safe side.
-            Some(newest) if self.seen.len() >= Self::SAMPLES => newest.0 = end,
-            _ => self.seen.push_back((end, Instant::now())),
+            newest.0 = end;
         }
     }
 

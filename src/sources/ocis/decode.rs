@@ -1,1 +1,361 @@
-//! Decoding.
+//! One line of an OCIS or OpenCloud audit log becomes an event, a filtered read or dead letters.
+//!
+//! - The key of an event is where its record stands: `<file key>:<byte offset>`. Redelivered lines
+//!   are byte-identical to real repeats, so no hash of the content could be a key.
+//! - A full disk leaves a cut record with the next one glued on. Only a line that is no JSON as a
+//!   whole is split, before each `{"RemoteAddr":`: within a valid record those bytes cannot stand,
+//!   because quotes within its strings are escaped.
+//! - `Time` is often missing or of something else; then the time of reading stands in, and
+//!   `metadata.daybook.at` says so. What Daybook adds to the record stands under that one key.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::masks::{Fingerprints, mask_letter, mask_line};
+use super::verbs::{self, Verb};
+use crate::event::{
+    Actor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, SourceName, SpaceLesson,
+    Target, TenantHints, to_millis,
+};
+use crate::sources::text::{LetterContext, is_too_deep, json_trouble, text};
+
+/// Every record begins so.
+const RECORD_START: &[u8] = br#"{"RemoteAddr":"#;
+
+/// The key of `metadata` under which Daybook's own remarks stand.
+pub const REMARKS: &str = "daybook";
+
+/// Where a line was read.
+pub struct LineContext<'a> {
+    /// The source.
+    pub source: &'a SourceName,
+    /// The identity of the file, the first part of every key.
+    pub file_key: &'a str,
+    /// The byte offset of the line's first byte.
+    pub offset: u64,
+    /// When it was read.
+    pub read_at: Timestamp,
+    /// Whether actions that change nothing are events too.
+    pub include_reads: bool,
+}
+
+/// Decodes one line, given without its `\n`; a `\r` at its end is ignored. A blank line yields
+/// nothing, a glued one a result for each of its parts, in order.
+pub fn decode_line(line: &[u8], ctx: &LineContext<'_>) -> Vec<Decoded> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Vec::new();
+    }
+    let whole = decode_record(line, 0, ctx);
+    let Err(trouble) = whole else {
+        return vec![whole.unwrap_or_else(Decoded::Dead)];
+    };
+    let starts = part_starts(line);
+    if starts.len() < 2 {
+        return vec![Decoded::Dead(trouble)];
+    }
+    let ends = starts.iter().skip(1).copied().chain([line.len()]);
+    starts
+        .iter()
+        .zip(ends)
+        .map(|(start, end)| {
+            decode_record(&line[*start..end], *start, ctx).unwrap_or_else(Decoded::Dead)
+        })
+        .collect()
+}
+
+/// Where the parts of a glued line begin; the first is 0.
+fn part_starts(line: &[u8]) -> Vec<usize> {
+    let mut starts = vec![0];
+    let mut at = 1;
+    while at < line.len() {
+        if line[at] == b'{' && line[at..].starts_with(RECORD_START) {
+            starts.push(at);
+            at += RECORD_START.len();
+        } else {
+            at += 1;
+        }
+    }
+    starts
+}
+
+/// Decodes what should be exactly one record, `shift` bytes into the line.
+fn decode_record(part: &[u8], shift: usize, ctx: &LineContext<'_>) -> Result<Decoded, DeadLetter> {
+    let position = format!("{}:{}", ctx.file_key, ctx.offset + shift as u64);
+    let letters = LetterContext {
+        source: ctx.source,
+        at: ctx.read_at,
+    };
+    let refuse = |position: String, reason, detail: String| {
+        letters.letter(position, reason, detail, part, mask_letter)
+    };
+    let value = match serde_json::from_slice::<Value>(part) {
+        Ok(value) => value,
+        Err(error) => {
+            let (reason, detail) = trouble(part, &error);
+            return Err(refuse(position, reason, detail));
+        }
+    };
+    let Value::Object(line) = value else {
+        let detail = "JSON, but not an audit record (an object)".to_owned();
+        return Err(refuse(position, DeadLetterReason::UnexpectedShape, detail));
+    };
+    let (Some(action), Some(message)) = (
+        line.get("Action").and_then(Value::as_str),
+        line.get("Message").and_then(Value::as_str),
+    ) else {
+        let detail = "an object without the texts Action and Message is no audit record; \
+                      the audit file needs a path of its own (AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH) \
+                      and AUDIT_FORMAT=json"
+            .to_owned();
+        return Err(refuse(position, DeadLetterReason::UnexpectedShape, detail));
+    };
+    let verb = verbs::verb(&line, action);
+    if verb.is_read && !ctx.include_reads {
+        return Ok(Decoded::Filtered);
+    }
+    let acting_user = acting_user(&line, action, message);
+    let (event, hints) = event(line, verb, acting_user, position, ctx);
+    Ok(Decoded::Event(Box::new(event), hints))
+}
+
+/// What is wrong with text that is no JSON, and what to set.
+fn trouble(part: &[u8], error: &serde_json::Error) -> (DeadLetterReason, String) {
+    if is_too_deep(error) {
+        return (DeadLetterReason::UnexpectedShape, json_trouble(error));
+    }
+    if let Err(utf8) = std::str::from_utf8(part) {
+        // Bytes missing at the very end are a cut, not a wrong encoding.
+        if utf8.error_len().is_some() {
+            let detail = format!("bytes that are no UTF-8 at byte {}", utf8.valid_up_to());
+            return (DeadLetterReason::InvalidUtf8, detail);
+        }
+    }
+    if part.trim_ascii_start().first() == Some(&b'{') {
+        return (
+            DeadLetterReason::Malformed,
+            format!(
+                "a record that is cut off or damaged: {}",
+                json_trouble(error)
+            ),
+        );
+    }
+    if looks_minimal(part) {
+        let detail = "the minimal audit format, which lacks most fields; set AUDIT_FORMAT=json";
+        return (DeadLetterReason::Malformed, detail.to_owned());
+    }
+    let detail = "not an audit record: console output, or the end of a cut record; \
+                  set AUDIT_LOG_TO_FILE=true, AUDIT_LOG_TO_CONSOLE=false, AUDIT_FILEPATH and AUDIT_FORMAT=json";
+    (DeadLetterReason::Malformed, detail.to_owned())
+}
+
+/// The minimal format writes `<action>)` and, on the next line, three blanks and the message.
+fn looks_minimal(part: &[u8]) -> bool {
+    if part.starts_with(b"   ") {
+        return true;
+    }
+    part.strip_suffix(b")").is_some_and(|action| {
+        action
+            .iter()
+            .all(|byte| byte.is_ascii_lowercase() || *byte == b'_')
+    })
+}
+
+/// Who did it. `Message` is believed before `User`, which names a space's owner for new files.
+fn acting_user(line: &Map<String, Value>, action: &str, message: &str) -> Option<String> {
+    let is_link_visit = action == "public_link_accessed";
+    // The receiving side of a group share is written as if the group were a user.
+    let is_group = text(line, "ShareType") == Some("group")
+        && !line.contains_key("ShareOwner")
+        && action != "file_shared";
+    if is_link_visit || is_group {
+        return None;
+    }
+    let named = message
+        .strip_prefix("user '")
+        .and_then(|rest| rest.split_once('\''))
+        .map(|(user, _)| user)
+        .filter(|user| !user.is_empty());
+    let user = || text(line, "User").filter(|_| action != "file_create");
+    named.or_else(user).map(str::to_owned)
+}
+
+fn event(
+    mut line: Map<String, Value>,
+    verb: Verb,
+    acting_user: Option<String>,
+    external_id: String,
+    ctx: &LineContext<'_>,
+) -> (AuditEvent, TenantHints) {
+    let hints = hints(&line, &verb, acting_user.as_deref());
+    let happened = time(&line, &verb);
+    let outcome = match line.get("Success") {
+        Some(Value::Bool(false)) => Outcome::Failure,
+        _ => Outcome::Success,
+    };
+    let fingerprints = mask_line(&mut line);
+    let target = target(&line, &verb, &fingerprints);
+    remark(&mut line, &verb, happened.is_none(), fingerprints);
+    let event = AuditEvent {
+        at: to_millis(happened.unwrap_or(ctx.read_at)),
+        source: ctx.source.clone(),
+        external_id,
+        action: verb.action,
+        outcome: Some(outcome),
+        actor: Actor {
+            id: acting_user,
+            ..Actor::default()
+        },
+        target,
+        tenant_slug: None,
+        metadata: line,
+    };
+    (event, hints)
+}
+
+/// When it happened, if the line tells. A visited link's `Time` is that of the link's creation.
+fn time(line: &Map<String, Value>, verb: &Verb) -> Option<Timestamp> {
+    let visited = verb.action == "ocis.public_link_accessed"
+        && line.get("Success") == Some(&Value::Bool(true));
+    if visited {
+        return None;
+    }
+    let at: Timestamp = text(line, "Time")?.parse().ok()?;
+    // An unset time is written as the year 1.
+    (at > Timestamp::UNIX_EPOCH).then_some(at)
+}
+
+fn remark(line: &mut Map<String, Value>, verb: &Verb, read_time: bool, prints: Fingerprints) {
+    let mut remarks = Map::new();
+    if read_time {
+        remarks.insert("at".to_owned(), json!("read time"));
+    }
+    if let Some(mark) = verb.origin.mark() {
+        remarks.insert("action".to_owned(), json!(mark));
+    }
+    if let Some(link) = prints.link {
+        remarks.insert("link".to_owned(), json!(link));
+    }
+    if let Some(token) = prints.token {
+        remarks.insert("token".to_owned(), json!(token));
+    }
+    if remarks.is_empty() {
+        return;
+    }
+    if let Some(original) = line.remove(REMARKS) {
+        remarks.insert("original".to_owned(), original);
+    }
+    line.insert(REMARKS.to_owned(), Value::Object(remarks));
+}
+
+fn target(line: &Map<String, Value>, verb: &Verb, fingerprints: &Fingerprints) -> Target {
+    let own = |key| text(line, key).map(str::to_owned);
+    let is_link = text(line, "ShareType") == Some("link");
+    let of = |kind: &str, id: Option<String>, name: Option<String>| Target {
+        kind: Some(kind.to_owned()),
+        id,
+        name,
+    };
+    let path = || own("Path").filter(|path| path != ".");
+    let name = verb.action.strip_prefix("ocis.").unwrap_or(&verb.action);
+    match name {
+        "container_create" => of("folder", own("FileID"), path()),
+        "file_shared" if is_link => of("link", own("FileID"), path()),
+        "file_shared" => of("file", own("FileID"), path()),
+        "file_unshared" if is_link => of("link", fingerprints.link.clone(), None),
+        "public_link_accessed" => of("link", own("ShareID").or_else(|| own("FileID")), None),
+        "science_mesh_invite_token_generated" => of("invitation", None, own("Description")),
+        _ if name.starts_with("share_") || name == "file_unshared" => {
+            let kind = if is_link { "link" } else { "share" };
+            of(kind, own("ShareID"), None)
+        }
+        _ if line.contains_key("FileID") => of("file", own("FileID"), path()),
+        _ if line.contains_key("SpaceID") => of(
+            "space",
+            text(line, "SpaceID").map(|id| space_of(id).to_owned()),
+            own("NewName").or_else(|| own("Name")),
+        ),
+        _ if line.contains_key("GroupID") => of("group", own("GroupID"), None),
+        _ if line.contains_key("UserID") => of("user", own("UserID"), None),
+        _ if line.contains_key("ShareID") => of("share", own("ShareID"), None),
+        _ => Target::default(),
+    }
+}
+
+/// The space within `storage$space!node`; without a storage id the text itself, up to the node.
+fn space_of(id: &str) -> &str {
+    let after_storage = id.split_once('$').map_or(id, |(_, space)| space);
+    after_storage.split('!').next().unwrap_or(after_storage)
+}
+
+/// What the line tells about its tenant: the place first, then whose it is, then who acted.
+fn hints(line: &Map<String, Value>, verb: &Verb, acting_user: Option<&str>) -> TenantHints {
+    let mut hints = TenantHints::default();
+    let mut space = |id: &str| push(&mut hints.spaces, id);
+    if let Some(id) = text(line, "SpaceID") {
+        space(space_of(id));
+    }
+    if let Some(id) = text(line, "FileID").filter(|id| id.contains('$')) {
+        space(space_of(id));
+    }
+    if let Some(id) = text(line, "ShareID") {
+        let mut parts = id.split(':');
+        if let (Some(_), Some(id), Some(_), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        {
+            space(id);
+        }
+    }
+    // A personal space bears its user's id, so the user directory may know a space.
+    let mut subjects = hints.spaces.clone();
+    for key in ["UserID", "ShareOwner", "Owner"] {
+        if let Some(user) = text(line, key) {
+            push(&mut subjects, user);
+        }
+    }
+    if let Some(user) = acting_user {
+        push(&mut subjects, user);
+    }
+    // For new files `User` is the space's owner or a manager of it: not the actor, but of the tenant.
+    let is_group = text(line, "ShareType") == Some("group");
+    if let Some(user) = text(line, "User").filter(|_| !is_group || acting_user.is_some()) {
+        push(&mut subjects, user);
+    }
+    hints.subjects = subjects;
+    hints.learn = lesson(line, verb);
+    hints
+}
+
+fn push(list: &mut Vec<String>, item: &str) {
+    if !item.is_empty() && !list.iter().any(|known| known == item) {
+        list.push(item.to_owned());
+    }
+}
+
+/// What a line about a space teaches. The name of a personal space is its user's display name,
+/// which anybody can choose: it teaches nothing about a tenant.
+fn lesson(line: &Map<String, Value>, verb: &Verb) -> Option<SpaceLesson> {
+    let name = match verb.action.as_str() {
+        "ocis.space_created" | "ocis.space_updated" => text(line, "Name"),
+        "ocis.space_renamed" => text(line, "NewName"),
+        _ => return None,
+    };
+    let space = space_of(text(line, "SpaceID")?);
+    let alias = ["Opaque", "Opqaue"]
+        .iter()
+        .filter_map(|key| line.get(*key)?.as_object())
+        .find_map(|opaque| text(opaque, "spaceAlias"));
+    let is_personal = text(line, "Type") == Some("personal")
+        || alias.is_some_and(|alias| alias.starts_with("personal/"));
+    // A project space is its own owner: no user.
+    let owner = text(line, "Owner").filter(|owner| is_personal || *owner != space);
+    Some(SpaceLesson {
+        space: space.to_owned(),
+        owner: owner.map(str::to_owned),
+        name: name.filter(|_| !is_personal).map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

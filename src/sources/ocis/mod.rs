@@ -2,4 +2,5 @@
 
 pub mod actor;
 pub mod decode;
+mod masks;
 pub mod verbs;

@@ -1,1 +1,168 @@
-//! Verbs.
+//! Which actions ownCloud Infinite Scale and OpenCloud write, and what they mean here.
+//!
+//! The raw names are good names, so the verb of a known action is the action itself. Only the
+//! empty action needs thought: versions before mid 2026 write it for every update of a user or
+//! group share and for every change of a received share's state.
+
+use serde_json::{Map, Value};
+
+use crate::sources::text::lower_snake;
+
+/// What a line says was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verb {
+    /// `ocis.<verb>`.
+    pub action: String,
+    /// How the verb was found.
+    pub origin: Origin,
+    /// Whether it changes nothing.
+    pub is_read: bool,
+}
+
+/// How a verb was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The line names a known action.
+    Known,
+    /// The line names no action; its fields tell.
+    Inferred,
+    /// The line names an action that no version is known to write.
+    Unknown,
+}
+
+impl Origin {
+    /// The word that marks an event whose verb was not simply read; `None` for a known action.
+    pub fn mark(self) -> Option<&'static str> {
+        match self {
+            Self::Known => None,
+            Self::Inferred => Some("inferred"),
+            Self::Unknown => Some("unknown"),
+        }
+    }
+}
+
+/// Every action that changes something.
+pub const MUTATIONS: &[&str] = &[
+    "container_create",
+    "file_create",
+    "file_rename",
+    "file_delete",
+    "file_trash_delete",
+    "file_trash_restore",
+    "file_version_restore",
+    "file_tags_add",
+    "file_tags_remove",
+    "file_shared",
+    "file_unshared",
+    "share_permission_updated",
+    "share_expiration_updated",
+    "share_name_updated",
+    "share_password_updated",
+    "share_updated",
+    "share_accepted",
+    "share_declined",
+    "share_state_changed",
+    "space_created",
+    "space_renamed",
+    "space_disabled",
+    "space_enabled",
+    "space_deleted",
+    "space_shared",
+    "space_unshared",
+    "space_updated",
+    "user_created",
+    "user_deleted",
+    "user_feature_changed",
+    "group_created",
+    "group_deleted",
+    "group_member_added",
+    "group_member_removed",
+    "science_mesh_invite_token_generated",
+];
+
+/// Actions that change nothing.
+pub const READS: &[&str] = &["file_read", "public_link_accessed"];
+
+/// The verb of a line.
+pub fn verb(line: &Map<String, Value>, raw_action: &str) -> Verb {
+    if raw_action.is_empty() {
+        return inferred(line);
+    }
+    let is_read = READS.contains(&raw_action);
+    if is_read || MUTATIONS.contains(&raw_action) {
+        return Verb {
+            action: format!("ocis.{raw_action}"),
+            origin: Origin::Known,
+            is_read,
+        };
+    }
+    Verb {
+        action: format!("ocis.{}", lower_snake(raw_action)),
+        origin: Origin::Unknown,
+        is_read: false,
+    }
+}
+
+/// Only an update of a share names the share's owner; a received share names none.
+fn inferred(line: &Map<String, Value>) -> Verb {
+    let (verb, origin) = if line.contains_key("ShareOwner") {
+        ("share_updated", Origin::Inferred)
+    } else if line.contains_key("ShareID") {
+        ("share_state_changed", Origin::Inferred)
+    } else {
+        ("unknown", Origin::Unknown)
+    };
+    Verb {
+        action: format!("ocis.{verb}"),
+        origin,
+        is_read: false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(line: Value, action: &str) -> Verb {
+        verb(line.as_object().unwrap(), action)
+    }
+
+    #[test]
+    fn there_are_thirty_five_mutations() {
+        assert_eq!(MUTATIONS.len(), 35);
+        for action in MUTATIONS {
+            let verb = of(json!({}), action);
+            assert_eq!(verb.action, format!("ocis.{action}"));
+            assert_eq!((verb.origin, verb.is_read), (Origin::Known, false));
+        }
+        for action in READS {
+            assert!(of(json!({}), action).is_read);
+        }
+    }
+
+    #[test]
+    fn an_empty_action_is_told_by_the_fields() {
+        assert_eq!(
+            of(json!({"ShareOwner": "", "ShareID": "x"}), "").action,
+            "ocis.share_updated"
+        );
+        assert_eq!(
+            of(json!({"ShareID": "x"}), "").action,
+            "ocis.share_state_changed"
+        );
+        assert_eq!(of(json!({}), "").action, "ocis.unknown");
+        assert_eq!(of(json!({}), "").origin, Origin::Unknown);
+    }
+
+    #[test]
+    fn an_unknown_action_is_kept() {
+        let verb = of(json!({}), "Lock.Broken");
+        assert_eq!(
+            (verb.action.as_str(), verb.origin),
+            ("ocis.lock_broken", Origin::Unknown)
+        );
+    }
+}

@@ -1,1 +1,219 @@
-//! Decoding.
+//! The body of a Stalwart webhook becomes events, one at a time.
+//!
+//! - The key of an event is a hash over its type, its time and its data. Stalwart's own ids are no
+//!   keys: older versions give one id to all events of a type in a second, newer ones make new ids
+//!   for each retry. Identical twins within one body are told apart by their ordinal.
+//! - The hash is taken before masking, so that a better mask does not change a key.
+//! - The body is read as a list of raw pieces first; each piece is decoded only when the iterator
+//!   comes to it. A piece that is no event becomes a dead letter, and the others go on.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::masks::{mask_event, mask_letter};
+use super::{parts, verbs};
+use crate::event::{
+    AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, TenantHints, to_millis,
+};
+use crate::sources::text::{LetterContext, hex, json_trouble, sha256_hex};
+
+/// How much of the hash stands in a key: 128 bits.
+const KEY_BYTES: usize = 16;
+
+/// The key of `metadata` under which Daybook's own remarks stand.
+pub const REMARKS: &str = "daybook";
+
+/// Where a body comes from.
+pub struct BodyContext<'a> {
+    /// The source.
+    pub source: &'a SourceName,
+    /// When it was received.
+    pub received_at: Timestamp,
+}
+
+/// Why a body cannot be read at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// Bytes that are no UTF-8.
+    #[error("the body is no UTF-8 at byte {at}")]
+    InvalidUtf8 {
+        /// The first wrong byte.
+        at: usize,
+    },
+    /// No JSON.
+    #[error("the body is no JSON ({0})")]
+    Malformed(String),
+    /// JSON, but not what Stalwart sends.
+    #[error("the body is JSON, but not an object with a list `events`")]
+    NoEvents,
+}
+
+impl BodyError {
+    fn reason(&self) -> DeadLetterReason {
+        match self {
+            Self::InvalidUtf8 { .. } => DeadLetterReason::InvalidUtf8,
+            Self::Malformed(_) => DeadLetterReason::Malformed,
+            Self::NoEvents => DeadLetterReason::UnexpectedShape,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
+}
+
+/// The events of one body, decoded as they are asked for.
+pub struct BodyEvents<'a> {
+    pieces: std::vec::IntoIter<&'a RawValue>,
+    ctx: &'a BodyContext<'a>,
+    /// How often each key was met in this body.
+    twins: HashMap<[u8; KEY_BYTES], u32>,
+}
+
+/// Finds the events of a body without decoding them.
+///
+/// # Errors
+/// When there is no list of events to be found: see [`quarantine`].
+pub fn decode_body<'a>(
+    body: &'a [u8],
+    ctx: &'a BodyContext<'a>,
+) -> Result<BodyEvents<'a>, BodyError> {
+    let text = std::str::from_utf8(body).map_err(|error| BodyError::InvalidUtf8 {
+        at: error.valid_up_to(),
+    })?;
+    let whole: &RawValue =
+        serde_json::from_str(text).map_err(|error| BodyError::Malformed(json_trouble(&error)))?;
+    // A derived reader takes a list for an object with its fields in order.
+    if !whole.get().starts_with('{') {
+        return Err(BodyError::NoEvents);
+    }
+    let body: Body<'_> = serde_json::from_str(whole.get()).map_err(|_| BodyError::NoEvents)?;
+    Ok(BodyEvents {
+        pieces: body.events.into_iter(),
+        ctx,
+        twins: HashMap::new(),
+    })
+}
+
+/// The dead letter of a body that cannot be read. Its position is the body's SHA-256.
+pub fn quarantine(body: &[u8], ctx: &BodyContext<'_>, error: &BodyError) -> DeadLetter {
+    letter(body, ctx, error.reason(), error.to_string())
+}
+
+fn letter(
+    raw: &[u8],
+    ctx: &BodyContext<'_>,
+    reason: DeadLetterReason,
+    detail: String,
+) -> DeadLetter {
+    let letters = LetterContext {
+        source: ctx.source,
+        at: ctx.received_at,
+    };
+    letters.letter(sha256_hex(raw), reason, detail, raw, mask_letter)
+}
+
+impl Iterator for BodyEvents<'_> {
+    type Item = Decoded;
+
+    fn next(&mut self) -> Option<Decoded> {
+        let piece = self.pieces.next()?;
+        Some(self.decode(piece).unwrap_or_else(Decoded::Dead))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.pieces.size_hint()
+    }
+}
+
+impl ExactSizeIterator for BodyEvents<'_> {}
+
+impl BodyEvents<'_> {
+    fn decode(&mut self, piece: &RawValue) -> Result<Decoded, DeadLetter> {
+        let raw = piece.get().as_bytes();
+        let refuse =
+            |detail: String| letter(raw, self.ctx, DeadLetterReason::UnexpectedShape, detail);
+        let value: Value =
+            serde_json::from_str(piece.get()).map_err(|error| refuse(json_trouble(&error)))?;
+        let Value::Object(mut event) = value else {
+            return Err(refuse("an event is an object".to_owned()));
+        };
+        let text = |key: &str| event.get(key).and_then(Value::as_str);
+        let Some(kind) = text("type")
+            .filter(|kind| !kind.is_empty())
+            .map(str::to_owned)
+        else {
+            return Err(refuse("an event without `type`".to_owned()));
+        };
+        let Some(created_at) = text("createdAt") else {
+            return Err(refuse("an event without `createdAt`".to_owned()));
+        };
+        let at: Timestamp = created_at
+            .parse()
+            .map_err(|_| refuse("`createdAt` is no RFC 3339 time".to_owned()))?;
+        let no_data = Map::new();
+        let data = match event.get("data") {
+            Some(Value::Object(data)) => data,
+            None | Some(Value::Null) => &no_data,
+            Some(_) => return Err(refuse("`data` is no object".to_owned())),
+        };
+        let key = content_key(&kind, created_at, data);
+        let verb = verbs::verb(&kind, data);
+        let actor = parts::actor(&kind, data);
+        let target = parts::target(&kind, data);
+        let hints = TenantHints {
+            domains: parts::domains(&kind, data),
+            ..TenantHints::default()
+        };
+        mask_event(&mut event, &kind);
+        if verb.is_proxy {
+            event.insert(REMARKS.to_owned(), json!({"proxy": true}));
+        }
+        let event = AuditEvent {
+            at: to_millis(at),
+            source: self.ctx.source.clone(),
+            external_id: self.external_id(key),
+            action: verb.action,
+            outcome: verb.outcome,
+            actor,
+            target,
+            tenant_slug: None,
+            metadata: event,
+        };
+        Ok(Decoded::Event(Box::new(event), hints))
+    }
+
+    /// The key, with the ordinal of a twin.
+    fn external_id(&mut self, key: [u8; KEY_BYTES]) -> String {
+        let seen = self.twins.entry(key).or_insert(0);
+        let ordinal = *seen;
+        *seen += 1;
+        let mut id = hex(&key);
+        if ordinal > 0 {
+            id.push('-');
+            id.push_str(&ordinal.to_string());
+        }
+        id
+    }
+}
+
+/// The hash of an event. Keys are sorted and numbers keep their text, so a body that says the same
+/// in another order hashes the same.
+fn content_key(kind: &str, created_at: &str, data: &Map<String, Value>) -> [u8; KEY_BYTES] {
+    let canonical = json!([kind, created_at, data]).to_string();
+    let digest = Sha256::digest(canonical.as_bytes());
+    let mut key = [0; KEY_BYTES];
+    key.copy_from_slice(&digest[..KEY_BYTES]);
+    key
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

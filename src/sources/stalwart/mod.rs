@@ -1,6 +1,8 @@
 //! Stalwart's webhooks: signed bodies of events, answered 200 when all of them are durable.
 
 pub mod decode;
+mod masks;
+mod parts;
 pub mod signature;
 pub mod verbs;
 
@@ -27,7 +29,11 @@ pub fn job(body: Bytes, permit: Permit) -> Job {
                 received_at: Timestamp::now(),
             };
             match decode_body(&body, &context) {
-                Ok(events) => pusher.deliver(events.filter_map(entry_of), permit.into()).await,
+                Ok(events) => {
+                    pusher
+                        .deliver(events.filter_map(entry_of), permit.into())
+                        .await
+                }
                 Err(error) => {
                     let letter = Entry::Dead(quarantine(&body, &context, &error));
                     pusher.deliver(std::iter::once(letter), permit.into()).await

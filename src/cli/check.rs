@@ -1,0 +1,134 @@
+//! `daybook check`: is the configuration right; with `--online`, would events flow?
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::config::{AuthentikConfig, Config, OcisConfig, SourceConfig};
+use crate::sources::authentik::client::Client;
+use crate::sources::authentik::decode::decode_page;
+use crate::sources::authentik::walk::PageRequest;
+use crate::store;
+use crate::tail::{Step, TailOptions, Tailer};
+use crate::telemetry::metrics::Metrics;
+
+use super::{ConfigArgs, Failure};
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Also tries the store and every source.
+    #[arg(long)]
+    online: bool,
+}
+
+pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let loaded = args.config.load()?;
+    let place = loaded.file.as_ref().map_or_else(
+        || "defaults and environment".to_owned(),
+        |path| path.display().to_string(),
+    );
+    println!("configuration is valid ({place})");
+    if !args.online {
+        return Ok(());
+    }
+    let mut all_well = report("store", &try_store(&loaded.config).await);
+    for source in &loaded.config.sources {
+        let outcome = match source {
+            SourceConfig::Authentik(config) => try_authentik(config).await,
+            SourceConfig::Ocis(config) => try_ocis(config).await,
+            SourceConfig::Stalwart(config) => {
+                Ok(format!("accepts signed webhooks at {}", config.route))
+            }
+            SourceConfig::Recorder(_) => Ok("accepts events at /api/v1/events".to_owned()),
+        };
+        all_well &= report(source.name(), &outcome);
+    }
+    if all_well {
+        Ok(())
+    } else {
+        Err(Failure::NotReady)
+    }
+}
+
+fn report(name: &str, outcome: &Result<String, String>) -> bool {
+    match outcome {
+        Ok(what) => println!("ok    {name}: {what}"),
+        Err(what) => println!("FAIL  {name}: {what}"),
+    }
+    outcome.is_ok()
+}
+
+async fn try_store(config: &Config) -> Result<String, String> {
+    let store = store::open(&config.store)
+        .await
+        .map_err(|error| error.to_string())?;
+    store.prepare().await.map_err(|error| error.to_string())?;
+    store.ping().await.map_err(|error| error.to_string())?;
+    let records = store.directory().await.map_err(|error| error.to_string())?;
+    Ok(format!(
+        "takes writes; {} tenants and {} users in its directory",
+        records.tenants.len(),
+        records.users.len()
+    ))
+}
+
+async fn try_authentik(config: &AuthentikConfig) -> Result<String, String> {
+    let token = config.load_token().map_err(|problem| problem.to_string())?;
+    let client = Client::new(&config.url, &token, config.timeout, Metrics::new())?;
+    let me = client.me().await.map_err(|error| error.to_string())?;
+    let user = me.get("user").unwrap_or(&Value::Null);
+    let username = user
+        .get("username")
+        .and_then(Value::as_str)
+        .unwrap_or("unknown");
+    let request = PageRequest {
+        page: 1,
+        page_size: 20,
+    };
+    let answer = client
+        .events(request)
+        .await
+        .map_err(|error| error.to_string())?;
+    let page = decode_page(&answer.body).map_err(|error| error.to_string())?;
+    if page.count == 0 {
+        return Err(format!(
+            "reached as {username}, but no event is visible: an outpost's token, or a role without authentik_events.view_event"
+        ));
+    }
+    let pk = user.get("pk").and_then(Value::as_i64).unwrap_or_default();
+    let groups = match client.user(pk).await {
+        Ok(_) => "users and groups can be looked up".to_owned(),
+        Err(error) => {
+            format!("users cannot be looked up ({error}): tenants come from the directory alone")
+        }
+    };
+    Ok(format!(
+        "reached as {username}; {} events visible; {groups}",
+        page.count
+    ))
+}
+
+async fn try_ocis(config: &OcisConfig) -> Result<String, String> {
+    let path = config.path.clone();
+    let step =
+        tokio::task::spawn_blocking(move || Tailer::open(TailOptions::new(path), None).step())
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+    match step {
+        Step::Lines(chunk) => Ok(format!(
+            "{} is read; lines are there from byte 0 of inode {}",
+            config.path.display(),
+            chunk.inode
+        )),
+        Step::Idle { .. } if config.path.exists() => Ok(format!(
+            "{} is there and has no line yet: set AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH and AUDIT_FORMAT=json (AUDIT_LOG_FILE_PATH and AUDIT_LOG_FORMAT do not exist)",
+            config.path.display()
+        )),
+        Step::Idle { .. } => Err(format!(
+            "{} is not there: OCIS makes it at its first event, if OCIS_ADD_RUN_SERVICES=audit (OpenCloud: OC_ADD_RUN_SERVICES), AUDIT_LOG_TO_FILE=true and AUDIT_FILEPATH are set",
+            config.path.display()
+        )),
+    }
+}

@@ -1,0 +1,165 @@
+//! `daybook status`: asks the running service; without one, shows the stored cursors.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::config::{AuthMode, Config};
+use crate::http::auth::new_token;
+use crate::store::{self, Role, Store};
+
+use super::{ConfigArgs, Failure};
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
+    let loaded = args.config.load_for_tools()?;
+    let config = &loaded.config;
+    let store = store::open(&config.store)
+        .await
+        .context("cannot open the store")?;
+    let report = match ask_service(config, &*store).await {
+        Ok(sources) => json!({ "running": true, "sources": sources }),
+        Err(why) => {
+            let sources = stored_cursors(config, &*store).await?;
+            json!({ "running": false, "reason": why.to_string(), "sources": sources })
+        }
+    };
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&report).context("report")?
+        );
+    } else {
+        print!("{}", table(&report));
+    }
+    Ok(())
+}
+
+/// Asks over HTTP, with a token that lives for a minute and is forgotten at once.
+async fn ask_service(config: &Config, store: &dyn Store) -> Result<Value, anyhow::Error> {
+    crate::install_crypto_provider();
+    let client = reqwest::Client::builder()
+        .timeout(ANSWER_TIMEOUT)
+        .no_proxy()
+        .build()?;
+    let url = format!("http://{}/api/v1/sources", reachable(config.http.listen));
+    let mut request = client.get(url);
+    let mut made = None;
+    if config.http.auth == AuthMode::Tokens {
+        let expires_at = Timestamp::now() + SignedDuration::from_secs(60);
+        let (token, record) = new_token(
+            Role::Operator,
+            Some("daybook status".to_owned()),
+            Some(expires_at),
+        );
+        store.insert_token(&record).await?;
+        request = request.bearer_auth(&token);
+        made = Some(record.hash);
+    }
+    let answer = async {
+        request
+            .send()
+            .await?
+            .error_for_status()?
+            .json::<Value>()
+            .await
+    }
+    .await;
+    if let Some(hash) = made {
+        store.delete_token(&hash).await?;
+    }
+    let mut answer = answer
+        .map_err(reqwest::Error::without_url)
+        .context("the service does not answer")?;
+    Ok(answer["sources"].take())
+}
+
+/// A service that listens everywhere is reached here.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+async fn stored_cursors(config: &Config, store: &dyn Store) -> Result<Value, anyhow::Error> {
+    let cursors = store
+        .cursors()
+        .await
+        .context("neither the service nor the store answers")?;
+    let sources = config.sources.iter().map(|source| {
+        let cursor = cursors.iter().find(|cursor| cursor.source == source.name());
+        json!({
+            "name": source.name(),
+            "kind": source.kind(),
+            "state": "not_running",
+            "cursor": cursor.map(|cursor| json!({
+                "lastEventAt": cursor.last_event_at,
+                "lastEventId": cursor.last_event_id,
+                "generation": cursor.generation,
+                "updatedAt": cursor.updated_at,
+            })),
+        })
+    });
+    Ok(Value::Array(sources.collect()))
+}
+
+fn table(report: &Value) -> String {
+    let mut text = String::new();
+    if report["running"] == Value::Bool(false) {
+        text.push_str(&format!(
+            "service is not running ({}); stored cursors:\n",
+            word(&report["reason"])
+        ));
+    }
+    text.push_str(&format!(
+        "{:<20} {:<10} {:<11} {:>8} {:>8}  {:<24} {}\n",
+        "SOURCE", "KIND", "STATE", "LAG", "RESTARTS", "LAST EVENT", "POSITION"
+    ));
+    for source in report["sources"].as_array().into_iter().flatten() {
+        let lag = source["lagSeconds"]
+            .as_f64()
+            .map_or_else(|| "-".to_owned(), |lag| format!("{lag:.1}s"));
+        text.push_str(&format!(
+            "{:<20} {:<10} {:<11} {:>8} {:>8}  {:<24} {}\n",
+            word(&source["name"]),
+            word(&source["kind"]),
+            word(&source["state"]),
+            lag,
+            source["restarts"]
+                .as_u64()
+                .map_or_else(|| "-".to_owned(), |count| count.to_string()),
+            word(&source["cursor"]["lastEventAt"]),
+            word(&source["cursor"]["lastEventId"]),
+        ));
+        for (label, value) in [
+            ("reason", &source["reason"]),
+            ("last error", &source["lastError"]["message"]),
+        ] {
+            if let Some(what) = value.as_str() {
+                text.push_str(&format!("    {label}: {}\n", what.escape_debug()));
+            }
+        }
+    }
+    text
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}

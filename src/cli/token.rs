@@ -1,0 +1,66 @@
+//! `daybook token new`: prints a token, once, on standard output; the store keeps its hash.
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+
+use crate::http::auth::new_token;
+use crate::store::{self, Role};
+
+use super::{ConfigArgs, Failure};
+
+#[derive(Args)]
+pub(super) struct TokenArgs {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Makes a token and prints it; it cannot be shown again.
+    New(NewArgs),
+}
+
+#[derive(Args)]
+struct NewArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// operator, recorder or tenant:SLUG.
+    #[arg(long)]
+    role: String,
+    /// A name for people.
+    #[arg(long)]
+    name: Option<String>,
+    /// With --role recorder: the recorder source that its events go to.
+    #[arg(long)]
+    source: Option<String>,
+}
+
+pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
+    let TokenCommand::New(args) = &args.command;
+    let role = parse_role(&args.role, args.source.as_deref())?;
+    let loaded = args.config.load_for_tools()?;
+    let store = store::open(&loaded.config.store)
+        .await
+        .context("cannot open the store")?;
+    store.prepare().await.context("cannot prepare the store")?;
+    let (token, record) = new_token(role, args.name.clone(), None);
+    store
+        .insert_token(&record)
+        .await
+        .context("cannot keep the token")?;
+    println!("{token}");
+    Ok(())
+}
+
+fn parse_role(role: &str, source: Option<&str>) -> Result<Role, anyhow::Error> {
+    let parsed = match (role, role.split_once(':')) {
+        ("operator", _) => Role::Operator,
+        ("recorder", _) => return Ok(Role::Recorder(source.map(str::to_owned))),
+        (_, Some(("tenant", slug))) if !slug.is_empty() => Role::Tenant(slug.to_owned()),
+        _ => bail!("--role is {role:?}; wanted: operator, recorder or tenant:SLUG"),
+    };
+    if source.is_some() {
+        bail!("--source goes with --role recorder only");
+    }
+    Ok(parsed)
+}

@@ -1,0 +1,305 @@
+//! Events as Authentik answers them, and answers that are none.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::event::{Actor, Outcome, TenantHints};
+
+fn decode_text(raw: &str) -> Decoded {
+    let source = SourceName::new("authentik");
+    let ctx = EventContext {
+        source: &source,
+        received_at: "2026-11-24T05:00:00Z".parse().unwrap(),
+    };
+    decode_event(&RawValue::from_string(raw.to_owned()).unwrap(), &ctx)
+}
+
+fn event(action: &str, user: Value, context: Value) -> Value {
+    json!({"pk": "c072cfba-cd83-4fb0-a8ca-1fe0000a9f4a", "user": user, "action": action,
+        "app": "authentik.events.signals", "context": context, "client_ip": "203.0.113.7",
+        "created": "2026-11-24T04:19:00.265079Z", "expires": "2027-11-24T04:19:00.263756Z", "brand": {}})
+}
+
+fn one(event: Value) -> (AuditEvent, TenantHints) {
+    match decode_text(&event.to_string()) {
+        Decoded::Event(event, hints) => (*event, hints),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn alice() -> Value {
+    json!({"pk": 4, "email": "alice@acme.test", "username": "alice"})
+}
+
+#[test]
+fn a_log_in_is_read_in_full() {
+    let (event, hints) = one(event("login", alice(), json!({"auth_method": "password"})));
+    assert_eq!(event.external_id, "c072cfba-cd83-4fb0-a8ca-1fe0000a9f4a");
+    assert_eq!(event.at, "2026-11-24T04:19:00.265Z".parse().unwrap());
+    assert_eq!(
+        (event.action.as_str(), event.outcome),
+        ("authentik.login", Some(Outcome::Success))
+    );
+    assert_eq!(
+        event.actor,
+        Actor {
+            id: Some("4".into()),
+            email: Some("alice@acme.test".into()),
+            name: Some("alice".into()),
+            ip: Some("203.0.113.7".into()),
+        }
+    );
+    assert_eq!(event.target.name.as_deref(), Some("alice"));
+    assert_eq!(hints.emails, ["alice@acme.test"]);
+    assert_eq!(event.metadata["created"], "2026-11-24T04:19:00.265079Z");
+}
+
+#[test]
+fn the_administrator_is_the_actor_of_an_impersonation() {
+    let user = json!({"pk": 2, "email": "admin@ops.test", "username": "akadmin",
+        "on_behalf_of": {"pk": 5, "email": "bob@globex.test", "username": "bob"}});
+    let started = event(
+        "impersonation_started",
+        user.clone(),
+        json!({"reason": "ticket"}),
+    );
+    assert_eq!(user_key(&started), Some(2));
+    assert_eq!(impersonated_user_key(&started), Some(5));
+    let (seen, hints) = one(started);
+    assert_eq!(seen.actor.name.as_deref(), Some("akadmin"));
+    assert_eq!(seen.target.name.as_deref(), Some("bob"));
+    assert_eq!(hints.emails, ["admin@ops.test", "bob@globex.test"]);
+    let model = json!({"model": {"pk": "09", "app": "authentik_core", "name": "bob-token", "model_name": "token"}});
+    let (seen, _) = one(event("model_created", user, model));
+    assert_eq!(seen.action, "authentik.token_created");
+    assert_eq!(seen.target.kind.as_deref(), Some("token"));
+}
+
+#[test]
+fn an_unknown_user_fails_to_log_in_under_the_typed_name() {
+    let user = json!({"pk": null, "email": "who@acme.test", "username": "who@acme.test",
+        "authenticated_as": {"pk": 1, "email": "", "username": "AnonymousUser", "is_anonymous": true}});
+    let failed = event(
+        "login_failed",
+        user,
+        json!({"username": "who@acme.test", "password": "********************"}),
+    );
+    assert_eq!(user_key(&failed), None);
+    let (seen, hints) = one(failed);
+    assert_eq!(seen.outcome, Some(Outcome::Failure));
+    assert_eq!(
+        (seen.actor.id, seen.actor.name.as_deref()),
+        (None, Some("who@acme.test"))
+    );
+    assert_eq!(hints.emails, ["who@acme.test"]);
+    assert_eq!(seen.metadata["context"]["password"], "***");
+    let typed = json!({"pk": null, "email": "nobody", "username": "nobody"});
+    let (seen, hints) = one(event("login_failed", typed, json!({"username": "nobody"})));
+    assert_eq!(seen.actor.email, None);
+    assert!(hints.emails.is_empty());
+}
+
+#[test]
+fn the_user_of_a_changed_password_is_its_target() {
+    let (seen, hints) = one(event("password_set", alice(), json!({})));
+    assert_eq!(seen.action, "authentik.password_changed");
+    assert_eq!(seen.actor.name, None);
+    assert_eq!(seen.actor.ip.as_deref(), Some("203.0.113.7"));
+    assert_eq!(seen.target.id.as_deref(), Some("4"));
+    assert_eq!(hints.emails, ["alice@acme.test"]);
+}
+
+#[test]
+fn events_of_the_system_have_no_actor() {
+    let mut rotated = event(
+        "secret_rotate",
+        json!({}),
+        json!({"token": {"pk": "dc", "name": "t", "model_name": "token", "app": "core"}}),
+    );
+    rotated["client_ip"] = Value::Null;
+    let (seen, _) = one(rotated);
+    assert!(seen.actor.is_empty());
+    assert_eq!(seen.target.kind.as_deref(), Some("token"));
+    assert_eq!(seen.metadata["context"]["token"]["name"], "t");
+}
+
+#[test]
+fn an_unknown_address_is_left_out() {
+    let mut login = event("login", alice(), json!({}));
+    login["client_ip"] = "255.255.255.255".into();
+    assert_eq!(one(login).0.actor.ip, None);
+}
+
+#[test]
+fn targets_are_found_where_each_action_names_them() {
+    let model = |name: &str| json!({"pk": "1", "app": "a", "name": "n", "model_name": name});
+    for (action, context, kind, name) in [
+        (
+            "authorize_application",
+            json!({"authorized_application": model("application")}),
+            "application",
+            Some("n"),
+        ),
+        (
+            "secret_view",
+            json!({"secret": model("token")}),
+            "token",
+            Some("n"),
+        ),
+        (
+            "source_linked",
+            json!({"source": model("oauthsource")}),
+            "oauthsource",
+            Some("n"),
+        ),
+        (
+            "review_overdue",
+            json!({"target": model("group")}),
+            "group",
+            Some("n"),
+        ),
+        (
+            "export_ready",
+            json!({"export": model("dataexport")}),
+            "dataexport",
+            Some("n"),
+        ),
+        (
+            "invitation_used",
+            json!({"invitation_uuid": "ab"}),
+            "invitation",
+            None,
+        ),
+        (
+            "user_write",
+            json!({"username": "new"}),
+            "user",
+            Some("new"),
+        ),
+        (
+            "user_write",
+            json!({"username": "alice"}),
+            "user",
+            Some("alice"),
+        ),
+        (
+            "user_lockdown_triggered",
+            json!({"affected_user": "eve"}),
+            "user",
+            Some("eve"),
+        ),
+        (
+            "update_available",
+            json!({"new_version": "9"}),
+            "version",
+            Some("9"),
+        ),
+        (
+            "email_sent",
+            json!({"to_email": ["a@b.test"], "body": "x"}),
+            "email",
+            Some("a@b.test"),
+        ),
+    ] {
+        let target = one(event(action, alice(), context)).0.target;
+        assert_eq!(
+            (target.kind.as_deref(), target.name.as_deref()),
+            (Some(kind), name),
+            "{action}"
+        );
+    }
+}
+
+#[test]
+fn keys_are_whole_numbers_of_real_users() {
+    for (pk, wanted) in [
+        (json!(4), Some(4)),
+        (json!(4.0), Some(4)),
+        (json!(0), None),
+        (json!(-1), None),
+        (json!(null), None),
+        (json!("4"), None),
+        (json!(4.5), None),
+    ] {
+        assert_eq!(
+            user_key(&json!({"user": {"pk": pk.clone(), "username": "x"}})),
+            wanted,
+            "{pk}"
+        );
+    }
+    assert_eq!(
+        user_key(&json!({"user": {"pk": 1, "username": "AnonymousUser"}})),
+        None
+    );
+    assert_eq!(user_key(&json!({"user": {}})), None);
+    assert_eq!(user_key(&json!({})), None);
+}
+
+#[test]
+fn what_has_no_key_or_time_is_dead() {
+    for (raw, word) in [
+        ("7", "object"),
+        (r#"["a","2026-11-24T04:19:00Z"]"#, "object"),
+        ("{}", "`pk`"),
+        (r#"{"pk":"","created":"2026-11-24T04:19:00Z"}"#, "`pk`"),
+        (r#"{"pk":"a"}"#, "`created`"),
+        (
+            r#"{"pk":"a","created":"soon","context":{"password":"hunter2"}}"#,
+            "RFC 3339",
+        ),
+    ] {
+        let Decoded::Dead(letter) = decode_text(raw) else {
+            panic!("{raw}")
+        };
+        assert_eq!(letter.reason, DeadLetterReason::UnexpectedShape);
+        assert_eq!(letter.position, sha256_hex(raw.as_bytes()));
+        assert!(letter.detail.contains(word), "{raw}: {}", letter.detail);
+        assert!(!String::from_utf8_lossy(&letter.raw).contains("hunter2"));
+        assert_eq!(
+            EventHead::read(&RawValue::from_string(raw.to_owned()).unwrap()),
+            None
+        );
+    }
+}
+
+#[test]
+fn odd_shapes_are_kept() {
+    for odd in [
+        json!({"pk": "a", "created": "2026-11-24T04:19:00Z"}),
+        json!({"pk": "a", "created": "2026-11-24T04:19:00Z", "action": 7, "user": [], "context": "x", "client_ip": 1}),
+        json!({"pk": "a", "created": "2026-11-24T04:19:00Z", "action": "custom_ü\u{0}", "context": {"a.b": 1, "$c": 18446744073709551616_f64}}),
+    ] {
+        let (seen, _) = one(odd.clone());
+        assert_eq!(seen.external_id, "a");
+        assert_eq!(Value::Object(seen.metadata), odd);
+    }
+}
+
+#[test]
+fn the_head_is_read_without_the_rest() {
+    let raw = RawValue::from_string(event("login", alice(), json!({"x": 1})).to_string()).unwrap();
+    assert_eq!(
+        EventHead::read(&raw),
+        Some(EventHead {
+            pk: "c072cfba-cd83-4fb0-a8ca-1fe0000a9f4a".into(),
+            created: "2026-11-24T04:19:00.265079Z".parse().unwrap(),
+            user_pk: Some(4),
+        })
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_page_body_is_answered(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode_page(&body).map(|page| page.count);
+    }
+
+    #[test]
+    fn any_action_is_kept(action in ".{0,40}") {
+        let (seen, _) = one(event(&action, alice(), json!({})));
+        prop_assert!(seen.action.starts_with("authentik."));
+        prop_assert!(seen.action.len() > "authentik.".len());
+    }
+}

@@ -1,0 +1,143 @@
+//! Which parts of an Authentik event are secrets.
+//!
+//! Authentik masks most of them itself. What it lets through: the arguments of a request (an
+//! authorization code, an invitation's token), the old and new value of a secret field in a diff,
+//! the text of mail it sent (which holds the links that reset a password), and query strings.
+
+use serde_json::{Map, Value};
+
+use crate::event::mask::{self, SECRET_KEYS};
+
+/// Secrets as arguments of a request and as parameters in a URL, besides the common list.
+const ARGUMENT_KEYS: &[&str] = &[
+    "code",
+    "key",
+    "assertion",
+    "id_token_hint",
+    "login_hint_token",
+];
+
+/// Secrets as fields of a changed model, besides the common list.
+const FIELD_KEYS: &[&str] = &["key", "key_data", "seed", "config_secret", "bind_password"];
+
+/// Masks the event's object; `action` is the raw one.
+pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
+    let arguments = with_common(ARGUMENT_KEYS);
+    if let Some(Value::Object(context)) = event.get_mut("context") {
+        if action == "email_sent"
+            && let Some(body) = context.get_mut("body")
+        {
+            mask::mask_leaves(body);
+        }
+        if let Some(diff) = context.get_mut("diff") {
+            mask::mask_value(diff, &with_common(FIELD_KEYS));
+        }
+        mask_arguments(context, &arguments);
+    }
+    for (key, value) in event.iter_mut() {
+        if mask::is_secret_key(key, SECRET_KEYS) {
+            mask::mask_leaves(value);
+        } else {
+            mask::mask_value(value, SECRET_KEYS);
+            mask_queries(value, &arguments);
+        }
+    }
+}
+
+/// Masks bytes that are no event.
+pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
+    let mut keys = with_common(ARGUMENT_KEYS);
+    keys.push("body");
+    mask::mask_raw(raw, &keys)
+}
+
+fn with_common(keys: &[&'static str]) -> Vec<&'static str> {
+    SECRET_KEYS.iter().chain(keys).copied().collect()
+}
+
+/// Requests stand at several depths: an event's own, and that of a policy's evaluation.
+fn mask_arguments(map: &mut Map<String, Value>, keys: &[&str]) {
+    for (key, value) in map.iter_mut() {
+        if key == "args" {
+            mask::mask_value(value, keys);
+        }
+        if let Value::Object(inner) = value {
+            mask_arguments(inner, keys);
+        }
+    }
+}
+
+fn mask_queries(value: &mut Value, keys: &[&str]) {
+    match value {
+        Value::String(text) => {
+            if let Some(masked) = mask::mask_query(text, keys) {
+                *text = masked;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| mask_queries(item, keys)),
+        Value::Object(map) => map.values_mut().for_each(|inner| mask_queries(inner, keys)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn masked(action: &str, context: Value) -> Value {
+        let mut event = Map::from_iter([("context".to_owned(), context)]);
+        mask_event(&mut event, action);
+        event.remove("context").unwrap()
+    }
+
+    #[test]
+    fn arguments_and_queries_are_masked() {
+        assert_eq!(
+            masked(
+                "authorize_application",
+                json!({
+                "http_request": {"path": "/x/?code=1", "args": {"code": "s3", "state": "abc", "itoken": "t", "next": "/?token=abc&a=1"}},
+                "geo": {"continent": {"code": "EU"}}})
+            ),
+            json!({
+                "http_request": {"path": "/x/?code=***", "args": {"code": "***", "state": "abc", "itoken": "***", "next": "/?token=***&a=1"}},
+                "geo": {"continent": {"code": "EU"}}})
+        );
+    }
+
+    #[test]
+    fn a_changed_secret_shows_neither_value() {
+        assert_eq!(
+            masked(
+                "model_updated",
+                json!({"diff": {
+                "key": {"previous_value": "a", "new_value": "b"},
+                "client_secret": {"previous_value": "a", "new_value": "b"},
+                "name": {"previous_value": "a", "new_value": "b"}}})
+            ),
+            json!({"diff": {
+                "key": {"previous_value": "***", "new_value": "***"},
+                "client_secret": {"previous_value": "***", "new_value": "***"},
+                "name": {"previous_value": "a", "new_value": "b"}}})
+        );
+    }
+
+    #[test]
+    fn mail_loses_its_text() {
+        let mail = masked(
+            "email_sent",
+            json!({"subject": "Reset", "body": "<a href=\"https://id/?x\">"}),
+        );
+        assert_eq!(mail, json!({"subject": "Reset", "body": "***"}));
+    }
+
+    #[test]
+    fn the_description_of_a_token_stays() {
+        let context =
+            json!({"secret": {"pk": "1", "app": "core", "name": "poller", "model_name": "token"}});
+        assert_eq!(masked("secret_view", context.clone()), context);
+    }
+}

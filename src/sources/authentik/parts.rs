@@ -1,0 +1,197 @@
+//! Who acted, on what, and whose it is: read from an Authentik event.
+
+use serde_json::{Map, Value};
+
+use super::page::whole_number;
+use crate::event::{Actor, Target, TenantHints};
+use crate::sources::text::{is_address, scalar, text};
+
+type Object = Map<String, Value>;
+
+/// Written where the address of the client is unknown.
+const UNKNOWN_IP: &str = "255.255.255.255";
+
+/// Where a context names the model that an event is about, the most telling first.
+const MODEL_KEYS: &[&str] = &[
+    "model",
+    "secret",
+    "token",
+    "authorized_application",
+    "target",
+    "export",
+    "source",
+    "mapping",
+    "property_mapping",
+    "provider",
+    "application",
+    "binding",
+    "device",
+    "stage",
+];
+
+/// The parts of an event that the functions here read.
+pub(super) struct Parts<'a> {
+    pub action: &'a str,
+    pub user: Option<&'a Object>,
+    pub context: &'a Object,
+    pub client_ip: Option<&'a str>,
+}
+
+impl Parts<'_> {
+    /// The actor. Under impersonation that is the administrator who really sits there. For a
+    /// changed password the user is the one whose password it is; who changed it is not told.
+    pub fn actor(&self) -> Actor {
+        let ip = self
+            .client_ip
+            .filter(|ip| *ip != UNKNOWN_IP)
+            .map(str::to_owned);
+        let Some(user) = self.user.filter(|_| self.action != "password_set") else {
+            return Actor {
+                ip,
+                ..Actor::default()
+            };
+        };
+        let typed = (self.action == "login_failed")
+            .then(|| text(self.context, "username"))
+            .flatten();
+        Actor {
+            id: scalar(user.get("pk")),
+            // For an unknown user the name that was typed stands here too.
+            email: text(user, "email")
+                .filter(|email| is_address(email))
+                .map(str::to_owned),
+            name: text(user, "username").or(typed).map(str::to_owned),
+            ip,
+        }
+    }
+
+    /// The target.
+    pub fn target(&self) -> Target {
+        match self.action {
+            "password_set" | "login" | "logout" => self.user.map(user_target).unwrap_or_default(),
+            "login_failed" => {
+                let mut target = self.user.map(user_target).unwrap_or_default();
+                if let Some(typed) = text(self.context, "username") {
+                    target.kind = Some("user".to_owned());
+                    target.name = Some(typed.to_owned());
+                }
+                target
+            }
+            "impersonation_started" | "impersonation_ended" => {
+                self.impersonated().map(user_target).unwrap_or_default()
+            }
+            "user_write" => self.written_user(),
+            "user_lockdown_triggered" => named("user", self.context.get("affected_user")),
+            "update_available" => named("version", self.context.get("new_version")),
+            "email_sent" => {
+                let recipients = self.recipients();
+                if recipients.is_empty() {
+                    return Target::default();
+                }
+                Target {
+                    kind: Some("email".to_owned()),
+                    id: None,
+                    name: Some(recipients.join(", ")),
+                }
+            }
+            "invitation_used" => Target {
+                id: scalar(self.context.get("invitation_uuid")),
+                kind: Some("invitation".to_owned()),
+                name: None,
+            },
+            _ => self
+                .model()
+                .or_else(|| self.impersonated().map(user_target))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// What the event tells about its tenant. Groups and the subject id are not in it.
+    pub fn hints(&self) -> TenantHints {
+        let mut emails = Vec::new();
+        let mut add = |address: &str| {
+            if is_address(address) && !emails.iter().any(|known| known == address) {
+                emails.push(address.to_owned());
+            }
+        };
+        for user in [self.user, self.impersonated()].into_iter().flatten() {
+            text(user, "email").into_iter().for_each(&mut add);
+        }
+        if self.action == "login_failed" {
+            text(self.context, "username")
+                .into_iter()
+                .for_each(&mut add);
+        }
+        if self.action == "email_sent" {
+            self.recipients().into_iter().for_each(&mut add);
+        }
+        TenantHints {
+            emails,
+            ..TenantHints::default()
+        }
+    }
+
+    fn impersonated(&self) -> Option<&Object> {
+        self.user?.get("on_behalf_of")?.as_object()
+    }
+
+    fn recipients(&self) -> Vec<&str> {
+        match self.context.get("to_email") {
+            Some(Value::String(to)) if !to.is_empty() => vec![to],
+            Some(Value::Array(to)) => to.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The user whom a flow wrote; its id is known only when that is the user of the event.
+    fn written_user(&self) -> Target {
+        let written = text(self.context, "username");
+        let own = self.user.and_then(|user| text(user, "username"));
+        match (written, self.user) {
+            (Some(name), _) if own != Some(name) => named("user", self.context.get("username")),
+            (_, Some(user)) => user_target(user),
+            _ => Target::default(),
+        }
+    }
+
+    fn model(&self) -> Option<Target> {
+        MODEL_KEYS.iter().find_map(|key| {
+            let model = self.context.get(*key)?.as_object()?;
+            Some(Target {
+                kind: Some(text(model, "model_name")?.to_owned()),
+                id: scalar(model.get("pk")),
+                name: text(model, "name").map(str::to_owned),
+            })
+        })
+    }
+}
+
+fn user_target(user: &Object) -> Target {
+    let id = scalar(user.get("pk"));
+    let name = text(user, "username").map(str::to_owned);
+    Target {
+        kind: (id.is_some() || name.is_some()).then(|| "user".to_owned()),
+        id,
+        name,
+    }
+}
+
+fn named(kind: &str, name: Option<&Value>) -> Target {
+    let name = scalar(name);
+    Target {
+        kind: name.is_some().then(|| kind.to_owned()),
+        id: None,
+        name,
+    }
+}
+
+/// The key of a real user: neither the anonymous one nor the shell's, which is 0.
+pub(super) fn real_user_key(user: &Object) -> Option<i64> {
+    let is_anonymous = user.get("is_anonymous") == Some(&Value::Bool(true))
+        || text(user, "username") == Some("AnonymousUser");
+    if is_anonymous {
+        return None;
+    }
+    let key = whole_number(user.get("pk")?.as_number()?)?;
+    i64::try_from(key).ok().filter(|key| *key > 0)
+}

@@ -1,0 +1,232 @@
+//! Which parts of an audit line are secrets.
+//!
+//! Tokens of public links and invitations open files to whoever holds them. They stand under keys
+//! of their own, but also in `Message`, and the removal of a link by its token writes the token
+//! where the link's id belongs. An id and a token cannot be told apart there, so both are masked;
+//! a fingerprint takes their place, which also stands in the link's other events.
+
+use serde_json::{Map, Value};
+
+use crate::event::mask::{self, MASK, SECRET_KEYS};
+use crate::sources::text::{sha256_hex, text};
+
+/// Secret in this source besides the common list.
+const OCIS_KEYS: &[&str] = &["InviteLink", "RecipientMail"];
+
+/// What stands before a token in the text of a message.
+const BEFORE_TOKEN: &[&str] = &["token '", "link with id:'", "accept-invite?token="];
+
+/// The action that hands a token out without naming it a share's.
+const INVITATION: &str = "science_mesh_invite_token_generated";
+
+/// A shorter value of a secret key is not looked for in other fields: it would match by chance.
+const SHORTEST_SOUGHT: usize = 6;
+
+/// What masking leaves of a link's secrets, to find its events by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fingerprints {
+    /// Of `ShareID`, for a link.
+    pub link: Option<String>,
+    /// Of `ShareToken`.
+    pub token: Option<String>,
+}
+
+/// Masks a decoded line.
+pub(super) fn mask_line(line: &mut Map<String, Value>) -> Fingerprints {
+    let is_link = text(line, "ShareType") == Some("link") || line.contains_key("ShareToken");
+    let is_link_removal =
+        text(line, "Action") == Some("file_unshared") && text(line, "ShareType") == Some("link");
+    let share_id = text(line, "ShareID").filter(|id| is_link && !id.contains(':'));
+    let fingerprints = Fingerprints {
+        link: share_id.map(fingerprint),
+        token: text(line, "ShareToken").map(fingerprint),
+    };
+
+    let mut sought: Vec<String> = line
+        .iter()
+        .filter(|(key, _)| is_secret(key) || (is_link_removal && *key == "ShareID"))
+        .filter_map(|(_, value)| value.as_str())
+        .filter(|secret| secret.len() >= SHORTEST_SOUGHT && *secret != MASK)
+        .map(str::to_owned)
+        .collect();
+    // The longest first: an invitation's link contains its token.
+    sought.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+
+    mask_features(line);
+    for (key, value) in line.iter_mut() {
+        if is_secret(key) {
+            mask::mask_leaves(value);
+        } else {
+            mask::mask_value(value, SECRET_KEYS);
+            erase(value, &sought);
+        }
+    }
+    if is_link_removal && let Some(id) = line.get_mut("ShareID") {
+        mask::mask_leaves(id);
+    }
+    let speaks_of_a_token = is_link || text(line, "Action") == Some(INVITATION);
+    if speaks_of_a_token && let Some(Value::String(message)) = line.get_mut("Message") {
+        *message = String::from_utf8_lossy(&mask_phrases(message.as_bytes())).into_owned();
+    }
+    fingerprints
+}
+
+/// Masks bytes that are no record: a cut line, the minimal format, a console's noise.
+pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
+    let keys: Vec<&str> = SECRET_KEYS.iter().chain(OCIS_KEYS).copied().collect();
+    mask_phrases(&mask::mask_raw(raw, &keys))
+}
+
+fn is_secret(key: &str) -> bool {
+    mask::is_secret_key(key, SECRET_KEYS) || mask::is_secret_key(key, OCIS_KEYS)
+}
+
+/// The first 16 digits of the SHA-256: enough to find a link's events, useless to open it.
+fn fingerprint(secret: &str) -> String {
+    let mut digits = sha256_hex(secret.as_bytes());
+    digits.truncate(16);
+    digits
+}
+
+/// `Features` says a feature's name in one field and its values in others.
+fn mask_features(line: &mut Map<String, Value>) {
+    let Some(Value::Array(features)) = line.get_mut("Features") else {
+        return;
+    };
+    for feature in features.iter_mut().filter_map(Value::as_object_mut) {
+        if !text(feature, "Name").is_some_and(is_secret) {
+            continue;
+        }
+        for (key, value) in feature.iter_mut() {
+            if key != "Name" {
+                mask::mask_leaves(value);
+            }
+        }
+    }
+}
+
+fn erase(value: &mut Value, sought: &[String]) {
+    match value {
+        Value::String(text) => {
+            for secret in sought {
+                if text.contains(secret.as_str()) {
+                    *text = text.replace(secret.as_str(), MASK);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| erase(item, sought)),
+        Value::Object(map) => map.values_mut().for_each(|inner| erase(inner, sought)),
+        _ => {}
+    }
+}
+
+/// Masks what follows one of the phrases, up to the next quote or the end.
+fn mask_phrases(message: &[u8]) -> Vec<u8> {
+    let mut masked = Vec::with_capacity(message.len());
+    let mut at = 0;
+    while at < message.len() {
+        let phrase = BEFORE_TOKEN
+            .iter()
+            .find(|phrase| message[at..].starts_with(phrase.as_bytes()));
+        let Some(phrase) = phrase else {
+            masked.push(message[at]);
+            at += 1;
+            continue;
+        };
+        masked.extend_from_slice(phrase.as_bytes());
+        at += phrase.len();
+        let rest = &message[at..];
+        let length = rest
+            .iter()
+            .position(|byte| matches!(byte, b'\'' | b'"' | b'\n'))
+            .unwrap_or(rest.len());
+        if length > 0 {
+            masked.extend_from_slice(MASK.as_bytes());
+        }
+        at += length;
+    }
+    masked
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn masked(line: Value) -> (Value, Fingerprints) {
+        let Value::Object(mut line) = line else {
+            panic!("an object");
+        };
+        let fingerprints = mask_line(&mut line);
+        (Value::Object(line), fingerprints)
+    }
+
+    #[test]
+    fn a_link_removed_by_its_token_keeps_only_fingerprints() {
+        let (created, of_creation) = masked(json!({
+            "Action": "file_shared", "ShareType": "link", "ShareToken": "LbxuPJKsQbHVwYn", "ShareID": "",
+            "Message": "user 'a' created a public link to file 'f' with id 'pZnNcDoBwGhTQxZ'"}));
+        assert_eq!(created["ShareToken"], MASK);
+        assert!(
+            created["Message"]
+                .as_str()
+                .unwrap()
+                .contains("pZnNcDoBwGhTQxZ")
+        );
+
+        let (removed, of_removal) = masked(json!({
+            "Action": "file_unshared", "ShareType": "link", "ShareID": "LbxuPJKsQbHVwYn",
+            "Message": "user 'a' removed public link with id:'LbxuPJKsQbHVwYn'"}));
+        assert!(
+            !removed.to_string().contains("LbxuPJKsQbHVwYn"),
+            "{removed}"
+        );
+        assert_eq!(of_removal.link, of_creation.token);
+    }
+
+    #[test]
+    fn an_invitation_loses_token_link_and_recipient() {
+        let (invite, _) = masked(json!({
+            "Action": "science_mesh_invite_token_generated", "RecipientMail": "bob@other.example",
+            "Token": "ab-1", "InviteLink": "https://c.example/accept-invite?token=ab-1",
+            "Message": "user 'u' generated a ScienceMesh invite with token 'ab-1'"}));
+        let shown = invite.to_string();
+        assert!(
+            !shown.contains("ab-1") && !shown.contains("bob@"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_feature_that_is_a_secret_is_masked() {
+        let (line, _) = masked(json!({"Features": [
+            {"Name": "password", "Value": "x", "OldValue": "y"},
+            {"Name": "email", "Value": "m@example.org", "OldValue": null}]}));
+        assert_eq!(
+            line["Features"][0],
+            json!({"Name": "password", "Value": "***", "OldValue": "***"})
+        );
+        assert_eq!(line["Features"][1]["Value"], "m@example.org");
+    }
+
+    #[test]
+    fn a_name_that_speaks_of_tokens_stays() {
+        let line = json!({"Action": "file_delete", "Path": "./my token 'notes'.txt",
+            "Message": "user 'u' trashed file 's$t!n/my token 'notes'.txt'"});
+        assert_eq!(masked(line.clone()).0, line);
+    }
+
+    #[test]
+    fn cut_text_is_masked_to_its_end() {
+        for (raw, wanted) in [
+            ("link with token 'Lbx", "link with token '***"),
+            ("link with token '' was", "link with token '' was"),
+            (r#""ShareToken":"Lbx"#, r#""ShareToken":"***"#),
+            (r#""RecipientMail":"b@o","#, r#""RecipientMail":"***","#),
+        ] {
+            assert_eq!(mask_letter(raw.as_bytes()), wanted.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Who acted, on what, from where, and whose domain it concerns: read from an event's `data`.
+//!
+//! The domains decide whose timeline an event is entered in, so only a side that Stalwart vouches
+//! for is asked: the account that logged in, the recipient of mail that came in, the sender of
+//! mail that goes out. The sender of incoming mail is whatever the sender claims.
+
+use serde_json::{Map, Value};
+
+use crate::event::{Actor, Target};
+use crate::sources::text::{is_address, scalar, text};
+
+type Data = Map<String, Value>;
+
+/// The actor.
+pub(super) fn actor(kind: &str, data: &Data) -> Actor {
+    let impersonator = impersonator(kind, data);
+    let account = impersonator.map(str::to_owned).or_else(|| account(data));
+    let named = account.or_else(|| sender(data));
+    let mut actor = Actor {
+        id: impersonator
+            .is_none()
+            .then(|| of_account(data, "accountId"))
+            .flatten(),
+        ip: client_ip(kind, data),
+        ..Actor::default()
+    };
+    match named {
+        Some(name) if is_address(&name) => actor.email = Some(name),
+        name => actor.name = name,
+    }
+    actor
+}
+
+/// The acting administrator when the log-in is into somebody else's account.
+fn impersonator<'a>(kind: &str, data: &'a Data) -> Option<&'a str> {
+    (kind == "auth.success")
+        .then(|| text(data, "details"))
+        .flatten()
+}
+
+/// The account's name: the event's own, or that of the event which caused it.
+fn account(data: &Data) -> Option<String> {
+    // `login` is the name of 0.8.
+    of_account(data, "accountName").or_else(|| text(data, "login").map(str::to_owned))
+}
+
+fn of_account(data: &Data, key: &str) -> Option<String> {
+    scalar(data.get(key)).or_else(|| {
+        let cause = data.get("causedBy")?.get("data")?.as_object()?;
+        of_account(cause, key)
+    })
+}
+
+/// The envelope's sender; `<>` and nothing mean a bounce.
+fn sender(data: &Data) -> Option<String> {
+    text(data, "from")
+        .filter(|from| *from != "<>")
+        .map(str::to_owned)
+}
+
+/// The other end of the connection, where it is a client. In deliveries it is the receiving server.
+fn client_ip(kind: &str, data: &Data) -> Option<String> {
+    if kind.starts_with("delivery.") {
+        return None;
+    }
+    of_account(data, "remoteIp")
+}
+
+/// The target.
+pub(super) fn target(kind: &str, data: &Data) -> Target {
+    let of = |kind: &str, id: Option<String>, name: Option<String>| Target {
+        kind: (id.is_some() || name.is_some()).then(|| kind.to_owned()),
+        id,
+        name,
+    };
+    let family = kind.split('.').next().unwrap_or(kind);
+    if kind.starts_with("security.") && kind.ends_with("-ban") {
+        return of("ip", None, scalar(data.get("remoteIp")));
+    }
+    if let Some(mailbox) = text(data, "mailboxName") {
+        return of(
+            "mailbox",
+            scalar(data.get("mailboxId")),
+            Some(mailbox.to_owned()),
+        );
+    }
+    if let Some(name) = account(data) {
+        return of("account", of_account(data, "accountId"), Some(name));
+    }
+    let recipients = recipients(data);
+    if !recipients.is_empty() {
+        let names = Some(recipients.join(", "));
+        return match family {
+            "queue" | "message-ingest" => of("message", scalar(data.get("queueId")), names),
+            _ => of("recipient", None, names),
+        };
+    }
+    if matches!(family, "queue" | "delivery" | "message-ingest") {
+        return of("message", scalar(data.get("queueId")), None);
+    }
+    of("domain", None, text(data, "domain").map(str::to_owned))
+}
+
+fn recipients(data: &Data) -> Vec<&str> {
+    match data.get("to") {
+        Some(Value::String(to)) if !to.is_empty() => vec![to],
+        Some(Value::Array(to)) => to.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The domains whose timeline the event may belong to, best first, lower case.
+pub(super) fn domains(kind: &str, data: &Data) -> Vec<String> {
+    let mut domains = Vec::new();
+    let mut add = |address: &str| {
+        if let Some(domain) = domain_of(address)
+            && !domains.contains(&domain)
+        {
+            domains.push(domain);
+        }
+    };
+    if let Some(account) = account(data) {
+        add(&account);
+        return domains;
+    }
+    let family = kind.split('.').next().unwrap_or(kind);
+    let is_submission = kind.contains("authenticated") && family == "queue";
+    let queue = text(data, "queueName");
+    let sender = sender(data);
+    match family {
+        _ if is_submission => sender.iter().for_each(|from| add(from)),
+        "delivery" if queue == Some("remote") => sender.iter().for_each(|from| add(from)),
+        // Which way it goes is not told. A recipient that is ours settles it: mail for one of our
+        // domains never leaves, whoever claims to have sent it.
+        "delivery" if queue.is_none() => {
+            recipients(data).into_iter().for_each(&mut add);
+            sender.iter().for_each(|from| add(from));
+        }
+        // The claimed sender is refused because it is none of the account's own addresses: these.
+        _ if kind == "smtp.mail-from-unauthorized" => {
+            if let Some(Value::Array(own)) = data.get("details") {
+                own.iter().filter_map(Value::as_str).for_each(&mut add);
+            }
+        }
+        _ => recipients(data).into_iter().for_each(&mut add),
+    }
+    if matches!(kind, "smtp.dkim-fail" | "smtp.dmarc-fail") {
+        signing_domains(data).into_iter().for_each(|domain| {
+            add(&format!("@{domain}"));
+        });
+    }
+    domains
+}
+
+/// The domains in whose name the failing message claims to come.
+fn signing_domains(data: &Data) -> Vec<&str> {
+    let own = text(data, "domain");
+    let results = data.get("result").and_then(Value::as_array);
+    let signed = results
+        .into_iter()
+        .flatten()
+        .filter_map(|result| result.get("data")?.get("domain")?.as_str())
+        .filter(|domain| !domain.is_empty());
+    own.into_iter().chain(signed).collect()
+}
+
+fn domain_of(address: &str) -> Option<String> {
+    let (_, domain) = address.rsplit_once('@')?;
+    let domain = domain.trim_end_matches(['>', '.']).to_lowercase();
+    (!domain.is_empty()).then_some(domain)
+}

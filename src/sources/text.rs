@@ -1,0 +1,174 @@
+//! What the decoders of all kinds share: names, hashes and dead letters. Pure functions.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::event::{DeadLetter, DeadLetterReason, SourceName};
+
+/// A dead letter keeps at most this many bytes of its input, the first ones.
+pub const MAX_LETTER_BYTES: usize = 12 << 20;
+
+/// `model_name` of `BrandNew.thing-x`: `brand_new_thing_x`. Letters and digits of any script stay.
+pub fn lower_snake(raw: &str) -> String {
+    let mut snake = String::with_capacity(raw.len() + 4);
+    let mut after_lower = false;
+    for character in raw.chars() {
+        if !character.is_alphanumeric() {
+            snake.push('_');
+            after_lower = false;
+            continue;
+        }
+        if character.is_uppercase() {
+            if after_lower {
+                snake.push('_');
+            }
+            snake.extend(character.to_lowercase());
+            after_lower = false;
+            continue;
+        }
+        snake.push(character);
+        after_lower = true;
+    }
+    snake
+}
+
+/// The string under `key`, unless it is missing or empty.
+pub fn text<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    map.get(key)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+}
+
+/// A string or number as text, unless it is empty.
+pub fn scalar(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Whether the text looks like a mail address (one `@`, something on both sides, no blanks).
+pub fn is_address(text: &str) -> bool {
+    let Some((local, domain)) = text.split_once('@') else {
+        return false;
+    };
+    !local.is_empty()
+        && !domain.is_empty()
+        && !domain.contains('@')
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// SHA-256 in lower-case hexadecimal, 64 characters.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+/// Where a decoder stands when it has to give something up.
+pub struct LetterContext<'a> {
+    /// The source.
+    pub source: &'a SourceName,
+    /// When Daybook met the input.
+    pub at: Timestamp,
+}
+
+impl LetterContext<'_> {
+    /// Writes a dead letter. `mask` gets the head of the input that is kept.
+    pub fn letter(
+        &self,
+        position: String,
+        reason: DeadLetterReason,
+        detail: impl Into<String>,
+        raw: &[u8],
+        mask: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> DeadLetter {
+        let head = &raw[..raw.len().min(MAX_LETTER_BYTES)];
+        DeadLetter {
+            source: self.source.clone(),
+            position,
+            reason,
+            detail: detail.into(),
+            raw: Bytes::from(mask(head)),
+            raw_length: raw.len() as u64,
+            at: self.at,
+        }
+    }
+}
+
+/// Says where JSON broke, without a word of its content.
+pub fn json_trouble(error: &serde_json::Error) -> String {
+    let place = format!("line {} column {}", error.line(), error.column());
+    if error.is_eof() {
+        return format!("JSON is cut off at {place}");
+    }
+    if error.to_string().starts_with("recursion limit") {
+        return format!("JSON is nested deeper than 128 levels at {place}");
+    }
+    format!("not JSON at {place}")
+}
+
+/// Whether the trouble is depth, so that the input may well be JSON.
+pub fn is_too_deep(error: &serde_json::Error) -> bool {
+    error.to_string().starts_with("recursion limit")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_names_become_lower_snake() {
+        for (raw, wanted) in [
+            ("auth.success", "auth_success"),
+            ("dkim2.brand-new", "dkim2_brand_new"),
+            ("BrandNew", "brand_new"),
+            ("File", "file"),
+            ("oauth2provider", "oauth2provider"),
+            ("custom_", "custom_"),
+            ("HTTPServer", "httpserver"),
+            ("ä b\u{0}", "ä_b_"),
+            ("", ""),
+        ] {
+            assert_eq!(lower_snake(raw), wanted, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn hashes_are_lower_case_hexadecimal() {
+        assert_eq!(
+            sha256_hex(b""),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+    }
+
+    #[test]
+    fn trouble_with_depth_is_told_apart() {
+        let error = serde_json::from_str::<Value>(&"[".repeat(200)).unwrap_err();
+        assert!(is_too_deep(&error));
+        assert!(json_trouble(&error).contains("nested"));
+        let error = serde_json::from_str::<Value>("[").unwrap_err();
+        assert!(!is_too_deep(&error) && json_trouble(&error).contains("cut off"));
+    }
+
+    #[test]
+    fn addresses_are_recognised() {
+        assert!(is_address("a@b"));
+        for no in ["", "a", "@b", "a@", "a@b@c", "a b@c", "a@b\u{0}"] {
+            assert!(!is_address(no), "{no:?}");
+        }
+    }
+}
