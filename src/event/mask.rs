@@ -165,7 +165,9 @@ pub fn mask_raw(raw: &[u8], keys: &[&str]) -> Vec<u8> {
 fn secret_value_after(raw: &[u8], quote: usize, keys: &[&str]) -> Option<usize> {
     let start = quote + 1;
     let window = &raw[start..raw.len().min(start + LONGEST_KEY)];
-    let length = window.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    let length = window
+        .iter()
+        .position(|byte| matches!(byte, b'"' | b'\\'))?;
     let key = std::str::from_utf8(&window[..length]).ok()?;
     let mut at = start + length;
     at = skip(raw, at, |byte| byte == b'\\');
@@ -378,15 +380,16 @@ mod tests {
     #[test]
     fn leaves_are_masked_and_presence_stays() {
         assert_eq!(
-            masked(json!({"password": "x", "otp": 123456, "token": null, "cookie": "", "secret": true})),
+            masked(
+                json!({"password": "x", "otp": 123456, "token": null, "cookie": "", "secret": true})
+            ),
             json!({"password": "***", "otp": "***", "token": null, "cookie": "", "secret": true})
         );
     }
 
     #[test]
     fn a_dict_that_describes_a_secret_stays_readable() {
-        let described =
-            json!({"secret": {"pk": "0b2f", "app": "core", "name": "poller", "model_name": "token"}});
+        let described = json!({"secret": {"pk": "0b2f", "app": "core", "name": "poller", "model_name": "token"}});
         assert_eq!(masked(described.clone()), described);
         assert_eq!(
             masked(json!({"client_secret": {"previous_value": "a", "new_value": ["b", 3]}})),
@@ -397,8 +400,14 @@ mod tests {
     #[test]
     fn raw_values_are_masked_wherever_they_are_cut() {
         let cases = [
-            (r#"{"a":"b","Token":"abc","c":"d"}"#, r#"{"a":"b","Token":"***","c":"d"}"#),
-            (r#"{"x":"\"","Token" : "a\"b"}"#, r#"{"x":"\"","Token" : "***"}"#),
+            (
+                r#"{"a":"b","Token":"abc","c":"d"}"#,
+                r#"{"a":"b","Token":"***","c":"d"}"#,
+            ),
+            (
+                r#"{"x":"\"","Token" : "a\"b"}"#,
+                r#"{"x":"\"","Token" : "***"}"#,
+            ),
             (r#"{"Token":"ab"#, r#"{"Token":"***"#),
             (r#"{"Token":"ab\"#, r#"{"Token":"***"#),
             (r#"{"Token":""#, r#"{"Token":""#),
@@ -421,10 +430,19 @@ mod tests {
     fn query_parameters_are_masked() {
         let keys = &["*token", "code"];
         let cases = [
-            ("/if/flow/x/?itoken=abc&next=/", Some("/if/flow/x/?itoken=***&next=/")),
+            (
+                "/if/flow/x/?itoken=abc&next=/",
+                Some("/if/flow/x/?itoken=***&next=/"),
+            ),
             ("token=abc", Some("token=***")),
-            ("next=%2F%3Ftoken%3Dabc%26a%3Db", Some("next=%2F%3Ftoken%3D***%26a%3Db")),
-            ("see https://a/?code=1 now", Some("see https://a/?code=*** now")),
+            (
+                "next=%2F%3Ftoken%3Dabc%26a%3Db",
+                Some("next=%2F%3Ftoken%3D***%26a%3Db"),
+            ),
+            (
+                "see https://a/?code=1 now",
+                Some("see https://a/?code=*** now"),
+            ),
             ("a=b", None),
             ("token=", None),
             ("no query", None),

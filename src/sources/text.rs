@@ -7,6 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::event::{DeadLetter, DeadLetterReason, SourceName};
 
+/// The key of `metadata` under which Daybook's own remarks on an event stand.
+pub const REMARKS: &str = "daybook";
+
 /// A dead letter keeps at most this many bytes of its input, the first ones.
 pub const MAX_LETTER_BYTES: usize = 256 * 1024;
 
@@ -36,7 +39,9 @@ pub fn lower_snake(raw: &str) -> String {
 
 /// The string under `key`, unless it is missing or empty.
 pub fn text<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
-    map.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
+    map.get(key)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
 }
 
 /// A string or number as text, unless it is empty.

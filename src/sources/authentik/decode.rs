@@ -55,7 +55,11 @@ impl EventHead {
         Some(Self {
             pk: Some(head.pk).filter(|pk| !pk.is_empty())?,
             created: head.created.parse().ok()?,
-            user_pk: head.user.as_ref().and_then(Value::as_object).and_then(real_user_key),
+            user_pk: head
+                .user
+                .as_ref()
+                .and_then(Value::as_object)
+                .and_then(real_user_key),
         })
     }
 }
@@ -73,23 +77,23 @@ pub fn impersonated_user_key(event: &Value) -> Option<i64> {
 
 /// Decodes one event.
 pub fn decode_event(event: &RawValue, ctx: &EventContext<'_>) -> Decoded {
-    decode(event, ctx).unwrap_or_else(Decoded::Dead)
+    decode(event, ctx).unwrap_or_else(|letter| Decoded::Dead(*letter))
 }
 
-fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, DeadLetter> {
+fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, Box<DeadLetter>> {
     let bytes = raw.get().as_bytes();
     let letters = LetterContext {
         source: ctx.source,
         at: ctx.received_at,
     };
     let refuse = |detail: String| {
-        letters.letter(
+        Box::new(letters.letter(
             sha256_hex(bytes),
             DeadLetterReason::UnexpectedShape,
             detail,
             bytes,
             mask_letter,
-        )
+        ))
     };
     let value: Value =
         serde_json::from_str(raw.get()).map_err(|error| refuse(json_trouble(&error)))?;
@@ -110,8 +114,14 @@ fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, DeadLetter>
     let raw_action = text(&event, "action").unwrap_or_default().to_owned();
     let parts = Parts {
         action: &raw_action,
-        user: event.get("user").and_then(Value::as_object).filter(|user| !user.is_empty()),
-        context: event.get("context").and_then(Value::as_object).unwrap_or(&no_context),
+        user: event
+            .get("user")
+            .and_then(Value::as_object)
+            .filter(|user| !user.is_empty()),
+        context: event
+            .get("context")
+            .and_then(Value::as_object)
+            .unwrap_or(&no_context),
         client_ip: text(&event, "client_ip"),
     };
     let (action, outcome) = verbs::verb(&raw_action, parts.context);

@@ -38,13 +38,19 @@ fn a_log_in_is_read_in_full() {
     let (event, hints) = one(event("login", alice(), json!({"auth_method": "password"})));
     assert_eq!(event.external_id, "c072cfba-cd83-4fb0-a8ca-1fe0000a9f4a");
     assert_eq!(event.at, "2026-11-24T04:19:00.265Z".parse().unwrap());
-    assert_eq!((event.action.as_str(), event.outcome), ("authentik.login", Some(Outcome::Success)));
-    assert_eq!(event.actor, Actor {
-        id: Some("4".into()),
-        email: Some("alice@acme.test".into()),
-        name: Some("alice".into()),
-        ip: Some("203.0.113.7".into()),
-    });
+    assert_eq!(
+        (event.action.as_str(), event.outcome),
+        ("authentik.login", Some(Outcome::Success))
+    );
+    assert_eq!(
+        event.actor,
+        Actor {
+            id: Some("4".into()),
+            email: Some("alice@acme.test".into()),
+            name: Some("alice".into()),
+            ip: Some("203.0.113.7".into()),
+        }
+    );
     assert_eq!(event.target.name.as_deref(), Some("alice"));
     assert_eq!(hints.emails, ["alice@acme.test"]);
     assert_eq!(event.metadata["created"], "2026-11-24T04:19:00.265079Z");
@@ -54,7 +60,11 @@ fn a_log_in_is_read_in_full() {
 fn the_administrator_is_the_actor_of_an_impersonation() {
     let user = json!({"pk": 2, "email": "admin@ops.test", "username": "akadmin",
         "on_behalf_of": {"pk": 5, "email": "bob@globex.test", "username": "bob"}});
-    let started = event("impersonation_started", user.clone(), json!({"reason": "ticket"}));
+    let started = event(
+        "impersonation_started",
+        user.clone(),
+        json!({"reason": "ticket"}),
+    );
     assert_eq!(user_key(&started), Some(2));
     assert_eq!(impersonated_user_key(&started), Some(5));
     let (seen, hints) = one(started);
@@ -71,11 +81,18 @@ fn the_administrator_is_the_actor_of_an_impersonation() {
 fn an_unknown_user_fails_to_log_in_under_the_typed_name() {
     let user = json!({"pk": null, "email": "who@acme.test", "username": "who@acme.test",
         "authenticated_as": {"pk": 1, "email": "", "username": "AnonymousUser", "is_anonymous": true}});
-    let failed = event("login_failed", user, json!({"username": "who@acme.test", "password": "********************"}));
+    let failed = event(
+        "login_failed",
+        user,
+        json!({"username": "who@acme.test", "password": "********************"}),
+    );
     assert_eq!(user_key(&failed), None);
     let (seen, hints) = one(failed);
     assert_eq!(seen.outcome, Some(Outcome::Failure));
-    assert_eq!((seen.actor.id, seen.actor.name.as_deref()), (None, Some("who@acme.test")));
+    assert_eq!(
+        (seen.actor.id, seen.actor.name.as_deref()),
+        (None, Some("who@acme.test"))
+    );
     assert_eq!(hints.emails, ["who@acme.test"]);
     assert_eq!(seen.metadata["context"]["password"], "***");
     let typed = json!({"pk": null, "email": "nobody", "username": "nobody"});
@@ -96,7 +113,11 @@ fn the_user_of_a_changed_password_is_its_target() {
 
 #[test]
 fn events_of_the_system_have_no_actor() {
-    let mut rotated = event("secret_rotate", json!({}), json!({"token": {"pk": "dc", "name": "t", "model_name": "token", "app": "core"}}));
+    let mut rotated = event(
+        "secret_rotate",
+        json!({}),
+        json!({"token": {"pk": "dc", "name": "t", "model_name": "token", "app": "core"}}),
+    );
     rotated["client_ip"] = Value::Null;
     let (seen, _) = one(rotated);
     assert!(seen.actor.is_empty());
@@ -115,20 +136,79 @@ fn an_unknown_address_is_left_out() {
 fn targets_are_found_where_each_action_names_them() {
     let model = |name: &str| json!({"pk": "1", "app": "a", "name": "n", "model_name": name});
     for (action, context, kind, name) in [
-        ("authorize_application", json!({"authorized_application": model("application")}), "application", Some("n")),
-        ("secret_view", json!({"secret": model("token")}), "token", Some("n")),
-        ("source_linked", json!({"source": model("oauthsource")}), "oauthsource", Some("n")),
-        ("review_overdue", json!({"target": model("group")}), "group", Some("n")),
-        ("export_ready", json!({"export": model("dataexport")}), "dataexport", Some("n")),
-        ("invitation_used", json!({"invitation_uuid": "ab"}), "invitation", None),
-        ("user_write", json!({"username": "new"}), "user", Some("new")),
-        ("user_write", json!({"username": "alice"}), "user", Some("alice")),
-        ("user_lockdown_triggered", json!({"affected_user": "eve"}), "user", Some("eve")),
-        ("update_available", json!({"new_version": "9"}), "version", Some("9")),
-        ("email_sent", json!({"to_email": ["a@b.test"], "body": "x"}), "email", Some("a@b.test")),
+        (
+            "authorize_application",
+            json!({"authorized_application": model("application")}),
+            "application",
+            Some("n"),
+        ),
+        (
+            "secret_view",
+            json!({"secret": model("token")}),
+            "token",
+            Some("n"),
+        ),
+        (
+            "source_linked",
+            json!({"source": model("oauthsource")}),
+            "oauthsource",
+            Some("n"),
+        ),
+        (
+            "review_overdue",
+            json!({"target": model("group")}),
+            "group",
+            Some("n"),
+        ),
+        (
+            "export_ready",
+            json!({"export": model("dataexport")}),
+            "dataexport",
+            Some("n"),
+        ),
+        (
+            "invitation_used",
+            json!({"invitation_uuid": "ab"}),
+            "invitation",
+            None,
+        ),
+        (
+            "user_write",
+            json!({"username": "new"}),
+            "user",
+            Some("new"),
+        ),
+        (
+            "user_write",
+            json!({"username": "alice"}),
+            "user",
+            Some("alice"),
+        ),
+        (
+            "user_lockdown_triggered",
+            json!({"affected_user": "eve"}),
+            "user",
+            Some("eve"),
+        ),
+        (
+            "update_available",
+            json!({"new_version": "9"}),
+            "version",
+            Some("9"),
+        ),
+        (
+            "email_sent",
+            json!({"to_email": ["a@b.test"], "body": "x"}),
+            "email",
+            Some("a@b.test"),
+        ),
     ] {
         let target = one(event(action, alice(), context)).0.target;
-        assert_eq!((target.kind.as_deref(), target.name.as_deref()), (Some(kind), name), "{action}");
+        assert_eq!(
+            (target.kind.as_deref(), target.name.as_deref()),
+            (Some(kind), name),
+            "{action}"
+        );
     }
 }
 
@@ -143,9 +223,16 @@ fn keys_are_whole_numbers_of_real_users() {
         (json!("4"), None),
         (json!(4.5), None),
     ] {
-        assert_eq!(user_key(&json!({"user": {"pk": pk.clone(), "username": "x"}})), wanted, "{pk}");
+        assert_eq!(
+            user_key(&json!({"user": {"pk": pk.clone(), "username": "x"}})),
+            wanted,
+            "{pk}"
+        );
     }
-    assert_eq!(user_key(&json!({"user": {"pk": 1, "username": "AnonymousUser"}})), None);
+    assert_eq!(
+        user_key(&json!({"user": {"pk": 1, "username": "AnonymousUser"}})),
+        None
+    );
     assert_eq!(user_key(&json!({"user": {}})), None);
     assert_eq!(user_key(&json!({})), None);
 }
@@ -158,14 +245,22 @@ fn what_has_no_key_or_time_is_dead() {
         ("{}", "`pk`"),
         (r#"{"pk":"","created":"2026-11-24T04:19:00Z"}"#, "`pk`"),
         (r#"{"pk":"a"}"#, "`created`"),
-        (r#"{"pk":"a","created":"soon","context":{"password":"hunter2"}}"#, "RFC 3339"),
+        (
+            r#"{"pk":"a","created":"soon","context":{"password":"hunter2"}}"#,
+            "RFC 3339",
+        ),
     ] {
-        let Decoded::Dead(letter) = decode_text(raw) else { panic!("{raw}") };
+        let Decoded::Dead(letter) = decode_text(raw) else {
+            panic!("{raw}")
+        };
         assert_eq!(letter.reason, DeadLetterReason::UnexpectedShape);
         assert_eq!(letter.position, sha256_hex(raw.as_bytes()));
         assert!(letter.detail.contains(word), "{raw}: {}", letter.detail);
         assert!(!String::from_utf8_lossy(&letter.raw).contains("hunter2"));
-        assert_eq!(EventHead::read(&RawValue::from_string(raw.to_owned()).unwrap()), None);
+        assert_eq!(
+            EventHead::read(&RawValue::from_string(raw.to_owned()).unwrap()),
+            None
+        );
     }
 }
 

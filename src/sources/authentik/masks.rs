@@ -9,7 +9,13 @@ use serde_json::{Map, Value};
 use crate::event::mask::{self, SECRET_KEYS};
 
 /// Secrets as arguments of a request and as parameters in a URL, besides the common list.
-const ARGUMENT_KEYS: &[&str] = &["code", "key", "assertion", "id_token_hint", "login_hint_token"];
+const ARGUMENT_KEYS: &[&str] = &[
+    "code",
+    "key",
+    "assertion",
+    "id_token_hint",
+    "login_hint_token",
+];
 
 /// Secrets as fields of a changed model, besides the common list.
 const FIELD_KEYS: &[&str] = &["key", "key_data", "seed", "config_secret", "bind_password"];
@@ -90,9 +96,12 @@ mod tests {
     #[test]
     fn arguments_and_queries_are_masked() {
         assert_eq!(
-            masked("authorize_application", json!({
+            masked(
+                "authorize_application",
+                json!({
                 "http_request": {"path": "/x/?code=1", "args": {"code": "s3", "state": "abc", "itoken": "t", "next": "/?token=abc&a=1"}},
-                "geo": {"continent": {"code": "EU"}}})),
+                "geo": {"continent": {"code": "EU"}}})
+            ),
             json!({
                 "http_request": {"path": "/x/?code=***", "args": {"code": "***", "state": "abc", "itoken": "***", "next": "/?token=***&a=1"}},
                 "geo": {"continent": {"code": "EU"}}})
@@ -102,10 +111,13 @@ mod tests {
     #[test]
     fn a_changed_secret_shows_neither_value() {
         assert_eq!(
-            masked("model_updated", json!({"diff": {
+            masked(
+                "model_updated",
+                json!({"diff": {
                 "key": {"previous_value": "a", "new_value": "b"},
                 "client_secret": {"previous_value": "a", "new_value": "b"},
-                "name": {"previous_value": "a", "new_value": "b"}}})),
+                "name": {"previous_value": "a", "new_value": "b"}}})
+            ),
             json!({"diff": {
                 "key": {"previous_value": "***", "new_value": "***"},
                 "client_secret": {"previous_value": "***", "new_value": "***"},
@@ -115,13 +127,17 @@ mod tests {
 
     #[test]
     fn mail_loses_its_text() {
-        let mail = masked("email_sent", json!({"subject": "Reset", "body": "<a href=\"https://id/?x\">"}));
+        let mail = masked(
+            "email_sent",
+            json!({"subject": "Reset", "body": "<a href=\"https://id/?x\">"}),
+        );
         assert_eq!(mail, json!({"subject": "Reset", "body": "***"}));
     }
 
     #[test]
     fn the_description_of_a_token_stays() {
-        let context = json!({"secret": {"pk": "1", "app": "core", "name": "poller", "model_name": "token"}});
+        let context =
+            json!({"secret": {"pk": "1", "app": "core", "name": "poller", "model_name": "token"}});
         assert_eq!(masked("secret_view", context.clone()), context);
     }
 }

@@ -54,7 +54,10 @@ struct RawPage<'a> {
 /// # Errors
 /// When the body is anything else; the text of the error holds nothing of the body.
 pub fn decode_page(body: &[u8]) -> Result<Page, PageError> {
-    let head = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    let head = body
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(body)
+        .trim_ascii();
     if head.is_empty() {
         return Err(PageError::Empty);
     }
@@ -63,8 +66,8 @@ pub fn decode_page(body: &[u8]) -> Result<Page, PageError> {
     }
     let text =
         std::str::from_utf8(head).map_err(|error| PageError::InvalidUtf8(error.valid_up_to()))?;
-    let whole: &RawValue = serde_json::from_str(text)
-        .map_err(|error| PageError::Malformed(json_trouble(&error)))?;
+    let whole: &RawValue =
+        serde_json::from_str(text).map_err(|error| PageError::Malformed(json_trouble(&error)))?;
     // A derived reader takes a list for an object with its fields in order.
     if !whole.get().starts_with('{') {
         return Err(PageError::Shape("it is not one object"));
@@ -80,7 +83,12 @@ pub fn decode_page(body: &[u8]) -> Result<Page, PageError> {
         .results
         .and_then(|raw| serde_json::from_str(raw.get()).ok())
         .ok_or(PageError::Shape("the list `results` is missing"))?;
-    let number = |key: &str| pagination.get(key).and_then(Value::as_number).and_then(whole_number);
+    let number = |key: &str| {
+        pagination
+            .get(key)
+            .and_then(Value::as_number)
+            .and_then(whole_number)
+    };
     let next = match pagination.get("next") {
         // Django's own paging writes null where there is no next page.
         Some(Value::Null) => 0,
@@ -117,7 +125,10 @@ mod tests {
             br#"{"pagination":{"next":3.0,"count":54,"current":2e0,"total_pages":3},"results":[{"pk":"a"},7]}"#,
         )
         .unwrap();
-        assert_eq!((page.next, page.count, page.current, page.total_pages), (3, 54, 2, 3));
+        assert_eq!(
+            (page.next, page.count, page.current, page.total_pages),
+            (3, 54, 2, 3)
+        );
         assert_eq!(page.results[0].get(), r#"{"pk":"a"}"#);
         let last = decode_page(br#"{"results":[],"pagination":{"next":null,"count":0}}"#).unwrap();
         assert_eq!(last.next, 0);
@@ -131,24 +142,49 @@ mod tests {
             (b"<!DOCTYPE html>", "HTML"),
             (b"authentik starting", "no JSON"),
             (b"{\"pagination\":{\"next\":0", "cut off"),
-            (b"{\"pagination\":{\"next\":0,\"count\":1},\"results\":[1]} x", "no JSON"),
+            (
+                b"{\"pagination\":{\"next\":0,\"count\":1},\"results\":[1]} x",
+                "no JSON",
+            ),
             (b"[]", "not one object"),
             (b"[{\"next\":0,\"count\":0},[]]", "not one object"),
             (b"{}", "`pagination`"),
             (b"{\"results\":[],\"results\":[]}", "twice"),
             (b"{\"detail\":\"hunter2\"}", "`pagination`"),
             (b"{\"pagination\":7,\"results\":[]}", "`pagination`"),
-            (b"{\"pagination\":{\"count\":1},\"results\":[]}", "`pagination.next`"),
-            (b"{\"pagination\":{\"next\":-1,\"count\":1},\"results\":[]}", "`pagination.next`"),
-            (b"{\"pagination\":{\"next\":0.5,\"count\":1},\"results\":[]}", "`pagination.next`"),
-            (b"{\"pagination\":{\"next\":\"http://x\",\"count\":1},\"results\":[]}", "`pagination.next`"),
-            (b"{\"pagination\":{\"next\":0},\"results\":[]}", "`pagination.count`"),
+            (
+                b"{\"pagination\":{\"count\":1},\"results\":[]}",
+                "`pagination.next`",
+            ),
+            (
+                b"{\"pagination\":{\"next\":-1,\"count\":1},\"results\":[]}",
+                "`pagination.next`",
+            ),
+            (
+                b"{\"pagination\":{\"next\":0.5,\"count\":1},\"results\":[]}",
+                "`pagination.next`",
+            ),
+            (
+                b"{\"pagination\":{\"next\":\"http://x\",\"count\":1},\"results\":[]}",
+                "`pagination.next`",
+            ),
+            (
+                b"{\"pagination\":{\"next\":0},\"results\":[]}",
+                "`pagination.count`",
+            ),
             (b"{\"pagination\":{\"next\":0,\"count\":1}}", "`results`"),
-            (b"{\"pagination\":{\"next\":0,\"count\":1},\"results\":{}}", "`results`"),
+            (
+                b"{\"pagination\":{\"next\":0,\"count\":1},\"results\":{}}",
+                "`results`",
+            ),
             (b"\"\xff\"", "UTF-8"),
         ] {
             let error = decode_page(body).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{}: {error}", String::from_utf8_lossy(body));
+            assert!(
+                error.contains(wanted),
+                "{}: {error}",
+                String::from_utf8_lossy(body)
+            );
             assert!(!error.contains("hunter2"));
         }
     }

@@ -13,8 +13,20 @@ const UNKNOWN_IP: &str = "255.255.255.255";
 
 /// Where a context names the model that an event is about, the most telling first.
 const MODEL_KEYS: &[&str] = &[
-    "model", "secret", "token", "authorized_application", "target", "export", "source", "mapping",
-    "property_mapping", "provider", "application", "binding", "device", "stage",
+    "model",
+    "secret",
+    "token",
+    "authorized_application",
+    "target",
+    "export",
+    "source",
+    "mapping",
+    "property_mapping",
+    "provider",
+    "application",
+    "binding",
+    "device",
+    "stage",
 ];
 
 /// The parts of an event that the functions here read.
@@ -34,7 +46,10 @@ impl Parts<'_> {
             .filter(|ip| *ip != UNKNOWN_IP)
             .map(str::to_owned);
         let Some(user) = self.user.filter(|_| self.action != "password_set") else {
-            return Actor { ip, ..Actor::default() };
+            return Actor {
+                ip,
+                ..Actor::default()
+            };
         };
         let typed = (self.action == "login_failed")
             .then(|| text(self.context, "username"))
@@ -42,7 +57,9 @@ impl Parts<'_> {
         Actor {
             id: scalar(user.get("pk")),
             // For an unknown user the name that was typed stands here too.
-            email: text(user, "email").filter(|email| is_address(email)).map(str::to_owned),
+            email: text(user, "email")
+                .filter(|email| is_address(email))
+                .map(str::to_owned),
             name: text(user, "username").or(typed).map(str::to_owned),
             ip,
         }
@@ -82,7 +99,10 @@ impl Parts<'_> {
                 kind: Some("invitation".to_owned()),
                 name: None,
             },
-            _ => self.model().or_else(|| self.impersonated().map(user_target)).unwrap_or_default(),
+            _ => self
+                .model()
+                .or_else(|| self.impersonated().map(user_target))
+                .unwrap_or_default(),
         }
     }
 
@@ -98,12 +118,17 @@ impl Parts<'_> {
             text(user, "email").into_iter().for_each(&mut add);
         }
         if self.action == "login_failed" {
-            text(self.context, "username").into_iter().for_each(&mut add);
+            text(self.context, "username")
+                .into_iter()
+                .for_each(&mut add);
         }
         if self.action == "email_sent" {
             self.recipients().into_iter().for_each(&mut add);
         }
-        TenantHints { emails, ..TenantHints::default() }
+        TenantHints {
+            emails,
+            ..TenantHints::default()
+        }
     }
 
     fn impersonated(&self) -> Option<&Object> {

@@ -28,12 +28,24 @@ const VERBS: &[(&str, &str, Option<Outcome>)] = &[
     ("flow_execution", "flow_executed", SUCCESS),
     ("policy_execution", "policy_executed", None),
     ("policy_exception", "policy_failed", FAILURE),
-    ("property_mapping_exception", "property_mapping_failed", FAILURE),
+    (
+        "property_mapping_exception",
+        "property_mapping_failed",
+        FAILURE,
+    ),
     ("system_task_execution", "system_task_executed", SUCCESS),
     ("system_task_exception", "system_task_failed", FAILURE),
     ("system_exception", "system_failed", FAILURE),
-    ("configuration_error", "configuration_error_detected", FAILURE),
-    ("configuration_warning", "configuration_warning_detected", None),
+    (
+        "configuration_error",
+        "configuration_error_detected",
+        FAILURE,
+    ),
+    (
+        "configuration_warning",
+        "configuration_warning_detected",
+        None,
+    ),
     ("email_sent", "email_sent", SUCCESS),
     ("update_available", "update_announced", None),
     ("export_ready", "export_completed", SUCCESS),
@@ -41,7 +53,11 @@ const VERBS: &[(&str, &str, Option<Outcome>)] = &[
     ("review_overdue", "review_became_overdue", None),
     ("review_attested", "review_attested", SUCCESS),
     ("review_completed", "review_completed", SUCCESS),
-    ("user_lockdown_triggered", "user_lockdown_triggered", SUCCESS),
+    (
+        "user_lockdown_triggered",
+        "user_lockdown_triggered",
+        SUCCESS,
+    ),
 ];
 
 const SUCCESS: Option<Outcome> = Some(Outcome::Success);
@@ -100,7 +116,10 @@ mod tests {
     fn models_become_what_they_are_about() {
         for (model, wanted) in [
             (json!({"model_name": "user"}), "user_deleted"),
-            (json!({"model_name": "oauth2provider"}), "oauth2provider_deleted"),
+            (
+                json!({"model_name": "oauth2provider"}),
+                "oauth2provider_deleted",
+            ),
             (json!({"model_name": "File"}), "file_deleted"),
             (json!({"model_name": ""}), "model_deleted"),
             (json!(null), "model_deleted"),
@@ -116,7 +135,10 @@ mod tests {
     fn what_is_unknown_keeps_its_name() {
         for (action, wanted) in [
             ("custom_", "custom_"),
-            ("custom_static_authenticator_disable", "custom_static_authenticator_disable"),
+            (
+                "custom_static_authenticator_disable",
+                "custom_static_authenticator_disable",
+            ),
             ("brand-new thing", "brand_new_thing"),
             ("", "unknown"),
         ] {
@@ -126,8 +148,14 @@ mod tests {
 
     #[test]
     fn a_policy_ends_as_it_decides() {
-        assert_eq!(of("policy_execution", json!({"result": {"passing": false}})).1, FAILURE);
-        assert_eq!(of("policy_execution", json!({"result": {"passing": true}})).1, SUCCESS);
+        assert_eq!(
+            of("policy_execution", json!({"result": {"passing": false}})).1,
+            FAILURE
+        );
+        assert_eq!(
+            of("policy_execution", json!({"result": {"passing": true}})).1,
+            SUCCESS
+        );
         assert_eq!(of("policy_execution", json!({})).1, None);
     }
 }

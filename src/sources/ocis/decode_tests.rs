@@ -75,7 +75,11 @@ fn a_file_event_is_read_from_message_and_file_id() {
 #[test]
 fn the_user_of_a_new_file_is_not_its_actor() {
     let fields = json!({"User": "owner", "Owner": "owner", "FileID": "st$sp!n"});
-    let (event, hints) = one(record("file_create", "user 'guest' created file 'x'", fields.clone()));
+    let (event, hints) = one(record(
+        "file_create",
+        "user 'guest' created file 'x'",
+        fields.clone(),
+    ));
     assert_eq!(event.actor.id.as_deref(), Some("guest"));
     assert_eq!(hints.subjects, ["sp", "owner", "guest"]);
     let (event, _) = one(record("file_create", "", fields));
@@ -85,17 +89,28 @@ fn the_user_of_a_new_file_is_not_its_actor() {
 #[test]
 fn times_that_cannot_be_trusted_are_replaced_and_marked() {
     for time in ["", "0001-01-01T00:00:00Z", "yesterday"] {
-        let (event, _) = one(record("user_created", "user 'a' created the user 'b'", json!({"Time": time, "UserID": "b"})));
+        let (event, _) = one(record(
+            "user_created",
+            "user 'a' created the user 'b'",
+            json!({"Time": time, "UserID": "b"}),
+        ));
         assert_eq!(event.at, READ_AT.parse().unwrap(), "{time:?}");
         assert_eq!(event.metadata[REMARKS]["at"], "read time");
         assert_eq!(event.metadata["Time"], time);
     }
     let visit = |success: bool| {
-        one(record("public_link_accessed", "link with token 'LbxuPJKsQbHVwYn' was accessed. Success: true",
-            json!({"User": "creator", "Owner": "creator", "ShareID": "id", "ShareToken": "LbxuPJKsQbHVwYn", "Success": success})))
+        one(record(
+            "public_link_accessed",
+            "link with token 'LbxuPJKsQbHVwYn' was accessed. Success: true",
+            json!({"User": "creator", "Owner": "creator", "ShareID": "id", "ShareToken": "LbxuPJKsQbHVwYn", "Success": success}),
+        ))
     };
     assert_eq!(visit(true).0.at, READ_AT.parse().unwrap());
-    assert_eq!(visit(true).0.actor.id, None, "the creator is not the visitor");
+    assert_eq!(
+        visit(true).0.actor.id,
+        None,
+        "the creator is not the visitor"
+    );
     assert_eq!(visit(false).0.at, "2026-11-24T03:44:09Z".parse().unwrap());
     assert_eq!(visit(false).0.outcome, Some(Outcome::Failure));
 }
@@ -103,20 +118,30 @@ fn times_that_cannot_be_trusted_are_replaced_and_marked() {
 #[test]
 fn empty_actions_are_inferred_and_marked() {
     let share = "st:space:uuid";
-    let (event, hints) = one(record("", "user 'a' updated field '' of share 'x'",
-        json!({"User": "a", "ShareID": share, "ShareOwner": "a", "ShareType": "user"})));
+    let (event, hints) = one(record(
+        "",
+        "user 'a' updated field '' of share 'x'",
+        json!({"User": "a", "ShareID": share, "ShareOwner": "a", "ShareType": "user"}),
+    ));
     assert_eq!(event.action, "ocis.share_updated");
     assert_eq!(event.metadata[REMARKS]["action"], "inferred");
     assert_eq!(hints.spaces, ["space"]);
-    let (event, _) = one(record("", "", json!({"User": "b", "ShareID": share, "ShareType": "user"})));
+    let (event, _) = one(record(
+        "",
+        "",
+        json!({"User": "b", "ShareID": share, "ShareType": "user"}),
+    ));
     assert_eq!(event.action, "ocis.share_state_changed");
     assert_eq!(event.actor.id.as_deref(), Some("b"));
 }
 
 #[test]
 fn a_group_is_no_actor() {
-    let (event, hints) = one(record("share_accepted", "user 'group-id' accepted share 'x' from user 'o'",
-        json!({"User": "group-id", "Owner": "o", "ShareID": "st:sp:uuid", "ShareType": "group"})));
+    let (event, hints) = one(record(
+        "share_accepted",
+        "user 'group-id' accepted share 'x' from user 'o'",
+        json!({"User": "group-id", "Owner": "o", "ShareID": "st:sp:uuid", "ShareType": "group"}),
+    ));
     assert_eq!(event.actor.id, None);
     assert_eq!(hints.subjects, ["sp", "o"]);
 }
@@ -124,33 +149,61 @@ fn a_group_is_no_actor() {
 #[test]
 fn spaces_teach_their_names_but_personal_ones_do_not() {
     let space = |kind: &str, owner: &str| {
-        one(record("space_created", "user 'a' created a space", json!({"SpaceID": "st$sp!sp", "Owner": owner, "Name": "Acme", "Type": kind})))
+        one(record(
+            "space_created",
+            "user 'a' created a space",
+            json!({"SpaceID": "st$sp!sp", "Owner": owner, "Name": "Acme", "Type": kind}),
+        ))
     };
     assert_eq!(
         space("project", "sp").1.learn,
-        Some(SpaceLesson { space: "sp".into(), owner: None, name: Some("Acme".into()) })
+        Some(SpaceLesson {
+            space: "sp".into(),
+            owner: None,
+            name: Some("Acme".into())
+        })
     );
     let (event, hints) = space("personal", "sp");
     assert_eq!(
         hints.learn,
-        Some(SpaceLesson { space: "sp".into(), owner: Some("sp".into()), name: None })
+        Some(SpaceLesson {
+            space: "sp".into(),
+            owner: Some("sp".into()),
+            name: None
+        })
     );
     assert_eq!(event.target.id.as_deref(), Some("sp"));
-    let (_, hints) = one(record("space_updated", "", json!({"SpaceID": "st$sp", "Name": "globex",
-        "Opqaue": {"spaceAlias": "personal/mallory"}})));
+    let (_, hints) = one(record(
+        "space_updated",
+        "",
+        json!({"SpaceID": "st$sp", "Name": "globex",
+        "Opqaue": {"spaceAlias": "personal/mallory"}}),
+    ));
     assert_eq!(hints.learn.unwrap().name, None);
 }
 
 #[test]
 fn reads_are_filtered_unless_wanted() {
-    let line = record("file_read", "user 'a' read file 'x'", json!({"FileID": "s$t!n"})).to_string();
+    let line = record(
+        "file_read",
+        "user 'a' read file 'x'",
+        json!({"FileID": "s$t!n"}),
+    )
+    .to_string();
     assert_eq!(decode(line.as_bytes(), false), [Decoded::Filtered]);
-    assert!(matches!(decode(line.as_bytes(), true)[0], Decoded::Event(..)));
+    assert!(matches!(
+        decode(line.as_bytes(), true)[0],
+        Decoded::Event(..)
+    ));
 }
 
 #[test]
 fn an_unknown_action_is_kept_and_marked() {
-    let (event, _) = one(record("file_locked", "user 'a' locked", json!({"FileID": "s$t!n", "Big": 18446744073709551616_f64})));
+    let (event, _) = one(record(
+        "file_locked",
+        "user 'a' locked",
+        json!({"FileID": "s$t!n", "Big": 18446744073709551616_f64}),
+    ));
     assert_eq!(event.action, "ocis.file_locked");
     assert_eq!(event.metadata[REMARKS]["action"], "unknown");
 }
@@ -161,7 +214,10 @@ fn blank_lines_are_nothing_and_a_carriage_return_is_ignored() {
         assert!(decode(blank.as_bytes(), true).is_empty(), "{blank:?}");
     }
     let line = format!("{}\r", raw_record("./x"));
-    assert!(matches!(decode(line.as_bytes(), true)[..], [Decoded::Event(..)]));
+    assert!(matches!(
+        decode(line.as_bytes(), true)[..],
+        [Decoded::Event(..)]
+    ));
 }
 
 #[test]
@@ -172,7 +228,10 @@ fn a_cut_record_is_kept_and_what_is_glued_to_it_is_saved() {
     let [Decoded::Dead(letter), Decoded::Event(event, _)] = &decoded[..] else {
         panic!("{decoded:?}");
     };
-    assert_eq!((letter.position.as_str(), letter.reason), ("77:1000", DeadLetterReason::Malformed));
+    assert_eq!(
+        (letter.position.as_str(), letter.reason),
+        ("77:1000", DeadLetterReason::Malformed)
+    );
     assert_eq!(letter.raw_length, 90);
     assert_eq!(event.external_id, format!("77:{}", 1000 + cut.len()));
 
@@ -187,23 +246,58 @@ fn a_cut_record_is_kept_and_what_is_glued_to_it_is_saved() {
 #[test]
 fn the_start_of_a_record_within_a_name_is_a_name() {
     let line = raw_record(r#"./{"RemoteAddr":"x","Action":"file_delete"}"#);
-    assert!(matches!(decode(line.as_bytes(), true)[..], [Decoded::Event(..)]));
+    assert!(matches!(
+        decode(line.as_bytes(), true)[..],
+        [Decoded::Event(..)]
+    ));
 }
 
 #[test]
 fn what_is_no_record_is_refused_with_its_remedy() {
     for (line, reason, word) in [
         (&b"file_create)"[..], DeadLetterReason::Malformed, "minimal"),
-        (b"   user 'u' created file 'x'", DeadLetterReason::Malformed, "AUDIT_FORMAT=json"),
-        (b"Unknown update type ", DeadLetterReason::Malformed, "AUDIT_LOG_TO_FILE=true"),
+        (
+            b"   user 'u' created file 'x'",
+            DeadLetterReason::Malformed,
+            "AUDIT_FORMAT=json",
+        ),
+        (
+            b"Unknown update type ",
+            DeadLetterReason::Malformed,
+            "AUDIT_LOG_TO_FILE=true",
+        ),
         (b"[1]", DeadLetterReason::UnexpectedShape, "object"),
         (b"7", DeadLetterReason::UnexpectedShape, "object"),
-        (b"{\"Action\":\"file_delete\"}", DeadLetterReason::UnexpectedShape, "Message"),
-        (b"{\"Action\":1,\"Message\":\"\"}", DeadLetterReason::UnexpectedShape, "Action"),
-        (b"{\"level\":\"info\",\"message\":\"up\"}", DeadLetterReason::UnexpectedShape, "AUDIT_FILEPATH"),
-        (b"{\"Action\":\"file_de", DeadLetterReason::Malformed, "cut off"),
-        (b"{\"Action\":\"\xff\",\"Message\":\"\"}", DeadLetterReason::InvalidUtf8, "byte 11"),
-        (b"{\"Action\":\"\xc3", DeadLetterReason::Malformed, "cut off"),
+        (
+            b"{\"Action\":\"file_delete\"}",
+            DeadLetterReason::UnexpectedShape,
+            "Message",
+        ),
+        (
+            b"{\"Action\":1,\"Message\":\"\"}",
+            DeadLetterReason::UnexpectedShape,
+            "Action",
+        ),
+        (
+            b"{\"level\":\"info\",\"message\":\"up\"}",
+            DeadLetterReason::UnexpectedShape,
+            "AUDIT_FILEPATH",
+        ),
+        (
+            b"{\"Action\":\"file_de",
+            DeadLetterReason::Malformed,
+            "cut off",
+        ),
+        (
+            b"{\"Action\":\"\xff\",\"Message\":\"\"}",
+            DeadLetterReason::InvalidUtf8,
+            "byte 11",
+        ),
+        (
+            b"{\"Action\":\"\xc3",
+            DeadLetterReason::Malformed,
+            "cut off",
+        ),
         (b"\0\0\0", DeadLetterReason::Malformed, "console"),
     ] {
         let letter = dead(line);
@@ -216,10 +310,20 @@ fn what_is_no_record_is_refused_with_its_remedy() {
 #[test]
 fn depth_is_data_up_to_the_parsers_limit() {
     let nested = |levels: usize| {
-        format!(r#"{{"Action":"file_delete","Message":"","Deep":{}1{}}}"#, "[".repeat(levels), "]".repeat(levels))
+        format!(
+            r#"{{"Action":"file_delete","Message":"","Deep":{}1{}}}"#,
+            "[".repeat(levels),
+            "]".repeat(levels)
+        )
     };
-    assert!(matches!(decode(nested(100).as_bytes(), true)[..], [Decoded::Event(..)]));
-    assert_eq!(dead(nested(200).as_bytes()).reason, DeadLetterReason::UnexpectedShape);
+    assert!(matches!(
+        decode(nested(100).as_bytes(), true)[..],
+        [Decoded::Event(..)]
+    ));
+    assert_eq!(
+        dead(nested(200).as_bytes()).reason,
+        DeadLetterReason::UnexpectedShape
+    );
 }
 
 #[test]

@@ -13,8 +13,11 @@ use crate::sources::text::{sha256_hex, text};
 /// Secret in this source besides the common list.
 const OCIS_KEYS: &[&str] = &["InviteLink", "RecipientMail"];
 
+/// What the message of a link's removal says before the link's id, or its token.
+const LINK_REMOVAL: &str = "link with id:'";
+
 /// What stands before a token in the text of a message.
-const BEFORE_TOKEN: &[&str] = &["token '", "link with id:'", "accept-invite?token="];
+const BEFORE_TOKEN: &[&str] = &["token '", LINK_REMOVAL, "accept-invite?token="];
 
 /// The action that hands a token out without naming it a share's.
 const INVITATION: &str = "science_mesh_invite_token_generated";
@@ -34,8 +37,8 @@ pub(super) struct Fingerprints {
 /// Masks a decoded line.
 pub(super) fn mask_line(line: &mut Map<String, Value>) -> Fingerprints {
     let is_link = text(line, "ShareType") == Some("link") || line.contains_key("ShareToken");
-    let is_link_removal = text(line, "Action") == Some("file_unshared")
-        && text(line, "ShareType") == Some("link");
+    let is_link_removal =
+        text(line, "Action") == Some("file_unshared") && text(line, "ShareType") == Some("link");
     let share_id = text(line, "ShareID").filter(|id| is_link && !id.contains(':'));
     let fingerprints = Fingerprints {
         link: share_id.map(fingerprint),
@@ -73,7 +76,11 @@ pub(super) fn mask_line(line: &mut Map<String, Value>) -> Fingerprints {
 
 /// Masks bytes that are no record: a cut line, the minimal format, a console's noise.
 pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
-    let keys: Vec<&str> = SECRET_KEYS.iter().chain(OCIS_KEYS).copied().collect();
+    let mut keys: Vec<&str> = SECRET_KEYS.iter().chain(OCIS_KEYS).copied().collect();
+    let removal = LINK_REMOVAL.as_bytes();
+    if raw.windows(removal.len()).any(|window| window == removal) {
+        keys.push("ShareID");
+    }
     mask_phrases(&mask::mask_raw(raw, &keys))
 }
 
@@ -169,12 +176,20 @@ mod tests {
             "Action": "file_shared", "ShareType": "link", "ShareToken": "LbxuPJKsQbHVwYn", "ShareID": "",
             "Message": "user 'a' created a public link to file 'f' with id 'pZnNcDoBwGhTQxZ'"}));
         assert_eq!(created["ShareToken"], MASK);
-        assert!(created["Message"].as_str().unwrap().contains("pZnNcDoBwGhTQxZ"));
+        assert!(
+            created["Message"]
+                .as_str()
+                .unwrap()
+                .contains("pZnNcDoBwGhTQxZ")
+        );
 
         let (removed, of_removal) = masked(json!({
             "Action": "file_unshared", "ShareType": "link", "ShareID": "LbxuPJKsQbHVwYn",
             "Message": "user 'a' removed public link with id:'LbxuPJKsQbHVwYn'"}));
-        assert!(!removed.to_string().contains("LbxuPJKsQbHVwYn"), "{removed}");
+        assert!(
+            !removed.to_string().contains("LbxuPJKsQbHVwYn"),
+            "{removed}"
+        );
         assert_eq!(of_removal.link, of_creation.token);
     }
 
@@ -185,7 +200,10 @@ mod tests {
             "Token": "ab-1", "InviteLink": "https://c.example/accept-invite?token=ab-1",
             "Message": "user 'u' generated a ScienceMesh invite with token 'ab-1'"}));
         let shown = invite.to_string();
-        assert!(!shown.contains("ab-1") && !shown.contains("bob@"), "{shown}");
+        assert!(
+            !shown.contains("ab-1") && !shown.contains("bob@"),
+            "{shown}"
+        );
     }
 
     #[test]
@@ -193,7 +211,10 @@ mod tests {
         let (line, _) = masked(json!({"Features": [
             {"Name": "password", "Value": "x", "OldValue": "y"},
             {"Name": "email", "Value": "m@example.org", "OldValue": null}]}));
-        assert_eq!(line["Features"][0], json!({"Name": "password", "Value": "***", "OldValue": "***"}));
+        assert_eq!(
+            line["Features"][0],
+            json!({"Name": "password", "Value": "***", "OldValue": "***"})
+        );
         assert_eq!(line["Features"][1]["Value"], "m@example.org");
     }
 

@@ -145,8 +145,14 @@ mod tests {
 
     #[test]
     fn an_empty_action_is_told_by_the_fields() {
-        assert_eq!(of(json!({"ShareOwner": "", "ShareID": "x"}), "").action, "ocis.share_updated");
-        assert_eq!(of(json!({"ShareID": "x"}), "").action, "ocis.share_state_changed");
+        assert_eq!(
+            of(json!({"ShareOwner": "", "ShareID": "x"}), "").action,
+            "ocis.share_updated"
+        );
+        assert_eq!(
+            of(json!({"ShareID": "x"}), "").action,
+            "ocis.share_state_changed"
+        );
         assert_eq!(of(json!({}), "").action, "ocis.unknown");
         assert_eq!(of(json!({}), "").origin, Origin::Unknown);
     }
@@ -154,6 +160,9 @@ mod tests {
     #[test]
     fn an_unknown_action_is_kept() {
         let verb = of(json!({}), "Lock.Broken");
-        assert_eq!((verb.action.as_str(), verb.origin), ("ocis.lock_broken", Origin::Unknown));
+        assert_eq!(
+            (verb.action.as_str(), verb.origin),
+            ("ocis.lock_broken", Origin::Unknown)
+        );
     }
 }

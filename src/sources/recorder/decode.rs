@@ -20,7 +20,14 @@ pub const MAX_ACTION: usize = 256;
 pub const MAX_EXTERNAL_ID: usize = 512;
 
 const EVENT_FIELDS: &[&str] = &[
-    "action", "at", "actor", "target", "outcome", "tenantSlug", "externalId", "metadata",
+    "action",
+    "at",
+    "actor",
+    "target",
+    "outcome",
+    "tenantSlug",
+    "externalId",
+    "metadata",
 ];
 const ACTOR_FIELDS: &[&str] = &["id", "email", "name", "ip"];
 const TARGET_FIELDS: &[&str] = &["type", "id", "name"];
@@ -169,7 +176,10 @@ fn event(
     check_action(&action)?;
     let at = match string("at", fields.remove("at"))? {
         Some(at) => at.parse::<Timestamp>().map_err(|_| {
-            Wrong::new("at", "must be an RFC 3339 time, such as 2026-11-24T04:05:39Z")
+            Wrong::new(
+                "at",
+                "must be an RFC 3339 time, such as 2026-11-24T04:05:39Z",
+            )
         })?,
         None => ctx.received_at,
     };
@@ -186,7 +196,10 @@ fn event(
     };
     let tenant_slug = filled("tenantSlug", fields.remove("tenantSlug"))?;
     let external_id = filled("externalId", fields.remove("externalId"))?;
-    if external_id.as_ref().is_some_and(|id| id.len() > MAX_EXTERNAL_ID) {
+    if external_id
+        .as_ref()
+        .is_some_and(|id| id.len() > MAX_EXTERNAL_ID)
+    {
         let message = format!("must not be longer than {MAX_EXTERNAL_ID} bytes");
         return Err(Wrong::new("externalId", message));
     }
@@ -252,11 +265,7 @@ fn shown(field: &str) -> String {
     clean.take(64).collect()
 }
 
-fn part(
-    name: &str,
-    value: Option<Value>,
-    known: &[&str],
-) -> Result<Map<String, Value>, Wrong> {
+fn part(name: &str, value: Option<Value>, known: &[&str]) -> Result<Map<String, Value>, Wrong> {
     match value {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(fields)) => {

@@ -28,7 +28,9 @@ fn a_full_event_stands_as_sent() {
         "tenantSlug": "acme", "externalId": "x-1",
         "metadata": {"password": "hunter2", "n": 1.10, "$set": {"a.b": [null]}}}))
     .unwrap();
-    let [event] = &events[..] else { panic!("one event") };
+    let [event] = &events[..] else {
+        panic!("one event")
+    };
     assert_eq!(event.action, "billing.plan changed");
     assert_eq!(event.at, "2026-11-24T04:05:39.123Z".parse().unwrap());
     assert_eq!(event.actor.email.as_deref(), Some("a@b.test"));
@@ -44,7 +46,9 @@ fn a_full_event_stands_as_sent() {
 
 #[test]
 fn an_action_is_enough() {
-    let events = decode(json!({"events": [{"action": "a"}, {"action": "a", "at": null, "actor": null}]})).unwrap();
+    let events =
+        decode(json!({"events": [{"action": "a"}, {"action": "a", "at": null, "actor": null}]}))
+            .unwrap();
     assert_eq!(events[0].at, "2026-11-24T05:00:00.123Z".parse().unwrap());
     assert_eq!(events[0].outcome, None);
     assert!(events[0].external_id.starts_with("rnd:") && events[0].external_id.len() == 36);
@@ -53,16 +57,24 @@ fn an_action_is_enough() {
 
 #[test]
 fn an_idempotency_key_makes_the_ids() {
-    let body = json!({"events": [{"action": "a"}, {"action": "b", "externalId": "own"}, {"action": "a"}]}).to_string();
+    let body =
+        json!({"events": [{"action": "a"}, {"action": "b", "externalId": "own"}, {"action": "a"}]})
+            .to_string();
     let first = decode_with(body.as_bytes(), Some("key")).unwrap();
     let again = decode_with(body.as_bytes(), Some("key")).unwrap();
     let other = decode_with(body.as_bytes(), Some("other")).unwrap();
     let ids = |events: &[AuditEvent]| -> Vec<String> {
-        events.iter().map(|event| event.external_id.clone()).collect()
+        events
+            .iter()
+            .map(|event| event.external_id.clone())
+            .collect()
     };
     assert_eq!(ids(&first), ids(&again));
     assert_eq!(first[1].external_id, "own");
-    assert_eq!(first[2].external_id, format!("idem:{}:2", &sha256_hex(b"key")[..32]));
+    assert_eq!(
+        first[2].external_id,
+        format!("idem:{}:2", &sha256_hex(b"key")[..32])
+    );
     assert_ne!(first[0].external_id, other[0].external_id);
 }
 
@@ -77,32 +89,88 @@ fn every_error_names_its_place() {
         (json!({"action": 7}), "action: must be a string"),
         (json!({"action": " "}), "action: must not be empty"),
         (json!({"action": "a\nb"}), "action: must not hold control"),
-        (json!({"action": "ä".repeat(257)}), "action: must not be longer than 256"),
+        (
+            json!({"action": "ä".repeat(257)}),
+            "action: must not be longer than 256",
+        ),
         (json!({"action": "a", "Actor": {}}), "Actor: unknown field"),
         (json!({"action": "a", "at": 7}), "at: must be a string"),
-        (json!({"action": "a", "at": "yesterday"}), "at: must be an RFC 3339"),
-        (json!({"action": "a", "at": "2026-11-24T04:05:39"}), "at: must be an RFC 3339"),
-        (json!({"action": "a", "actor": "bob"}), "actor: must be an object"),
-        (json!({"action": "a", "actor": {"mail": "x"}}), "actor.mail: unknown field"),
-        (json!({"action": "a", "actor": {"id": 7}}), "actor.id: must be a string"),
-        (json!({"action": "a", "target": []}), "target: must be an object"),
-        (json!({"action": "a", "target": {"kind": "x"}}), "target.kind: unknown field"),
-        (json!({"action": "a", "target": {"type": {}}}), "target.type: must be a string"),
-        (json!({"action": "a", "outcome": "ok"}), "outcome: must be success, failure or unknown"),
-        (json!({"action": "a", "tenantSlug": ""}), "tenantSlug: must not be empty"),
-        (json!({"action": "a", "externalId": ""}), "externalId: must not be empty"),
-        (json!({"action": "a", "externalId": long}), "externalId: must not be longer than 512"),
-        (json!({"action": "a", "metadata": []}), "metadata: must be an object"),
+        (
+            json!({"action": "a", "at": "yesterday"}),
+            "at: must be an RFC 3339",
+        ),
+        (
+            json!({"action": "a", "at": "2026-11-24T04:05:39"}),
+            "at: must be an RFC 3339",
+        ),
+        (
+            json!({"action": "a", "actor": "bob"}),
+            "actor: must be an object",
+        ),
+        (
+            json!({"action": "a", "actor": {"mail": "x"}}),
+            "actor.mail: unknown field",
+        ),
+        (
+            json!({"action": "a", "actor": {"id": 7}}),
+            "actor.id: must be a string",
+        ),
+        (
+            json!({"action": "a", "target": []}),
+            "target: must be an object",
+        ),
+        (
+            json!({"action": "a", "target": {"kind": "x"}}),
+            "target.kind: unknown field",
+        ),
+        (
+            json!({"action": "a", "target": {"type": {}}}),
+            "target.type: must be a string",
+        ),
+        (
+            json!({"action": "a", "outcome": "ok"}),
+            "outcome: must be success, failure or unknown",
+        ),
+        (
+            json!({"action": "a", "tenantSlug": ""}),
+            "tenantSlug: must not be empty",
+        ),
+        (
+            json!({"action": "a", "externalId": ""}),
+            "externalId: must not be empty",
+        ),
+        (
+            json!({"action": "a", "externalId": long}),
+            "externalId: must not be longer than 512",
+        ),
+        (
+            json!({"action": "a", "metadata": []}),
+            "metadata: must be an object",
+        ),
         (json!({"events": []}), "events: must not be empty"),
         (json!({"events": null}), "events: must be a list"),
         (json!({"events": {}}), "events: must be a list"),
-        (json!({"events": [], "action": "a"}), "action: unknown field"),
+        (
+            json!({"events": [], "action": "a"}),
+            "action: unknown field",
+        ),
         (json!({"events": [7]}), "events[0]: must be an object"),
-        (json!({"events": [{"action": "a"}, {"action": "b", "at": "x"}]}), "events[1].at: must be"),
-        (json!({"events": [{"action": "a", "actor": {"x": 1}}]}), "events[0].actor.x: unknown field"),
-        (json!({"events": [{"action": "a", "events": []}]}), "events[0].events: unknown field"),
-        (json!({"events": [{"action": "a", "externalId": "1"}, {"action": "b"}, {"action": "c", "externalId": "1"}]}),
-            "events[2].externalId: stands in an earlier"),
+        (
+            json!({"events": [{"action": "a"}, {"action": "b", "at": "x"}]}),
+            "events[1].at: must be",
+        ),
+        (
+            json!({"events": [{"action": "a", "actor": {"x": 1}}]}),
+            "events[0].actor.x: unknown field",
+        ),
+        (
+            json!({"events": [{"action": "a", "events": []}]}),
+            "events[0].events: unknown field",
+        ),
+        (
+            json!({"events": [{"action": "a", "externalId": "1"}, {"action": "b"}, {"action": "c", "externalId": "1"}]}),
+            "events[2].externalId: stands in an earlier",
+        ),
     ] {
         let error = decode(body.clone()).unwrap_err().to_string();
         assert!(error.starts_with(wanted), "{body}: {error}");

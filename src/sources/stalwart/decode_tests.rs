@@ -90,17 +90,57 @@ fn an_impersonating_administrator_is_the_actor() {
 #[test]
 fn mail_belongs_to_the_side_that_is_vouched_for() {
     for (kind, data, wanted) in [
-        ("queue.message-queued", json!({"from": "x@acme.example", "to": ["a@b.example", "c@d.example"]}), vec!["b.example", "d.example"]),
-        ("queue.authenticated-message-queued", json!({"from": "x@acme.example", "to": ["a@b.example"]}), vec!["acme.example"]),
-        ("queue.queue-message-authenticated", json!({"from": "x@acme.example", "to": ["a@b.example"]}), vec!["acme.example"]),
-        ("delivery.dsn-success", json!({"queueName": "local", "from": "x@acme.example", "to": "a@b.example"}), vec!["b.example"]),
-        ("delivery.dsn-success", json!({"queueName": "remote", "from": "x@acme.example", "to": "a@b.example"}), vec!["acme.example"]),
-        ("delivery.double-bounce", json!({"from": "<>", "to": "a@b.example"}), vec!["b.example"]),
-        ("message-ingest.spam", json!({"from": "x@acme.example", "to": ["a@b.example"]}), vec!["b.example"]),
+        (
+            "queue.message-queued",
+            json!({"from": "x@acme.example", "to": ["a@b.example", "c@d.example"]}),
+            vec!["b.example", "d.example"],
+        ),
+        (
+            "queue.authenticated-message-queued",
+            json!({"from": "x@acme.example", "to": ["a@b.example"]}),
+            vec!["acme.example"],
+        ),
+        (
+            "queue.queue-message-authenticated",
+            json!({"from": "x@acme.example", "to": ["a@b.example"]}),
+            vec!["acme.example"],
+        ),
+        (
+            "delivery.dsn-success",
+            json!({"queueName": "local", "from": "x@acme.example", "to": "a@b.example"}),
+            vec!["b.example"],
+        ),
+        (
+            "delivery.dsn-success",
+            json!({"queueName": "remote", "from": "x@acme.example", "to": "a@b.example"}),
+            vec!["acme.example"],
+        ),
+        (
+            "delivery.double-bounce",
+            json!({"from": "<>", "to": "a@b.example"}),
+            vec!["b.example"],
+        ),
+        (
+            "message-ingest.spam",
+            json!({"from": "x@acme.example", "to": ["a@b.example"]}),
+            vec!["b.example"],
+        ),
         ("smtp.mail-from", json!({"from": "x@acme.example"}), vec![]),
-        ("smtp.mail-from-unauthorized", json!({"from": "x@evil.example", "details": ["x@acme.example"]}), vec!["acme.example"]),
-        ("smtp.dmarc-fail", json!({"domain": "Acme.example", "policy": "reject"}), vec!["acme.example"]),
-        ("smtp.dkim-fail", json!({"result": [{"type": "dkim.fail", "data": {"domain": "acme.example"}}]}), vec!["acme.example"]),
+        (
+            "smtp.mail-from-unauthorized",
+            json!({"from": "x@evil.example", "details": ["x@acme.example"]}),
+            vec!["acme.example"],
+        ),
+        (
+            "smtp.dmarc-fail",
+            json!({"domain": "Acme.example", "policy": "reject"}),
+            vec!["acme.example"],
+        ),
+        (
+            "smtp.dkim-fail",
+            json!({"result": [{"type": "dkim.fail", "data": {"domain": "acme.example"}}]}),
+            vec!["acme.example"],
+        ),
     ] {
         assert_eq!(one(kind, data.clone()).1.domains, wanted, "{kind} {data}");
     }
@@ -128,7 +168,12 @@ fn a_retry_with_a_new_id_has_the_same_key() {
 #[test]
 fn one_id_for_several_events_gives_several_keys() {
     let events: Vec<Value> = (0..7)
-        .map(|port| event("auth.failed", json!({"accountName": "alice", "remotePort": port})))
+        .map(|port| {
+            event(
+                "auth.failed",
+                json!({"accountName": "alice", "remotePort": port}),
+            )
+        })
         .collect();
     let mut keys = ids(&body(&events));
     keys.sort();
@@ -157,7 +202,12 @@ fn a_bad_event_is_quarantined_alone() {
     ];
     for bad in bad {
         let decoded = decode(&body(&[good.clone(), bad.clone(), good.clone()])).unwrap();
-        let [Decoded::Event(..), Decoded::Dead(letter), Decoded::Event(..)] = &decoded[..] else {
+        let [
+            Decoded::Event(..),
+            Decoded::Dead(letter),
+            Decoded::Event(..),
+        ] = &decoded[..]
+        else {
             panic!("{decoded:?}");
         };
         assert_eq!(letter.reason, DeadLetterReason::UnexpectedShape);
@@ -174,28 +224,44 @@ fn an_event_nested_too_deep_is_quarantined_alone() {
         event("auth.success", json!({}))
     );
     let decoded = decode(deep.as_bytes()).unwrap();
-    assert!(matches!(&decoded[..], [Decoded::Dead(letter), Decoded::Event(..)] if letter.detail.contains("nested")));
+    assert!(
+        matches!(&decoded[..], [Decoded::Dead(letter), Decoded::Event(..)] if letter.detail.contains("nested"))
+    );
 }
 
 #[test]
 fn a_body_that_cannot_be_read_is_refused_as_what_it_is() {
     let source = source();
-    let ctx = BodyContext { source: &source, received_at: Timestamp::UNIX_EPOCH };
+    let ctx = BodyContext {
+        source: &source,
+        received_at: Timestamp::UNIX_EPOCH,
+    };
     for (body, reason) in [
         (&b""[..], DeadLetterReason::Malformed),
         (b"hello", DeadLetterReason::Malformed),
-        (b"{\"events\":[{\"type\":\"auth.", DeadLetterReason::Malformed),
+        (
+            b"{\"events\":[{\"type\":\"auth.",
+            DeadLetterReason::Malformed,
+        ),
         (b"{\"events\":7} trailing", DeadLetterReason::Malformed),
         (b"[]", DeadLetterReason::UnexpectedShape),
         (b"{}", DeadLetterReason::UnexpectedShape),
         (b"[[]]", DeadLetterReason::UnexpectedShape),
-        (b"{\"events\":{\"password\":\"hunter2\"}}", DeadLetterReason::UnexpectedShape),
+        (
+            b"{\"events\":{\"password\":\"hunter2\"}}",
+            DeadLetterReason::UnexpectedShape,
+        ),
         (b"{\"events\":null}", DeadLetterReason::UnexpectedShape),
         (b"{\"events\":[\"\xff\"]}", DeadLetterReason::InvalidUtf8),
     ] {
         let error = decode(body).unwrap_err();
         let letter = quarantine(body, &ctx, &error);
-        assert_eq!(letter.reason, reason, "{error} {}", String::from_utf8_lossy(body));
+        assert_eq!(
+            letter.reason,
+            reason,
+            "{error} {}",
+            String::from_utf8_lossy(body)
+        );
         assert_eq!(letter.position, sha256_hex(body));
         assert!(!format!("{letter:?}").contains("hunter2"));
     }
@@ -205,8 +271,19 @@ fn a_body_that_cannot_be_read_is_refused_as_what_it_is() {
 #[test]
 fn hostile_names_are_data() {
     let long = "x".repeat(2000);
-    for name in ["", "a\u{0}b", "\r\nInjected: 1", "\u{202e}evil", "<script>", long.as_str(), "😀@x"] {
-        let (event, _) = one("auth.failed", json!({"accountName": name, "a.b": 1, "$where": 1}));
+    for name in [
+        "",
+        "a\u{0}b",
+        "\r\nInjected: 1",
+        "\u{202e}evil",
+        "<script>",
+        long.as_str(),
+        "😀@x",
+    ] {
+        let (event, _) = one(
+            "auth.failed",
+            json!({"accountName": name, "a.b": 1, "$where": 1}),
+        );
         let seen = event.actor.name.or(event.actor.email).unwrap_or_default();
         assert_eq!(seen, name);
         assert_eq!(event.metadata["data"]["$where"], 1);
@@ -215,7 +292,10 @@ fn hostile_names_are_data() {
 
 #[test]
 fn the_proxy_of_a_change_is_marked() {
-    let (event, _) = one("jmap.method-call", json!({"id": "x:AccountPassword/set", "accountId": 1}));
+    let (event, _) = one(
+        "jmap.method-call",
+        json!({"id": "x:AccountPassword/set", "accountId": 1}),
+    );
     assert_eq!(event.action, "stalwart.password_changed");
     assert_eq!(event.metadata[REMARKS]["proxy"], true);
     assert_eq!(event.actor.id.as_deref(), Some("1"));
@@ -224,10 +304,21 @@ fn the_proxy_of_a_change_is_marked() {
 
 #[test]
 fn masking_does_not_change_the_key() {
-    let with = |contents: &str| ids(&body(&[event("imap.raw-input", json!({"contents": contents}))]));
+    let with = |contents: &str| {
+        ids(&body(&[event(
+            "imap.raw-input",
+            json!({"contents": contents}),
+        )]))
+    };
     assert_ne!(with("a"), with("b"));
-    let (event, _) = one("imap.raw-input", json!({"contents": "1 LOGIN a pw", "remoteIp": "192.0.2.1"}));
-    assert_eq!(event.metadata["data"], json!({"contents": "***", "remoteIp": "192.0.2.1"}));
+    let (event, _) = one(
+        "imap.raw-input",
+        json!({"contents": "1 LOGIN a pw", "remoteIp": "192.0.2.1"}),
+    );
+    assert_eq!(
+        event.metadata["data"],
+        json!({"contents": "***", "remoteIp": "192.0.2.1"})
+    );
 }
 
 proptest! {

@@ -10,9 +10,25 @@ use crate::event::mask::{self, SECRET_KEYS};
 
 /// What stays of an event that carries content.
 const STRUCTURAL_KEYS: &[&str] = &[
-    "spanId", "queueId", "queueName", "listenerId", "localIp", "localPort", "remoteIp",
-    "remotePort", "accountId", "accountName", "from", "to", "hostname", "domain", "size", "total",
-    "code", "elapsed", "id",
+    "spanId",
+    "queueId",
+    "queueName",
+    "listenerId",
+    "localIp",
+    "localPort",
+    "remoteIp",
+    "remotePort",
+    "accountId",
+    "accountName",
+    "from",
+    "to",
+    "hostname",
+    "domain",
+    "size",
+    "total",
+    "code",
+    "elapsed",
+    "id",
 ];
 
 /// Keys that carry content in any type; for text that cannot be read as JSON.
@@ -83,11 +99,17 @@ mod tests {
     #[test]
     fn content_is_masked_and_the_connection_stays() {
         assert_eq!(
-            masked("http.request-body", json!({"contents": "{\"secret\":1}", "details": ["Authorization", "Basic x"], "newKey": 7, "remoteIp": "192.0.2.1", "size": 9})),
+            masked(
+                "http.request-body",
+                json!({"contents": "{\"secret\":1}", "details": ["Authorization", "Basic x"], "newKey": 7, "remoteIp": "192.0.2.1", "size": 9})
+            ),
             json!({"contents": "***", "details": ["***", "***"], "newKey": "***", "remoteIp": "192.0.2.1", "size": 9})
         );
         assert_eq!(
-            masked("delivery.raw-output", json!({"contents": "x", "to": ["a@b"]})),
+            masked(
+                "delivery.raw-output",
+                json!({"contents": "x", "to": ["a@b"]})
+            ),
             json!({"contents": "***", "to": ["a@b"]})
         );
     }
@@ -97,7 +119,10 @@ mod tests {
         let data = json!({"details": "No such user", "contents": "AP8="});
         assert_eq!(masked("delivery.dsn-perm-fail", data.clone()), data);
         assert_eq!(
-            masked("http.request-url", json!({"url": "/auth/code?code=abc&x=1"})),
+            masked(
+                "http.request-url",
+                json!({"url": "/auth/code?code=abc&x=1"})
+            ),
             json!({"url": "/auth/code?code=***&x=1"})
         );
     }

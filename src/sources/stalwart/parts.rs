@@ -17,7 +17,10 @@ pub(super) fn actor(kind: &str, data: &Data) -> Actor {
     let account = impersonator.map(str::to_owned).or_else(|| account(data));
     let named = account.or_else(|| sender(data));
     let mut actor = Actor {
-        id: impersonator.is_none().then(|| of_account(data, "accountId")).flatten(),
+        id: impersonator
+            .is_none()
+            .then(|| of_account(data, "accountId"))
+            .flatten(),
         ip: client_ip(kind, data),
         ..Actor::default()
     };
@@ -30,7 +33,9 @@ pub(super) fn actor(kind: &str, data: &Data) -> Actor {
 
 /// The acting administrator when the log-in is into somebody else's account.
 fn impersonator<'a>(kind: &str, data: &'a Data) -> Option<&'a str> {
-    (kind == "auth.success").then(|| text(data, "details")).flatten()
+    (kind == "auth.success")
+        .then(|| text(data, "details"))
+        .flatten()
 }
 
 /// The account's name: the event's own, or that of the event which caused it.
@@ -48,7 +53,9 @@ fn of_account(data: &Data, key: &str) -> Option<String> {
 
 /// The envelope's sender; `<>` and nothing mean a bounce.
 fn sender(data: &Data) -> Option<String> {
-    text(data, "from").filter(|from| *from != "<>").map(str::to_owned)
+    text(data, "from")
+        .filter(|from| *from != "<>")
+        .map(str::to_owned)
 }
 
 /// The other end of the connection, where it is a client. In deliveries it is the receiving server.
@@ -71,7 +78,11 @@ pub(super) fn target(kind: &str, data: &Data) -> Target {
         return of("ip", None, scalar(data.get("remoteIp")));
     }
     if let Some(mailbox) = text(data, "mailboxName") {
-        return of("mailbox", scalar(data.get("mailboxId")), Some(mailbox.to_owned()));
+        return of(
+            "mailbox",
+            scalar(data.get("mailboxId")),
+            Some(mailbox.to_owned()),
+        );
     }
     if let Some(name) = account(data) {
         return of("account", of_account(data, "accountId"), Some(name));

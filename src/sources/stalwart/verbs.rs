@@ -109,9 +109,9 @@ pub fn verb(kind: &str, data: &Map<String, Value>) -> Verb {
 fn told_by_data(kind: &str, data: &Map<String, Value>) -> Option<&'static str> {
     match kind {
         // A 4xx answer is a delay: the message stays in the queue.
-        "delivery.rcpt-to-rejected" | "delivery.mail-from-rejected" | "delivery.message-rejected" => {
-            (!is_temporary(data)).then_some("mail_rejected")
-        }
+        "delivery.rcpt-to-rejected"
+        | "delivery.mail-from-rejected"
+        | "delivery.message-rejected" => (!is_temporary(data)).then_some("mail_rejected"),
         // Written for unsigned mail too, with an empty result.
         "smtp.dkim-fail" => has_content(data.get("result")).then_some("dkim_failure"),
         "spam.classify" => matches!(
@@ -161,8 +161,18 @@ fn outcome(verb: &str, kind: &str, data: &Map<String, Value>) -> Outcome {
 /// What the name of a type that has no verb tells of its end.
 fn outcome_by_name(kind: &str) -> Option<Outcome> {
     const FAILURES: &[&str] = &[
-        "fail", "failed", "error", "rejected", "reject", "blocked", "unauthorized", "forbidden",
-        "exceeded", "denied", "failure", "ban",
+        "fail",
+        "failed",
+        "error",
+        "rejected",
+        "reject",
+        "blocked",
+        "unauthorized",
+        "forbidden",
+        "exceeded",
+        "denied",
+        "failure",
+        "ban",
     ];
     let last_word = kind.rsplit(['-', '.']).next().unwrap_or(kind);
     FAILURES.contains(&last_word).then_some(Outcome::Failure)
@@ -190,28 +200,89 @@ mod tests {
     fn data_decides_where_the_name_does_not() {
         for (kind, data, wanted) in [
             ("smtp.dkim-fail", json!({"result": []}), "smtp_dkim_fail"),
-            ("smtp.dkim-fail", json!({"result": [{"type": "dkim.neutral"}]}), "dkim_failure"),
-            ("smtp.dmarc-fail", json!({"policy": "reject", "result": {"type": "dmarc.none"}}), "dmarc_failure"),
-            ("spam.classify", json!({"result": "reject"}), "spam_detected"),
-            ("spam.classify", json!({"result": "discard"}), "spam_detected"),
-            ("spam.classify", json!({"result": [["a@b", 0.9]]}), "spam_classify"),
-            ("delivery.rcpt-to-rejected", json!({"code": 550}), "mail_rejected"),
-            ("delivery.rcpt-to-rejected", json!({"code": 451}), "delivery_rcpt_to_rejected"),
-            ("delivery.mail-from-rejected", json!({"causedBy": {"data": {"code": 450}}}), "delivery_mail_from_rejected"),
-            ("delivery.mail-from-rejected", json!({"causedBy": "x"}), "mail_rejected"),
-            ("jmap.method-call", json!({"id": "x:Account/set"}), "account_changed"),
-            ("jmap.method-call", json!({"id": "x:AppPassword/set"}), "password_changed"),
-            ("jmap.method-call", json!({"id": "Email/get"}), "jmap_method_call"),
+            (
+                "smtp.dkim-fail",
+                json!({"result": [{"type": "dkim.neutral"}]}),
+                "dkim_failure",
+            ),
+            (
+                "smtp.dmarc-fail",
+                json!({"policy": "reject", "result": {"type": "dmarc.none"}}),
+                "dmarc_failure",
+            ),
+            (
+                "spam.classify",
+                json!({"result": "reject"}),
+                "spam_detected",
+            ),
+            (
+                "spam.classify",
+                json!({"result": "discard"}),
+                "spam_detected",
+            ),
+            (
+                "spam.classify",
+                json!({"result": [["a@b", 0.9]]}),
+                "spam_classify",
+            ),
+            (
+                "delivery.rcpt-to-rejected",
+                json!({"code": 550}),
+                "mail_rejected",
+            ),
+            (
+                "delivery.rcpt-to-rejected",
+                json!({"code": 451}),
+                "delivery_rcpt_to_rejected",
+            ),
+            (
+                "delivery.mail-from-rejected",
+                json!({"causedBy": {"data": {"code": 450}}}),
+                "delivery_mail_from_rejected",
+            ),
+            (
+                "delivery.mail-from-rejected",
+                json!({"causedBy": "x"}),
+                "mail_rejected",
+            ),
+            (
+                "jmap.method-call",
+                json!({"id": "x:Account/set"}),
+                "account_changed",
+            ),
+            (
+                "jmap.method-call",
+                json!({"id": "x:AppPassword/set"}),
+                "password_changed",
+            ),
+            (
+                "jmap.method-call",
+                json!({"id": "Email/get"}),
+                "jmap_method_call",
+            ),
         ] {
-            assert_eq!(action(kind, data.clone()), format!("stalwart.{wanted}"), "{kind} {data}");
+            assert_eq!(
+                action(kind, data.clone()),
+                format!("stalwart.{wanted}"),
+                "{kind} {data}"
+            );
         }
     }
 
     #[test]
     fn the_rest_falls_through_under_its_name() {
-        assert_eq!(action("delivery.delivered", json!({})), "stalwart.delivery_delivered");
-        assert_eq!(action("security.ip-blocked", json!({})), "stalwart.security_ip_blocked");
-        assert_eq!(action("dkim2.brand-new", json!({})), "stalwart.dkim2_brand_new");
+        assert_eq!(
+            action("delivery.delivered", json!({})),
+            "stalwart.delivery_delivered"
+        );
+        assert_eq!(
+            action("security.ip-blocked", json!({})),
+            "stalwart.security_ip_blocked"
+        );
+        assert_eq!(
+            action("dkim2.brand-new", json!({})),
+            "stalwart.dkim2_brand_new"
+        );
         assert_eq!(
             verb("security.ip-blocked", &Map::new()).outcome,
             Some(Outcome::Failure)
