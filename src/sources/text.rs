@@ -7,6 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::event::{DeadLetter, DeadLetterReason, SourceName};
 
+/// The key of `metadata` under which Daybook's own remarks on an event stand.
+pub const REMARKS: &str = "daybook";
+
 /// A dead letter keeps at most this many bytes of its input, the first ones.
 pub const MAX_LETTER_BYTES: usize = 12 << 20;
 

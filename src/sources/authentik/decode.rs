@@ -77,23 +77,23 @@ pub fn impersonated_user_key(event: &Value) -> Option<i64> {
 
 /// Decodes one event.
 pub fn decode_event(event: &RawValue, ctx: &EventContext<'_>) -> Decoded {
-    decode(event, ctx).unwrap_or_else(Decoded::Dead)
+    decode(event, ctx).unwrap_or_else(|letter| Decoded::Dead(*letter))
 }
 
-fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, DeadLetter> {
+fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, Box<DeadLetter>> {
     let bytes = raw.get().as_bytes();
     let letters = LetterContext {
         source: ctx.source,
         at: ctx.received_at,
     };
     let refuse = |detail: String| {
-        letters.letter(
+        Box::new(letters.letter(
             sha256_hex(bytes),
             DeadLetterReason::UnexpectedShape,
             detail,
             bytes,
             mask_letter,
-        )
+        ))
     };
     let value: Value =
         serde_json::from_str(raw.get()).map_err(|error| refuse(json_trouble(&error)))?;

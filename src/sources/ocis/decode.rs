@@ -17,13 +17,10 @@ use crate::event::{
     Actor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, SourceName, SpaceLesson,
     Target, TenantHints, to_millis,
 };
-use crate::sources::text::{LetterContext, is_too_deep, json_trouble, text};
+use crate::sources::text::{LetterContext, REMARKS, is_too_deep, json_trouble, text};
 
 /// Every record begins so.
 const RECORD_START: &[u8] = br#"{"RemoteAddr":"#;
-
-/// The key of `metadata` under which Daybook's own remarks stand.
-pub const REMARKS: &str = "daybook";
 
 /// Where a line was read.
 pub struct LineContext<'a> {
@@ -48,18 +45,19 @@ pub fn decode_line(line: &[u8], ctx: &LineContext<'_>) -> Vec<Decoded> {
     }
     let whole = decode_record(line, 0, ctx);
     let Err(trouble) = whole else {
-        return vec![whole.unwrap_or_else(Decoded::Dead)];
+        return vec![whole.unwrap_or_else(|letter| Decoded::Dead(*letter))];
     };
     let starts = part_starts(line);
     if starts.len() < 2 {
-        return vec![Decoded::Dead(trouble)];
+        return vec![Decoded::Dead(*trouble)];
     }
     let ends = starts.iter().skip(1).copied().chain([line.len()]);
     starts
         .iter()
         .zip(ends)
         .map(|(start, end)| {
-            decode_record(&line[*start..end], *start, ctx).unwrap_or_else(Decoded::Dead)
+            decode_record(&line[*start..end], *start, ctx)
+                .unwrap_or_else(|letter| Decoded::Dead(*letter))
         })
         .collect()
 }
@@ -80,14 +78,18 @@ fn part_starts(line: &[u8]) -> Vec<usize> {
 }
 
 /// Decodes what should be exactly one record, `shift` bytes into the line.
-fn decode_record(part: &[u8], shift: usize, ctx: &LineContext<'_>) -> Result<Decoded, DeadLetter> {
+fn decode_record(
+    part: &[u8],
+    shift: usize,
+    ctx: &LineContext<'_>,
+) -> Result<Decoded, Box<DeadLetter>> {
     let position = format!("{}:{}", ctx.file_key, ctx.offset + shift as u64);
     let letters = LetterContext {
         source: ctx.source,
         at: ctx.read_at,
     };
     let refuse = |position: String, reason, detail: String| {
-        letters.letter(position, reason, detail, part, mask_letter)
+        Box::new(letters.letter(position, reason, detail, part, mask_letter))
     };
     let value = match serde_json::from_slice::<Value>(part) {
         Ok(value) => value,

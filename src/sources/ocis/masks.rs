@@ -13,8 +13,11 @@ use crate::sources::text::{sha256_hex, text};
 /// Secret in this source besides the common list.
 const OCIS_KEYS: &[&str] = &["InviteLink", "RecipientMail"];
 
+/// What the message of a link's removal says before the link's id, or its token.
+const LINK_REMOVAL: &str = "link with id:'";
+
 /// What stands before a token in the text of a message.
-const BEFORE_TOKEN: &[&str] = &["token '", "link with id:'", "accept-invite?token="];
+const BEFORE_TOKEN: &[&str] = &["token '", LINK_REMOVAL, "accept-invite?token="];
 
 /// The action that hands a token out without naming it a share's.
 const INVITATION: &str = "science_mesh_invite_token_generated";
@@ -73,7 +76,11 @@ pub(super) fn mask_line(line: &mut Map<String, Value>) -> Fingerprints {
 
 /// Masks bytes that are no record: a cut line, the minimal format, a console's noise.
 pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
-    let keys: Vec<&str> = SECRET_KEYS.iter().chain(OCIS_KEYS).copied().collect();
+    let mut keys: Vec<&str> = SECRET_KEYS.iter().chain(OCIS_KEYS).copied().collect();
+    let removal = LINK_REMOVAL.as_bytes();
+    if raw.windows(removal.len()).any(|window| window == removal) {
+        keys.push("ShareID");
+    }
     mask_phrases(&mask::mask_raw(raw, &keys))
 }
 

@@ -20,13 +20,10 @@ use super::{parts, verbs};
 use crate::event::{
     AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, TenantHints, to_millis,
 };
-use crate::sources::text::{LetterContext, hex, json_trouble, sha256_hex};
+use crate::sources::text::{LetterContext, REMARKS, hex, json_trouble, sha256_hex};
 
 /// How much of the hash stands in a key: 128 bits.
 const KEY_BYTES: usize = 16;
-
-/// The key of `metadata` under which Daybook's own remarks stand.
-pub const REMARKS: &str = "daybook";
 
 /// Where a body comes from.
 pub struct BodyContext<'a> {
@@ -125,7 +122,10 @@ impl Iterator for BodyEvents<'_> {
 
     fn next(&mut self) -> Option<Decoded> {
         let piece = self.pieces.next()?;
-        Some(self.decode(piece).unwrap_or_else(Decoded::Dead))
+        Some(
+            self.decode(piece)
+                .unwrap_or_else(|letter| Decoded::Dead(*letter)),
+        )
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -136,10 +136,16 @@ impl Iterator for BodyEvents<'_> {
 impl ExactSizeIterator for BodyEvents<'_> {}
 
 impl BodyEvents<'_> {
-    fn decode(&mut self, piece: &RawValue) -> Result<Decoded, DeadLetter> {
+    fn decode(&mut self, piece: &RawValue) -> Result<Decoded, Box<DeadLetter>> {
         let raw = piece.get().as_bytes();
-        let refuse =
-            |detail: String| letter(raw, self.ctx, DeadLetterReason::UnexpectedShape, detail);
+        let refuse = |detail: String| {
+            Box::new(letter(
+                raw,
+                self.ctx,
+                DeadLetterReason::UnexpectedShape,
+                detail,
+            ))
+        };
         let value: Value =
             serde_json::from_str(piece.get()).map_err(|error| refuse(json_trouble(&error)))?;
         let Value::Object(mut event) = value else {
