@@ -22,6 +22,9 @@ use super::people::People;
 use super::platform::{self, PlatformRecorder, PlatformRecorderConfig};
 use super::stalwart::{self, StalwartProfile, StalwartSender, StalwartSenderConfig};
 
+/// Events that the recorder keeps for later at most.
+const MOST_WAITING: usize = 10_000;
+
 /// How the workspace is set up.
 #[derive(Clone, Debug)]
 pub struct WorkspaceConfig {
@@ -41,7 +44,8 @@ pub struct WorkspaceConfig {
     pub stalwart_key: String,
     /// A recorder's token; `None` where none is asked for.
     pub recorder_token: Option<String>,
-    /// The log is rotated (by renaming and by copytruncate in turn) after so many lines.
+    /// The log is rotated by renaming after so many lines. (Copytruncate loses what a reader has
+    /// not read yet, so it has no place in a demonstration.)
     pub rotate_after_lines: Option<u64>,
     /// Rotated logs kept.
     pub rotated_logs: usize,
@@ -345,7 +349,10 @@ impl Driver {
             _ => {
                 let event = platform::realistic(&mut self.rng, &self.people, at);
                 let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(senders) = senders.as_ref() {
+                // While Daybook is away the platform's queue does not grow without end.
+                if let Some(senders) = senders.as_ref()
+                    && senders.platform.waiting() < MOST_WAITING
+                {
                     senders.platform.push(event);
                 }
                 1.0
@@ -368,12 +375,7 @@ impl Driver {
         }
         self.rotated_at = written;
         let keep = self.rotated_logs;
-        let rotation = if self.ocis.rotations() % 2 == 0 {
-            Rotation::Rename { keep }
-        } else {
-            Rotation::CopyTruncate { keep }
-        };
-        if let Err(error) = self.ocis.rotate(rotation) {
+        if let Err(error) = self.ocis.rotate(Rotation::Rename { keep }) {
             tracing::warn!(%error, path = %self.ocis.path().display(), "simulated ocis log cannot be rotated");
         }
     }

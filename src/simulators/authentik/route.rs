@@ -9,7 +9,7 @@ use super::archive::Stored;
 use super::directory::Directory;
 use super::profile::{PageSizes, Permissions};
 use super::query::{ListQuery, Page, Params, Refusal};
-use super::{Shared, State};
+use super::state::{Shared, State};
 
 const EVENTS_AUTOCOMPLETE: &str = include_str!("bodies/events_autocomplete.json");
 const USERS_AUTOCOMPLETE: &str = include_str!("bodies/users_autocomplete.json");

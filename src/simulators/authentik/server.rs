@@ -22,7 +22,8 @@ use tokio::task::JoinSet;
 
 use super::answer::{Answer, Delivery};
 use super::faults::Fault;
-use super::{RequestLog, Shared, route};
+use super::state::Shared;
+use super::{RequestLog, route};
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 

@@ -3,9 +3,11 @@
 //! Like the original it writes a line in one call, never syncs, never rotates by itself, and may
 //! leave half a line behind when the disk is full, to which the next record is then glued.
 
+mod compose;
 mod line;
 mod shapes;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
 pub use line::{Json, OcisLine};

@@ -8,6 +8,7 @@
 
 mod events;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
 pub use events::realistic;
