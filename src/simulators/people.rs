@@ -135,24 +135,104 @@ const TENANTS: [(&str, &str, &[&str], &str, [&str; 2]); 6] = [
 ];
 
 const GIVEN_NAMES: [&str; 40] = [
-    "Ada", "Amara", "Anneli", "Beatriz", "Chen", "Dafydd", "Elif", "Emeka", "Farah", "Gustavo",
-    "Hanna", "Ibrahim", "Ines", "Jonas", "Kaito", "Katarína", "Lars", "Leila", "Mateo", "Mei",
-    "Milan", "Nadia", "Noor", "Olga", "Pavel", "Priya", "Rafael", "Rosa", "Samir", "Sigrid",
-    "Soren", "Tamar", "Thabo", "Tomás", "Uma", "Viktor", "Wanjiru", "Xenia", "Yusuf", "Zofia",
+    "Ada",
+    "Amara",
+    "Anneli",
+    "Beatriz",
+    "Chen",
+    "Dafydd",
+    "Elif",
+    "Emeka",
+    "Farah",
+    "Gustavo",
+    "Hanna",
+    "Ibrahim",
+    "Ines",
+    "Jonas",
+    "Kaito",
+    "Katarína",
+    "Lars",
+    "Leila",
+    "Mateo",
+    "Mei",
+    "Milan",
+    "Nadia",
+    "Noor",
+    "Olga",
+    "Pavel",
+    "Priya",
+    "Rafael",
+    "Rosa",
+    "Samir",
+    "Sigrid",
+    "Soren",
+    "Tamar",
+    "Thabo",
+    "Tomás",
+    "Uma",
+    "Viktor",
+    "Wanjiru",
+    "Xenia",
+    "Yusuf",
+    "Zofia",
 ];
 
 const FAMILY_NAMES: [&str; 36] = [
-    "Abara", "Almeida", "Bergström", "Brandt", "Castillo", "Demir", "Dvořák", "Eriksen", "Fontaine",
-    "Grünwald", "Haddad", "Horváth", "Ito", "Jansen", "Kamau", "Kowalska", "Lindqvist", "Marchetti",
-    "Mbeki", "Moreau", "Nakamura", "Novák", "O'Brien", "Okafor", "Papadakis", "Petrov", "Quiroga",
-    "Rao", "Rossi", "Saidi", "Silva", "Tanaka", "Ueda", "Vargas", "Weber", "Zhang",
+    "Abara",
+    "Almeida",
+    "Bergström",
+    "Brandt",
+    "Castillo",
+    "Demir",
+    "Dvořák",
+    "Eriksen",
+    "Fontaine",
+    "Grünwald",
+    "Haddad",
+    "Horváth",
+    "Ito",
+    "Jansen",
+    "Kamau",
+    "Kowalska",
+    "Lindqvist",
+    "Marchetti",
+    "Mbeki",
+    "Moreau",
+    "Nakamura",
+    "Novák",
+    "O'Brien",
+    "Okafor",
+    "Papadakis",
+    "Petrov",
+    "Quiroga",
+    "Rao",
+    "Rossi",
+    "Saidi",
+    "Silva",
+    "Tanaka",
+    "Ueda",
+    "Vargas",
+    "Weber",
+    "Zhang",
 ];
 
 const FILE_NAMES: [&str; 16] = [
-    "Budget 2026.xlsx", "Minutes.md", "Offer letter.docx", "Invoice 2026-118.pdf",
-    "Floor plan.dwg", "Übersicht.pdf", "Roadmap.pptx", "contract (signed).pdf", "photo_0412.jpg",
-    "Q3 numbers.xlsx", "draft v7 FINAL.docx", "notes.txt", "Price list – spring.ods",
-    "interview.mp4", "backup.tar.gz", "Straße 12.pdf",
+    "Budget 2026.xlsx",
+    "Minutes.md",
+    "Offer letter.docx",
+    "Invoice 2026-118.pdf",
+    "Floor plan.dwg",
+    "Übersicht.pdf",
+    "Roadmap.pptx",
+    "contract (signed).pdf",
+    "photo_0412.jpg",
+    "Q3 numbers.xlsx",
+    "draft v7 FINAL.docx",
+    "notes.txt",
+    "Price list – spring.ods",
+    "interview.mp4",
+    "backup.tar.gz",
+    "Straße 12.pdf",
 ];
 
 impl People {
@@ -380,7 +460,11 @@ mod tests {
         let people = People::new(1);
         assert_eq!(people.tenants.len(), 6);
         for field in [
-            people.persons.iter().map(|p| p.username.clone()).collect::<Vec<_>>(),
+            people
+                .persons
+                .iter()
+                .map(|p| p.username.clone())
+                .collect::<Vec<_>>(),
             people.persons.iter().map(|p| p.email.clone()).collect(),
             people.persons.iter().map(|p| p.uid.clone()).collect(),
         ] {
@@ -399,7 +483,10 @@ mod tests {
         assert_eq!(tenants.len(), records.tenants.len());
         for (written, record) in tenants.iter().zip(&records.tenants) {
             assert_eq!(written["slug"].as_str().unwrap(), record.slug);
-            assert_eq!(written["domains"].as_array().unwrap().len(), record.domains.len());
+            assert_eq!(
+                written["domains"].as_array().unwrap().len(),
+                record.domains.len()
+            );
         }
         assert_eq!(file["users"].as_array().unwrap().len(), records.users.len());
     }

@@ -159,7 +159,10 @@ impl Inner {
     }
 
     async fn post(&self, events: &[Value]) -> Option<u16> {
-        let url = format!("{}/api/v1/events", self.config.daybook_url.trim_end_matches('/'));
+        let url = format!(
+            "{}/api/v1/events",
+            self.config.daybook_url.trim_end_matches('/')
+        );
         let mut request = self
             .client
             .post(url)
@@ -215,4 +218,76 @@ pub fn realistic(rng: &mut impl Rng, people: &People, at: Timestamp) -> Value {
         event["tenantSlug"] = tenant.slug.as_str().into();
     }
     event
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::HashSet;
+
+    use axum::extract::State;
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::routing::post;
+    use axum::{Json, Router};
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    type Taken = Arc<Mutex<(u32, Vec<Value>)>>;
+
+    async fn take(
+        State(taken): State<Taken>,
+        headers: HeaderMap,
+        Json(body): Json<Value>,
+    ) -> StatusCode {
+        assert_eq!(headers["authorization"], "Bearer recorder-token");
+        let mut taken = taken.lock().unwrap();
+        taken.0 += 1;
+        if taken.0 == 1 {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        taken
+            .1
+            .extend(body["events"].as_array().unwrap().iter().cloned());
+        StatusCode::OK
+    }
+
+    #[tokio::test]
+    async fn every_event_arrives_in_spite_of_a_refusal() {
+        let taken = Taken::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let app = Router::new()
+            .route("/api/v1/events", post(take))
+            .with_state(Arc::clone(&taken));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+
+        let mut config = PlatformRecorderConfig::new(&url, Some("recorder-token"));
+        config.retry = Duration::from_millis(10);
+        let recorder = PlatformRecorder::start(config);
+        let people = People::new(2);
+        let mut rng = StdRng::seed_from_u64(2);
+        for _ in 0..250 {
+            recorder.push(realistic(&mut rng, &people, Timestamp::now()));
+        }
+        tokio::time::timeout(Duration::from_secs(10), recorder.drained())
+            .await
+            .unwrap();
+        let taken = taken.lock().unwrap();
+        let arrived: HashSet<&str> = taken
+            .1
+            .iter()
+            .map(|event| event["externalId"].as_str().unwrap())
+            .collect();
+        let promised = recorder.promised();
+        assert_eq!(arrived.len(), 250);
+        assert!(
+            promised
+                .keys
+                .iter()
+                .all(|key| arrived.contains(key.as_str()))
+        );
+        assert_eq!((recorder.delivered(), recorder.failures()), (250, 1));
+    }
 }

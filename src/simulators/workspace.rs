@@ -177,8 +177,7 @@ impl Workspace {
             StalwartProfile::V0_16,
         );
         stalwart.headers = vec![("x-audit-source".to_owned(), "mail-1".to_owned())];
-        let mut platform =
-            PlatformRecorderConfig::new(base, self.config.recorder_token.as_deref());
+        let mut platform = PlatformRecorderConfig::new(base, self.config.recorder_token.as_deref());
         platform.remember_keys = false;
         let senders = Senders {
             stalwart: StalwartSender::start(stalwart),
@@ -278,9 +277,14 @@ fn write_history(
     for index in 0..each {
         let back = seconds - seconds * index / each;
         let at = now
-            .checked_sub(SignedDuration::from_secs(i64::try_from(back).unwrap_or_default()))
+            .checked_sub(SignedDuration::from_secs(
+                i64::try_from(back).unwrap_or_default(),
+            ))
             .unwrap_or(now);
-        authentik.insert(authentik::events::realistic(rng, people, at), Duration::ZERO);
+        authentik.insert(
+            authentik::events::realistic(rng, people, at),
+            Duration::ZERO,
+        );
         ocis.append(&ocis::realistic(rng, people, at))?;
     }
     Ok(())
@@ -378,5 +382,68 @@ impl Driver {
         if let Err(error) = self.ocis.rotate(Rotation::Rename { keep }) {
             tracing::warn!(%error, path = %self.ocis.path().display(), "simulated ocis log cannot be rotated");
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+
+    use super::*;
+
+    async fn daybook() -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new()
+            .route("/ingest/stalwart/webhook", post(async || StatusCode::OK))
+            .route("/api/v1/events", post(async || StatusCode::OK));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        url
+    }
+
+    #[tokio::test]
+    async fn all_four_kinds_are_busy_and_the_counts_agree_with_what_stands_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = WorkspaceConfig::new(dir.path(), 9);
+        config.events_per_second = 400.0;
+        config.rotate_after_lines = Some(40);
+        config.rotated_logs = 100;
+        config.history = Duration::from_secs(1);
+        let workspace = Workspace::start(config).await.unwrap();
+        assert_eq!(workspace.counts().authentik, 100);
+        workspace.connect(&daybook().await);
+        let busy = async {
+            loop {
+                let counts = workspace.counts();
+                if counts.stalwart_delivered > 20
+                    && counts.platform_delivered > 5
+                    && counts.authentik > 150
+                    && workspace.ocis().rotations() > 1
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), busy)
+            .await
+            .unwrap();
+        workspace.pause();
+        let counts = workspace.counts();
+        let lines: usize = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_string_lossy().contains("audit.log"))
+            .map(|path| std::fs::read_to_string(path).unwrap().lines().count())
+            .sum();
+        assert_eq!(counts.ocis_lines, lines as u64);
+        assert!(counts.ocis_reads > 0 && counts.ocis_reads < counts.ocis_lines);
+        assert_eq!(workspace.authentik().event_count() as u64, counts.authentik);
+        let token = std::fs::read_to_string(workspace.authentik_token_file()).unwrap();
+        assert_eq!(token.trim_end(), workspace.authentik().token());
+        assert!(workspace.tenants_file().exists() && workspace.stalwart_key_file().exists());
     }
 }

@@ -87,7 +87,11 @@ impl Answer {
             )
         } else if accept.contains("application/json") {
             // The encoder of the router ends its JSON with a newline.
-            Self::new(status, "application/json", format!("{}\n", json!({ "error": message })))
+            Self::new(
+                status,
+                "application/json",
+                format!("{}\n", json!({ "error": message })),
+            )
         } else if accept.contains("text/html") {
             Self::new(
                 status,

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::query::{Page, Params, Refusal, page_of};
 use super::profile::{PageSizes, Profile};
+use super::query::{Page, Params, Refusal, page_of};
 
 /// A user of the fake.
 #[derive(Clone, Debug)]
@@ -143,9 +143,9 @@ impl Directory {
                     && wanted("name", &user.name)
                     && wanted("uuid", &user.uuid)
                     && wanted("is_active", if user.is_active { "true" } else { "false" })
-                    && params.filled("groups_by_name").is_none_or(|name| {
-                        self.groups_of(user).any(|group| group.name == name)
-                    })
+                    && params
+                        .filled("groups_by_name")
+                        .is_none_or(|name| self.groups_of(user).any(|group| group.name == name))
                     && params
                         .filled("groups_by_pk")
                         .is_none_or(|pk| user.groups.iter().any(|group| group == pk))
@@ -164,7 +164,9 @@ impl Directory {
         }
         let with_groups = params.get("include_groups") != Some("false");
         let page = page_of(params, sizes, rows.len())?;
-        Ok(map(page, |index| self.user_json(rows[index], profile, with_groups)))
+        Ok(map(page, |index| {
+            self.user_json(rows[index], profile, with_groups)
+        }))
     }
 
     pub(super) fn groups_page(
@@ -178,9 +180,9 @@ impl Directory {
             .iter()
             .filter(|group| params.filled("name").is_none_or(|name| group.name == name))
             .filter(|group| {
-                params.filled("members_by_pk").is_none_or(|pk| {
-                    self.members(group).any(|user| user.pk.to_string() == pk)
-                })
+                params
+                    .filled("members_by_pk")
+                    .is_none_or(|pk| self.members(group).any(|user| user.pk.to_string() == pk))
             })
             .filter(|group| {
                 params
@@ -191,10 +193,17 @@ impl Directory {
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         let with_users = params.get("include_users") != Some("false");
         let page = page_of(params, sizes, rows.len())?;
-        Ok(map(page, |index| self.group_json(rows[index], profile, with_users)))
+        Ok(map(page, |index| {
+            self.group_json(rows[index], profile, with_users)
+        }))
     }
 
-    pub(super) fn group_json(&self, group: &FakeGroup, profile: Profile, with_users: bool) -> Value {
+    pub(super) fn group_json(
+        &self,
+        group: &FakeGroup,
+        profile: Profile,
+        with_users: bool,
+    ) -> Value {
         let users: Vec<i64> = self.members(group).map(|user| user.pk).collect();
         let users_obj: Vec<Value> = self
             .members(group)

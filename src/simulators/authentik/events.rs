@@ -47,7 +47,15 @@ fn login(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Value {
         "http_request": request,
         "auth_method_args": {"known_device": rng.random_bool(0.6)},
     });
-    event(rng, at, "login", "authentik.events.signals", user(person), context, Some(&person.ip))
+    event(
+        rng,
+        at,
+        "login",
+        "authentik.events.signals",
+        user(person),
+        context,
+        Some(&person.ip),
+    )
 }
 
 fn login_failed(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Value {
@@ -79,7 +87,15 @@ fn login_failed(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Value {
     } else {
         format!("192.0.2.{}", rng.random_range(1..255))
     };
-    event(rng, at, "login_failed", "authentik.events.signals", who, context, Some(&ip))
+    event(
+        rng,
+        at,
+        "login_failed",
+        "authentik.events.signals",
+        who,
+        context,
+        Some(&ip),
+    )
 }
 
 fn logout(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Value {
@@ -139,7 +155,11 @@ fn password_set(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Value {
 fn group_change(rng: &mut impl Rng, people: &People, at: Timestamp) -> Value {
     let group = &pick(rng, &people.tenants).group;
     let verb = *pick(rng, &["add_user", "remove_user"]);
-    let request = http(rng, &format!("/api/v3/core/groups/{}/{verb}/", group.pk), "POST");
+    let request = http(
+        rng,
+        &format!("/api/v3/core/groups/{}/{verb}/", group.pk),
+        "POST",
+    );
     let context = json!({
         "model": model(&group.pk.replace('-', ""), "authentik_core", &group.name, "group"),
         "http_request": request,
@@ -165,14 +185,26 @@ fn user_written(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Value {
         "created": false,
         "http_request": request,
     });
-    event(rng, at, "user_write", "authentik.events.signals", user(person), context, Some(&person.ip))
+    event(
+        rng,
+        at,
+        "user_write",
+        "authentik.events.signals",
+        user(person),
+        context,
+        Some(&person.ip),
+    )
 }
 
 fn impersonation(rng: &mut impl Rng, people: &People, person: &Person, at: Timestamp) -> Value {
     let mut who = user(&people.admin);
     let (action, context) = if rng.random_bool(0.5) {
         who["on_behalf_of"] = user(person);
-        let request = http(rng, &format!("/api/v3/core/users/{}/impersonate/", person.pk), "POST");
+        let request = http(
+            rng,
+            &format!("/api/v3/core/users/{}/impersonate/", person.pk),
+            "POST",
+        );
         let ticket = rng.random_range(1000..9999);
         (
             "impersonation_started",
@@ -182,7 +214,15 @@ fn impersonation(rng: &mut impl Rng, people: &People, person: &Person, at: Times
         let request = http(rng, "/api/v3/core/users/impersonate_end/", "GET");
         ("impersonation_ended", json!({"http_request": request}))
     };
-    event(rng, at, action, "authentik.core.api.users", who, context, Some(&people.admin.ip))
+    event(
+        rng,
+        at,
+        action,
+        "authentik.core.api.users",
+        who,
+        context,
+        Some(&people.admin.ip),
+    )
 }
 
 fn model_change(rng: &mut impl Rng, people: &People, at: Timestamp) -> Value {
@@ -219,7 +259,15 @@ fn email_sent(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Value {
         "from_email": "no-reply@platform.example",
         "to_email": [format!("{} <{}>", person.name, person.email)],
     });
-    event(rng, at, "email_sent", "authentik.stages.email.tasks", json!({}), context, None)
+    event(
+        rng,
+        at,
+        "email_sent",
+        "authentik.stages.email.tasks",
+        json!({}),
+        context,
+        None,
+    )
 }
 
 fn secret_rotated(rng: &mut impl Rng, at: Timestamp) -> Value {
@@ -228,7 +276,15 @@ fn secret_rotated(rng: &mut impl Rng, at: Timestamp) -> Value {
         "token": model(&hex_token(rng, 32), "authentik_core", &name, "token"),
         "message": "Token ci-deploy's secret was rotated.",
     });
-    event(rng, at, "secret_rotate", "authentik.core.models", json!({}), context, None)
+    event(
+        rng,
+        at,
+        "secret_rotate",
+        "authentik.core.models",
+        json!({}),
+        context,
+        None,
+    )
 }
 
 fn secret_view(rng: &mut impl Rng, people: &People, at: Timestamp) -> Value {
@@ -295,5 +351,8 @@ fn http(rng: &mut impl Rng, path: &str, method: &str) -> Map<String, Value> {
         ("request_id", hex_token(rng, 32).into()),
         ("user_agent", (*pick(rng, &BROWSERS)).into()),
     ];
-    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    fields
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }

@@ -32,8 +32,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -282,7 +282,10 @@ impl AuthentikControls {
     /// The sweep: removes what expired before `now`. Returns how many.
     pub fn expire(&self, now: Timestamp) -> usize {
         let micros = now.as_microsecond();
-        self.shared.state().archive.remove(|event| event.expires < micros)
+        self.shared
+            .state()
+            .archive
+            .remove(|event| event.expires < micros)
     }
 
     /// Strikes the next requests, whatever they ask for.
@@ -378,7 +381,12 @@ impl AuthentikControls {
         for person in people.persons.iter().chain([&people.admin]) {
             let groups = match people.tenant_of(person) {
                 Some(tenant) => vec![tenant.group.pk.clone()],
-                None => people.common_groups.iter().take(1).map(|g| g.pk.clone()).collect(),
+                None => people
+                    .common_groups
+                    .iter()
+                    .take(1)
+                    .map(|g| g.pk.clone())
+                    .collect(),
             };
             self.add_user(FakeUser {
                 pk: person.pk,
@@ -400,7 +408,10 @@ impl AuthentikControls {
 
     /// Adds a key with its own permissions.
     pub fn add_token(&self, key: &str, permissions: Permissions) {
-        self.shared.state().tokens.insert(key.to_owned(), permissions);
+        self.shared
+            .state()
+            .tokens
+            .insert(key.to_owned(), permissions);
     }
 
     /// What an expiring token meets: its key is replaced, the old one is refused from here on.

@@ -26,7 +26,11 @@ pub(super) struct PageSizes {
 impl Profile {
     /// The key of the brand in an event.
     pub fn tenant_key(self) -> &'static str {
-        if self == Self::V2023 { "tenant" } else { "brand" }
+        if self == Self::V2023 {
+            "tenant"
+        } else {
+            "brand"
+        }
     }
 
     pub(super) fn version(self) -> &'static str {

@@ -195,10 +195,7 @@ const CONTEXT_FILTERS: [(&str, &[&str]); 5] = [
     ("context_model_pk", &["model", "pk"]),
     ("context_model_name", &["model", "model_name"]),
     ("context_model_app", &["model", "app"]),
-    (
-        "context_authorized_app",
-        &["authorized_application", "pk"],
-    ),
+    ("context_authorized_app", &["authorized_application", "pk"]),
     ("context_device", &["device", "pk"]),
 ];
 
@@ -385,7 +382,9 @@ impl Filter {
             }
             Self::ClientIp(ip) => event["client_ip"] == **ip,
             Self::Context(path, wanted) => {
-                let found = path.iter().fold(&event["context"], |value, key| &value[*key]);
+                let found = path
+                    .iter()
+                    .fold(&event["context"], |value, key| &value[*key]);
                 match found {
                     Value::String(text) => text.replace('-', "") == *wanted,
                     other => other.to_string() == *wanted,

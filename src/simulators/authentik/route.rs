@@ -101,9 +101,7 @@ fn negotiated(shared: &Shared, asked: &Asked<'_>, route: &Route<'_>, clamp: usiz
     };
     let params = Params::parse(asked.query);
     match (asked.method, route) {
-        ("GET" | "HEAD", Route::Events) => {
-            events(shared, &mut state, permissions, &params, sizes)
-        }
+        ("GET" | "HEAD", Route::Events) => events(shared, &mut state, permissions, &params, sizes),
         ("GET" | "HEAD", Route::Event(pk)) => event(&mut state, permissions, pk),
         ("DELETE", Route::Event(pk)) => delete(&mut state, permissions, pk),
         ("GET" | "HEAD", Route::Actions) => Answer::new(200, JSON, ACTIONS),
@@ -139,10 +137,7 @@ fn negotiated(shared: &Shared, asked: &Asked<'_>, route: &Route<'_>, clamp: usiz
             shared,
         ),
         ("GET" | "HEAD", Route::User(pk)) => match state.directory.user(*pk) {
-            Some(user) => Answer::json(
-                200,
-                &state.directory.user_json(user, shared.profile, true),
-            ),
+            Some(user) => Answer::json(200, &state.directory.user_json(user, shared.profile, true)),
             None => Answer::detail(404, "No User matches the given query."),
         },
         ("GET" | "HEAD", Route::Group(pk)) => {
@@ -180,7 +175,11 @@ fn authorised(state: &State, header: Option<&str>) -> Result<Permissions, &'stat
     if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
         return Err(NOT_PROVIDED);
     }
-    state.tokens.get(key).copied().ok_or("Token invalid/expired")
+    state
+        .tokens
+        .get(key)
+        .copied()
+        .ok_or("Token invalid/expired")
 }
 
 fn events(

@@ -203,7 +203,9 @@ fn finish(shared: &Shared, answer: Answer, reset: &Arc<AtomicBool>) -> Response<
     let length = answer.body.len();
     let whole = Bytes::from(answer.body);
     let body = match answer.delivery {
-        Delivery::Whole | Delivery::Never => Full::new(whole).map_err(|never| match never {}).boxed_unsync(),
+        Delivery::Whole | Delivery::Never => Full::new(whole)
+            .map_err(|never| match never {})
+            .boxed_unsync(),
         Delivery::HalfThenReset => {
             response = response.header("content-length", length);
             half_then_reset(whole.slice(..length / 2), Arc::clone(reset))

@@ -53,7 +53,12 @@ impl Shared {
     }
 
     /// Completes an event as the server would, and counts it.
-    pub(super) fn store(&self, state: &mut State, mut event: Value, visible_at: Instant) -> Arc<Stored> {
+    pub(super) fn store(
+        &self,
+        state: &mut State,
+        mut event: Value,
+        visible_at: Instant,
+    ) -> Arc<Stored> {
         if !event.is_object() {
             event = json!({});
         }
@@ -99,9 +104,11 @@ impl Shared {
             let given = event
                 .as_object_mut()
                 .and_then(|object| object.remove(if old { "brand" } else { "tenant" }));
-            let pk = given.as_ref().map_or("5caeabe61fce419ca2e298ac906d9ee5", |given| {
-                given["pk"].as_str().unwrap_or_default()
-            });
+            let pk = given
+                .as_ref()
+                .map_or("5caeabe61fce419ca2e298ac906d9ee5", |given| {
+                    given["pk"].as_str().unwrap_or_default()
+                });
             event[key] = json!({
                 "pk": pk,
                 "app": format!("authentik_{model}s"),

@@ -118,7 +118,10 @@ impl Shape {
         let node = &scene.node;
         let (message, kind, with) = match self {
             Self::ShareCreated => (
-                format!("user '{who}' shared file '{node}' with '{}'", scene.other.uid),
+                format!(
+                    "user '{who}' shared file '{node}' with '{}'",
+                    scene.other.uid
+                ),
                 "user",
                 scene.other.uid.as_str(),
             ),
@@ -128,7 +131,10 @@ impl Shape {
                 scene.group,
             ),
             _ => (
-                format!("user '{who}' created a public link to file '{node}' with id '{}'", scene.link),
+                format!(
+                    "user '{who}' created a public link to file '{node}' with id '{}'",
+                    scene.link
+                ),
                 "link",
                 "",
             ),
@@ -177,7 +183,10 @@ impl Shape {
             "",
             &scene.token,
         );
-        let message = format!("user '{who}' updated field '{field}' of public link '{}'", scene.link);
+        let message = format!(
+            "user '{who}' updated field '{field}' of public link '{}'",
+            scene.link
+        );
         (who.clone(), message, extra)
     }
 
@@ -203,11 +212,21 @@ impl Shape {
                         format!("user '{grantee}' declined share '{share}' from user '{who}'")
                     }
                     Self::ShareStateChanged => {
-                        format!("user '{grantee}' changed state of share '{share}' to 'SHARE_STATE_PENDING'")
+                        format!(
+                            "user '{grantee}' changed state of share '{share}' to 'SHARE_STATE_PENDING'"
+                        )
                     }
                     _ => String::new(),
                 };
-                (grantee, message, scene.node.as_str(), who, share, "user", grantee)
+                (
+                    grantee,
+                    message,
+                    scene.node.as_str(),
+                    who,
+                    share,
+                    "user",
+                    grantee,
+                )
             }
         };
         let extra = vec![
@@ -227,10 +246,16 @@ impl Shape {
         // The link's creator, not the visitor, whom nobody knows.
         let creator = if success { scene.who.uid.as_str() } else { "" };
         let extra = vec![
-            ("FileID", if success { scene.node.as_str() } else { "" }.into()),
+            (
+                "FileID",
+                if success { scene.node.as_str() } else { "" }.into(),
+            ),
             ("Owner", creator.into()),
             ("Path", "".into()),
-            ("ShareID", if success { scene.link.as_str() } else { "" }.into()),
+            (
+                "ShareID",
+                if success { scene.link.as_str() } else { "" }.into(),
+            ),
             ("ShareToken", scene.token.as_str().into()),
             ("Success", success.into()),
             ("ItemType", "".into()),
@@ -263,9 +288,15 @@ impl Shape {
         let (message, extra) = match self {
             Self::SpaceCreated | Self::PersonalSpaceCreated => {
                 let personal = self == Self::PersonalSpaceCreated;
-                let by = if personal { scene.who.uid.as_str() } else { admin };
+                let by = if personal {
+                    scene.who.uid.as_str()
+                } else {
+                    admin
+                };
                 (
-                    format!("user '{by}' created a space '{space}!{space}' with name '{name}' {storage}"),
+                    format!(
+                        "user '{by}' created a space '{space}!{space}' with name '{name}' {storage}"
+                    ),
                     vec![
                         ("SpaceID", scene.root.as_str().into()),
                         ("Owner", space.as_str().into()),
@@ -283,7 +314,9 @@ impl Shape {
                 ],
             ),
             Self::SpaceUpdated => (
-                format!("user '{admin}' updated space '{space}!{space}'. name: '{name}', quota: '1000000000', opaque: 'map[quota.total:1000000000 quota.used:0 spaceAlias:project/{space}]' {storage}"),
+                format!(
+                    "user '{admin}' updated space '{space}!{space}'. name: '{name}', quota: '1000000000', opaque: 'map[quota.total:1000000000 quota.used:0 spaceAlias:project/{space}]' {storage}"
+                ),
                 vec![
                     ("SpaceID", scene.root.as_str().into()),
                     ("Name", name.into()),
@@ -330,15 +363,28 @@ impl Shape {
             ])
         };
         let (message, extra) = match self {
-            Self::UserCreated => (format!("user '{admin}' created the user '{user}'"), vec![user_id]),
-            Self::UserDeleted => (format!("user '{admin}' deleted the user '{user}'"), vec![user_id]),
+            Self::UserCreated => (
+                format!("user '{admin}' created the user '{user}'"),
+                vec![user_id],
+            ),
+            Self::UserDeleted => (
+                format!("user '{admin}' deleted the user '{user}'"),
+                vec![user_id],
+            ),
             Self::UserFeatureChanged => (
-                format!("user '{admin}' changed user {user}'s features:email={} ", scene.who.email),
+                format!(
+                    "user '{admin}' changed user {user}'s features:email={} ",
+                    scene.who.email
+                ),
                 vec![
                     user_id,
                     (
                         "Features",
-                        Json::List(vec![feature("email", &scene.who.email, "old@example.org".into())]),
+                        Json::List(vec![feature(
+                            "email",
+                            &scene.who.email,
+                            "old@example.org".into(),
+                        )]),
                     ),
                 ],
             ),
@@ -346,15 +392,24 @@ impl Shape {
                 format!("user '{user}' changed user {user}'s features:password=*** "),
                 vec![
                     user_id,
-                    ("Features", Json::List(vec![feature("password", "***", Json::Null)])),
+                    (
+                        "Features",
+                        Json::List(vec![feature("password", "***", Json::Null)]),
+                    ),
                 ],
             ),
             Self::UserNothingChanged => (
                 format!("user '{admin}' changed user {user}'s features:"),
                 vec![user_id, ("Features", Json::Null)],
             ),
-            Self::GroupCreated => (format!("user '{admin}' created group '{group}'"), vec![group_id]),
-            Self::GroupDeleted => (format!("user '{admin}' deleted group '{group}'"), vec![group_id]),
+            Self::GroupCreated => (
+                format!("user '{admin}' created group '{group}'"),
+                vec![group_id],
+            ),
+            Self::GroupDeleted => (
+                format!("user '{admin}' deleted group '{group}'"),
+                vec![group_id],
+            ),
             // The message swaps the two ids; the fields do not.
             Self::GroupMemberAdded => (
                 format!("user '{admin}' added user '{group}' was added to group '{user}'"),
@@ -366,7 +421,9 @@ impl Shape {
             ),
             _ => {
                 let token = &scene.token;
-                let link = format!("https://files.platform.example/open-cloud-mesh/accept-invite?token={token}");
+                let link = format!(
+                    "https://files.platform.example/open-cloud-mesh/accept-invite?token={token}"
+                );
                 return (
                     user.clone(),
                     format!("user '{user}' generated a ScienceMesh invite with token '{token}'"),
@@ -388,7 +445,12 @@ impl Shape {
 pub(super) type Parts = (String, String, Vec<(&'static str, Json)>);
 
 impl<'a> Scene<'a> {
-    pub(super) fn set(rng: &mut impl Rng, people: &'a People, at: Timestamp, personal: bool) -> Self {
+    pub(super) fn set(
+        rng: &mut impl Rng,
+        people: &'a People,
+        at: Timestamp,
+        personal: bool,
+    ) -> Self {
         let who = people.anyone(rng);
         let tenant_space: Option<&Space> = people
             .tenant_of(who)
@@ -420,7 +482,10 @@ impl<'a> Scene<'a> {
         &self.space
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one argument a field of the line")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one argument a field of the line"
+    )]
     fn share_fields(
         &self,
         share: &str,

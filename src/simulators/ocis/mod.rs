@@ -144,7 +144,11 @@ impl OcisLog {
             .collect();
         let mut state = self.state();
         let mut file = BufWriter::with_capacity(1 << 20, self.open()?);
-        for (action, bytes) in pool.iter().cycle().take(usize::try_from(count).unwrap_or(usize::MAX)) {
+        for (action, bytes) in pool
+            .iter()
+            .cycle()
+            .take(usize::try_from(count).unwrap_or(usize::MAX))
+        {
             file.write_all(bytes)?;
             state.bytes += bytes.len() as u64;
             state.tally.note(action, "");
@@ -175,7 +179,10 @@ impl OcisLog {
                 if keep > 0 {
                     std::fs::copy(&self.path, self.rotated(1))?;
                 }
-                OpenOptions::new().write(true).truncate(true).open(&self.path)?;
+                OpenOptions::new()
+                    .write(true)
+                    .truncate(true)
+                    .open(&self.path)?;
             }
         }
         state.rotations += 1;
@@ -219,7 +226,10 @@ impl OcisLog {
     }
 
     fn open(&self) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).open(&self.path)
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path)
     }
 
     fn write(&self, state: &mut LogState, bytes: &[u8]) -> io::Result<()> {

@@ -13,7 +13,10 @@ use crate::simulators::people::People;
 
 /// Which thing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are those of the bus events behind the lines")]
+#[allow(
+    missing_docs,
+    reason = "the names are those of the bus events behind the lines"
+)]
 pub enum Shape {
     ContainerCreated,
     FileUploaded,

@@ -28,7 +28,11 @@ pub fn realistic(
         90..94 => spam(rng, person, at),
         94..97 => twins(rng, person, at, profile),
         97..99 => vec![event(at, "smtp.relay-not-allowed", refused(rng))],
-        _ => vec![event(at, "smtp.mailbox-does-not-exist", nobody(rng, person))],
+        _ => vec![event(
+            at,
+            "smtp.mailbox-does-not-exist",
+            nobody(rng, person),
+        )],
     }
 }
 
@@ -52,7 +56,12 @@ fn span(rng: &mut impl Rng) -> u64 {
 fn connection(rng: &mut impl Rng, ip: &str) -> Value {
     let (listener, port) = *pick(
         rng,
-        &[("imaps", 993), ("submissions", 465), ("http", 8080), ("imap", 143)],
+        &[
+            ("imaps", 993),
+            ("submissions", 465),
+            ("http", 8080),
+            ("imap", 143),
+        ],
     );
     json!({
         "spanId": span(rng),
@@ -104,7 +113,11 @@ fn failed_login(rng: &mut impl Rng, person: &Person, profile: StalwartProfile) -
         json!({"accountName": account, "id": hex_token(rng, 4).to_uppercase()}),
     );
     if profile == StalwartProfile::V0_16 {
-        let reason = if unknown { "Account not found" } else { "Authentication failed" };
+        let reason = if unknown {
+            "Account not found"
+        } else {
+            "Authentication failed"
+        };
         data = with(data, json!({ "reason": reason }));
         if !unknown {
             data = with(data, json!({"accountId": person.mail_account}));
@@ -157,7 +170,10 @@ fn ban(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Vec<StalwartEvent>
 
 fn queued(rng: &mut impl Rng, at: Timestamp, from: &str, to: &str) -> Value {
     let later = |hours: i64| {
-        whole_seconds(at.checked_add(SignedDuration::from_hours(hours)).unwrap_or(at))
+        whole_seconds(
+            at.checked_add(SignedDuration::from_hours(hours))
+                .unwrap_or(at),
+        )
     };
     json!({
         "queueId": span(rng),
@@ -261,7 +277,11 @@ fn bounced(
     ];
     if profile == StalwartProfile::V0_16 {
         let notice = queued(rng, at, "<>", &person.email);
-        events.push(event(at, "queue.dsn-queued", with(notice, json!({ "spanId": span }))));
+        events.push(event(
+            at,
+            "queue.dsn-queued",
+            with(notice, json!({ "spanId": span })),
+        ));
     }
     events
 }
@@ -337,5 +357,8 @@ fn refused(rng: &mut impl Rng) -> Value {
 
 fn nobody(rng: &mut impl Rng, person: &Person) -> Value {
     let domain = person.email.split('@').nth(1).unwrap_or_default();
-    with(smtp_from_outside(rng), json!({"to": format!("nosuch@{domain}")}))
+    with(
+        smtp_from_outside(rng),
+        json!({"to": format!("nosuch@{domain}")}),
+    )
 }

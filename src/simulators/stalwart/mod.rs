@@ -304,7 +304,10 @@ pub fn body<'a>(
         let id = match profile {
             StalwartProfile::V0_15 => format!("{seconds}{number}"),
             StalwartProfile::V0_16 => {
-                format!("{seconds}{}{number}", serial.fetch_add(1, Ordering::Relaxed))
+                format!(
+                    "{seconds}{}{number}",
+                    serial.fetch_add(1, Ordering::Relaxed)
+                )
             }
         };
         text.push_str(&format!(
@@ -340,9 +343,9 @@ fn type_number(profile: StalwartProfile, kind: &str) -> u64 {
         Some((_, old, _)) if profile == StalwartProfile::V0_15 => *old,
         Some((_, _, new)) => *new,
         None => {
-            let sum = kind
-                .bytes()
-                .fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+            let sum = kind.bytes().fold(7_u64, |sum, byte| {
+                sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+            });
             1 + sum % 637
         }
     }
