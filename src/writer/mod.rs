@@ -102,6 +102,8 @@ pub struct WriterState {
     running: usize,
     breaker: Breaker,
     prepared: bool,
+    /// Whether the store's first answer, good or bad, is there.
+    answered: bool,
     due: Option<JoinHandle<Result<(), ractor::MessagingErr<WriterMessage>>>>,
 }
 
@@ -126,6 +128,7 @@ impl Actor for Writer {
                 probe_delay: PROBE_FIRST,
             },
             prepared: false,
+            answered: false,
             due: None,
         })
     }
@@ -188,7 +191,8 @@ impl WriterState {
         if resolved.delivery.reply.is_closed() {
             return;
         }
-        if let Breaker::Open { reason, .. } = &self.breaker {
+        // Until the store has answered for the first time batches wait: a start is no outage.
+        if let (Breaker::Open { reason, .. }, true) = (&self.breaker, self.answered) {
             refuse(resolved, reason);
             return;
         }
@@ -200,7 +204,7 @@ impl WriterState {
     }
 
     fn flush_what_is_ready(&mut self, myself: &ActorRef<WriterMessage>) {
-        while self.running < FLUSHES {
+        while self.running < FLUSHES && matches!(self.breaker, Breaker::Closed) {
             let Some(oldest) = self.waiting.front() else {
                 return;
             };
@@ -273,6 +277,7 @@ impl WriterState {
     }
 
     fn close_breaker(&mut self) {
+        self.answered = true;
         self.prepared = true;
         self.show_store(true);
         if matches!(self.breaker, Breaker::Open { .. }) {
@@ -302,6 +307,11 @@ impl WriterState {
     }
 
     fn probe_again(&mut self, error: &StoreError, myself: &ActorRef<WriterMessage>) {
+        self.answered = true;
+        for waiting in self.waiting.drain(..) {
+            refuse(waiting.resolved, &error.to_string());
+        }
+        self.waiting_entries = 0;
         self.show_store(false);
         self.args.metrics.store_errors(error.reason()).increment(1);
         let delay = match &mut self.breaker {

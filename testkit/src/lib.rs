@@ -1,3 +1,6 @@
-//! Testkit.
+//! Real servers, faults and an oracle for Daybook's tests; never shipped.
 
 pub mod mongod;
+pub mod world;
+
+pub use world::World;

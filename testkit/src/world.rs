@@ -1,0 +1,294 @@
+//! A world per test: a temporary folder, a store, a Daybook under a configuration, and verbs.
+//!
+//! ```no_run
+//! # async fn story() {
+//! use testkit::World;
+//!
+//! let world = World::sqlite().await.source("kind = \"recorder\"").start().await;
+//! world.post("/api/v1/events", r#"{"action":"invoice.paid"}"#, &[]).await;
+//! world.events_reach(1).await;
+//! world.stop().await;
+//! # }
+//! ```
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use daybook::config::LoadedConfig;
+use daybook::store::{EventFilter, PageKey, StoredEvent};
+use daybook::tree::{Daybook, End};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::mongod::Mongod;
+
+/// No condition that a test awaits takes longer than this.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A world before its Daybook runs: add sources and settings.
+pub struct Plan {
+    dir: TempDir,
+    store_url: String,
+    settings: String,
+    sources: String,
+}
+
+/// A running world.
+pub struct World {
+    dir: TempDir,
+    toml: String,
+    daybook: Option<Daybook>,
+    client: reqwest::Client,
+}
+
+impl World {
+    /// A world with a SQLite store in its folder.
+    pub async fn sqlite() -> Plan {
+        let dir = TempDir::new().expect("a temporary folder");
+        let store_url = format!("sqlite:{}", dir.path().join("daybook.db").display());
+        Plan::new(dir, store_url)
+    }
+
+    /// A world with a database of its own in this mongod.
+    pub async fn mongodb(mongod: &Mongod) -> Plan {
+        let dir = TempDir::new().expect("a temporary folder");
+        let name = format!("world_{:016x}", rand::random::<u64>());
+        Plan::new(dir, mongod.url(&name))
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its Daybook.
+    pub fn daybook(&self) -> &Daybook {
+        self.daybook.as_ref().expect("the Daybook runs")
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.daybook().address())
+    }
+
+    /// A client for its HTTP.
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// Posts a body; status and JSON answer (null when it is none).
+    pub async fn post(
+        &self,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+        headers: &[(&str, &str)],
+    ) -> (u16, Value) {
+        let mut request = self.client.post(self.url(path)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.send().await.expect("an answer")).await
+    }
+
+    /// Gets a path; status and JSON answer (null when it is none).
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        answer(
+            self.client
+                .get(self.url(path))
+                .send()
+                .await
+                .expect("an answer"),
+        )
+        .await
+    }
+
+    /// Gets a path as text.
+    pub async fn text(&self, path: &str) -> String {
+        let answer = self
+            .client
+            .get(self.url(path))
+            .send()
+            .await
+            .expect("an answer");
+        answer.text().await.expect("a body")
+    }
+
+    /// All events in the store, newest first.
+    pub async fn events(&self) -> Vec<StoredEvent> {
+        let store = self.daybook().store();
+        let mut all: Vec<StoredEvent> = Vec::new();
+        loop {
+            let before = all.last().map(|last| PageKey {
+                at: last.at,
+                id: last.id.clone(),
+            });
+            let page = store
+                .find_events(&EventFilter::default(), before.as_ref(), 1000)
+                .await
+                .expect("the store answers");
+            if page.is_empty() {
+                return all;
+            }
+            all.extend(page);
+        }
+    }
+
+    /// Waits until the store holds exactly so many events, and fails if it holds more.
+    pub async fn events_reach(&self, count: usize) -> Vec<StoredEvent> {
+        let mut events = Vec::new();
+        eventually(&format!("{count} events"), async || {
+            events = self.events().await;
+            assert!(
+                events.len() <= count,
+                "{} events, wanted {count}",
+                events.len()
+            );
+            events.len() == count
+        })
+        .await;
+        events
+    }
+
+    /// Sum of a metric's series whose labels contain `labels`, as scraped.
+    pub async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let text = self.text("/metrics").await;
+        text.lines()
+            .filter(|line| {
+                let series = line.split([' ', '{']).next().unwrap_or_default();
+                series == name && line.contains(labels)
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Waits until a source is in this state; its view.
+    pub async fn source_becomes(&self, name: &str, state: &str) -> Value {
+        let mut view = Value::Null;
+        eventually(&format!("source {name} {state}"), async || {
+            let source = self
+                .daybook()
+                .board()
+                .source(name)
+                .expect("the source is configured");
+            view = serde_json::to_value(source.view()).expect("a view is JSON");
+            view["state"] == state
+        })
+        .await;
+        view
+    }
+
+    /// Drains the Daybook and starts another on the same folder and store.
+    pub async fn restart(&mut self) {
+        if let Some(daybook) = self.daybook.take() {
+            assert_eq!(daybook.shutdown().await, End::Drained);
+        }
+        self.daybook = Some(start(&self.toml).await);
+    }
+
+    /// Drains and ends.
+    pub async fn stop(mut self) {
+        if let Some(daybook) = self.daybook.take() {
+            assert_eq!(daybook.shutdown().await, End::Drained);
+        }
+    }
+}
+
+impl Plan {
+    fn new(dir: TempDir, store_url: String) -> Self {
+        Self {
+            dir,
+            store_url,
+            settings: String::new(),
+            sources: String::new(),
+        }
+    }
+
+    /// The world's folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where its store is.
+    pub fn store_url(&self) -> &str {
+        &self.store_url
+    }
+
+    /// Writes a file into the folder.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).expect("a file in the temporary folder");
+        path
+    }
+
+    /// Adds a source: the lines of its table.
+    pub fn source(mut self, lines: &str) -> Self {
+        let _infallible = write!(self.sources, "\n[[sources]]\n{lines}\n");
+        self
+    }
+
+    /// Adds a section with its lines: `[writer]\nbatch_events = 10`. Not `[store]` or `[http]`.
+    pub fn settings(mut self, lines: &str) -> Self {
+        let _infallible = write!(self.settings, "\n{lines}\n");
+        self
+    }
+
+    /// Starts its Daybook, on a free port, open to everyone on loopback unless `http` says otherwise.
+    pub async fn start(self) -> World {
+        self.start_with("auth = \"none\"", "").await
+    }
+
+    /// The same with lines of one's own for `[http]` (instead of `auth = "none"`) and `[store]`.
+    pub async fn start_with(self, http: &str, store: &str) -> World {
+        let toml = format!(
+            "[store]\nurl = \"{}\"\n{store}\n[http]\nlisten = \"127.0.0.1:0\"\n{http}\n[journal]\ndir = \"{}\"\n{}\n{}",
+            self.store_url,
+            self.dir.path().join("journal").display(),
+            self.settings,
+            self.sources,
+        );
+        let daybook = start(&toml).await;
+        World {
+            dir: self.dir,
+            toml,
+            daybook: Some(daybook),
+            client: client(),
+        }
+    }
+}
+
+async fn start(toml: &str) -> Daybook {
+    let loaded = LoadedConfig::from_parts(
+        Some((PathBuf::from("world.toml"), toml.to_owned())),
+        Vec::new(),
+    );
+    let loaded = loaded.unwrap_or_else(|error| panic!("{error}\n{toml}"));
+    Daybook::start(&loaded.config).await.expect("a Daybook")
+}
+
+/// An HTTP client that uses no proxy.
+pub fn client() -> reqwest::Client {
+    daybook::install_crypto_provider();
+    reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client")
+}
+
+async fn answer(response: reqwest::Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body = response.bytes().await.unwrap_or_default();
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+/// Awaits a condition, asking every 20 ms; panics with `what` when it does not come.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} in vain for: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
