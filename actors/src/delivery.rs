@@ -37,7 +37,9 @@ pub enum CallError {
 /// Calls whoever is in the slot and awaits the answer, `timeout` in all.
 ///
 /// With nobody there it waits for a peer. A message that the peer refuses because it has just
-/// ended goes to its successor. Cancel-safe in the sense of [`CallError::TimedOut`].
+/// ended goes to its successor. A timeout longer than one and a quarter of the supervisor's stall
+/// limit lets a hanging receiver be killed first, so that the call ends in
+/// [`CallError::CalleeDied`] and the batch it hangs on is suspected. Cancel-safe in the sense of [`CallError::TimedOut`].
 pub async fn call<M: Message, R>(
     slot: &Slot<M>,
     timeout: Duration,

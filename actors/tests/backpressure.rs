@@ -154,3 +154,24 @@ async fn the_port_of_an_abandoned_call_is_closed_when_the_callee_comes_to_it() {
     release.send(()).unwrap();
     assert_eq!(was_closed.await, Ok(true));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_the_peer_refuses_goes_to_its_successor() {
+    let slot = Slot::new();
+    let (first, _) = Actor::spawn(None, Puppet, Strings::default())
+        .await
+        .unwrap();
+    slot.publish(first.clone());
+    // The peer closes its mailbox between being found and being sent to.
+    let answer = call(&slot, SECOND, |reply| {
+        first.drain().unwrap();
+        Order::Ask(6, reply)
+    });
+    tokio::pin!(answer);
+    assert!(futures_util::FutureExt::now_or_never(answer.as_mut()).is_none());
+    let (second, _) = Actor::spawn(None, Puppet, Strings::default())
+        .await
+        .unwrap();
+    slot.publish(second);
+    assert_eq!(answer.await, Ok(6));
+}

@@ -315,6 +315,7 @@ async fn two_hundred_killed_planes_leave_no_child_behind() {
         arguments.backoff.cap = Duration::from_micros(10);
     })
     .await;
+    world.then("plane runs").await;
     for round in 0..200 {
         let plane = planes.ready().await;
         if round % 2 == 0 {
@@ -326,9 +327,36 @@ async fn two_hundred_killed_planes_leave_no_child_behind() {
         plane.kill();
         planes.ready_after(plane.get_id()).await;
     }
-    world.then("plane runs").await;
     assert_eq!(world.drain().await, RootEnd::Stopped);
     assert_eq!(overlaps.get(), 0);
     assert_eq!(born.get(), gone.get());
     assert!(born.get() > 100, "{}", born.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plane_waits_for_what_is_left_of_its_predecessor() {
+    let slot = Slot::new();
+    let published = slot.clone();
+    // An actor that takes ten seconds to be gone once it has ended.
+    let lingering = ChildSpec::new("lingering", SUSPEND, move |supervisor| {
+        let slot = published.clone();
+        Box::pin(async move {
+            let (actor, handle) =
+                Actor::spawn_linked(None, Puppet, Strings::default(), supervisor).await?;
+            slot.publish(actor.clone());
+            let gone = tokio::spawn(async move {
+                let _ = handle.await;
+                tokio::time::sleep(10 * SECOND).await;
+            });
+            Ok((actor.get_cell(), gone))
+        })
+    });
+    let planes = Slot::new();
+    let mut world = World::of(vec![plane(lingering, &planes)]).await;
+    world.then("plane runs").await;
+    slot.ready().await;
+    let killed_at = Instant::now();
+    assert!(world.kill("plane").await);
+    world.then("plane restarts after killed").await;
+    assert!(killed_at.elapsed() >= 10 * SECOND);
 }

@@ -295,6 +295,7 @@ async fn a_thousand_kills_in_a_row_lose_no_supervisor_and_no_generation_overlaps
         };
     })
     .await;
+    world.then("child runs").await;
     let mut last = None;
     for round in 0..1_000u64 {
         let peer = slot.ready().await;
@@ -316,7 +317,6 @@ async fn a_thousand_kills_in_a_row_lose_no_supervisor_and_no_generation_overlaps
     }
     assert_eq!((born.get(), dead.get(), overlaps.get()), (1_001, 1_000, 0));
     assert_eq!(world.status("child").await.restarts, 1_000);
-    world.then("child runs").await;
     assert_eq!(world.drain().await, RootEnd::Stopped);
     assert_eq!(dead.get(), 1_001);
 }

@@ -140,7 +140,6 @@ impl Child {
         }
         self.on_trial = false;
         self.attempt = 0;
-        self.history.clear();
         if self.started {
             self.state = ChildState::Running;
         }
