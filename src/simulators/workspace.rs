@@ -20,7 +20,7 @@ use super::hex_token;
 use super::ocis::{self, OcisLog, Rotation};
 use super::people::People;
 use super::platform::{self, PlatformRecorder, PlatformRecorderConfig};
-use super::stalwart::{self, StalwartProfile, StalwartSender, StalwartSenderConfig};
+use super::stalwart::{self, StalwartEvent, StalwartProfile, StalwartSender, StalwartSenderConfig};
 
 /// Events that the recorder keeps for later at most.
 const MOST_WAITING: usize = 10_000;
@@ -179,8 +179,14 @@ impl Workspace {
         stalwart.headers = vec![("x-audit-source".to_owned(), "mail-1".to_owned())];
         let mut platform = PlatformRecorderConfig::new(base, self.config.recorder_token.as_deref());
         platform.remember_keys = false;
+        let stalwart = StalwartSender::start(stalwart);
+        stalwart.push(StalwartEvent::new(
+            Timestamp::now(),
+            "server.startup",
+            serde_json::json!({"version": "0.16.19"}),
+        ));
         let senders = Senders {
-            stalwart: StalwartSender::start(stalwart),
+            stalwart,
             platform: PlatformRecorder::start(platform),
         };
         *self.senders.lock().unwrap_or_else(PoisonError::into_inner) = Some(senders);

@@ -94,7 +94,7 @@ impl Scripted {
         self
     }
 
-    /// Lets so many requests through first.
+    /// Lets so many requests through first; those that an earlier fault strikes do not count.
     #[must_use]
     pub fn after(mut self, requests: u64) -> Self {
         self.skip = requests;

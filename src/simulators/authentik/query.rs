@@ -385,10 +385,11 @@ impl Filter {
                 let found = path
                     .iter()
                     .fold(&event["context"], |value, key| &value[*key]);
-                match found {
-                    Value::String(text) => text.replace('-', "") == *wanted,
-                    other => other.to_string() == *wanted,
-                }
+                let text = match found {
+                    Value::String(text) => text.replace('-', ""),
+                    other => other.to_string(),
+                };
+                text == *wanted
             }
             Self::BrandName(name) => {
                 event["brand"]["name"] == **name || event["tenant"]["name"] == **name
