@@ -9,6 +9,7 @@ const HTML: &str = "text/html; charset=utf-8";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     Whole,
+    Reset,
     HalfThenReset,
     Drip(usize, std::time::Duration),
     Never,

@@ -39,6 +39,8 @@ pub enum Fault {
         /// Between two chunks.
         pause: Duration,
     },
+    /// A connection reset in place of an answer, as by a server that went down.
+    ResetBeforeHeaders,
     /// No answer at all: the connection stays open.
     HangBeforeHeaders,
     /// 200 with an HTML page: a captive proxy, a login page.

@@ -165,7 +165,8 @@ pub(super) struct ListQuery {
 enum Filter {
     ActionContains(String),
     ActionIn(Vec<String>),
-    Username(String),
+    /// The flag: whether the name typed in the context counts, too.
+    Username(String, bool),
     ClientIp(String),
     /// A path inside `context` and the exact text wanted there.
     Context(&'static [&'static str], String),
@@ -221,7 +222,8 @@ impl ListQuery {
             ));
         }
         if let Some(name) = params.filled("username") {
-            filters.push(Filter::Username(name.to_owned()));
+            let typed_too = profile >= Profile::V2025_12;
+            filters.push(Filter::Username(name.to_owned(), typed_too));
         }
         if let Some(ip) = params.filled("client_ip") {
             if ip.parse::<std::net::IpAddr>().is_err() {
@@ -377,8 +379,9 @@ enum Key {
 impl Filter {
     fn matches(&self, event: &Value) -> bool {
         match self {
-            Self::Username(name) => {
-                event["user"]["username"] == **name || event["context"]["username"] == **name
+            Self::Username(name, typed_too) => {
+                event["user"]["username"] == **name
+                    || (*typed_too && event["context"]["username"] == **name)
             }
             Self::ClientIp(ip) => event["client_ip"] == **ip,
             Self::Context(path, wanted) => {

@@ -163,6 +163,18 @@ async fn faults_of_the_connection_break_the_answer() {
 
     world
         .fake
+        .set_fault(Fault::ResetBeforeHeaders, Times::Next(1));
+    let error = world
+        .get(EVENTS)
+        .header("connection", "close")
+        .send()
+        .await
+        .unwrap_err();
+    assert!(error.is_request() && !error.is_timeout(), "{error:?}");
+    assert_eq!(world.fake.requests().last().unwrap().status, 0);
+
+    world
+        .fake
         .set_fault(Fault::PageSizeClamp(7), Times::Forever);
     assert_eq!(world.names("page_size=100").await.len(), 7);
     assert_eq!(world.names("page_size=3").await.len(), 3);

@@ -314,3 +314,26 @@ async fn a_hundred_thousand_events_are_served_quickly() {
     );
     assert_eq!(world.fake.event_count(), 100_000);
 }
+
+#[tokio::test]
+async fn a_backlog_ends_at_its_newest_event() {
+    let world = World::with(Profile::V2025_12, 0).await;
+    let newest: Timestamp = "2026-11-24T01:49:26Z".parse().unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
+    let backlog = events::backlog(
+        &mut rng,
+        &People::new(1),
+        newest,
+        Duration::from_millis(250),
+        500,
+    );
+    let pks = world.fake.insert_many(backlog);
+    let (_, body) = world.json(&format!("{EVENTS}?page_size=100")).await;
+    assert_eq!(body["pagination"]["count"], 500);
+    let first = &body["results"][0];
+    assert_eq!(
+        (&first["pk"], &first["created"]),
+        (&json!(pks[499]), &json!("2026-11-24T01:49:26Z"))
+    );
+    assert_eq!(body["results"][99]["pk"], *pks[400]);
+}
