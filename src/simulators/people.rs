@@ -89,7 +89,15 @@ pub struct People {
 }
 
 /// Slug, name, domains, group name (empty: the slug itself), names of spaces.
-const TENANTS: [(&str, &str, &[&str], &str, [&str; 2]); 6] = [
+type TenantRow = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static str,
+    [&'static str; 2],
+);
+
+const TENANTS: [TenantRow; 6] = [
     (
         "birchwood",
         "Birchwood Dental",

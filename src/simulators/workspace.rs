@@ -20,7 +20,7 @@ use super::hex_token;
 use super::ocis::{self, OcisLog, Rotation};
 use super::people::People;
 use super::platform::{self, PlatformRecorder, PlatformRecorderConfig};
-use super::stalwart::{self, StalwartProfile, StalwartSender, StalwartSenderConfig};
+use super::stalwart::{self, StalwartEvent, StalwartProfile, StalwartSender, StalwartSenderConfig};
 
 /// Events that the recorder keeps for later at most.
 const MOST_WAITING: usize = 10_000;
@@ -99,7 +99,7 @@ pub struct Workspace {
     people: Arc<People>,
     authentik: FakeAuthentik,
     ocis: Arc<OcisLog>,
-    senders: Arc<Mutex<Option<Senders>>>,
+    senders: Arc<Mutex<Option<Arc<Senders>>>>,
     config: WorkspaceConfig,
     driver: JoinHandle<()>,
 }
@@ -168,7 +168,8 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// Tells the senders where Daybook is; from here on they send.
+    /// Tells the senders where Daybook is; from here on they send. A second call replaces them,
+    /// with what they hold and have counted.
     pub fn connect(&self, daybook_url: &str) {
         let base = daybook_url.trim_end_matches('/');
         let mut stalwart = StalwartSenderConfig::new(
@@ -179,11 +180,21 @@ impl Workspace {
         stalwart.headers = vec![("x-audit-source".to_owned(), "mail-1".to_owned())];
         let mut platform = PlatformRecorderConfig::new(base, self.config.recorder_token.as_deref());
         platform.remember_keys = false;
-        let senders = Senders {
-            stalwart: StalwartSender::start(stalwart),
+        let stalwart = StalwartSender::start(stalwart);
+        stalwart.push(StalwartEvent::new(
+            Timestamp::now(),
+            "server.startup",
+            serde_json::json!({"version": "0.16.19"}),
+        ));
+        let senders = Arc::new(Senders {
+            stalwart,
             platform: PlatformRecorder::start(platform),
-        };
+        });
         *self.senders.lock().unwrap_or_else(PoisonError::into_inner) = Some(senders);
+    }
+
+    fn senders(&self) -> Option<Arc<Senders>> {
+        connected(&self.senders)
     }
 
     /// Everybody in it.
@@ -239,8 +250,7 @@ impl Workspace {
             ocis_reads: lines.of("file_read") + lines.of("public_link_accessed"),
             ..WorkspaceCounts::default()
         };
-        let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(senders) = senders.as_ref() {
+        if let Some(senders) = self.senders() {
             counts.stalwart = senders.stalwart.promised().total;
             counts.stalwart_delivered = senders.stalwart.delivered().total;
             counts.platform = senders.platform.promised().total;
@@ -249,10 +259,30 @@ impl Workspace {
         counts
     }
 
-    /// Nothing new happens any more; what waits is still sent.
-    pub fn pause(&self) {
+    /// Nothing new happens any more; what waits is still sent, see [`Self::drained`].
+    pub async fn pause(&mut self) {
         self.driver.abort();
+        if !self.driver.is_finished() {
+            // Cancelled is what it was asked to be; waiting means that no event is half done.
+            let _ended = (&mut self.driver).await;
+        }
     }
+
+    /// Waits until Daybook has taken everything that the senders hold. Cancel-safe; without
+    /// [`Self::connect`] there is nothing to wait for.
+    pub async fn drained(&self) {
+        if let Some(senders) = self.senders() {
+            senders.stalwart.drained().await;
+            senders.platform.drained().await;
+        }
+    }
+}
+
+fn connected(senders: &Mutex<Option<Arc<Senders>>>) -> Option<Arc<Senders>> {
+    senders
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
 }
 
 impl Drop for Workspace {
@@ -295,7 +325,7 @@ struct Driver {
     people: Arc<People>,
     authentik: AuthentikControls,
     ocis: Arc<OcisLog>,
-    senders: Arc<Mutex<Option<Senders>>>,
+    senders: Arc<Mutex<Option<Arc<Senders>>>>,
     per_second: f64,
     rotate_after_lines: Option<u64>,
     rotated_logs: usize,
@@ -342,8 +372,7 @@ impl Driver {
                 let events =
                     stalwart::realistic(&mut self.rng, &self.people, at, StalwartProfile::V0_16);
                 let count = events.len();
-                let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(senders) = senders.as_ref() {
+                if let Some(senders) = connected(&self.senders) {
                     for event in events {
                         senders.stalwart.push(event);
                     }
@@ -352,9 +381,8 @@ impl Driver {
             }
             _ => {
                 let event = platform::realistic(&mut self.rng, &self.people, at);
-                let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
                 // While Daybook is away the platform's queue does not grow without end.
-                if let Some(senders) = senders.as_ref()
+                if let Some(senders) = connected(&self.senders)
                     && senders.platform.waiting() < MOST_WAITING
                 {
                     senders.platform.push(event);
@@ -412,7 +440,7 @@ mod tests {
         config.rotate_after_lines = Some(40);
         config.rotated_logs = 100;
         config.history = Duration::from_secs(1);
-        let workspace = Workspace::start(config).await.unwrap();
+        let mut workspace = Workspace::start(config).await.unwrap();
         assert_eq!(workspace.counts().authentik, 100);
         workspace.connect(&daybook().await);
         let busy = async {
@@ -431,8 +459,11 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), busy)
             .await
             .unwrap();
-        workspace.pause();
+        workspace.pause().await;
+        workspace.drained().await;
         let counts = workspace.counts();
+        assert_eq!(counts.stalwart_delivered, counts.stalwart);
+        assert_eq!(counts.platform_delivered, counts.platform);
         let lines: usize = std::fs::read_dir(dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())

@@ -9,6 +9,7 @@ const HTML: &str = "text/html; charset=utf-8";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     Whole,
+    Reset,
     HalfThenReset,
     Drip(usize, std::time::Duration),
     Never,
@@ -80,11 +81,14 @@ impl Answer {
     /// The router of Authentik, when it cannot reach the server: by `Accept` as JSON, HTML or text.
     pub(super) fn router(status: u16, accept: &str, message: &str, old: bool) -> Self {
         let mut answer = if old {
-            Self::new(
-                status,
-                "text/plain; charset=utf-8",
-                format!("failed to connect to authentik backend: {message}\n"),
-            )
+            let message = format!("failed to connect to authentik backend: {message}");
+            let body = if accept == "application/json" {
+                format!("{}\n", json!({ "error": message }))
+            } else {
+                message
+            };
+            // The older router never says that what it sends is JSON.
+            Self::new(status, "text/plain; charset=utf-8", body)
         } else if accept.contains("application/json") {
             // The encoder of the router ends its JSON with a newline.
             Self::new(

@@ -1,5 +1,7 @@
 //! Believable events, in the shapes that the real server writes.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rand::Rng;
 use serde_json::{Map, Value, json};
@@ -38,6 +40,23 @@ pub fn realistic(rng: &mut impl Rng, people: &People, at: Timestamp) -> Value {
         98..99 => secret_rotated(rng, at),
         _ => secret_view(rng, people, at),
     }
+}
+
+/// `count` believable events, oldest first, `spacing` apart, the last one at `newest`.
+pub fn backlog(
+    rng: &mut impl Rng,
+    people: &People,
+    newest: Timestamp,
+    spacing: Duration,
+    count: u32,
+) -> Vec<Value> {
+    (0..count)
+        .rev()
+        .map(|back| {
+            let at = newest.checked_sub(spacing * back).unwrap_or(newest);
+            realistic(rng, people, at)
+        })
+        .collect()
 }
 
 fn login(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Value {

@@ -39,6 +39,8 @@ pub enum Fault {
         /// Between two chunks.
         pause: Duration,
     },
+    /// A connection reset in place of an answer, as by a server that went down.
+    ResetBeforeHeaders,
     /// No answer at all: the connection stays open.
     HangBeforeHeaders,
     /// 200 with an HTML page: a captive proxy, a login page.
@@ -94,7 +96,7 @@ impl Scripted {
         self
     }
 
-    /// Lets so many requests through first.
+    /// Lets so many requests through first; those that an earlier fault strikes do not count.
     #[must_use]
     pub fn after(mut self, requests: u64) -> Self {
         self.skip = requests;

@@ -273,6 +273,26 @@ impl AuthentikControls {
         self.shared.state().archive.remove(|e| *e.pk == *pk) > 0
     }
 
+    /// What an administrator can do: replaces fields of a visible event in place, its `pk` and
+    /// `created` excepted. Whether it was there.
+    pub fn edit(&self, pk: &str, changes: &Value) -> bool {
+        let now = Instant::now();
+        let mut state = self.shared.state();
+        let Some(old) = state.archive.find(pk, now) else {
+            return false;
+        };
+        let mut event = old.parsed();
+        for (key, value) in changes.as_object().into_iter().flatten() {
+            if key != "pk" && key != "created" {
+                event[key] = value.clone();
+            }
+        }
+        state.archive.remove(|event| *event.pk == *pk);
+        let edited = Arc::new(Stored::new(&event, old.visible_at));
+        state.archive.add(vec![edited], now);
+        true
+    }
+
     /// What follows the deletion of a user: all events of that user go. Returns how many.
     pub fn delete_user_events(&self, user_pk: i64) -> usize {
         let mut state = self.shared.state();

@@ -165,7 +165,8 @@ pub(super) struct ListQuery {
 enum Filter {
     ActionContains(String),
     ActionIn(Vec<String>),
-    Username(String),
+    /// The flag: whether the name typed in the context counts, too.
+    Username(String, bool),
     ClientIp(String),
     /// A path inside `context` and the exact text wanted there.
     Context(&'static [&'static str], String),
@@ -221,7 +222,8 @@ impl ListQuery {
             ));
         }
         if let Some(name) = params.filled("username") {
-            filters.push(Filter::Username(name.to_owned()));
+            let typed_too = profile >= Profile::V2025_12;
+            filters.push(Filter::Username(name.to_owned(), typed_too));
         }
         if let Some(ip) = params.filled("client_ip") {
             if ip.parse::<std::net::IpAddr>().is_err() {
@@ -377,18 +379,20 @@ enum Key {
 impl Filter {
     fn matches(&self, event: &Value) -> bool {
         match self {
-            Self::Username(name) => {
-                event["user"]["username"] == **name || event["context"]["username"] == **name
+            Self::Username(name, typed_too) => {
+                event["user"]["username"] == **name
+                    || (*typed_too && event["context"]["username"] == **name)
             }
             Self::ClientIp(ip) => event["client_ip"] == **ip,
             Self::Context(path, wanted) => {
                 let found = path
                     .iter()
                     .fold(&event["context"], |value, key| &value[*key]);
-                match found {
-                    Value::String(text) => text.replace('-', "") == *wanted,
-                    other => other.to_string() == *wanted,
-                }
+                let text = match found {
+                    Value::String(text) => text.replace('-', ""),
+                    other => other.to_string(),
+                };
+                text == *wanted
             }
             Self::BrandName(name) => {
                 event["brand"]["name"] == **name || event["tenant"]["name"] == **name

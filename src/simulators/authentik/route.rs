@@ -83,7 +83,12 @@ pub(super) fn answer(shared: &Shared, asked: &Asked<'_>, clamp: usize) -> Answer
         return Answer::page(404, "Not Found");
     };
     let allow = route.allow();
-    negotiated(shared, asked, &route, clamp).header("allow", allow)
+    let answer = negotiated(shared, asked, &route, clamp);
+    // A page of the web interface has none.
+    if answer.content_type == JSON {
+        return answer.header("allow", allow);
+    }
+    answer
 }
 
 fn negotiated(shared: &Shared, asked: &Asked<'_>, route: &Route<'_>, clamp: usize) -> Answer {

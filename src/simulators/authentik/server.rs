@@ -1,6 +1,5 @@
 //! The HTTP side of the fake: connections, routes, authorisation, and the scripted faults.
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -51,7 +50,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         let reset = Arc::clone(&reset);
-        async move { Ok::<_, Infallible>(respond(&shared, &request, &reset).await) }
+        async move { respond(&shared, &request, &reset).await }
     });
     // A broken connection is the client's to notice; faults break them on purpose.
     let _ended = hyper::server::conn::http1::Builder::new()
@@ -63,7 +62,7 @@ async fn respond(
     shared: &Shared,
     request: &Request<Incoming>,
     reset: &Arc<AtomicBool>,
-) -> Response<Body> {
+) -> io::Result<Response<Body>> {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let authorization = header(request, "authorization").map(str::to_owned);
@@ -84,21 +83,26 @@ async fn respond(
         None => route::answer(shared, &asked, usize::MAX),
         Some(fault) => faulty(shared, &asked, fault),
     };
-    let hangs = answer.delivery == Delivery::Never;
+    let unanswered = matches!(answer.delivery, Delivery::Never | Delivery::Reset);
     shared.log(RequestLog {
         method: asked.method.to_owned(),
         path: path.clone(),
         query: query.clone(),
-        status: if hangs { 0 } else { answer.status },
+        status: if unanswered { 0 } else { answer.status },
         authorization: authorization.clone(),
     });
     if let Some(delay) = answer.delay {
         tokio::time::sleep(delay).await;
     }
-    if hangs {
-        std::future::pending::<()>().await;
+    match answer.delivery {
+        Delivery::Never => std::future::pending::<()>().await,
+        Delivery::Reset => {
+            reset.store(true, Ordering::Release);
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Delivery::Whole | Delivery::HalfThenReset | Delivery::Drip(..) => {}
     }
-    finish(shared, answer, reset)
+    Ok(finish(shared, answer, reset))
 }
 
 fn header<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
@@ -163,6 +167,10 @@ fn faulty(shared: &Shared, asked: &route::Asked<'_>, fault: Fault) -> Answer {
             delivery: Delivery::Drip(chunk.max(1), pause),
             ..right()
         },
+        Fault::ResetBeforeHeaders => Answer {
+            delivery: Delivery::Reset,
+            ..Answer::new(200, "text/plain", "")
+        },
         Fault::HangBeforeHeaders => Answer {
             delivery: Delivery::Never,
             ..Answer::new(200, "text/plain", "")
@@ -203,7 +211,7 @@ fn finish(shared: &Shared, answer: Answer, reset: &Arc<AtomicBool>) -> Response<
     let length = answer.body.len();
     let whole = Bytes::from(answer.body);
     let body = match answer.delivery {
-        Delivery::Whole | Delivery::Never => Full::new(whole)
+        Delivery::Whole | Delivery::Never | Delivery::Reset => Full::new(whole)
             .map_err(|never| match never {})
             .boxed_unsync(),
         Delivery::HalfThenReset => {

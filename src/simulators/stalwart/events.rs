@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{StalwartEvent, StalwartProfile};
 use crate::simulators::people::{People, Person};
@@ -18,8 +18,12 @@ pub fn realistic(
 ) -> Vec<StalwartEvent> {
     let person = people.anyone(rng);
     match rng.random_range(0..100) {
-        0..34 => vec![event(at, "auth.success", login(rng, person))],
-        34..48 => vec![event(at, "auth.failed", failed_login(rng, person, profile))],
+        0..34 => vec![StalwartEvent::new(at, "auth.success", login(rng, person))],
+        34..48 => vec![StalwartEvent::new(
+            at,
+            "auth.failed",
+            failed_login(rng, person, profile),
+        )],
         48..52 => too_many_attempts(rng, person, at, profile),
         52..56 => ban(rng, person, at),
         56..76 => delivered(rng, people, person, at, profile),
@@ -27,24 +31,16 @@ pub fn realistic(
         84..90 => forged(rng, person, at),
         90..94 => spam(rng, person, at),
         94..97 => twins(rng, person, at, profile),
-        97..99 => vec![event(at, "smtp.relay-not-allowed", refused(rng))],
-        _ => vec![event(
+        97..99 => vec![StalwartEvent::new(
+            at,
+            "smtp.relay-not-allowed",
+            refused(rng),
+        )],
+        _ => vec![StalwartEvent::new(
             at,
             "smtp.mailbox-does-not-exist",
             nobody(rng, person),
         )],
-    }
-}
-
-fn event(at: Timestamp, kind: &str, data: Value) -> StalwartEvent {
-    let data = match data {
-        Value::Object(data) => data,
-        _ => Map::new(),
-    };
-    StalwartEvent {
-        created_at: at,
-        kind: kind.to_owned(),
-        data,
     }
 }
 
@@ -144,16 +140,16 @@ fn too_many_attempts(
     });
     let last = with(connection(rng, "192.0.2.77"), json!({ "causedBy": cause }));
     let mut events: Vec<StalwartEvent> = (0..rng.random_range(2..5))
-        .map(|_| event(at, "auth.failed", failed_login(rng, person, profile)))
+        .map(|_| StalwartEvent::new(at, "auth.failed", failed_login(rng, person, profile)))
         .collect();
-    events.push(event(at, "auth.too-many-attempts", last));
+    events.push(StalwartEvent::new(at, "auth.too-many-attempts", last));
     events
 }
 
 fn ban(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Vec<StalwartEvent> {
     let ip = format!("192.0.2.{}", rng.random_range(1..255));
     let id = hex_token(rng, 4).to_uppercase();
-    let mut events = vec![event(
+    let mut events = vec![StalwartEvent::new(
         at,
         "security.authentication-ban",
         json!({"remoteIp": ip, "accountName": person.email, "id": id}),
@@ -163,7 +159,7 @@ fn ban(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Vec<StalwartEvent>
         if let Some(blocked) = blocked.as_object_mut() {
             blocked.remove("spanId");
         }
-        events.push(event(at, "security.ip-blocked", blocked));
+        events.push(StalwartEvent::new(at, "security.ip-blocked", blocked));
     }
     events
 }
@@ -229,13 +225,13 @@ fn delivered(
         "to": [other.email],
     });
     vec![
-        event(at, kind, submission),
-        event(
+        StalwartEvent::new(at, kind, submission),
+        StalwartEvent::new(
             at,
             "message-ingest.ham",
             delivery(&message, span, "local", &other.email, stored),
         ),
-        event(
+        StalwartEvent::new(
             at,
             "delivery.dsn-success",
             delivery(&message, span, "local", &other.email, ok),
@@ -264,12 +260,12 @@ fn bounced(
         "total": 0,
     });
     let mut events = vec![
-        event(
+        StalwartEvent::new(
             at,
             "delivery.rcpt-to-rejected",
             delivery(&message, span, "remote", to, rejected),
         ),
-        event(
+        StalwartEvent::new(
             at,
             "delivery.dsn-perm-fail",
             delivery(&message, span, "remote", to, failed),
@@ -277,7 +273,7 @@ fn bounced(
     ];
     if profile == StalwartProfile::V0_16 {
         let notice = queued(rng, at, "<>", &person.email);
-        events.push(event(
+        events.push(StalwartEvent::new(
             at,
             "queue.dsn-queued",
             with(notice, json!({ "spanId": span })),
@@ -308,8 +304,8 @@ fn forged(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Vec<StalwartEve
         "elapsed": 2,
     });
     vec![
-        event(at, "smtp.dkim-fail", with(outside.clone(), dkim)),
-        event(at, "smtp.dmarc-fail", with(outside, dmarc)),
+        StalwartEvent::new(at, "smtp.dkim-fail", with(outside.clone(), dkim)),
+        StalwartEvent::new(at, "smtp.dmarc-fail", with(outside, dmarc)),
     ]
 }
 
@@ -325,7 +321,7 @@ fn spam(rng: &mut impl Rng, person: &Person, at: Timestamp) -> Vec<StalwartEvent
         "elapsed": 1,
         "to": [person.email],
     });
-    vec![event(
+    vec![StalwartEvent::new(
         at,
         "message-ingest.spam",
         delivery(&message, span, "local", &person.email, stored),
@@ -340,13 +336,13 @@ fn twins(
     profile: StalwartProfile,
 ) -> Vec<StalwartEvent> {
     let twin = if profile == StalwartProfile::V0_16 {
-        event(
+        StalwartEvent::new(
             at,
             "auth.warning",
             json!({"accountName": person.username, "reason": "No domain in username"}),
         )
     } else {
-        event(at, "auth.failed", failed_login(rng, person, profile))
+        StalwartEvent::new(at, "auth.failed", failed_login(rng, person, profile))
     };
     vec![twin.clone(), twin]
 }

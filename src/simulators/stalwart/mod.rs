@@ -50,6 +50,20 @@ pub struct StalwartEvent {
     pub data: Map<String, Value>,
 }
 
+impl StalwartEvent {
+    /// An event; what is no object is no data.
+    pub fn new(created_at: Timestamp, kind: &str, data: Value) -> Self {
+        Self {
+            created_at,
+            kind: kind.to_owned(),
+            data: match data {
+                Value::Object(data) => data,
+                _ => Map::new(),
+            },
+        }
+    }
+}
+
 /// How the sender is set up.
 #[derive(Clone, Debug)]
 pub struct StalwartSenderConfig {
@@ -222,7 +236,7 @@ impl Inner {
             return None;
         }
         state.attempts += 1;
-        let body = body(
+        let body = serialise(
             state.waiting.iter().map(|waiting| &waiting.event),
             self.config.profile,
             &self.serial,
@@ -288,8 +302,13 @@ pub fn sign(key: &str, body: &[u8]) -> String {
     )
 }
 
-/// A body with these events, with ids as the profile makes them; `serial` counts serialisations.
-pub fn body<'a>(
+/// A body with these events, as the sender would send it; `serial` is how many events it has
+/// serialised before, which 0.16.11 and later make their ids of.
+pub fn body(events: &[StalwartEvent], profile: StalwartProfile, serial: u64) -> Vec<u8> {
+    serialise(events.iter(), profile, &AtomicU64::new(serial))
+}
+
+fn serialise<'a>(
     events: impl Iterator<Item = &'a StalwartEvent>,
     profile: StalwartProfile,
     serial: &AtomicU64,

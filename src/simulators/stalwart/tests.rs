@@ -41,12 +41,11 @@ fn signatures_are_those_of_the_real_server() {
 }
 
 fn failed_login(second: i64) -> StalwartEvent {
-    let data = json!({"accountName": "alice@example.org", "spanId": 342_282_758_751_522_305_u64});
-    StalwartEvent {
-        created_at: Timestamp::from_second(1_795_493_139 + second).unwrap(),
-        kind: "auth.failed".to_owned(),
-        data: data.as_object().unwrap().clone(),
-    }
+    StalwartEvent::new(
+        Timestamp::from_second(1_795_493_139 + second).unwrap(),
+        "auth.failed",
+        json!({"accountName": "alice@example.org", "spanId": 342_282_758_751_522_305_u64}),
+    )
 }
 
 fn ids(body: &[u8]) -> Vec<String> {
@@ -61,32 +60,30 @@ fn ids(body: &[u8]) -> Vec<String> {
 #[test]
 fn old_ids_collide_within_a_second_and_new_ones_never_repeat() {
     let events = [failed_login(0), failed_login(0), failed_login(1)];
-    let serial = AtomicU64::new(197);
-    let old = ids(&body(events.iter(), StalwartProfile::V0_15, &serial));
+    let old = ids(&body(&events, StalwartProfile::V0_15, 197));
     assert_eq!(old, ["1795493139552", "1795493139552", "1795493140552"]);
-    let new = ids(&body(events.iter(), StalwartProfile::V0_16, &serial));
+    let new = ids(&body(&events, StalwartProfile::V0_16, 197));
     assert_eq!(new[0], "179549313919735");
-    let again = ids(&body(events.iter(), StalwartProfile::V0_16, &serial));
+    let again = ids(&body(&events, StalwartProfile::V0_16, 200));
     assert!(new.iter().all(|id| !again.contains(id)));
 }
 
 #[test]
 fn a_body_has_the_keys_of_a_real_one_in_their_order() {
     let (_, real) = capture("v016_auth_failed_imap_http.http");
-    let made = body(
-        [failed_login(0)].iter(),
-        StalwartProfile::V0_16,
-        &AtomicU64::new(197),
-    );
+    let made = body(&[failed_login(0)], StalwartProfile::V0_16, 197);
     let head = br#"{"events":[{"id":"179549313919735","createdAt":"2026-11-24T04:05:39Z","type":"auth.failed","data":{"accountName":"alice@example.org""#;
     assert!(real.starts_with(head));
     assert!(made.starts_with(head));
 }
 
+/// A signature and the bytes that it came with.
+type Signed = (String, Vec<u8>);
+
 #[derive(Clone, Default)]
 struct Receiver {
     script: Arc<Mutex<VecDeque<StatusCode>>>,
-    bodies: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    bodies: Arc<Mutex<Vec<Signed>>>,
 }
 
 async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> StatusCode {
