@@ -22,6 +22,9 @@ pub struct TailCursor {
     /// When the file was created, nanoseconds since 1970; absent where the file system does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub birth: Option<i64>,
+    /// When the present content began at the earliest, if the file was truncated since its creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<i64>,
     /// Print of the first bytes, up to the offset.
     pub head: Print,
     /// Print of the bytes just before the offset.
@@ -68,6 +71,18 @@ impl TailCursor {
             return Ok(false);
         }
         Ok(self.head.stands_at(file, 0)? && stands_before(&self.tail, file, self.offset)?)
+    }
+
+    /// The file as it was last seen.
+    pub(super) fn stat(&self) -> FileStat {
+        FileStat {
+            device: self.device,
+            inode: self.inode,
+            birth: self.birth,
+            size: self.size,
+            modified: self.modified,
+            changed: self.modified,
+        }
     }
 
     /// All that was there at the last look had been read.
@@ -133,6 +148,7 @@ mod tests {
             device: u64::MAX,
             inode: u64::MAX,
             birth: Some(1_795_503_939_123_456_789),
+            begun: None,
             head: print.clone(),
             tail: print,
             file_key: Some("1234567-0123456789ab".to_owned()),

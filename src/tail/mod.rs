@@ -38,6 +38,9 @@
 
 mod cursor;
 mod identity;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod model;
 mod reader;
 mod resume;
 mod rotation;

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io;
+use std::time::SystemTime;
 
 use super::cursor::{Passed, TailCursor};
-use super::identity::{FileStat, PRINT_BYTES, open_regular};
+use super::identity::{FileStat, PRINT_BYTES, nanoseconds, open_regular};
 use super::rotation::{
     Anchor, Sibling, all_parts, compressed_at, directory_of, later_compressed, later_parts,
     open_sibling, siblings,
@@ -31,11 +32,21 @@ impl Tailer {
             self.note_missing();
             return Ok(());
         };
+        // What is there at a first start is read now or never; a clock set back must not make that
+        // true of what comes later.
+        let mut beside = self.beside_if_permitted()?;
+        let now = nanoseconds(SystemTime::now());
+        let begun = beside
+            .iter()
+            .filter_map(|sibling| sibling.stat.birth)
+            .filter(|birth| *birth <= now)
+            .max();
         if self.options.read_rotated_at_first_start && !self.appeared {
-            self.queue_parts(all_parts(&self.beside()?));
+            beside.retain(|sibling| !sibling.stat.is_same_inode(&stat));
+            self.queue_parts(all_parts(&beside));
         }
         self.note_present(&stat);
-        self.queue_open(file, false)
+        self.queue_open(file, false, begun.map(|birth| birth.saturating_add(1)))
     }
 
     /// Whether the place was found or given up; not as long as no live file says what came after.
@@ -53,9 +64,8 @@ impl Tailer {
             if cursor.offset == 0 {
                 // Nothing was read, so no content can tell whether it was truncated since.
                 let beside = self.beside()?;
-                return self
-                    .queue_later(written_since(cursor.modified), &beside, live, false)
-                    .map(|()| true);
+                let anchor = written_since(cursor.modified).begun(cursor.begun);
+                return self.queue_later(anchor, &beside, live, true).map(|()| true);
             }
             self.note_present(stat);
             let file = file.try_clone().map_err(reading)?;
@@ -68,31 +78,39 @@ impl Tailer {
             .filter(|sibling| cursor.means_inode(&sibling.stat))
             .find_map(|sibling| self.open_if_it_holds(sibling, cursor));
         if let Some((file, stat)) = renamed {
-            let anchor = Anchor::new(&stat, &beside);
+            let anchor = Anchor::new(&stat, &beside).begun(cursor.begun);
             self.declare_compressed(&stat, &beside);
             self.current = Some(self.go_on(file, cursor)?);
             self.queue_later(anchor, &beside, live, false)?;
             return Ok(true);
         }
-        let Some((live_file, live_stat)) = live else {
-            self.note_missing();
-            return Ok(false);
+        let live_was_truncated = live
+            .as_ref()
+            .is_some_and(|(_, stat)| cursor.means_inode(stat));
+        let renamed = match live_was_truncated {
+            true => None,
+            false => beside
+                .iter()
+                .find(|sibling| cursor.means_inode(&sibling.stat))
+                .and_then(|sibling| open_sibling(&path, sibling)),
         };
-        let is_truncated = cursor.means_inode(&live_stat);
-        if !is_truncated
-            && is_unmistakable(cursor)
-            && cursor
-                .stands_in(&live_file, live_stat.size)
-                .map_err(reading)?
-        {
-            // The file was moved to another disk or machine, content and all.
-            self.note_present(&live_stat);
-            self.current = Some(self.go_on(live_file, cursor)?);
-            return Ok(true);
+        let is_truncated = live_was_truncated || renamed.is_some();
+        if !is_truncated {
+            let Some((file, stat)) = &live else {
+                self.note_missing();
+                return Ok(false);
+            };
+            if is_unmistakable(cursor) && cursor.stands_in(file, stat.size).map_err(reading)? {
+                // The file was moved to another disk or machine, content and all.
+                self.note_present(stat);
+                let file = file.try_clone().map_err(reading)?;
+                self.current = Some(self.go_on(file, cursor)?);
+                return Ok(true);
+            }
         }
         let copy = beside
             .iter()
-            .filter(|sibling| is_readable_part(sibling) && !sibling.stat.is_same_inode(&live_stat))
+            .filter(|sibling| is_readable_part(sibling) && !cursor.means_inode(&sibling.stat))
             .filter(|sibling| match is_truncated {
                 true => cursor.offset > 0 && sibling.stat.birth >= cursor.birth,
                 false => is_unmistakable(cursor),
@@ -107,7 +125,7 @@ impl Tailer {
                     self.events.push(truncated(cursor, Some(0)));
                 }
                 let mut followed = self.go_on(file, cursor)?;
-                followed.complete = is_truncated;
+                followed.copy_of = is_truncated.then(|| cursor.stat());
                 self.current = Some(followed);
                 Anchor::new(&stat, &beside)
             }
@@ -118,15 +136,25 @@ impl Tailer {
             }
             None => {
                 self.declare_gone(cursor, &beside);
-                Anchor {
+                let anchor = Anchor {
                     birth: cursor.birth,
                     modified: cursor.modified,
                     number: None,
-                }
+                };
+                anchor.begun(cursor.begun)
             }
         };
-        let fresh = cursor.inode == live_stat.inode;
-        self.queue_later(anchor, &beside, Some((live_file, live_stat)), fresh)?;
+        let Some((file, stat)) = renamed else {
+            self.queue_later(anchor, &beside, live, live_was_truncated)?;
+            return Ok(true);
+        };
+        let mut parts = later_parts(anchor, &beside);
+        parts.retain(|part| was_made_before_end_of(&stat, part));
+        let begun = end_of(anchor, &parts);
+        self.queue_parts(parts);
+        self.queue_open(file, true, begun)?;
+        let anchor = Anchor::new(&stat, &beside).begun(begun);
+        self.queue_later(anchor, &beside, live, false)?;
         Ok(true)
     }
 
@@ -166,7 +194,8 @@ impl Tailer {
         };
         let mut parts = later_parts(anchor, &beside);
         parts.retain(|part| {
-            !part.stat.is_same_inode(&stat)
+            was_made_before_end_of(&stat, part)
+                && !part.stat.is_same_inode(&stat)
                 && !self.is_known(&part.stat)
                 && copy
                     .as_ref()
@@ -182,11 +211,13 @@ impl Tailer {
             followed.key.clone_from(&current.key);
             followed.start = (offset, current.key.clone());
             followed.fresh = true;
-            followed.complete = true;
+            followed.copy_of = Some(current.copy_of.unwrap_or(*current.reader.stat()));
+            followed.begun = current.begun;
             self.current = Some(followed);
         }
+        let begun = end_of(anchor, &parts).max(current.begun);
         self.queue_parts(parts);
-        self.queue_open(current.reader.into_file(), true)?;
+        self.queue_open(current.reader.into_file(), true, begun)?;
         self.queue.extend(after);
         Ok(())
     }
@@ -199,11 +230,11 @@ impl Tailer {
         };
         let seen = *current.reader.stat();
         let now = newest_stat(&current.reader);
-        if current.complete || now.modified == seen.modified {
+        if current.copy_of.is_some() || now.modified == seen.modified {
             return Ok(false);
         }
-        let mut parts = later_parts(written_since(seen.modified), &self.beside()?);
-        parts.retain(|part| !self.is_known(&part.stat));
+        let mut parts = later_parts(written_since(seen.modified), &self.beside_if_permitted()?);
+        parts.retain(|part| was_made_before_end_of(&now, part) && !self.is_known(&part.stat));
         let Some(mut current) = self.current.take() else {
             return Ok(false);
         };
@@ -212,6 +243,8 @@ impl Tailer {
             self.current = Some(current);
             return Ok(false);
         }
+        let begun = end_of(written_since(seen.modified), &parts);
+        current.begun = current.begun.max(begun);
         // Re-read, so that what it was like before counts as copied, not as cut off.
         let restarted = current.restart();
         let after = std::mem::take(&mut self.queue);
@@ -228,7 +261,7 @@ impl Tailer {
         anchor: Anchor,
         beside: &[Sibling],
         live: Option<Opened>,
-        fresh: bool,
+        truncated: bool,
     ) -> Result<(), TailError> {
         let mut parts = later_parts(anchor, beside);
         let Some((file, stat)) = live else {
@@ -236,10 +269,18 @@ impl Tailer {
             self.queue_parts(parts);
             return Ok(());
         };
-        parts.retain(|part| !part.stat.is_same_inode(&stat));
+        let current = self.current.iter().map(|current| current.reader.file());
+        let known: Vec<&File> = current.chain([&file]).collect();
+        parts.retain(|part| {
+            !part.stat.is_same_inode(&stat) && !self.is_copy_of_any(part, known.iter().copied())
+        });
+        let begun = match truncated || !parts.is_empty() {
+            true => end_of(anchor, &parts),
+            false => None,
+        };
         self.queue_parts(parts);
         self.note_present(&stat);
-        self.queue_open(file, fresh)
+        self.queue_open(file, truncated, begun)
     }
 
     fn declare_gone(&mut self, cursor: &TailCursor, beside: &[Sibling]) {
@@ -265,6 +306,14 @@ impl Tailer {
             .map_err(|error| TailError::from_io(directory_of(&self.options.path), "read", error))
     }
 
+    /// A live file can be followed without a look at its neighbours.
+    pub(super) fn beside_if_permitted(&self) -> Result<Vec<Sibling>, TailError> {
+        match self.beside() {
+            Err(TailError::PermissionDenied { .. }) => Ok(Vec::new()),
+            outcome => outcome,
+        }
+    }
+
     fn open_if_it_holds(&self, sibling: &Sibling, cursor: &TailCursor) -> Option<Opened> {
         let (file, stat) = open_sibling(&self.options.path, sibling)?;
         cursor
@@ -277,6 +326,7 @@ impl Tailer {
         let mut followed = self.follow(file, cursor.offset)?;
         followed.key = cursor.file_key.as_deref().map(Into::into);
         followed.start = (cursor.offset, followed.key.clone());
+        followed.begun = cursor.begun;
         Ok(followed)
     }
 
@@ -291,12 +341,13 @@ impl Followed {
     /// Goes back to the cursor, if it speaks of this file as it is now.
     pub(super) fn go_back(&mut self, cursor: &TailCursor) -> bool {
         let stat = newest_stat(&self.reader);
+        let named = self.copy_of.unwrap_or(stat);
         let other_generation = match (&self.key, &cursor.file_key) {
             (Some(key), Some(cursor_key)) => **key != **cursor_key,
             _ => false,
         };
         if other_generation
-            || !cursor.means_inode(&stat)
+            || !cursor.means_inode(&named)
             || !cursor
                 .stands_in(self.reader.file(), stat.size)
                 .unwrap_or(false)
@@ -334,6 +385,21 @@ fn written_since(modified: i64) -> Anchor {
         modified: after,
         number: None,
     }
+}
+
+/// Copies of a truncated file were made before it was written or truncated last; a file that took
+/// its place was created later.
+fn was_made_before_end_of(truncated: &FileStat, part: &Sibling) -> bool {
+    part.stat
+        .birth
+        .is_none_or(|birth| birth <= truncated.modified)
+}
+
+/// A content that began after the anchor and all parts found later than it.
+pub(super) fn end_of(anchor: Anchor, parts: &[Sibling]) -> Option<i64> {
+    let births = parts.iter().filter_map(|part| part.stat.birth);
+    let newest = births.chain(anchor.birth).max()?;
+    Some(newest.saturating_add(1))
 }
 
 fn truncated(cursor: &TailCursor, lost_bytes: Option<u64>) -> FileEvent {

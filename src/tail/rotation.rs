@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::identity::{FileStat, open_regular};
+use super::identity::{FileStat, PRINT_BYTES, open_regular, read_at};
 
 const COMPRESSED: [&str; 7] = [".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".zip"];
 /// Left behind by editors and by copying under way.
@@ -55,6 +55,28 @@ impl Anchor {
             number,
         }
     }
+
+    /// For a file whose present content began later than the file: copies of what was in it before
+    /// are not later than it.
+    pub fn begun(mut self, begun: Option<i64>) -> Self {
+        self.birth = self
+            .birth
+            .map(|birth| begun.map_or(birth, |begun| birth.max(begun)));
+        self
+    }
+}
+
+/// Whether one file begins with all of the other: somebody's copy, no part of its own. Told from
+/// the ends of what both have, so only where that is long enough to say something.
+pub(super) fn is_copy(one: &File, other: &File) -> io::Result<bool> {
+    let both = FileStat::of(one)?.size.min(FileStat::of(other)?.size);
+    let Some(last) = both.checked_sub(PRINT_BYTES as u64) else {
+        return Ok(false);
+    };
+    Ok(
+        read_at(one, 0, PRINT_BYTES)? == read_at(other, 0, PRINT_BYTES)?
+            && read_at(one, last, PRINT_BYTES)? == read_at(other, last, PRINT_BYTES)?,
+    )
 }
 
 /// All regular files beside `live`, itself left out.

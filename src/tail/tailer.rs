@@ -14,9 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::cursor::{PASSED_LIMIT, Passed, TailCursor};
 use super::identity::{FileStat, base_key, nanoseconds, open_regular};
 use super::reader::{Fill, Reader};
+use super::resume::end_of;
 use super::rotation::{
-    Anchor, Sibling, compressed_at, directory_of, later_compressed, later_parts, open_sibling,
-    siblings,
+    Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
 };
 use super::{Chunk, FileEvent, GapReason, Line, Step, TailError, TailOptions};
 
@@ -50,10 +50,13 @@ pub(super) struct Followed {
     pub key: Option<Arc<str>>,
     /// Where it was begun, and with what key.
     pub start: (u64, Option<Arc<str>>),
+    /// See [`TailCursor::begun`].
+    pub begun: Option<i64>,
     /// Its beginning was seen: content that only resembles a remembered generation is a new one.
     pub fresh: bool,
-    /// A copy: nobody writes to it any more.
-    pub complete: bool,
+    /// For a copy, which nobody writes to any more: the file it was made of, as last seen. Cursors
+    /// speak of that one, so that a restart finds its truncation again.
+    pub copy_of: Option<FileStat>,
     /// Since when it was seen not to grow, and at what position.
     quiet: Option<(Instant, u64)>,
 }
@@ -70,8 +73,9 @@ impl Followed {
             reader: Reader::at(file, offset)?,
             key: None,
             start: (offset, None),
+            begun: None,
             fresh: false,
-            complete: false,
+            copy_of: None,
             quiet: None,
         })
     }
@@ -87,8 +91,13 @@ impl Followed {
         true
     }
 
+    /// Of the file that it is or is a copy of.
+    fn named_stat(&self) -> &FileStat {
+        self.copy_of.as_ref().unwrap_or(self.reader.stat())
+    }
+
     fn is_finished(&mut self, now: Instant, grace: Duration) -> bool {
-        if self.complete {
+        if self.copy_of.is_some() {
             return true;
         }
         let stat = self.reader.stat();
@@ -113,6 +122,20 @@ impl Queued {
         match self {
             Self::Open(followed) => followed.reader.stat(),
             Self::Closed(sibling) => &sibling.stat,
+        }
+    }
+
+    fn begun(&self) -> Option<i64> {
+        match self {
+            Self::Open(followed) => followed.begun,
+            Self::Closed(_) => None,
+        }
+    }
+
+    fn file(&self) -> Option<&File> {
+        match self {
+            Self::Open(followed) => Some(followed.reader.file()),
+            Self::Closed(_) => None,
         }
     }
 
@@ -163,12 +186,13 @@ impl Tailer {
     /// # Errors
     /// As [`Tailer::step`].
     pub fn step_at(&mut self, now: Instant) -> Result<Step, TailError> {
-        let trouble = if self.current.is_none() && self.queue.is_empty() {
-            self.establish()?;
-            None
-        } else {
-            self.watch_path().err()
-        };
+        let mut trouble = None;
+        match &self.current {
+            None if self.queue.is_empty() => self.establish()?,
+            // First the copies of what is gone, then what came after.
+            Some(current) if !current.reader.is_intact().unwrap_or(true) => {}
+            _ => trouble = self.watch_path().err(),
+        }
         for _ in 0..READS_PER_STEP {
             let Some(current) = &mut self.current else {
                 if self.advance() {
@@ -267,11 +291,12 @@ impl Tailer {
     pub fn cursor(&self) -> Option<TailCursor> {
         let current = self.current.as_ref()?;
         let reader = &current.reader;
-        let stat = reader.stat();
+        let stat = current.named_stat();
         Some(TailCursor {
             device: stat.device,
             inode: stat.inode,
             birth: stat.birth,
+            begun: current.begun,
             head: reader.head_print(),
             tail: reader.tail_print(),
             file_key: current.key.as_deref().map(str::to_owned),
@@ -284,8 +309,8 @@ impl Tailer {
 
     /// Inode and offset of the next line; `None` before a file was found.
     pub fn position(&self) -> Option<(u64, u64)> {
-        let reader = &self.current.as_ref()?.reader;
-        Some((reader.stat().inode, reader.offset()))
+        let current = self.current.as_ref()?;
+        Some((current.named_stat().inode, current.reader.offset()))
     }
 
     /// Bytes known to stand unread in the current file and in those after it.
@@ -389,7 +414,7 @@ impl Tailer {
             if let Some(finished) = self.current.take() {
                 let from_inode = finished.reader.stat().inode;
                 let to_inode = next.reader.stat().inode;
-                if from_inode != to_inode && !finished.complete {
+                if from_inode != to_inode && finished.copy_of.is_none() {
                     self.events.push(FileEvent::Rotated {
                         from_inode,
                         to_inode,
@@ -466,32 +491,37 @@ impl Tailer {
             if self.is_known(&stat) {
                 return Ok(());
             }
-            let beside = match siblings(&path) {
-                Ok(beside) => beside,
-                // The live file can be followed without a look at its neighbours.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Vec::new(),
-                Err(error) => {
-                    return Err(TailError::from_io(directory_of(&path), "read", error));
-                }
-            };
+            let beside = self.beside_if_permitted()?;
             let still_there = std::fs::metadata(&path)
                 .is_ok_and(|metadata| FileStat::new(&metadata).is_same_inode(&stat));
             if !still_there && look < LOOKS_AT_A_CHANGING_PATH {
                 continue;
             }
+            let mut begun = None;
             let newest = match (self.queue.back(), &self.current) {
-                (Some(queued), _) => Some(queued.fresh_stat()),
-                (None, Some(current)) => Some(newest_stat(&current.reader)),
+                (Some(queued), _) => Some((queued.fresh_stat(), queued.begun(), queued.file())),
+                (None, Some(current)) => Some((
+                    newest_stat(&current.reader),
+                    current.begun,
+                    Some(current.reader.file()),
+                )),
                 (None, None) => None,
             };
-            if let Some(newest) = newest {
+            if let Some((newest, newest_begun, newest_file)) = newest {
+                let anchor = Anchor::new(&newest, &beside).begun(newest_begun);
+                let mut parts = later_parts(anchor, &beside);
+                parts.retain(|part| {
+                    !part.stat.is_same_inode(&stat)
+                        && !self.is_copy_of_any(part, newest_file.into_iter().chain([&file]))
+                });
                 self.declare_compressed(&newest, &beside);
-                let mut parts = later_parts(Anchor::new(&newest, &beside), &beside);
-                parts.retain(|part| !part.stat.is_same_inode(&stat));
+                if !parts.is_empty() {
+                    begun = end_of(anchor, &parts);
+                }
                 self.queue_parts(parts);
             }
             self.note_present(&stat);
-            return self.queue_open(file, false);
+            return self.queue_open(file, false, begun);
         }
         Ok(())
     }
@@ -507,6 +537,17 @@ impl Tailer {
         for part in later {
             self.events.push(compressed_gap(part));
         }
+    }
+
+    pub(super) fn is_copy_of_any<'a>(
+        &self,
+        part: &Sibling,
+        mut files: impl Iterator<Item = &'a File>,
+    ) -> bool {
+        let Some((part, _)) = open_sibling(&self.options.path, part) else {
+            return false;
+        };
+        files.any(|file| is_copy(&part, file).unwrap_or(false))
     }
 
     pub(super) fn queue_parts(&mut self, parts: Vec<Sibling>) {
@@ -525,9 +566,15 @@ impl Tailer {
         }
     }
 
-    pub(super) fn queue_open(&mut self, file: File, fresh: bool) -> Result<(), TailError> {
+    pub(super) fn queue_open(
+        &mut self,
+        file: File,
+        fresh: bool,
+        begun: Option<i64>,
+    ) -> Result<(), TailError> {
         let mut followed = self.follow(file, 0)?;
         followed.fresh = fresh;
+        followed.begun = begun;
         self.queue.push_back(Queued::Open(Box::new(followed)));
         Ok(())
     }

@@ -1,0 +1,525 @@
+//! Random histories of a file, on a real file system, against a model of what must come out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::identity::FileStat;
+use super::{LineKind, Step, TailCursor, TailOptions, Tailer};
+
+const MAX_LINE: u64 = 3000;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Lines { count: usize, shape: Shape },
+    Half,
+    Rename { late: bool, step_between: bool },
+    CopyTruncate,
+    Truncate { regrow: usize },
+    Delete,
+    Steps { count: usize, quick: bool },
+    Restart,
+    RestartOlder { back: usize },
+    Rewind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    Plain,
+    Crlf,
+    Nul,
+    Huge,
+    Long,
+    Twin,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let shape = prop_oneof![
+        6 => Just(Shape::Plain), 1 => Just(Shape::Crlf), 1 => Just(Shape::Nul),
+        1 => Just(Shape::Huge), 2 => Just(Shape::Long), 2 => Just(Shape::Twin),
+    ];
+    let op = prop_oneof![
+        10 => (1_usize..12, shape).prop_map(|(count, shape)| Op::Lines { count, shape }),
+        2 => Just(Op::Half),
+        4 => (any::<bool>(), any::<bool>())
+            .prop_map(|(late, step_between)| Op::Rename { late, step_between }),
+        2 => Just(Op::CopyTruncate),
+        1 => (0_usize..20).prop_map(|regrow| Op::Truncate { regrow }),
+        1 => Just(Op::Delete),
+        8 => (1_usize..6, any::<bool>()).prop_map(|(count, quick)| Op::Steps { count, quick }),
+        2 => Just(Op::Restart),
+        1 => (1_usize..6).prop_map(|back| Op::RestartOlder { back }),
+        1 => Just(Op::Rewind),
+    ];
+    prop::collection::vec(op, 1..40)
+}
+
+/// One content: a file from its creation or truncation to its end.
+#[derive(Default)]
+struct Generation {
+    content: Vec<u8>,
+    /// Lines that begin here or behind may be lost.
+    optional_from: Option<u64>,
+    /// No name leads to it any more.
+    unlinked: bool,
+    /// The tailer saw it at the path and still runs.
+    held: bool,
+}
+
+impl Generation {
+    fn lines(&self) -> Vec<(u64, &[u8])> {
+        let mut start = 0;
+        self.content
+            .split_inclusive(|byte| *byte == b'\n')
+            .filter_map(|line| {
+                let offset = start;
+                start += line.len() as u64;
+                line.strip_suffix(b"\n").map(|line| (offset, line))
+            })
+            .collect()
+    }
+}
+
+/// A line as the tailer hands it out: what is kept of it, and its full length.
+type Seen = (Vec<u8>, u64);
+
+fn as_seen(line: &[u8]) -> Seen {
+    let length = line.len() as u64;
+    let kept = if length > MAX_LINE {
+        &line[..1024]
+    } else {
+        line
+    };
+    (kept.to_vec(), length)
+}
+
+struct World {
+    directory: tempfile::TempDir,
+    tailer: Tailer,
+    now: Instant,
+    serial: u64,
+    dated: bool,
+    rotations: u64,
+    generations: Vec<Generation>,
+    live: Option<usize>,
+    /// First deliveries, by key.
+    delivered: BTreeMap<(String, u64), Seen>,
+    order: Vec<(String, u64)>,
+    history: Vec<TailCursor>,
+    /// History from here on is at most one truncated generation old.
+    history_of_generation: usize,
+    late_writes: bool,
+    renames: bool,
+    copies: bool,
+    /// It knows a place to go on at; a first start reads the live file only.
+    has_place: bool,
+}
+
+impl World {
+    fn new(dated: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let tailer = Tailer::open(options(directory.path().join("audit.log")), None);
+        Self {
+            directory,
+            tailer,
+            now: Instant::now(),
+            serial: 0,
+            dated,
+            rotations: 0,
+            generations: Vec::new(),
+            live: None,
+            delivered: BTreeMap::new(),
+            order: Vec::new(),
+            history: Vec::new(),
+            history_of_generation: 0,
+            late_writes: false,
+            renames: false,
+            copies: false,
+            has_place: false,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("audit.log")
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path())
+            .unwrap();
+        file.write_all(bytes).unwrap();
+        let live = *self.live.get_or_insert_with(|| {
+            self.generations.push(Generation::default());
+            self.generations.len() - 1
+        });
+        self.generations[live].content.extend_from_slice(bytes);
+    }
+
+    fn line(&mut self, shape: Shape) -> Vec<u8> {
+        self.serial += 1;
+        let serial = self.serial;
+        let mut line = format!("{{\"line\":{serial}}}").into_bytes();
+        let is_first = self
+            .live
+            .is_none_or(|live| self.generations[live].content.is_empty());
+        match shape {
+            Shape::Plain => {}
+            Shape::Crlf => line.push(b'\r'),
+            Shape::Nul => line.splice(0..0, [0; 40]).for_each(drop),
+            Shape::Huge => line.resize(5000, b'h'),
+            Shape::Long => line.resize(1500, b'l'),
+            // Files that begin alike.
+            Shape::Twin if is_first => line = b"{\"line\":\"twin\"}".to_vec(),
+            Shape::Twin => {}
+        }
+        line.push(b'\n');
+        line
+    }
+
+    fn append_lines(&mut self, count: usize, shape: Shape) {
+        for _ in 0..count {
+            let line = self.line(shape);
+            self.append(&line);
+        }
+    }
+
+    /// Waits until the file system's clock has moved on: files made before and after can be told apart.
+    fn tick(&self) {
+        let birth = |name: &str| {
+            let path = self.directory.path().join(name);
+            let file = File::create(&path).unwrap();
+            let stat = FileStat::of(&file).unwrap();
+            std::fs::remove_file(path).unwrap();
+            stat.birth.unwrap_or(stat.modified)
+        };
+        let start = birth("clock");
+        while birth("clock") <= start {}
+    }
+
+    fn rotated_name(&mut self) -> PathBuf {
+        self.rotations += 1;
+        if self.dated {
+            let name = format!("audit.log-2026{:04}", self.rotations);
+            return self.directory.path().join(name);
+        }
+        let numbered = |number: u64| self.directory.path().join(format!("audit.log.{number}"));
+        for number in (1..self.rotations).rev() {
+            let _ = std::fs::rename(numbered(number), numbered(number + 1));
+        }
+        numbered(1)
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Lines { count, shape } => self.append_lines(count, shape),
+            Op::Half => {
+                let mut line = self.line(Shape::Plain);
+                line.pop();
+                self.append(&line);
+            }
+            Op::Rename { late, step_between } => self.rename(late, step_between),
+            Op::CopyTruncate => self.copy_truncate(),
+            Op::Truncate { regrow } => self.truncate(regrow),
+            Op::Delete => self.delete(),
+            Op::Steps { count, quick } => {
+                for _ in 0..count {
+                    self.step(quick);
+                }
+            }
+            Op::Restart => self.restart(0),
+            Op::RestartOlder { back } => self.restart(back),
+            Op::Rewind => {
+                if let Some(cursor) = self.history.last().cloned() {
+                    self.tailer.rewind(&cursor);
+                }
+            }
+        }
+    }
+
+    fn rename(&mut self, late: bool, step_between: bool) {
+        let Some(live) = self.live else { return };
+        self.tick();
+        if !self.has_place {
+            self.give_up(live);
+        }
+        let mut writer = OpenOptions::new().append(true).open(self.path()).unwrap();
+        self.renames = true;
+        let name = self.rotated_name();
+        std::fs::rename(self.path(), name).unwrap();
+        self.live = None;
+        if step_between {
+            self.step(true);
+        }
+        self.append_lines(1, Shape::Twin);
+        if step_between {
+            self.step(true);
+        }
+        if late {
+            self.late_writes = true;
+            let line = self.line(Shape::Plain);
+            writer.write_all(&line).unwrap();
+            self.generations[live].content.extend_from_slice(&line);
+        }
+        self.tick();
+    }
+
+    fn begin_generation(&mut self) {
+        self.generations.push(Generation::default());
+        self.live = Some(self.generations.len() - 1);
+        let kept = self.history.len().saturating_sub(1);
+        self.history.drain(..self.history_of_generation.min(kept));
+        self.history_of_generation = self.history.len();
+    }
+
+    fn copy_truncate(&mut self) {
+        let Some(live) = self.live else { return };
+        self.tick();
+        if !self.has_place {
+            self.give_up(live);
+        }
+        self.copies = true;
+        let name = self.rotated_name();
+        std::fs::copy(self.path(), name).unwrap();
+        self.tick();
+        let file = OpenOptions::new().write(true).open(self.path()).unwrap();
+        file.set_len(0).unwrap();
+        self.tick();
+        self.begin_generation();
+    }
+
+    fn truncate(&mut self, regrow: usize) {
+        let Some(live) = self.live else { return };
+        self.tick();
+        self.give_up(live);
+        let file = OpenOptions::new().write(true).open(self.path()).unwrap();
+        file.set_len(0).unwrap();
+        self.begin_generation();
+        self.append_lines(regrow, Shape::Twin);
+        self.tick();
+    }
+
+    fn delete(&mut self) {
+        let Some(live) = self.live.take() else { return };
+        std::fs::remove_file(self.path()).unwrap();
+        self.generations[live].unlinked = true;
+        if !self.generations[live].held {
+            self.give_up(live);
+        }
+        self.tick();
+    }
+
+    /// What was not handed out of it by now may be lost.
+    fn give_up(&mut self, generation: usize) {
+        let delivered: BTreeSet<&Seen> = self.delivered.values().collect();
+        let generation = &mut self.generations[generation];
+        let first_missing = generation
+            .lines()
+            .into_iter()
+            .find(|(_, line)| !delivered.contains(&as_seen(line)) || is_twin(line))
+            .map(|(offset, _)| offset);
+        let complete = generation.content.iter().rposition(|byte| *byte == b'\n');
+        let end = complete.map_or(0, |last| last as u64 + 1);
+        generation
+            .optional_from
+            .get_or_insert(first_missing.unwrap_or(end));
+    }
+
+    fn restart(&mut self, back: usize) {
+        let cursor = self
+            .history
+            .len()
+            .checked_sub(1 + back)
+            .map(|index| self.history[index].clone());
+        if cursor.is_none() && (back > 0 || !self.history.is_empty()) {
+            return;
+        }
+        for index in 0..self.generations.len() {
+            self.generations[index].held = false;
+            if self.generations[index].unlinked {
+                self.give_up(index);
+            }
+            if cursor.is_none() && self.live != Some(index) {
+                // A start without a cursor reads the live file only.
+                self.give_up(index);
+            }
+        }
+        self.has_place = cursor.is_some();
+        let stored = cursor.map(|cursor| {
+            let json = serde_json::to_value(&cursor).unwrap();
+            serde_json::from_value(json).unwrap()
+        });
+        self.tailer = Tailer::open(options(self.path()), stored);
+    }
+
+    fn step(&mut self, quick: bool) -> bool {
+        self.now += Duration::from_millis(if quick { 100 } else { 1500 });
+        let step = self.tailer.step_at(self.now).unwrap();
+        if let Some(live) = self.live {
+            self.generations[live].held = true;
+        }
+        self.has_place |= self.tailer.position().is_some();
+        let chunk = match step {
+            Step::Lines(chunk) => chunk,
+            Step::Idle { cursor_after, .. } => {
+                self.history.extend(cursor_after);
+                return false;
+            }
+        };
+        assert!(!chunk.lines.is_empty());
+        let first = chunk.lines[0].offset;
+        assert_eq!(chunk.cursor_after.offset - chunk.bytes, first);
+        for line in &chunk.lines {
+            let length = match line.kind {
+                LineKind::Oversized { length } => length,
+                LineKind::Complete | LineKind::Unterminated => line.bytes.len() as u64,
+            };
+            let seen = (line.bytes.to_vec(), length);
+            let key = (chunk.file_key.to_string(), line.offset);
+            match self.delivered.get(&key) {
+                Some(before) => assert_eq!(*before, seen, "one key, two lines: {key:?}"),
+                None => {
+                    self.order.push(key.clone());
+                    self.delivered.insert(key, seen);
+                }
+            }
+        }
+        self.history.push(chunk.cursor_after);
+        true
+    }
+
+    fn drain(&mut self) {
+        let mut idle = 0;
+        for _ in 0..2000 {
+            if self.step(false) {
+                idle = 0;
+            } else {
+                idle += 1;
+            }
+            if idle > 12 {
+                return;
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    fn check(&self) {
+        let mut expected: HashMap<Seen, Vec<(usize, u64, bool)>> = HashMap::new();
+        let mut halves = Vec::new();
+        for (index, generation) in self.generations.iter().enumerate() {
+            for (offset, line) in generation.lines() {
+                let is_optional = generation.optional_from.is_some_and(|from| offset >= from);
+                expected
+                    .entry(as_seen(line))
+                    .or_default()
+                    .push((index, offset, is_optional));
+            }
+            let last = generation.content.split(|byte| *byte == b'\n').next_back();
+            halves.push(last.unwrap_or_default().to_vec());
+        }
+        let mut counts: HashMap<&Seen, usize> = HashMap::new();
+        let mut keys: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut last_place = (0, 0);
+        // Nothing tells whether a copy of a renamed file was made before or after the renaming.
+        let is_in_order = !self.late_writes && !(self.renames && self.copies);
+        for key in &self.order {
+            let seen = &self.delivered[key];
+            let Some(places) = expected.get(seen) else {
+                // The rest of a cut line, when the file was let go between its halves.
+                assert!(halves.contains(&seen.0), "nobody wrote {seen:?} at {key:?}");
+                continue;
+            };
+            *counts.entry(seen).or_default() += 1;
+            let [(generation, offset, _)] = places[..] else {
+                continue;
+            };
+            assert_eq!(key.1, offset, "{key:?}");
+            let known = keys.entry(&key.0).or_insert(generation);
+            assert_eq!(*known, generation, "one key, two files: {key:?}");
+            if is_in_order {
+                assert!(last_place <= (generation, offset), "out of order: {key:?}");
+                last_place = (generation, offset);
+            }
+        }
+        let distinct: BTreeSet<usize> = keys.values().copied().collect();
+        assert_eq!(distinct.len(), keys.len(), "one file, two keys: {keys:?}");
+        for (seen, places) in &expected {
+            let count = counts.get(seen).copied().unwrap_or_default();
+            let must = places.iter().filter(|place| !place.2).count();
+            let text = String::from_utf8_lossy(&seen.0[..seen.0.len().min(60)]);
+            assert!(count >= must, "lost: {text} {places:?}, came {count} times");
+            assert!(
+                count <= places.len(),
+                "came {count} times: {text} {places:?}"
+            );
+        }
+    }
+
+    /// A replay without any cursor gives the lines of the live file the keys they have.
+    fn check_replay_without_cursor(&mut self) {
+        let Some(live) = self.live else { return };
+        let known = self.delivered.len();
+        let is_marked = self
+            .tailer
+            .cursor()
+            .and_then(|cursor| cursor.file_key)
+            .is_none_or(|key| key.contains('~'));
+        if is_marked || self.generations[live].content.is_empty() {
+            return;
+        }
+        self.tailer = Tailer::open(options(self.path()), None);
+        self.drain();
+        assert_eq!(self.delivered.len(), known, "a replay made new keys");
+    }
+}
+
+fn is_twin(line: &[u8]) -> bool {
+    line == b"{\"line\":\"twin\"}"
+}
+
+fn options(path: PathBuf) -> TailOptions {
+    TailOptions {
+        max_line: MAX_LINE,
+        chunk_bytes: 700,
+        max_lines: 3,
+        ..TailOptions::new(path)
+    }
+}
+
+static ROTATIONS: AtomicU64 = AtomicU64::new(0);
+static SUFFIXES: AtomicU64 = AtomicU64::new(0);
+
+#[test]
+fn every_line_that_could_be_read_comes_once_and_in_order() {
+    let cases = std::env::var("TAIL_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    let config = ProptestConfig {
+        cases: cases.unwrap_or(96),
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(ops in ops(), dated in any::<bool>())| {
+        let mut world = World::new(dated);
+        for op in &ops {
+            world.apply(op);
+        }
+        // What came after a vanished file is told once there is a live one again.
+        world.append_lines(1, Shape::Plain);
+        world.drain();
+        world.check();
+        ROTATIONS.fetch_add(world.rotations, Ordering::Relaxed);
+        let suffixed = world.delivered.keys().filter(|key| key.0.contains('~')).count();
+        SUFFIXES.fetch_add(suffixed as u64, Ordering::Relaxed);
+        world.check_replay_without_cursor();
+    });
+    assert!(ROTATIONS.load(Ordering::Relaxed) > 50);
+    assert!(SUFFIXES.load(Ordering::Relaxed) > 0);
+}
