@@ -230,7 +230,7 @@ fn array(values: &RawArray) -> Value {
 }
 
 /// The nearest JSON; exact for everything that Daybook itself writes.
-fn value(bson: RawBsonRef<'_>) -> Value {
+pub(super) fn value(bson: RawBsonRef<'_>) -> Value {
     match bson {
         RawBsonRef::Null | RawBsonRef::Undefined => Value::Null,
         RawBsonRef::Boolean(flag) => Value::Bool(flag),
