@@ -194,8 +194,10 @@ async fn a_file_that_is_no_database_is_named() {
 async fn tables_may_have_any_name() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("names.db");
-    let mut names = Collections::default();
-    names.events = "audit \"events\"; DROP".to_owned();
+    let mut names = Collections {
+        events: "audit \"events\"; DROP".to_owned(),
+        ..Collections::default()
+    };
     let store = SqliteStore::open(&path, AMPLE, &names).unwrap();
     store.prepare().await.unwrap();
     store.prepare().await.unwrap();
