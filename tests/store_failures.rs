@@ -250,6 +250,36 @@ async fn refusals_and_full_disks_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_are_no_outage_and_stay_secret() {
+    let mongod = Mongod::start_with(&["--auth"]).await;
+    let port = mongod.port();
+    let nobody = store(&mongod.url("d"), SHORT).await;
+    let error = nobody.prepare().await.expect_err("no credentials");
+    assert_eq!(error.reason(), "unauthorized", "{error}");
+
+    let url = format!("mongodb://daybook:s3cr3t-w0rd@127.0.0.1:{port}/d?directConnection=true");
+    let stranger = store(&url, SHORT).await;
+    assert!(!format!("{stranger:?}").contains("s3cr3t"));
+    let events = events(1);
+    for error in [
+        stranger.ping().await.expect_err("wrong credentials"),
+        stranger.prepare().await.expect_err("wrong credentials"),
+        stranger
+            .commit(&commit_of(&events, 1))
+            .await
+            .expect_err("wrong credentials"),
+    ] {
+        assert_eq!(error.reason(), "unauthorized", "{error}");
+        assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
+    }
+
+    let malformed = "mongodb://daybook:s3cr3t-w0rd@127.0.0.1:port/d";
+    let error = MongoStore::connect(malformed, SHORT, &Collections::default()).await;
+    let error = error.expect_err("no port");
+    assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_on_a_standalone_is_repeated_without_doubles() {
     let mongod = Mongod::start_with(TEST_COMMANDS).await;
     let store = store(&mongod.url("d"), AMPLE).await;
