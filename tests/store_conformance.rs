@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daybook::config::Collections;
-use daybook::store::conformance;
+use daybook::event::{Actor, AuditEvent, SourceName, Target};
 use daybook::store::mongodb::MongoStore;
 use daybook::store::sqlite::SqliteStore;
+use daybook::store::{Commit, EventFilter, PageKey, Record, Store as _, conformance};
+use jiff::Timestamp;
+use mongodb::bson::{Document, doc};
 use testkit::mongod::{Mongod, ReplicaSet};
 
 /// Generous: these tests are about what happens, not how soon, on machines that do other things too.
@@ -36,4 +39,100 @@ async fn a_standalone_mongodb_conforms() {
 async fn a_replica_set_conforms() {
     let set = ReplicaSet::start(3).await;
     conformance::run(Arc::new(mongo_store(&set.url("conformance")).await)).await;
+}
+
+/// Pages by tenant, source or action come straight out of an index, the first as the tenth.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_sorts_or_scans_the_collection() {
+    let mongod = Mongod::shared().await;
+    let store = mongo_store(&mongod.url("pages")).await;
+    store.prepare().await.expect("prepare");
+    let at = |number: i64| Timestamp::from_millisecond(number).expect("a time");
+    let events: Vec<_> = (0..900_i64)
+        .map(|number| AuditEvent {
+            at: at(number),
+            source: SourceName::new(["a", "b", "c"][usize::try_from(number % 3).expect("small")]),
+            external_id: number.to_string(),
+            action: format!("test.action_{}", number % 5),
+            outcome: None,
+            actor: Actor::default(),
+            target: Target::default(),
+            tenant_slug: None,
+            metadata: serde_json::Map::new(),
+        })
+        .collect();
+    let records = events.iter().map(|event| Record::Event {
+        event,
+        tenant_slug: Some(["acme", "globex"][event.external_id.len() % 2]),
+    });
+    let commit = Commit {
+        records: records.collect(),
+        ..Commit::default()
+    };
+    store.commit(&commit).await.expect("commit");
+
+    let database = mongod.database("pages").await;
+    let profile = |level: i32| database.run_command(doc! { "profile": level, "slowms": 0 });
+    profile(2).await.expect("profile");
+    let text = |text: &str| Some(text.to_owned());
+    let filters = [
+        EventFilter::default(),
+        EventFilter {
+            source: text("a"),
+            ..EventFilter::default()
+        },
+        EventFilter {
+            tenant: text("acme"),
+            ..EventFilter::default()
+        },
+        EventFilter {
+            action: text("test.action_1"),
+            ..EventFilter::default()
+        },
+        EventFilter {
+            since: Some(at(100)),
+            until: Some(at(800)),
+            ..EventFilter::default()
+        },
+        EventFilter {
+            tenant: text("acme"),
+            actor: text("nobody"),
+            ..EventFilter::default()
+        },
+    ];
+    for filter in &filters {
+        let mut page = store
+            .find_events(filter, None, 20)
+            .await
+            .expect("find_events");
+        for _ in 0..3 {
+            let Some(last) = page.last() else { break };
+            let key = PageKey {
+                at: last.at,
+                id: last.id.clone(),
+            };
+            page = store
+                .find_events(filter, Some(&key), 20)
+                .await
+                .expect("find_events");
+        }
+    }
+    profile(0).await.expect("profile");
+    let profiled = database.collection::<Document>("system.profile");
+    let ours = doc! { "op": "query", "ns": "pages.auditevents" };
+    let queries = profiled
+        .count_documents(ours.clone())
+        .await
+        .expect("a count");
+    assert!(queries >= 21, "{queries} queries were profiled");
+    let mut bad = ours;
+    bad.insert(
+        "$or",
+        vec![
+            doc! { "hasSortStage": true },
+            doc! { "planSummary": "COLLSCAN" },
+        ],
+    );
+    let bad = profiled.find_one(bad).await.expect("the profile");
+    assert_eq!(bad, None);
 }

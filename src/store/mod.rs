@@ -2,6 +2,10 @@
 //!
 //! The writer alone calls [`Store::commit`]; the rest is read by sources (their own cursor),
 //! the resolver (the directory) and the HTTP API.
+//!
+//! Both stores promise the same, and [`conformance`] holds them to it: an answered commit is
+//! durable, a repeated one is harmless, a cursor never passes what is not durable, and an event
+//! reads back equal to what was entered, whatever is in it.
 
 #[doc(hidden)]
 pub mod conformance;
@@ -54,7 +58,7 @@ pub struct CursorMove {
 /// How a cursor moves.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CursorStep {
-    /// Compare-and-set from `from` to `to`.
+    /// Compare-and-set from `from` to `to`; replaces nothing unless it is [`MoveFate::Moved`].
     Advance {
         /// The cursor must stand here or further.
         from: u64,
@@ -63,7 +67,9 @@ pub enum CursorStep {
         /// Replaces the stored detail.
         detail: Value,
     },
-    /// No position to keep (pushed events): only notes the last event. The generation is not checked.
+    /// No position to keep (pushed events): only notes the newest `last_event_at` and the last
+    /// `last_event_id`. The generation is not checked and a missing cursor is made, unclaimed:
+    /// with generation 0, which belongs to nobody. Always [`MoveFate::Moved`].
     Touch,
 }
 
@@ -98,7 +104,7 @@ pub struct LearnedSpace {
 /// Everything that one flush makes durable.
 #[derive(Clone, Debug, Default)]
 pub struct Commit<'a> {
-    /// Events and dead letters, in order.
+    /// Events and dead letters. Of two with one key, one is written and the other a duplicate.
     pub records: Vec<Record<'a>>,
     /// Cursors to move once the records are durable. At most one `Advance` a source.
     pub moves: Vec<CursorMove>,
@@ -111,9 +117,11 @@ pub struct Commit<'a> {
 pub enum Fate {
     /// It is durable, for the first time.
     Written,
-    /// It was there already.
+    /// It was there already, by (`source`, `external_id`) or (`source`, `position`). An event stays
+    /// as it is; a dead letter is counted once more.
     Duplicate,
-    /// The store will never take it: too large, not representable. Nothing was stored for it.
+    /// The store will never take it: too large, not representable. Nothing was stored for it. The
+    /// reason never holds content. MongoDB refuses events over 16 MiB.
     Rejected(String),
 }
 
@@ -129,9 +137,9 @@ pub enum MoveFate {
         /// Where it stands.
         stored: u64,
     },
-    /// A newer generation owns it.
+    /// Another generation owns it, or nobody claimed it yet.
     Fenced {
-        /// The owner's generation.
+        /// The owner's generation; 0: nobody's.
         owner: u64,
     },
 }
@@ -363,7 +371,9 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// sense: a cancelled call may or may not have taken effect, and repeating it is harmless.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Creates what is missing: tables, indexes. Idempotent.
+    /// Creates what is missing: tables, indexes. Idempotent; to be called before anything else.
+    /// On a large collection that lacks an index this may time out while the server goes on
+    /// building; calling again waits for the same build.
     async fn prepare(&self) -> Result<()>;
 
     /// Whether the store answers *and can take writes* (a replica set without primary cannot).
@@ -378,13 +388,15 @@ pub trait Store: Send + Sync + 'static {
     /// Takes the source's cursor over: its generation grows by one, older ones are fenced from here on.
     async fn claim_cursor(&self, source: &SourceName) -> Result<Cursor>;
 
-    /// All cursors, by source.
+    /// All cursors, in the order of their sources' names.
     async fn cursors(&self) -> Result<Vec<Cursor>>;
 
-    /// The platform's tenants and users, and the learned spaces.
+    /// The platform's tenants and users, and the learned spaces. Records that are not what they
+    /// should be (no slug, ids of a strange type) are left out; missing tables are empty.
     async fn directory(&self) -> Result<DirectoryRecords>;
 
-    /// Events newest first by (`at`, id), strictly after `before`; at most `limit`.
+    /// Events newest first by (`at`, id), strictly after `before` in that order; at most `limit`,
+    /// so that 0 yields none. Fewer than `limit` means that there are no more.
     async fn find_events(
         &self,
         filter: &EventFilter,
@@ -395,15 +407,16 @@ pub trait Store: Send + Sync + 'static {
     /// One event by its id; `None` also for an id that is none.
     async fn event(&self, id: &str) -> Result<Option<StoredEvent>>;
 
-    /// Dead letters, newest first.
+    /// Dead letters, newest first by the last time they were met; at most `limit`. Their raw bytes
+    /// are the first 15 MiB at most, `raw_length` tells the whole.
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>>;
 
-    /// Keeps a token's hash.
+    /// Keeps a token's hash; a repeat replaces what was kept under it.
     async fn insert_token(&self, token: &TokenRecord) -> Result<()>;
 
-    /// Finds a token by its hash.
+    /// Finds a token by its hash; one that has ended is not found.
     async fn token(&self, hash: &str) -> Result<Option<TokenRecord>>;
 
-    /// Forgets a token.
+    /// Forgets a token; forgetting an unknown one is harmless.
     async fn delete_token(&self, hash: &str) -> Result<()>;
 }

@@ -80,7 +80,7 @@ impl Mongod {
     }
 
     /// The server that the tests of one binary share; each takes a database of its own.
-    /// It knows the commands for tests, but a test that disturbs it starts another.
+    /// A test that disturbs it, or needs other arguments, starts another.
     ///
     /// # Panics
     /// When there is no server to start or it does not answer.

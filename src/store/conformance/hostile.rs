@@ -121,6 +121,29 @@ pub(super) async fn random_payloads_read_back_equal(store: Subject) {
     assert_equal_after_read_back(&store, "random", &events).await;
 }
 
+pub(super) async fn deeper_payloads_than_a_parser_reads_are_not_lost(store: Subject) {
+    let depths = [128, 149, 150, 151, 180, 199, 250, 1000];
+    let events = depths.map(|depth| {
+        let mut value = Value::Null;
+        for level in 1..depth {
+            value = if level % 2 == 0 {
+                json!([value])
+            } else {
+                json!({ "a": value })
+            };
+        }
+        AuditEvent {
+            metadata: Map::from_iter([("deep".to_owned(), value)]),
+            ..event("deep", &depth.to_string())
+        }
+    });
+    let fates = commit_records(&store, records(&events)).await;
+    assert_eq!(fates, depths.map(|_| Fate::Written));
+    let stored = of_source(&store, "deep").await;
+    assert_eq!(stored.len(), depths.len());
+    assert!(stored.iter().all(|event| !event.metadata.is_empty()));
+}
+
 async fn assert_equal_after_read_back(store: &Subject, source: &str, events: &[AuditEvent]) {
     let fates = commit_records(store, records(events)).await;
     let stored = of_source(store, source).await;

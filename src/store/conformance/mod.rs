@@ -61,6 +61,7 @@ rules![
     hostile::every_payload_reads_back_equal,
     hostile::hostile_texts_read_back_equal,
     hostile::random_payloads_read_back_equal,
+    hostile::deeper_payloads_than_a_parser_reads_are_not_lost,
     cursors::a_claim_makes_a_cursor_and_fences_older_ones,
     cursors::an_advance_moves_covers_or_finds_a_gap,
     cursors::nobody_moves_an_unclaimed_cursor,

@@ -28,6 +28,10 @@ pub(super) const DUPLICATE_KEY: i32 = 11000;
 /// `DocumentValidationFailure`, `BSONObjectTooLarge`.
 const CONTENT_CODES: [i32; 9] = [2, 9, 15, 16, 22, 52, 57, 121, 10334];
 
+/// Those of them that can be the answer to a whole command. Not more: a server that cannot journal,
+/// say, answers every command with `BadValue`, and that is no event's fault.
+const COMMAND_CONTENT_CODES: [i32; 2] = [22, 10334];
+
 /// Documents and bytes of one insert command; the server's limits are 100,000 and 48,000,000.
 const CHUNK_DOCUMENTS: usize = 1000;
 const CHUNK_BYTES: usize = 32 * 1024 * 1024;
@@ -185,7 +189,7 @@ impl Target<'_> {
                 }
             }
             // The command as a whole was refused for what one document holds: find out which.
-            ErrorKind::Command(command) if CONTENT_CODES.contains(&command.code) => {
+            ErrorKind::Command(command) if COMMAND_CONTENT_CODES.contains(&command.code) => {
                 if documents.len() == 1 {
                     let reason = format!("the store refuses it: {}", command.code_name);
                     return Ok(vec![Fate::Rejected(reason)]);

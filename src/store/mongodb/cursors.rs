@@ -67,7 +67,8 @@ impl MongoStore {
         };
         let filter = doc! {
             "source": step.source.as_str(),
-            "generation": saturating_i64(step.generation),
+            // Generation 0 belongs to nobody: the cursor was touched, never claimed.
+            "generation": { "$eq": signed(step.generation)?, "$gt": 0_i64 },
             "seq": { "$gte": signed(*from)?, "$lt": signed(*to)? },
         };
         let update = advanced(step, *to, detail);
@@ -169,9 +170,9 @@ fn advanced(step: &CursorMove, to: u64, detail: &Value) -> Document {
     update
 }
 
-fn signed(seq: u64) -> Result<i64> {
-    i64::try_from(seq)
-        .map_err(|_| StoreError::Other(format!("sequence number {seq} is beyond a signed 64-bit")))
+fn signed(count: u64) -> Result<i64> {
+    i64::try_from(count)
+        .map_err(|_| StoreError::Other(format!("{count} is beyond a signed 64-bit number")))
 }
 
 /// Two upserts of one key: one of them meets the other's document and only has to look again.

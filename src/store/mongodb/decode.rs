@@ -18,15 +18,16 @@ use crate::store::{
     Cursor, Role, StoredDeadLetter, StoredEvent, TenantRecord, TokenRecord, UserRecord,
 };
 
-/// One event; `None` for a document that is no event (without a date, say).
+/// One event; `None` for a document without a date, which no query asks for.
 pub(super) fn event(document: &RawDocument) -> Option<StoredEvent> {
     let metadata = exact_metadata(document).unwrap_or_else(|| {
         let nearest = document.get_document("metadata");
         nearest.map(object).unwrap_or_default()
     });
-    let at = date(document, "at")?;
+    let at = saturating_date(document.get_datetime("at").ok()?);
+    let id = document.get("_id").ok()??;
     Some(StoredEvent {
-        id: id_text(document.get("_id").ok()??)?,
+        id: id_text(id).unwrap_or_else(|| format!("{id:?}")),
         at,
         ingested_at: date(document, "ingestedAt").unwrap_or(at),
         source: text(document, "source").unwrap_or_default(),
@@ -201,6 +202,16 @@ pub(super) fn date(document: &RawDocument, name: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(date.timestamp_millis()).ok()
 }
 
+/// BSON's dates reach beyond the year 9999, where timestamps end.
+fn saturating_date(date: mongodb::bson::DateTime) -> Timestamp {
+    let milliseconds = date.timestamp_millis();
+    Timestamp::from_millisecond(milliseconds).unwrap_or(if milliseconds < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
 pub(super) fn count(document: &RawDocument, name: &str) -> Option<u64> {
     match document.get(name).ok()?? {
         RawBsonRef::Int32(count) => u64::try_from(count).ok(),
@@ -230,7 +241,7 @@ fn array(values: &RawArray) -> Value {
 }
 
 /// The nearest JSON; exact for everything that Daybook itself writes.
-fn value(bson: RawBsonRef<'_>) -> Value {
+pub(super) fn value(bson: RawBsonRef<'_>) -> Value {
     match bson {
         RawBsonRef::Null | RawBsonRef::Undefined => Value::Null,
         RawBsonRef::Boolean(flag) => Value::Bool(flag),

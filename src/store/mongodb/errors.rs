@@ -18,6 +18,9 @@ const UNAVAILABLE_CODES: [i32; 28] = [
     10058, 10107, 11600, 11601, 11602, 13435, 13436,
 ];
 
+/// Of a message that the driver composes.
+const MAX_MESSAGE_CHARACTERS: usize = 500;
+
 /// Classifies a driver's error.
 pub(super) fn store_error(error: &Error) -> StoreError {
     match error.kind.as_ref() {
@@ -53,13 +56,19 @@ pub(super) fn store_error(error: &Error) -> StoreError {
 
 /// Selection wraps the reason for which no server would do: a wrong password looks like an outage otherwise.
 fn unavailable(kind: &ErrorKind) -> StoreError {
-    let message = kind.to_string();
+    let mut message = kind.to_string();
     let access = [
         "Authentication failed",
         "SCRAM failure",
         "AuthenticationFailed",
     ];
-    if access.iter().any(|words| message.contains(words)) {
+    let refused = access.iter().any(|words| message.contains(words));
+    // It quotes every server's last answer, bytes and all.
+    if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE_CHARACTERS) {
+        message.truncate(end);
+        message.push('…');
+    }
+    if refused {
         StoreError::Unauthorized(message)
     } else {
         StoreError::Unavailable(message)

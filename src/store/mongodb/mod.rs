@@ -93,6 +93,8 @@ impl MongoStore {
         options
             .connect_timeout
             .get_or_insert(timeout.min(Duration::from_secs(10)));
+        // How soon a server is seen to be back that answered an error and kept its connections.
+        options.heartbeat_freq.get_or_insert(Duration::from_secs(2));
         options.write_concern = Some(durable(timeout));
 
         let name = options.default_database.clone();

@@ -2,6 +2,7 @@
 
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::error::{Error, ErrorKind};
 use mongodb::options::IndexOptions;
 use mongodb::{Collection, IndexModel};
 
@@ -34,7 +35,19 @@ impl MongoStore {
             plain(doc! { "tenantSlug": 1, "at": -1, "_id": -1 }),
             plain(doc! { "action": 1, "at": -1, "_id": -1 }),
         ];
-        create(&self.events, queries).await
+        for index in queries {
+            let keys = index.keys.clone();
+            match self.events.create_index(index).await {
+                Ok(_) => {}
+                // Somebody tuned an index of theirs: queries may be slower, nothing is wrong.
+                Err(error) if is_index_conflict(&error) => {
+                    let collection = self.events.name();
+                    tracing::warn!(collection, %keys, "another index stands in the place of this one");
+                }
+                Err(error) => return Err(store_error(&error)),
+            }
+        }
+        Ok(())
     }
 
     async fn create_unique_event_index(&self) -> Result<()> {
@@ -78,13 +91,27 @@ async fn existing_unique(
         .into_iter()
         .filter(|index| index.keys == *keys)
         .filter_map(|index| index.options)
-        .filter(|options| options.unique == Some(true))
+        .filter(|options| options.unique == Some(true) && options.collation.is_none())
         .find_map(|options| options.name))
 }
 
-fn is_missing_collection(error: &mongodb::error::Error) -> bool {
+fn is_missing_collection(error: &Error) -> bool {
     const NAMESPACE_NOT_FOUND: i32 = 26;
-    matches!(error.kind.as_ref(), mongodb::error::ErrorKind::Command(command) if command.code == NAMESPACE_NOT_FOUND)
+    command_code(error) == Some(NAMESPACE_NOT_FOUND)
+}
+
+fn is_index_conflict(error: &Error) -> bool {
+    const INDEX_OPTIONS_CONFLICT: i32 = 85;
+    const INDEX_KEY_SPECS_CONFLICT: i32 = 86;
+    let conflicts = [INDEX_OPTIONS_CONFLICT, INDEX_KEY_SPECS_CONFLICT];
+    command_code(error).is_some_and(|code| conflicts.contains(&code))
+}
+
+fn command_code(error: &Error) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Some(command.code),
+        _ => None,
+    }
 }
 
 fn unique(keys: Document) -> IndexModel {

@@ -10,6 +10,8 @@ mod commit;
 mod errors;
 mod query;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -113,7 +115,8 @@ impl SqliteStore {
 
 fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(timeout)?;
+    // Shorter than the operation's own time: a lock of another process is named as such.
+    connection.busy_timeout(timeout * 9 / 10)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;

@@ -1,0 +1,273 @@
+//! What only this store can do wrong.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::event::{Actor, AuditEvent, Target};
+use crate::store::{Fate, Record, TenantRecord, UserRecord};
+
+const AMPLE: Duration = Duration::from_secs(30);
+
+fn open(directory: &TempDir, timeout: Duration) -> SqliteStore {
+    let path = directory.path().join("daybook.db");
+    SqliteStore::open(&path, timeout, &Collections::default()).unwrap()
+}
+
+fn event(number: usize) -> AuditEvent {
+    AuditEvent {
+        at: jiff::Timestamp::UNIX_EPOCH,
+        source: SourceName::new("s"),
+        external_id: number.to_string(),
+        action: "test.done".to_owned(),
+        outcome: None,
+        actor: Actor::default(),
+        target: Target::default(),
+        tenant_slug: None,
+        metadata: json!({ "filler": "x".repeat(1000) })
+            .as_object()
+            .unwrap()
+            .clone(),
+    }
+}
+
+async fn enter(store: &SqliteStore, events: &[AuditEvent]) -> Result<Vec<Fate>> {
+    let record = |event| Record::Event {
+        event,
+        tenant_slug: None,
+    };
+    let commit = Commit {
+        records: events.iter().map(record).collect(),
+        ..Commit::default()
+    };
+    Ok(store.commit(&commit).await?.records)
+}
+
+async fn count(store: &SqliteStore) -> usize {
+    let found = store
+        .find_events(&EventFilter::default(), None, u32::MAX)
+        .await;
+    found.unwrap().len()
+}
+
+#[tokio::test]
+async fn two_processes_share_a_file() {
+    let directory = TempDir::new().unwrap();
+    let (one, other) = (open(&directory, AMPLE), open(&directory, AMPLE));
+    one.prepare().await.unwrap();
+    other.prepare().await.unwrap();
+    let events: Vec<_> = (0..20).map(event).collect();
+    for event in &events {
+        let event = std::slice::from_ref(event);
+        let (left, right) = tokio::join!(enter(&one, event), enter(&other, event));
+        let mut fates = [left.unwrap(), right.unwrap()].concat();
+        fates.sort_by_key(|fate| *fate == Fate::Duplicate);
+        assert_eq!(fates, [Fate::Written, Fate::Duplicate]);
+    }
+    assert_eq!((count(&one).await, count(&other).await), (20, 20));
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_reopening() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    enter(&store, &[event(1)]).await.unwrap();
+    let id = store
+        .find_events(&EventFilter::default(), None, 1)
+        .await
+        .unwrap()[0]
+        .id
+        .clone();
+    assert_eq!(id, "0000000000000001");
+    drop(store);
+    let store = open(&directory, AMPLE);
+    assert!(store.event(&id).await.unwrap().is_some());
+    let modes = store.write("a look", |connection, _| {
+        let journal: String =
+            connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        let synchronous: i64 =
+            connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        Ok((journal, synchronous))
+    });
+    const FULL: i64 = 2;
+    assert_eq!(modes.await.unwrap(), ("wal".to_owned(), FULL));
+}
+
+#[tokio::test]
+async fn a_lock_of_another_is_unavailable_until_it_goes() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, Duration::from_millis(300));
+    store.prepare().await.unwrap();
+    let other = Connection::open(directory.path().join("daybook.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = enter(&store, &[event(1)]).await.unwrap_err();
+    assert_eq!(error.reason(), "unavailable", "{error}");
+    assert_eq!(store.ping().await.unwrap_err().reason(), "unavailable");
+    assert_eq!(count(&store).await, 0, "reads go on");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Written]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_full_and_keeps_commits_whole() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    enter(&store, &[event(0)]).await.unwrap();
+    let set_limit = async |pages: i64| {
+        let limit = store.write("a limit", move |connection, _| {
+            connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+        });
+        limit.await.unwrap();
+    };
+    // SQLite takes the file's present size for a smaller limit.
+    set_limit(1).await;
+    let events: Vec<_> = (0..200).map(event).collect();
+    let error = enter(&store, &events).await.unwrap_err();
+    assert_eq!(error.reason(), "full", "{error}");
+    assert_eq!(count(&store).await, 1);
+    set_limit(1_000_000).await;
+    let fates = enter(&store, &events).await.unwrap();
+    assert_eq!(
+        (fates[0].clone(), count(&store).await),
+        (Fate::Duplicate, 200)
+    );
+}
+
+#[tokio::test]
+async fn an_endless_query_ends_in_time_and_frees_its_thread() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, Duration::from_millis(200));
+    store.prepare().await.unwrap();
+    for _ in 0..2 * READERS {
+        let endless = store.read("an endless query", |connection, _| {
+            connection.query_row(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
+                [],
+                |row| row.get::<_, i64>(0),
+            )
+        });
+        let error = endless.await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                StoreError::Timeout {
+                    what: "an endless query",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    assert_eq!(count(&store).await, 0);
+}
+
+#[tokio::test]
+async fn a_panic_fails_its_own_operation_only() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let panicking = store.write("a panic", |connection, _| -> rusqlite::Result<()> {
+        let _transaction = write_transaction(connection)?;
+        panic!("on purpose");
+    });
+    assert_eq!(panicking.await.unwrap_err().reason(), "other");
+    assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Written]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_named() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("notes.txt");
+    std::fs::write(&path, "not a database, ".repeat(1000)).unwrap();
+    let error = SqliteStore::open(&path, AMPLE, &Collections::default()).unwrap_err();
+    assert!(error.to_string().contains("notes.txt"), "{error}");
+
+    let error = SqliteStore::open(&path.join("below"), AMPLE, &Collections::default());
+    assert!(error.unwrap_err().to_string().contains("notes.txt"));
+}
+
+#[tokio::test]
+async fn tables_may_have_any_name() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("names.db");
+    let mut names = Collections {
+        events: "audit \"events\"; DROP".to_owned(),
+        ..Collections::default()
+    };
+    let store = SqliteStore::open(&path, AMPLE, &names).unwrap();
+    store.prepare().await.unwrap();
+    store.prepare().await.unwrap();
+    enter(&store, &[event(1)]).await.unwrap();
+    assert_eq!(count(&store).await, 1);
+    names.events = "nul\0".to_owned();
+    assert!(SqliteStore::open(&path, AMPLE, &names).is_err());
+}
+
+#[tokio::test]
+async fn the_platforms_tables_are_read_as_far_as_they_go() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    assert_eq!(
+        store.directory().await.unwrap(),
+        DirectoryRecords::default()
+    );
+    let platform = Connection::open(directory.path().join("daybook.db")).unwrap();
+    platform
+        .execute_batch(
+            r#"
+            CREATE TABLE tenants (id, slug, name, domains, groups, spaceIds);
+            INSERT INTO tenants VALUES (1, 'acme', 'Acme', '["acme.example", 7, null]', '[]', NULL);
+            INSERT INTO tenants VALUES ('t2', 'globex', NULL, 'globex.example', '{}', '["s-1"]');
+            INSERT INTO tenants VALUES ('t3', NULL, 'no slug', '[]', '[]', '[]');
+            INSERT INTO tenants VALUES (NULL, 'no id', NULL, NULL, NULL, NULL);
+            CREATE TABLE users (email, authentikSubjectId, tenantIds);
+            INSERT INTO users VALUES ('a@acme.example', 's1', '[1, "t2"]');
+            INSERT INTO users VALUES ('b@acme.example', NULL, '1');
+            INSERT INTO users VALUES (NULL, NULL, '[1]');
+            INSERT INTO users VALUES ('c@acme.example', 's3', '[]');
+            "#,
+        )
+        .unwrap();
+    let found = store.directory().await.unwrap();
+    let texts = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| (*text).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let expected = [
+        TenantRecord {
+            id: "1".to_owned(),
+            slug: "acme".to_owned(),
+            name: Some("Acme".to_owned()),
+            domains: texts(&["acme.example", "7"]),
+            ..TenantRecord::default()
+        },
+        TenantRecord {
+            id: "t2".to_owned(),
+            slug: "globex".to_owned(),
+            domains: texts(&["globex.example"]),
+            space_ids: texts(&["s-1"]),
+            ..TenantRecord::default()
+        },
+    ];
+    assert_eq!(found.tenants, expected);
+    let expected = [
+        UserRecord {
+            subject: Some("s1".to_owned()),
+            email: Some("a@acme.example".to_owned()),
+            tenant_ids: texts(&["1", "t2"]),
+        },
+        UserRecord {
+            subject: None,
+            email: Some("b@acme.example".to_owned()),
+            tenant_ids: texts(&["1"]),
+        },
+    ];
+    assert_eq!(found.users, expected);
+}

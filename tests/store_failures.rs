@@ -1,0 +1,470 @@
+//! MongoDB in trouble: frozen, killed, stepped down, losing connections or majorities. Whatever
+//! happens, the store answers in its time, says what it is, and a repeated commit loses and doubles
+//! nothing.
+
+use std::time::{Duration, Instant};
+
+use daybook::config::Collections;
+use daybook::event::{Actor, AuditEvent, SourceName, Target};
+use daybook::store::mongodb::MongoStore;
+use daybook::store::{
+    Commit, Committed, CursorMove, CursorStep, EventFilter, Fate, MoveFate, Record, Store,
+    StoreError,
+};
+use mongodb::Database;
+use mongodb::bson::{Bson, Document, doc};
+use testkit::mongod::{Mongod, ReplicaSet};
+
+/// Arguments that make `failCommand` known.
+const TEST_COMMANDS: &[&str] = &["--setParameter", "enableTestCommands=1"];
+
+/// What a healthy operation is given.
+const AMPLE: Duration = Duration::from_secs(30);
+
+/// What an operation is given that is expected to fail.
+const SHORT: Duration = Duration::from_secs(2);
+
+async fn store(url: &str, timeout: Duration) -> MongoStore {
+    let store = MongoStore::connect(url, timeout, &Collections::default()).await;
+    store.expect("a store")
+}
+
+fn events(count: usize) -> Vec<AuditEvent> {
+    let event = |number: usize| AuditEvent {
+        at: jiff::Timestamp::UNIX_EPOCH,
+        source: SourceName::new("trouble"),
+        external_id: number.to_string(),
+        action: "test.done".to_owned(),
+        outcome: None,
+        actor: Actor::default(),
+        target: Target::default(),
+        tenant_slug: None,
+        metadata: serde_json::Map::new(),
+    };
+    (0..count).map(event).collect()
+}
+
+fn commit_of(events: &[AuditEvent], generation: u64) -> Commit<'_> {
+    let record = |event| Record::Event {
+        event,
+        tenant_slug: None,
+    };
+    Commit {
+        records: events.iter().map(record).collect(),
+        moves: vec![CursorMove {
+            source: SourceName::new("trouble"),
+            generation,
+            step: CursorStep::Advance {
+                from: 0,
+                to: 10,
+                detail: serde_json::Value::Null,
+            },
+            last_event_at: None,
+            last_event_id: None,
+        }],
+        learned: Vec::new(),
+    }
+}
+
+async fn claim(store: &MongoStore) -> u64 {
+    let claimed = store.claim_cursor(&SourceName::new("trouble")).await;
+    claimed.expect("claim").generation
+}
+
+async fn stored(store: &MongoStore) -> usize {
+    let found = store
+        .find_events(&EventFilter::default(), None, 1_000_000)
+        .await;
+    found.expect("find_events").len()
+}
+
+/// Repeats a commit until the store answers, as the writer does.
+async fn commit_at_last(store: &MongoStore, commit: &Commit<'_>) -> Committed {
+    let limit = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            if let Ok(committed) = store.commit(commit).await {
+                return committed;
+            }
+        }
+    });
+    limit.await.expect("the store comes back")
+}
+
+/// Makes the next runs of a command fail, and tells how often it did when it is asked.
+struct FailPoint {
+    admin: Database,
+    entered_before: i64,
+}
+
+impl FailPoint {
+    async fn set(admin: Database, mode: impl Into<Bson>, data: Document) -> Self {
+        let command =
+            doc! { "configureFailPoint": "failCommand", "mode": mode.into(), "data": data };
+        let answer = admin.run_command(command).await.expect("a fail point");
+        let entered_before = entered(&answer);
+        Self {
+            admin,
+            entered_before,
+        }
+    }
+
+    /// How often it struck since it was set; it strikes no more.
+    async fn off(self) -> i64 {
+        let command = doc! { "configureFailPoint": "failCommand", "mode": "off" };
+        let answer = self.admin.run_command(command).await.expect("a fail point");
+        entered(&answer) - self.entered_before
+    }
+}
+
+fn entered(answer: &Document) -> i64 {
+    match answer.get("count") {
+        Some(Bson::Int32(count)) => i64::from(*count),
+        Some(Bson::Int64(count)) => *count,
+        other => panic!("a count of entries, not {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_there_yet_is_no_error_until_it_is_needed() {
+    let mongod = Mongod::start().await;
+    mongod.kill9();
+    let store = store(&mongod.url("d"), SHORT).await;
+    let error = store.ping().await.expect_err("nobody is there");
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    mongod.restart().await;
+    store.prepare().await.expect("prepare");
+    store.ping().await.expect("ping");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_server_is_a_timeout_in_time_and_goes_on_when_it_thaws() {
+    let mongod = Mongod::start().await;
+    let store = store(&mongod.url("d"), SHORT).await;
+    store.prepare().await.expect("prepare");
+    let generation = claim(&store).await;
+    let events = events(500);
+    let commit = commit_of(&events, generation);
+
+    mongod.freeze();
+    for round in 0..3 {
+        let started = Instant::now();
+        let error = store.commit(&commit).await.expect_err("nobody answers");
+        let took = started.elapsed();
+        assert!(took < SHORT + Duration::from_millis(500), "{took:?}");
+        match (round, error) {
+            (0, error) => assert_eq!(error.reason(), "timeout", "{error}"),
+            // By now the driver may have noticed by itself.
+            (_, error) => assert!(
+                matches!(error.reason(), "timeout" | "unavailable"),
+                "{error}"
+            ),
+        }
+    }
+    mongod.thaw();
+    let committed = commit_at_last(&store, &commit).await;
+    assert!(
+        !committed
+            .records
+            .iter()
+            .any(|fate| matches!(fate, Fate::Rejected(_)))
+    );
+    assert!(matches!(
+        committed.moves[..],
+        [MoveFate::Moved | MoveFate::Covered]
+    ));
+    assert_eq!(stored(&store).await, events.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_is_unavailable_and_keeps_what_was_answered() {
+    let mongod = Mongod::start().await;
+    let store = store(&mongod.url("d"), SHORT).await;
+    store.prepare().await.expect("prepare");
+    let generation = claim(&store).await;
+    let events = events(500);
+    let commit = commit_of(&events, generation);
+    store.commit(&commit).await.expect("commit");
+
+    mongod.kill9();
+    let error = store.commit(&commit).await.expect_err("nobody is there");
+    assert_eq!(error.reason(), "unavailable", "{error}");
+    mongod.restart().await;
+    let again = commit_at_last(&store, &commit).await;
+    assert!(again.records.iter().all(|fate| *fate == Fate::Duplicate));
+    assert_eq!(again.moves, [MoveFate::Covered]);
+    assert_eq!(stored(&store).await, events.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_concern_error_is_never_success() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let store = store(&mongod.url("d"), AMPLE).await;
+    store.prepare().await.expect("prepare");
+    let generation = claim(&store).await;
+    let events = events(10);
+    let commit = commit_of(&events, generation);
+    for (command, expected) in [("insert", 0), ("update", 10)] {
+        let data = doc! {
+            "failCommands": [command],
+            "writeConcernError": { "code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication timed out" },
+        };
+        let admin = mongod.database("admin").await;
+        let fail_point = FailPoint::set(admin, doc! { "times": 1 }, data).await;
+        let error = store.commit(&commit).await.expect_err(command);
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        assert_eq!(fail_point.off().await, 1, "{command} was hit");
+        let cursors = store.cursors().await.expect("cursors");
+        assert_eq!(cursors[0].seq, expected, "after a failed {command}");
+    }
+    let again = store.commit(&commit).await.expect("commit");
+    assert!(again.records.iter().all(|fate| *fate == Fate::Duplicate));
+    assert_eq!(again.moves, [MoveFate::Covered]);
+    assert_eq!(stored(&store).await, events.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_and_full_disks_are_told_apart() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let store = store(&mongod.url("d"), AMPLE).await;
+    store.prepare().await.expect("prepare");
+    let generation = claim(&store).await;
+    let events = events(10);
+    let commit = commit_of(&events, generation);
+    for (code, reason) in [
+        (13, "unauthorized"),
+        (14031, "full"),
+        (8, "other"),
+        (11600, "unavailable"),
+    ] {
+        let data = doc! { "failCommands": ["insert"], "errorCode": code };
+        let admin = mongod.database("admin").await;
+        let fail_point = FailPoint::set(admin, "alwaysOn", data).await;
+        let error = store.commit(&commit).await.expect_err("a failed insert");
+        assert!(fail_point.off().await >= 1, "{code} was hit");
+        assert_eq!(error.reason(), reason, "{code}: {error}");
+    }
+    // The driver believes "shutting down" until its next look at the server.
+    let committed = commit_at_last(&store, &commit).await;
+    assert_eq!(committed.moves, [MoveFate::Moved]);
+    assert_eq!(stored(&store).await, events.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_are_no_outage_and_stay_secret() {
+    let mongod = Mongod::start_with(&["--auth"]).await;
+    let port = mongod.port();
+    let nobody = store(&mongod.url("d"), SHORT).await;
+    let error = nobody.prepare().await.expect_err("no credentials");
+    assert_eq!(error.reason(), "unauthorized", "{error}");
+
+    let url = format!("mongodb://daybook:s3cr3t-w0rd@127.0.0.1:{port}/d?directConnection=true");
+    let stranger = store(&url, SHORT).await;
+    assert!(!format!("{stranger:?}").contains("s3cr3t"));
+    let events = events(1);
+    for error in [
+        stranger.ping().await.expect_err("wrong credentials"),
+        stranger.prepare().await.expect_err("wrong credentials"),
+        stranger
+            .commit(&commit_of(&events, 1))
+            .await
+            .expect_err("wrong credentials"),
+    ] {
+        assert_eq!(error.reason(), "unauthorized", "{error}");
+        assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
+    }
+
+    let malformed = "mongodb://daybook:s3cr3t-w0rd@127.0.0.1:port/d";
+    let error = MongoStore::connect(malformed, SHORT, &Collections::default()).await;
+    let error = error.expect_err("no port");
+    assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_on_a_standalone_is_repeated_without_doubles() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let store = store(&mongod.url("d"), AMPLE).await;
+    store.prepare().await.expect("prepare");
+    let generation = claim(&store).await;
+    let events = events(10);
+    let commit = commit_of(&events, generation);
+    let data = doc! { "failCommands": ["insert"], "closeConnection": true };
+    let admin = mongod.database("admin").await;
+    let fail_point = FailPoint::set(admin, doc! { "times": 1 }, data).await;
+    let error = store.commit(&commit).await.expect_err("a lost connection");
+    assert_eq!(error.reason(), "unavailable", "{error}");
+    assert_eq!(fail_point.off().await, 1);
+    let committed = store.commit(&commit).await.expect("commit");
+    assert_eq!(committed.moves, [MoveFate::Moved]);
+    assert_eq!(stored(&store).await, events.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_unique_index_is_no_duplicate_of_ours() {
+    let mongod = Mongod::shared().await;
+    let store = store(&mongod.url("other_unique"), AMPLE).await;
+    store.prepare().await.expect("prepare");
+    let generation = claim(&store).await;
+    let database = mongod.database("other_unique").await;
+    let index = doc! { "key": { "action": 1 }, "name": "one_per_action", "unique": true };
+    let command = doc! { "createIndexes": "auditevents", "indexes": [index] };
+    database
+        .run_command(command)
+        .await
+        .expect("an index of somebody");
+
+    let events = events(2);
+    let commit = commit_of(&events, generation);
+    let error = store
+        .commit(&commit)
+        .await
+        .expect_err("the second event is not stored");
+    assert!(matches!(error, StoreError::Other(_)), "{error}");
+    assert_eq!(store.cursors().await.expect("cursors")[0].seq, 0);
+
+    let command = doc! { "dropIndexes": "auditevents", "index": "one_per_action" };
+    database.run_command(command).await.expect("the index goes");
+    let committed = store.commit(&commit).await.expect("commit");
+    assert_eq!(committed.moves, [MoveFate::Moved]);
+    assert_eq!(stored(&store).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_set_loses_its_primary_its_connections_and_its_majority() {
+    let set = ReplicaSet::start_with(3, TEST_COMMANDS).await;
+    let store = store(&set.url("d"), SHORT).await;
+    store.prepare().await.expect("prepare");
+    let generation = claim(&store).await;
+    let events = events(300);
+    let commit = commit_of(&events, generation);
+
+    // The driver itself repeats an insert whose connection was lost.
+    let data = doc! { "failCommands": ["insert"], "closeConnection": true };
+    let admin = set.primary().await.database("admin").await;
+    let fail_point = FailPoint::set(admin, doc! { "times": 1 }, data).await;
+    let committed = commit_at_last(&store, &commit).await;
+    assert_eq!(fail_point.off().await, 1);
+    assert!(matches!(committed.moves[..], [MoveFate::Moved]));
+
+    set.step_down().await;
+    let again = commit_at_last(&store, &commit).await;
+    assert!(again.records.iter().all(|fate| *fate == Fate::Duplicate));
+    assert_eq!(stored(&store).await, events.len());
+
+    // Without a majority nothing is durable, whatever the primary says.
+    let primary = set.primary().await.port();
+    let others = || set.members.iter().filter(|member| member.port() != primary);
+    others().for_each(Mongod::freeze);
+    let more = self::events(301);
+    let more = commit_of(&more[300..], generation);
+    let started = Instant::now();
+    let error = store.commit(&more).await.expect_err("no majority");
+    assert!(started.elapsed() < SHORT + Duration::from_millis(500));
+    assert!(
+        matches!(error.reason(), "timeout" | "unavailable"),
+        "{error}"
+    );
+    others().for_each(Mongod::thaw);
+    commit_at_last(&store, &more).await;
+    assert_eq!(stored(&store).await, events.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_platform_keeps_beside_ours_is_read_as_far_as_it_goes() {
+    let mongod = Mongod::shared().await;
+    let database = mongod.database("platform").await;
+    let id = mongodb::bson::oid::ObjectId::new();
+    let uuid = mongodb::bson::Uuid::from_bytes(*b"0123456789abcdef");
+    let tenants = [
+        doc! { "_id": id, "slug": "acme", "name": "Acme", "domains": ["acme.example", 7], "groups": ["acme-users"], "spaceIds": [] },
+        doc! { "_id": "text-id", "slug": "globex" },
+        doc! { "_id": uuid, "slug": "initech", "domains": "initech.example", "groups": null },
+        doc! { "_id": 4, "slug": "hooli" },
+        doc! { "_id": 5, "name": "no slug" },
+        doc! { "_id": 6, "slug": ["wrong"] },
+    ];
+    database
+        .collection("tenants")
+        .insert_many(tenants)
+        .await
+        .expect("tenants");
+    let users = [
+        doc! { "authentikSubjectId": "s1", "email": "a@acme.example", "tenantIds": [id, "text-id", uuid, 4_i64, 4.0, {}] },
+        doc! { "email": "b@acme.example", "tenantIds": [id] },
+        doc! { "authentikSubjectId": 7, "tenantIds": [id] },
+        doc! { "authentikSubjectId": "s4" },
+        doc! { "authentikSubjectId": "s5", "tenantIds": "none" },
+    ];
+    database
+        .collection("users")
+        .insert_many(users)
+        .await
+        .expect("users");
+    let theirs = [
+        doc! { "at": mongodb::bson::DateTime::from_millis(1000), "action": "platform.login", "metadata": { "when": mongodb::bson::DateTime::from_millis(0), "id": id } },
+        doc! { "at": "yesterday", "action": "no date" },
+        doc! { "_id": "own id", "at": mongodb::bson::DateTime::from_millis(1000), "externalId": null },
+    ];
+    database
+        .collection("auditevents")
+        .insert_many(theirs)
+        .await
+        .expect("events of others");
+
+    let store = store(&mongod.url("platform"), AMPLE).await;
+    store.prepare().await.expect("prepare");
+    let directory = store.directory().await.expect("directory");
+    let uuid_text = uuid.to_string();
+    let slugs: Vec<_> = directory
+        .tenants
+        .iter()
+        .map(|t| (t.id.as_str(), t.slug.as_str()))
+        .collect();
+    let id_text = id.to_hex();
+    assert_eq!(slugs.len(), 4);
+    for expected in [
+        (&*id_text, "acme"),
+        ("text-id", "globex"),
+        (&*uuid_text, "initech"),
+        ("4", "hooli"),
+    ] {
+        assert!(slugs.contains(&expected), "{expected:?} in {slugs:?}");
+    }
+    let acme = directory
+        .tenants
+        .iter()
+        .find(|tenant| tenant.slug == "acme")
+        .expect("acme");
+    assert_eq!(
+        (acme.name.as_deref(), &acme.domains[..]),
+        (Some("Acme"), &["acme.example".to_owned()][..])
+    );
+    assert_eq!(directory.users.len(), 2);
+    assert_eq!(directory.users[0].subject.as_deref(), Some("s1"));
+    assert_eq!(
+        directory.users[0].tenant_ids,
+        [&*id_text, "text-id", &*uuid_text, "4", "4"]
+    );
+    assert_eq!(directory.users[1].email.as_deref(), Some("b@acme.example"));
+
+    let events = store
+        .find_events(&EventFilter::default(), None, 10)
+        .await
+        .expect("find_events");
+    let actions: Vec<_> = events.iter().map(|event| event.action.as_str()).collect();
+    assert_eq!(actions, ["platform.login", ""]);
+    assert_eq!(events[0].metadata["when"], "1970-01-01T00:00:00Z");
+    assert_eq!(events[0].metadata["id"], *id_text);
+    let by_id = store.event("own id").await.expect("event");
+    assert_eq!(by_id.as_ref(), Some(&events[1]));
+    for (index, expected) in [(0, 1), (1, 0)] {
+        let key = daybook::store::PageKey {
+            at: events[index].at,
+            id: events[index].id.clone(),
+        };
+        let rest = store
+            .find_events(&EventFilter::default(), Some(&key), 10)
+            .await
+            .expect("find_events");
+        assert_eq!(rest.len(), expected);
+    }
+}
