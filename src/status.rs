@@ -54,6 +54,7 @@ struct Condition {
     cursor: Option<CursorView>,
     bytes_behind: Option<u64>,
     restarts: u64,
+    counts: Counts,
     suspended: bool,
     outstanding: Vec<(u64, Instant)>,
     known_since: Option<Instant>,
@@ -78,6 +79,22 @@ pub struct CursorView {
     pub last_event_id: Option<String>,
     /// Which incarnation of the source's actor owns it.
     pub generation: u64,
+}
+
+/// What became of a source's input since Daybook started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Pieces of input taken.
+    pub received: u64,
+    /// Events entered.
+    pub written: u64,
+    /// Events that were there already.
+    pub duplicate: u64,
+    /// Left out on purpose.
+    pub filtered: u64,
+    /// Kept as dead letters.
+    pub dead_lettered: u64,
 }
 
 /// One line of `GET /api/v1/sources`.
@@ -107,6 +124,8 @@ pub struct SourceView {
     pub last_error: Option<LastError>,
     /// Restarts of its actor since Daybook started.
     pub restarts: u64,
+    /// What became of its input since Daybook started.
+    pub counts: Counts,
 }
 
 /// The entry of one source.
@@ -138,6 +157,7 @@ impl SourceStatus {
                 cursor: None,
                 bytes_behind: None,
                 restarts: 0,
+                counts: Counts::default(),
                 suspended: false,
                 outstanding: Vec::new(),
                 known_since: None,
@@ -287,6 +307,7 @@ impl SourceStatus {
             last_success_at: condition.last_success,
             last_error: condition.last_error.clone(),
             restarts: condition.restarts,
+            counts: condition.counts,
         }
     }
 
@@ -304,7 +325,10 @@ impl SourceStatus {
                 });
         self.metrics.received.increment(pieces - again);
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
-        self.condition().outstanding.push((ticket, since));
+        let mut condition = self.condition();
+        condition.counts.received += pieces - again;
+        condition.outstanding.push((ticket, since));
+        drop(condition);
         Intake {
             status: Arc::clone(self),
             ticket,
@@ -334,6 +358,7 @@ impl Intake {
         for (reason, count) in DeadLetterReason::ALL.iter().zip(receipt.dead) {
             metrics.dead_lettered(*reason).increment(count);
         }
+        self.status.condition().counts.add(receipt, filtered);
         let now = Timestamp::now();
         let latency = batch.received_at.elapsed().as_secs_f64();
         for entry in batch.entries() {
@@ -362,6 +387,15 @@ impl Drop for Intake {
             .condition()
             .outstanding
             .retain(|(each, _)| *each != ticket);
+    }
+}
+
+impl Counts {
+    fn add(&mut self, receipt: &Receipt, filtered: u64) {
+        self.written += receipt.written;
+        self.duplicate += receipt.duplicate;
+        self.filtered += filtered;
+        self.dead_lettered += receipt.dead.iter().sum::<u64>();
     }
 }
 

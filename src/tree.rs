@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use daybook_actors::budget::{Budget, Share};
 use daybook_actors::liveness::Progress;
+use daybook_actors::policy::Intensity;
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{
     ChildSpec, Exit, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
@@ -50,6 +51,14 @@ const SUSPENDED_PROBE: Duration = Duration::from_secs(300);
 const SOURCE_DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// One source may hold this part of the bytes in flight, so that another always finds room.
 const FAIR_SHARE: f64 = 0.5;
+/// A plane gives up only after most of a minute of restarts, so it cannot do so more often than this.
+const PLANES_GIVE_UP: Intensity = Intensity {
+    max_restarts: 3,
+    within: Duration::from_secs(600),
+};
+/// Longer than it takes to find and kill an actor that hangs: its end, not a timeout, is what tells
+/// a source who was at fault.
+const ACK_TIMEOUT: Duration = Duration::from_secs(90);
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why a Daybook did not start.
@@ -231,6 +240,7 @@ impl Daybook {
         }
         let planes = Planes::default();
         let root = SupervisorArgs {
+            intensity: PLANES_GIVE_UP,
             observer: Arc::clone(&observer),
             ..SupervisorArgs::new(
                 "root",
@@ -372,7 +382,7 @@ impl Wiring<'_> {
             resolver_mailbox: self.metrics.actor_mailbox("resolver"),
             share: share.clone(),
             status,
-            ack_timeout: self.config.store.timeout * 2 + Duration::from_secs(5),
+            ack_timeout: ACK_TIMEOUT,
         };
         let failed = |message: String| StartError::Source {
             name: name.to_string(),

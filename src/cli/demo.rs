@@ -1,12 +1,212 @@
-//! `daybook demo`.
+//! `daybook demo`: six tenants at work, without any server but this process.
+//!
+//! The simulated Authentik, OCIS log and Stalwart sender feed the real sources over real HTTP and
+//! a real file; nothing takes a shortcut into the store.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
 use clap::Args;
+use tempfile::TempDir;
+use tokio::time::MissedTickBehavior;
 
-use super::Failure;
+use crate::config::{
+    AuthMode, AuthentikConfig, Config, OcisConfig, RecorderConfig, SourceConfig, StalwartConfig,
+    StoreUrl,
+};
+use crate::http::auth::new_token;
+use crate::simulators::workspace::{Workspace, WorkspaceConfig};
+use crate::status::{Board, Counts};
+use crate::store::{self, Role, Store};
+use crate::telemetry::log;
+use crate::tree::Daybook;
+
+use super::{Failure, run};
+
+/// So much of the past stands in Authentik and the log when the demo begins.
+const HISTORY: Duration = Duration::from_secs(600);
 
 #[derive(Args)]
-pub(super) struct DemoArgs {}
+pub(super) struct DemoArgs {
+    /// Where to listen; open to everyone on loopback, with tokens elsewhere.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Events a second, over all sources.
+    #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = parse_rate)]
+    rate: f64,
+    /// Keeps everything in this directory, so that the demo goes on where it was; else a temporary one.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Another store: sqlite:PATH or mongodb://….
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// For other people and other events.
+    #[arg(long, default_value_t = 2026)]
+    seed: u64,
+}
 
-pub(super) async fn demo(_args: DemoArgs) -> Result<(), Failure> {
-    Ok(())
+fn parse_rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate: &f64| (0.1..=5000.0).contains(rate))
+        .ok_or_else(|| "wanted: a number from 0.1 to 5000".to_owned())
+}
+
+pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
+    let temporary = match args.dir {
+        Some(_) => None,
+        None => Some(TempDir::new().context("cannot make a temporary directory")?),
+    };
+    let dir = match (&args.dir, &temporary) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(temporary)) => temporary.path().to_owned(),
+        (None, None) => PathBuf::new(),
+    };
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let mut config = Config::default();
+    config.telemetry.log = "warn".to_owned();
+    log::init(&config.telemetry).context("log")?;
+    let url = args
+        .store
+        .unwrap_or_else(|| format!("sqlite:{}", dir.join("daybook.db").display()));
+    config.store.url = StoreUrl(url);
+    config.http.listen = args.listen;
+    let store = store::open(&config.store)
+        .await
+        .context("cannot open the store")?;
+    let (operator, recorder) = if args.listen.ip().is_loopback() {
+        config.http.auth = AuthMode::None;
+        (None, None)
+    } else {
+        (
+            Some(make_token(&*store, Role::Operator).await?),
+            Some(make_token(&*store, Role::Recorder(None)).await?),
+        )
+    };
+
+    let workspace = Workspace::start(WorkspaceConfig {
+        events_per_second: args.rate,
+        recorder_token: recorder,
+        history: HISTORY,
+        ..WorkspaceConfig::new(&dir, args.seed)
+    })
+    .await
+    .context("cannot start the simulated workspace")?;
+    config.tenants.file = Some(workspace.tenants_file());
+    config.journal.dir = dir.join("journal");
+    config.sources = sources(&workspace);
+    let daybook = Daybook::start_with(&config, store)
+        .await
+        .context("daybook did not start")?;
+    let base = format!("http://{}", daybook.address());
+    workspace.connect(&base);
+    announce(
+        &base,
+        operator.as_deref(),
+        &config,
+        &dir.display().to_string(),
+    );
+    let status = tokio::spawn(tell(daybook.board().clone()));
+    let end = run::serve(daybook).await;
+    status.abort();
+    end
+}
+
+async fn make_token(store: &dyn Store, role: Role) -> Result<String, Failure> {
+    store.prepare().await.context("cannot prepare the store")?;
+    let (token, record) = new_token(role, Some("daybook demo".to_owned()), None);
+    store
+        .insert_token(&record)
+        .await
+        .context("cannot keep a token")?;
+    Ok(token)
+}
+
+fn sources(workspace: &Workspace) -> Vec<SourceConfig> {
+    vec![
+        SourceConfig::Authentik(AuthentikConfig {
+            url: workspace.authentik().url(),
+            token_file: Some(workspace.authentik_token_file()),
+            interval: Duration::from_secs(2),
+            ..AuthentikConfig::default()
+        }),
+        SourceConfig::Ocis(OcisConfig {
+            path: workspace.ocis_log_path().to_owned(),
+            ..OcisConfig::default()
+        }),
+        SourceConfig::Stalwart(StalwartConfig {
+            secret_files: vec![workspace.stalwart_key_file()],
+            ..StalwartConfig::default()
+        }),
+        SourceConfig::Recorder(RecorderConfig {
+            name: Some("platform-api".to_owned()),
+        }),
+    ]
+}
+
+fn announce(base: &str, operator: Option<&str>, config: &Config, dir: &str) {
+    println!("daybook demo: six tenants at work (Ctrl-C ends it)\n");
+    for (what, path) in [
+        ("events", "/api/v1/events"),
+        (
+            "failed sign-ins",
+            "/api/v1/events?action=authentik.login_failed",
+        ),
+        ("sources", "/api/v1/sources"),
+        ("metrics", "/metrics"),
+        ("ready", "/readyz"),
+    ] {
+        println!("  {what:<16} {base}{path}");
+    }
+    println!("  {:<16} {}", "store", config.store.url);
+    println!("  {:<16} {dir}", "files");
+    if let Some(token) = operator {
+        println!("  {:<16} {token}", "operator's token");
+    }
+    println!();
+}
+
+/// One line a second: what came in, and how each source is.
+async fn tell(board: Board) {
+    let started = Instant::now();
+    let mut timer = tokio::time::interval(Duration::from_secs(1));
+    timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    timer.tick().await;
+    loop {
+        timer.tick().await;
+        let views: Vec<_> = board.sources().iter().map(|source| source.view()).collect();
+        let sum =
+            |count: fn(&Counts) -> u64| views.iter().map(|view| count(&view.counts)).sum::<u64>();
+        let lag = views
+            .iter()
+            .map(|view| view.lag_seconds)
+            .fold(0.0, f64::max);
+        let each: Vec<String> = views
+            .iter()
+            .map(|view| {
+                let state = format!("{:?}", view.state).to_lowercase();
+                let trouble = if state == "running" {
+                    String::new()
+                } else {
+                    format!(" {state}")
+                };
+                format!(
+                    "{} {} ({:.1}s){trouble}",
+                    view.name, view.counts.written, view.lag_seconds
+                )
+            })
+            .collect();
+        println!(
+            "{:>5}s  in {:>7}  entered {:>7}  repeats {:>5}  reads {:>6}  dead {:>3}  lag {lag:>4.1}s | {}",
+            started.elapsed().as_secs(),
+            sum(|counts| counts.received),
+            sum(|counts| counts.written),
+            sum(|counts| counts.duplicate),
+            sum(|counts| counts.filtered),
+            sum(|counts| counts.dead_lettered),
+            each.join("  "),
+        );
+    }
 }

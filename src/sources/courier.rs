@@ -29,7 +29,8 @@ pub struct Courier {
     pub share: Share,
     /// The source's entry.
     pub status: Arc<SourceStatus>,
-    /// How long an ack may take. Longer than the store's own timeout.
+    /// How long an ack may take. Longer than the store's own timeout. Not progress meanwhile:
+    /// who waits for an ack declares it (see `Progress::long_wait`).
     pub ack_timeout: Duration,
 }
 
@@ -165,7 +166,11 @@ impl Courier {
         until: Instant,
     ) -> Result<Receipt, String> {
         loop {
-            match self.attempt(&mut parcel).await {
+            let attempt = tokio::time::timeout_at(until.into(), self.attempt(&mut parcel)).await;
+            let Ok(attempt) = attempt else {
+                return Err("no acknowledgement in time".to_owned());
+            };
+            match attempt {
                 Attempt::Durable => return Ok(self.settle(parcel)),
                 Attempt::Reload(reason) => return Err(reason),
                 Attempt::Later(pause) => {

@@ -399,7 +399,10 @@ impl PollerState {
         let Some((mut parcel, keys)) = self.parcel.take() else {
             return Next::Continue(Duration::ZERO);
         };
-        match self.args.courier.attempt(&mut parcel).await {
+        let waiting = self.args.progress.long_wait(self.args.courier.ack_timeout);
+        let attempt = self.args.courier.attempt(&mut parcel).await;
+        drop(waiting);
+        match attempt {
             Attempt::Durable => {
                 self.seq += 1;
                 self.args.courier.settle(parcel);

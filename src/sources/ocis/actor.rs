@@ -371,7 +371,10 @@ impl TailerState {
         let Some((mut parcel, bytes)) = self.parcel.take() else {
             return;
         };
-        match self.args.courier.attempt(&mut parcel).await {
+        let waiting = self.args.progress.long_wait(self.args.courier.ack_timeout);
+        let attempt = self.args.courier.attempt(&mut parcel).await;
+        drop(waiting);
+        match attempt {
             Attempt::Durable => {
                 if let CursorStep::Advance { to, .. } = parcel.batch().step {
                     self.seq = to;
