@@ -1,6 +1,7 @@
 //! Real servers, faults and an oracle for Daybook's tests; never shipped.
 
 pub mod mongod;
+pub mod process;
 pub mod world;
 
 pub use world::World;

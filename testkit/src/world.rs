@@ -37,6 +37,7 @@ pub struct Plan {
 /// A running world.
 pub struct World {
     dir: TempDir,
+    store_url: String,
     toml: String,
     daybook: Option<Daybook>,
     client: reqwest::Client,
@@ -60,6 +61,15 @@ impl World {
     /// Its folder.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The name of its database in MongoDB.
+    pub fn database_name(&self) -> String {
+        self.store_url
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Its Daybook.
@@ -152,14 +162,7 @@ impl World {
 
     /// Sum of a metric's series whose labels contain `labels`, as scraped.
     pub async fn metric(&self, name: &str, labels: &str) -> f64 {
-        let text = self.text("/metrics").await;
-        text.lines()
-            .filter(|line| {
-                let series = line.split([' ', '{']).next().unwrap_or_default();
-                series == name && line.contains(labels)
-            })
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        sum_of(&self.text("/metrics").await, name, labels)
     }
 
     /// Waits until a source is in this state; its view.
@@ -250,6 +253,7 @@ impl Plan {
         let daybook = start(&toml).await;
         World {
             dir: self.dir,
+            store_url: self.store_url,
             toml,
             daybook: Some(daybook),
             client: client(),
@@ -291,4 +295,16 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Sum of a metric's series whose labels contain `labels`, in a scrape.
+pub fn sum_of(scrape: &str, name: &str, labels: &str) -> f64 {
+    scrape
+        .lines()
+        .filter(|line| {
+            let series = line.split([' ', '{']).next().unwrap_or_default();
+            series == name && line.contains(labels)
+        })
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
 }

@@ -287,18 +287,16 @@ pub(super) fn directory(
     connection: &Connection,
     tables: &Tables,
 ) -> rusqlite::Result<DirectoryRecords> {
-    let mut spaces =
-        connection.prepare_cached(&format!("SELECT space, tenantSlug FROM {}", tables.spaces))?;
-    let learned = spaces.query_map([], |row| {
-        Ok(LearnedSpace {
-            space: row.get(0)?,
-            tenant_slug: row.get(1)?,
+    let learned = |row: &Row<'_>| {
+        Some(LearnedSpace {
+            space: row.get("space").ok()?,
+            tenant_slug: row.get("tenantSlug").ok()?,
         })
-    })?;
+    };
     Ok(DirectoryRecords {
         tenants: platform_rows(connection, &tables.tenants, tenant)?,
         users: platform_rows(connection, &tables.users, user)?,
-        learned: learned.collect::<rusqlite::Result<_>>()?,
+        learned: platform_rows(connection, &tables.spaces, learned)?,
     })
 }
 

@@ -1,0 +1,155 @@
+//! Daybook as a process of its own: signals, memory, exit codes.
+
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::world::{client, eventually};
+
+/// A running `daybook`; killed when dropped.
+pub struct Process {
+    child: std::process::Child,
+    base: String,
+    client: reqwest::Client,
+    log: std::path::PathBuf,
+}
+
+impl Process {
+    /// Runs `program ARGUMENTS…`, which will listen on `port` of the loopback address; standard
+    /// error goes to `log`, standard output to `log` with `.out` added.
+    pub fn spawn(program: &str, arguments: &[&str], port: u16, log: &Path) -> Self {
+        let append = |path: &Path| {
+            std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .expect("a log file")
+        };
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(append(&log.with_extension("out")))
+            .stderr(append(log))
+            .spawn()
+            .expect("the program starts");
+        Self {
+            child,
+            base: format!("http://127.0.0.1:{port}"),
+            client: client(),
+            log: log.to_owned(),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it has printed so far.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.log.with_extension("out")).unwrap_or_default()
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Gets a path; status and text, or nothing while nobody answers.
+    pub async fn try_get(&self, path: &str) -> Option<(u16, String)> {
+        let answer = self
+            .client
+            .get(self.url(path))
+            .timeout(Duration::from_secs(5))
+            .send()
+            .await
+            .ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    /// Gets a path as JSON.
+    pub async fn json(&self, path: &str) -> Value {
+        let (_, text) = self.try_get(path).await.expect("an answer");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&mut self) {
+        let what = format!("{} is ready", self.base);
+        eventually(&what, async || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("it ended with {status}: {}", self.log());
+            }
+            matches!(self.try_get("/readyz").await, Some((200, _)))
+        })
+        .await;
+    }
+
+    /// Sum of a metric's series whose labels contain `labels`.
+    pub async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let Some((_, text)) = self.try_get("/metrics").await else {
+            return 0.0;
+        };
+        crate::world::sum_of(&text, name, labels)
+    }
+
+    /// Resident memory now and at its highest, in bytes.
+    pub fn memory(&self) -> (u64, u64) {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let kib = |field: &str| {
+            status
+                .lines()
+                .find_map(|line| {
+                    line.strip_prefix(field)?
+                        .split_whitespace()
+                        .next()?
+                        .parse::<u64>()
+                        .ok()
+                })
+                .unwrap_or(0)
+        };
+        (kib("VmRSS:") * 1024, kib("VmHWM:") * 1024)
+    }
+
+    /// Sends a signal: `TERM`, `KILL`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> ExitStatus {
+        let mut ended = None;
+        eventually("the process ends", async || {
+            ended = self.child.try_wait().expect("a child");
+            ended.is_some()
+        })
+        .await;
+        ended.expect("it has ended")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only for a child that has ended.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
