@@ -183,11 +183,11 @@ impl ResolverState {
         delivery.in_mailbox = Some(InMailbox::new(&self.args.writer_mailbox));
         // A writer that has just died drops the message, and with it the reply port: the source
         // hears of it and sends again.
-        let _died = writer.cast(WriterMessage::Deliver(Resolved {
+        let _died = writer.cast(WriterMessage::Deliver(Box::new(Resolved {
             delivery,
             tenants,
             learned,
-        }));
+        })));
     }
 
     /// Lets those go whose patience is over; all of them when `everyone`.
