@@ -1,5 +1,6 @@
 //! Finding the place again: at start, after a truncation, when going back.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io;
 use std::time::SystemTime;
@@ -10,7 +11,8 @@ use super::rotation::{
     Anchor, Sibling, all_parts, compressed_at, directory_of, later_compressed, later_parts,
     open_sibling, siblings,
 };
-use super::tailer::{Followed, Queued, Tailer, compressed_gap, newest_stat};
+use super::tailer::{Followed, Queued, Tailer, newest_stat};
+use super::watch::{compressed_gap, file_name};
 use super::{FileEvent, GapReason, TailError};
 
 type Opened = (File, FileStat);
@@ -43,7 +45,7 @@ impl Tailer {
             .max();
         if self.options.read_rotated_at_first_start && !self.appeared {
             beside.retain(|sibling| !sibling.stat.is_same_inode(&stat));
-            self.queue_parts(all_parts(&beside));
+            self.queue_parts(all_parts(&beside), None);
         }
         self.note_present(&stat);
         self.queue_open(file, false, begun.map(|birth| birth.saturating_add(1)))
@@ -95,6 +97,7 @@ impl Tailer {
                 .and_then(|sibling| open_sibling(&path, sibling)),
         };
         let is_truncated = live_was_truncated || renamed.is_some();
+        let truncated_stat = renamed.as_ref().or(live.as_ref()).map(|(_, stat)| *stat);
         if !is_truncated {
             let Some((file, stat)) = &live else {
                 self.note_missing();
@@ -112,11 +115,15 @@ impl Tailer {
             .iter()
             .filter(|sibling| is_readable_part(sibling) && !cursor.means_inode(&sibling.stat))
             .filter(|sibling| match is_truncated {
-                true => cursor.offset > 0 && sibling.stat.birth >= cursor.birth,
+                true => {
+                    cursor.offset > 0
+                        && truncated_stat.is_none_or(|stat| was_made_before_end_of(&stat, sibling))
+                        && may_be_copy_of(&cursor.stat(), cursor.begun, &sibling.stat)
+                }
                 false => is_unmistakable(cursor),
             })
             .filter_map(|sibling| self.open_if_it_holds(sibling, cursor))
-            .max_by_key(|(_, stat)| stat.size);
+            .max_by_key(|(_, stat)| likeliest_copy(cursor.offset, stat));
         self.remember_cursor(cursor);
         self.moved = true;
         let anchor = match copy {
@@ -149,9 +156,9 @@ impl Tailer {
             return Ok(true);
         };
         let mut parts = later_parts(anchor, &beside);
-        parts.retain(|part| was_made_before_end_of(&stat, part));
+        parts.retain(|part| was_made_before_end_of(&stat, part) && !part.stat.is_same_inode(&stat));
         let begun = end_of(anchor, &parts);
-        self.queue_parts(parts);
+        self.queue_parts(parts, Some(anchor));
         self.queue_open(file, true, begun)?;
         let anchor = Anchor::new(&stat, &beside).begun(begun);
         self.queue_later(anchor, &beside, live, false)?;
@@ -170,9 +177,13 @@ impl Tailer {
         let copy = beside
             .iter()
             .filter(|sibling| is_readable_part(sibling) && !sibling.stat.is_same_inode(&stat))
+            .filter(|sibling| {
+                was_made_before_end_of(&stat, sibling)
+                    && may_be_copy_of(current.reader.stat(), current.begun, &sibling.stat)
+            })
             .filter_map(|sibling| open_sibling(&self.options.path, sibling))
             .filter(|(file, stat)| current.reader.stands_in(file, stat.size).unwrap_or(false))
-            .max_by_key(|(_, stat)| stat.size);
+            .max_by_key(|(_, stat)| likeliest_copy(current.reader.position(), stat));
         let lost = if copy.is_some() { 0 } else { end - offset };
         self.events.push(FileEvent::Truncated {
             inode: stat.inode,
@@ -216,7 +227,7 @@ impl Tailer {
             self.current = Some(followed);
         }
         let begun = end_of(anchor, &parts).max(current.begun);
-        self.queue_parts(parts);
+        self.queue_parts(parts, Some(anchor));
         self.queue_open(current.reader.into_file(), true, begun)?;
         self.queue.extend(after);
         Ok(())
@@ -233,7 +244,14 @@ impl Tailer {
         if current.copy_of.is_some() || now.modified == seen.modified {
             return Ok(false);
         }
-        let mut parts = later_parts(written_since(seen.modified), &self.beside_if_permitted()?);
+        let is_live = std::fs::metadata(&self.options.path)
+            .is_ok_and(|metadata| FileStat::new(&metadata).is_same_inode(&now));
+        if !is_live {
+            // It was renamed away: what was created since took its place.
+            return Ok(false);
+        }
+        let anchor = written_since(seen.modified);
+        let mut parts = later_parts(anchor, &self.beside_if_permitted()?);
         parts.retain(|part| was_made_before_end_of(&now, part) && !self.is_known(&part.stat));
         let Some(mut current) = self.current.take() else {
             return Ok(false);
@@ -243,12 +261,12 @@ impl Tailer {
             self.current = Some(current);
             return Ok(false);
         }
-        let begun = end_of(written_since(seen.modified), &parts);
+        let begun = end_of(anchor, &parts);
         current.begun = current.begun.max(begun);
         // Re-read, so that what it was like before counts as copied, not as cut off.
         let restarted = current.restart();
         let after = std::mem::take(&mut self.queue);
-        self.queue_parts(parts);
+        self.queue_parts(parts, Some(anchor));
         if restarted {
             self.queue.push_back(Queued::Open(Box::new(current)));
         }
@@ -266,7 +284,7 @@ impl Tailer {
         let mut parts = later_parts(anchor, beside);
         let Some((file, stat)) = live else {
             self.note_missing();
-            self.queue_parts(parts);
+            self.queue_parts(parts, Some(anchor));
             return Ok(());
         };
         let current = self.current.iter().map(|current| current.reader.file());
@@ -274,11 +292,8 @@ impl Tailer {
         parts.retain(|part| {
             !part.stat.is_same_inode(&stat) && !self.is_copy_of_any(part, known.iter().copied())
         });
-        let begun = match truncated || !parts.is_empty() {
-            true => end_of(anchor, &parts),
-            false => None,
-        };
-        self.queue_parts(parts);
+        let begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
+        self.queue_parts(parts, Some(anchor));
         self.note_present(&stat);
         self.queue_open(file, truncated, begun)
     }
@@ -344,9 +359,11 @@ impl Followed {
         let named = self.copy_of.unwrap_or(stat);
         let other_generation = match (&self.key, &cursor.file_key) {
             (Some(key), Some(cursor_key)) => **key != **cursor_key,
+            (Some(_), None) => self.copy_of.is_some(),
             _ => false,
         };
         if other_generation
+            || self.begun != cursor.begun
             || !cursor.means_inode(&named)
             || !cursor
                 .stands_in(self.reader.file(), stat.size)
@@ -355,7 +372,17 @@ impl Followed {
             return false;
         }
         let key = cursor.file_key.as_deref().map(Into::into);
-        self.begin_at(cursor.offset, key)
+        let is_back = self.begin_at(cursor.offset, key);
+        if is_back && cursor.offset == 0 {
+            // What it was when nothing of it was read: copies made since are still to be found.
+            self.reader.look(FileStat {
+                size: cursor.size,
+                modified: cursor.modified,
+                ..named
+            });
+            self.reader.take_cut();
+        }
+        is_back
     }
 
     /// Goes back to where it was begun.
@@ -384,6 +411,25 @@ fn written_since(modified: i64) -> Anchor {
         birth: Some(after),
         modified: after,
         number: None,
+    }
+}
+
+/// A copy was created after what it is a copy of, and is not older than what was last seen of that.
+fn may_be_copy_of(seen: &FileStat, begun: Option<i64>, copy: &FileStat) -> bool {
+    let created_after = match (seen.birth.max(begun), copy.birth) {
+        (Some(begun), Some(birth)) => birth >= begun,
+        _ => true,
+    };
+    created_after && copy.modified >= seen.modified
+}
+
+/// Of several copies the longest; but as long as so little was read that any file may begin alike,
+/// the one made first.
+fn likeliest_copy(read_to: u64, copy: &FileStat) -> (u64, Reverse<i64>) {
+    let made = copy.birth.unwrap_or(copy.modified);
+    match read_to >= PRINT_BYTES as u64 {
+        true => (copy.size, Reverse(made)),
+        false => (0, Reverse(made)),
     }
 }
 
@@ -422,6 +468,6 @@ fn gap(cursor: &TailCursor, why: GapReason) -> FileEvent {
 
 fn compressed_as(part: &Sibling) -> GapReason {
     GapReason::Compressed {
-        name: super::tailer::file_name(part),
+        name: file_name(part),
     }
 }
