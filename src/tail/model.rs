@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -299,11 +298,10 @@ impl World {
         self.history.drain(..self.history_of_generation.min(kept));
         if let Some(last) = self.history.pop() {
             // A cursor older than the file cannot know what was read of a copy's original.
-            let inode = std::fs::metadata(self.path())
-                .map(|metadata| metadata.ino())
-                .unwrap();
+            let metadata = std::fs::metadata(self.path()).unwrap();
+            let live = FileStat::new(&metadata);
             self.history
-                .retain(|cursor| cursor.inode == inode && cursor.offset > 0);
+                .retain(|cursor| cursor.means_inode(&live) && cursor.offset > 0);
             self.history.push(last);
         }
         self.history_of_generation = self.history.len();
