@@ -241,7 +241,9 @@ impl World {
                 }
             }
             Op::Restart => self.restart(0),
-            Op::RestartOlder { back } => self.restart(back),
+            // With both, a copy made before a renaming cannot be told from a part made after it.
+            Op::RestartOlder { back } if !(self.renames && self.copies) => self.restart(back),
+            Op::RestartOlder { .. } => self.restart(0),
             Op::Rewind => {
                 if let Some(cursor) = self.history.last().cloned() {
                     self.tailer.rewind(&cursor);

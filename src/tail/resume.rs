@@ -45,7 +45,7 @@ impl Tailer {
             .max();
         if self.options.read_rotated_at_first_start && !self.appeared {
             beside.retain(|sibling| !sibling.stat.is_same_inode(&stat));
-            self.queue_parts(all_parts(&beside), None);
+            self.queue_parts(all_parts(&beside), None, None);
         }
         self.note_present(&stat);
         self.queue_open(file, false, begun.map(|birth| birth.saturating_add(1)))
@@ -67,7 +67,9 @@ impl Tailer {
                 // Nothing was read, so no content can tell whether it was truncated since.
                 let beside = self.beside()?;
                 let anchor = written_since(cursor.modified).begun(cursor.begun);
-                return self.queue_later(anchor, &beside, live, true).map(|()| true);
+                return self
+                    .queue_later(anchor, &beside, live, Some(cursor.stat()))
+                    .map(|()| true);
             }
             self.note_present(stat);
             let file = file.try_clone().map_err(reading)?;
@@ -83,7 +85,7 @@ impl Tailer {
             let anchor = Anchor::new(&stat, &beside).begun(cursor.begun);
             self.declare_compressed(&stat, &beside);
             self.current = Some(self.go_on(file, cursor)?);
-            self.queue_later(anchor, &beside, live, false)?;
+            self.queue_later(anchor, &beside, live, None)?;
             return Ok(true);
         }
         let live_was_truncated = live
@@ -152,16 +154,17 @@ impl Tailer {
             }
         };
         let Some((file, stat)) = renamed else {
-            self.queue_later(anchor, &beside, live, live_was_truncated)?;
+            let copies_of = live_was_truncated.then(|| cursor.stat());
+            self.queue_later(anchor, &beside, live, copies_of)?;
             return Ok(true);
         };
         let mut parts = later_parts(anchor, &beside);
         parts.retain(|part| was_made_before_end_of(&stat, part) && !part.stat.is_same_inode(&stat));
         let begun = end_of(anchor, &parts);
-        self.queue_parts(parts, Some(anchor));
+        self.queue_parts(parts, Some(anchor), Some(cursor.stat()));
         self.queue_open(file, true, begun)?;
         let anchor = Anchor::new(&stat, &beside).begun(begun);
-        self.queue_later(anchor, &beside, live, false)?;
+        self.queue_later(anchor, &beside, live, None)?;
         Ok(true)
     }
 
@@ -227,7 +230,8 @@ impl Tailer {
             self.current = Some(followed);
         }
         let begun = end_of(anchor, &parts).max(current.begun);
-        self.queue_parts(parts, Some(anchor));
+        let copies_of = current.copy_of.unwrap_or(*current.reader.stat());
+        self.queue_parts(parts, Some(anchor), Some(copies_of));
         self.queue_open(current.reader.into_file(), true, begun)?;
         self.queue.extend(after);
         Ok(())
@@ -266,7 +270,7 @@ impl Tailer {
         // Re-read, so that what it was like before counts as copied, not as cut off.
         let restarted = current.restart();
         let after = std::mem::take(&mut self.queue);
-        self.queue_parts(parts, Some(anchor));
+        self.queue_parts(parts, Some(anchor), Some(seen));
         if restarted {
             self.queue.push_back(Queued::Open(Box::new(current)));
         }
@@ -279,12 +283,12 @@ impl Tailer {
         anchor: Anchor,
         beside: &[Sibling],
         live: Option<Opened>,
-        truncated: bool,
+        copies_of: Option<FileStat>,
     ) -> Result<(), TailError> {
         let mut parts = later_parts(anchor, beside);
         let Some((file, stat)) = live else {
             self.note_missing();
-            self.queue_parts(parts, Some(anchor));
+            self.queue_parts(parts, Some(anchor), None);
             return Ok(());
         };
         let current = self.current.iter().map(|current| current.reader.file());
@@ -293,9 +297,9 @@ impl Tailer {
             !part.stat.is_same_inode(&stat) && !self.is_copy_of_any(part, known.iter().copied())
         });
         let begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
-        self.queue_parts(parts, Some(anchor));
+        self.queue_parts(parts, Some(anchor), copies_of);
         self.note_present(&stat);
-        self.queue_open(file, truncated, begun)
+        self.queue_open(file, copies_of.is_some(), begun)
     }
 
     fn declare_gone(&mut self, cursor: &TailCursor, beside: &[Sibling]) {

@@ -353,7 +353,8 @@ impl Tailer {
         if let Some(key) = &current.key {
             return Ok(Some(key.clone()));
         }
-        let stat = *current.reader.stat();
+        let size = current.reader.stat().size;
+        let stat = *current.named_stat();
         let first_line = lines.first().map_or(&[][..], |line| &line.bytes);
         let base = base_key(stat.inode, stat.birth, first_line);
         let mut newest = 0;
@@ -366,7 +367,7 @@ impl Tailer {
             let reading = |error: io::Error| TailError::from_io(&self.options.path, "read", error);
             if !current.fresh
                 && passed
-                    .stands_in(current.reader.file(), stat.size)
+                    .stands_in(current.reader.file(), size)
                     .map_err(reading)?
             {
                 current.reader = current.reader.reopened_at(passed.offset).map_err(reading)?;

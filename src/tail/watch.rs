@@ -86,7 +86,7 @@ impl Tailer {
                 });
                 self.declare_compressed(&newest, &beside);
                 begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
-                self.queue_parts(parts, Some(anchor));
+                self.queue_parts(parts, Some(anchor), None);
             }
             self.note_present(&stat);
             return self.queue_open(file, false, begun);
@@ -118,7 +118,14 @@ impl Tailer {
         files.any(|file| is_copy(&part, file).unwrap_or(false))
     }
 
-    pub(super) fn queue_parts(&mut self, parts: Vec<Sibling>, after: Option<Anchor>) {
+    /// Parts that are copies of a truncated file go under its identity: their lines have the keys that
+    /// they would have had in the file itself.
+    pub(super) fn queue_parts(
+        &mut self,
+        parts: Vec<Sibling>,
+        after: Option<Anchor>,
+        copies_of: Option<FileStat>,
+    ) {
         let after = after.and_then(|anchor| anchor.birth);
         for part in parts {
             if self.is_known(&part.stat) {
@@ -134,6 +141,8 @@ impl Tailer {
                     let begun =
                         after.filter(|after| part.stat.birth.is_some_and(|birth| birth < *after));
                     followed.begun = begun.map(|after| after.saturating_add(1));
+                    followed.copy_of = copies_of.filter(|_| begun.is_none());
+                    followed.fresh = followed.copy_of.is_some();
                     Queued::Open(Box::new(followed))
                 }
                 None => Queued::Closed(Box::new(part)),
