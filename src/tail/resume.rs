@@ -171,11 +171,12 @@ impl Tailer {
     /// Another content stands in the current file: what a copy of it still holds is read from there,
     /// then the file from its beginning.
     pub(super) fn begin_generation(&mut self) -> Result<(), TailError> {
-        let Some(current) = self.current.take() else {
+        let Some(current) = &self.current else {
             return Ok(());
         };
-        let beside = siblings(&self.options.path).unwrap_or_default();
+        let beside = self.beside_if_permitted()?;
         let stat = newest_stat(&current.reader);
+        let named = current.copy_of.unwrap_or(*current.reader.stat());
         let (offset, end) = (current.reader.offset(), current.reader.known_end());
         let copy = beside
             .iter()
@@ -187,7 +188,45 @@ impl Tailer {
             .filter_map(|sibling| open_sibling(&self.options.path, sibling))
             .filter(|(file, stat)| current.reader.stands_in(file, stat.size).unwrap_or(false))
             .max_by_key(|(_, stat)| likeliest_copy(current.reader.position(), stat));
-        let lost = if copy.is_some() { 0 } else { end - offset };
+        let anchor = match &copy {
+            Some((_, stat)) => Anchor::new(stat, &beside),
+            None => written_since(current.reader.stat().modified),
+        };
+        let copy_inode = copy.as_ref().map(|(_, stat)| *stat);
+        let mut parts = later_parts(anchor, &beside);
+        parts.retain(|part| {
+            was_made_before_end_of(&stat, part)
+                && !part.stat.is_same_inode(&stat)
+                && !self.is_known(&part.stat)
+                && copy_inode.is_none_or(|copy| !copy.is_same_inode(&part.stat))
+        });
+        let begun = end_of(anchor, &parts).max(current.begun);
+        // Whatever can fail comes before the first change.
+        let file = current.reader.file().try_clone();
+        let file = file.map_err(|error| TailError::from_io(&self.options.path, "read", error))?;
+        let mut renewed = self.follow(file, 0)?;
+        renewed.fresh = true;
+        renewed.begun = begun;
+        let rest = match copy {
+            Some((file, stat)) if stat.size > offset => {
+                let mut rest = self.follow(file, offset)?;
+                rest.key.clone_from(&current.key);
+                rest.start = (offset, current.key.clone());
+                rest.fresh = true;
+                rest.copy_of = Some(named);
+                rest.begun = current.begun;
+                Some(rest)
+            }
+            _ => None,
+        };
+        let Some(finished) = std::mem::replace(&mut self.current, rest) else {
+            return Ok(());
+        };
+        let lost = if copy_inode.is_some() {
+            0
+        } else {
+            end - offset
+        };
         self.events.push(FileEvent::Truncated {
             inode: stat.inode,
             read_to: offset,
@@ -195,44 +234,18 @@ impl Tailer {
         });
         if lost > 0 {
             self.events.push(FileEvent::Gap {
-                file_key: current.key.clone(),
+                file_key: finished.key.clone(),
                 inode: stat.inode,
                 from: offset,
                 to: Some(end),
                 why: GapReason::Truncated,
             });
         }
-        let anchor = match &copy {
-            Some((_, stat)) => Anchor::new(stat, &beside),
-            None => written_since(current.reader.stat().modified),
-        };
-        let mut parts = later_parts(anchor, &beside);
-        parts.retain(|part| {
-            was_made_before_end_of(&stat, part)
-                && !part.stat.is_same_inode(&stat)
-                && !self.is_known(&part.stat)
-                && copy
-                    .as_ref()
-                    .is_none_or(|(_, stat)| !stat.is_same_inode(&part.stat))
-        });
-        let after = std::mem::take(&mut self.queue);
-        self.remember(&current);
+        self.remember(&finished);
         self.moved = true;
-        if let Some((file, copy_stat)) = copy
-            && copy_stat.size > offset
-        {
-            let mut followed = self.follow(file, offset)?;
-            followed.key.clone_from(&current.key);
-            followed.start = (offset, current.key.clone());
-            followed.fresh = true;
-            followed.copy_of = Some(current.copy_of.unwrap_or(*current.reader.stat()));
-            followed.begun = current.begun;
-            self.current = Some(followed);
-        }
-        let begun = end_of(anchor, &parts).max(current.begun);
-        let copies_of = current.copy_of.unwrap_or(*current.reader.stat());
-        self.queue_parts(parts, Some(anchor), Some(copies_of));
-        self.queue_open(current.reader.into_file(), true, begun)?;
+        let after = std::mem::take(&mut self.queue);
+        self.queue_parts(parts, Some(anchor), Some(named));
+        self.queue.push_back(Queued::Open(Box::new(renewed)));
         self.queue.extend(after);
         Ok(())
     }
@@ -267,13 +280,12 @@ impl Tailer {
         }
         let begun = end_of(anchor, &parts);
         current.begun = current.begun.max(begun);
-        // Re-read, so that what it was like before counts as copied, not as cut off.
-        let restarted = current.restart();
+        // What it was like before is in a copy, and not cut off.
+        current.reader.look(now);
+        current.reader.take_cut();
         let after = std::mem::take(&mut self.queue);
         self.queue_parts(parts, Some(anchor), Some(seen));
-        if restarted {
-            self.queue.push_back(Queued::Open(Box::new(current)));
-        }
+        self.queue.push_back(Queued::Open(Box::new(current)));
         self.queue.extend(after);
         Ok(true)
     }
@@ -329,6 +341,9 @@ impl Tailer {
     pub(super) fn beside_if_permitted(&self) -> Result<Vec<Sibling>, TailError> {
         match self.beside() {
             Err(TailError::PermissionDenied { .. }) => Ok(Vec::new()),
+            Err(TailError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Vec::new())
+            }
             outcome => outcome,
         }
     }

@@ -198,7 +198,7 @@ impl Tailer {
                 .reader
                 .take_lines(self.options.max_lines, self.options.max_line);
             if !lines.is_empty() {
-                match self.chunk(lines, before)? {
+                match self.chunk(lines, before) {
                     Some(chunk) => return Ok(Step::Lines(chunk)),
                     None => continue,
                 }
@@ -235,7 +235,7 @@ impl Tailer {
                         break;
                     }
                     if let Some(line) = current.reader.take_unterminated(self.options.max_line) {
-                        match self.chunk(vec![line], before)? {
+                        match self.chunk(vec![line], before) {
                             Some(chunk) => return Ok(Step::Lines(chunk)),
                             None => continue,
                         }
@@ -269,13 +269,11 @@ impl Tailer {
         }
         if let Some(mut previous) = self.previous.take()
             && previous.go_back(cursor)
+            && self.current.as_mut().is_none_or(Followed::restart)
         {
-            if let Some(mut current) = self.current.take()
-                && current.restart()
-            {
+            if let Some(current) = self.current.replace(previous) {
                 self.queue.push_front(Queued::Open(Box::new(current)));
             }
-            self.current = Some(previous);
             return;
         }
         self.current = None;
@@ -326,32 +324,26 @@ impl Tailer {
         current + queued
     }
 
-    fn chunk(&mut self, lines: Vec<Line>, before: u64) -> Result<Option<Chunk>, TailError> {
-        let Some(file_key) = self.key_for(&lines)? else {
-            return Ok(None);
-        };
+    fn chunk(&mut self, lines: Vec<Line>, before: u64) -> Option<Chunk> {
+        let file_key = self.key_for(&lines)?;
         self.moved = false;
-        let Some(cursor_after) = self.cursor() else {
-            return Ok(None);
-        };
-        Ok(Some(Chunk {
+        let cursor_after = self.cursor()?;
+        Some(Chunk {
             lines,
             file_key,
             inode: cursor_after.inode,
             bytes: cursor_after.offset - before,
             cursor_after,
             events: std::mem::take(&mut self.events),
-        }))
+        })
     }
 
     /// The current file's key, made from its first line when that comes; `None` when the file turned
     /// out to be one that was read before and the reader went on to the place reached then.
-    fn key_for(&mut self, lines: &[Line]) -> Result<Option<Arc<str>>, TailError> {
-        let Some(current) = &mut self.current else {
-            return Ok(None);
-        };
+    fn key_for(&mut self, lines: &[Line]) -> Option<Arc<str>> {
+        let current = self.current.as_mut()?;
         if let Some(key) = &current.key {
-            return Ok(Some(key.clone()));
+            return Some(key.clone());
         }
         let size = current.reader.stat().size;
         let stat = *current.named_stat();
@@ -364,15 +356,13 @@ impl Tailer {
                 continue;
             }
             newest = newest.max(number);
-            let reading = |error: io::Error| TailError::from_io(&self.options.path, "read", error);
-            if !current.fresh
+            // A file that cannot be compared counts as new: a repeat is harmless, a loss is not.
+            let comes_back = !current.fresh
                 && passed
                     .stands_in(current.reader.file(), size)
-                    .map_err(reading)?
-            {
-                current.reader = current.reader.reopened_at(passed.offset).map_err(reading)?;
-                current.key = Some(passed.key.as_str().into());
-                return Ok(None);
+                    .unwrap_or(false);
+            if comes_back && current.begin_at(passed.offset, Some(passed.key.as_str().into())) {
+                return None;
             }
         }
         let key: Arc<str> = match newest {
@@ -386,7 +376,7 @@ impl Tailer {
             });
         }
         current.key = Some(key.clone());
-        Ok(Some(key))
+        Some(key)
     }
 
     /// Lets the current file go and turns to the next; whether there was one.
