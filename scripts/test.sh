@@ -32,7 +32,7 @@ step "lints"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 
 step "tests"
 log=$(mktemp)
