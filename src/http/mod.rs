@@ -12,6 +12,7 @@ pub mod error;
 pub mod health;
 pub mod ingest;
 pub mod router;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
