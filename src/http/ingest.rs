@@ -1,7 +1,8 @@
 //! Pushed events: Stalwart's webhooks and the recorder.
 //!
-//! A body is read only while there is room in flight for it: the permit for its bytes is taken
-//! before the first of them and goes along until it is answered.
+//! A body is read only while there is room in flight for it: the permit for its bytes grows as
+//! they come and goes along until it is answered. Bodies that grow beside each other must not wait
+//! for each other's room: one of them at a time may wait, the others are refused and give way.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use super::router::{Edge, PushSource};
 /// Room is taken as the bytes come, in doubling steps from here: a client that only announces a
 /// large body must not keep others out.
 const FIRST_ROOM: u64 = 64 << 10;
+/// How long a request waits for room before it is sent away.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// A little longer than a push may take, so that the acceptor's own answer comes first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(push::PATIENCE.as_secs() + 5);
 
@@ -92,6 +95,13 @@ pub async fn record(
         .map(|value| value.to_str().map(str::to_owned))
         .transpose()
         .map_err(|_| ApiError::bad_request("Idempotency-Key holds characters that are not text"))?;
+    if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        return Err(ApiError::bad_request(
+            "Content-Encoding is not supported: send the body as it is",
+        ));
+    }
     let (body, permit) = read_body(&edge, &source.share, request).await?;
     let job = recorder::job(&source.name, &body, idempotency_key.as_deref(), permit)
         .map_err(ApiError::bad_request)?;
@@ -137,9 +147,10 @@ async fn read_body(
     if declared.is_some_and(|declared| declared > edge.max_body) {
         return Err(too_large());
     }
-    let no_room = || ApiError::unavailable("too much is in flight");
     let first = declared.unwrap_or(FIRST_ROOM).min(FIRST_ROOM);
-    let mut permit = share.try_acquire(first).ok_or_else(no_room)?;
+    let mut permit = tokio::time::timeout(ROOM_PATIENCE, share.acquire(first))
+        .await
+        .map_err(|_| no_room())?;
     let deadline = tokio::time::Instant::now() + edge.body_timeout;
     let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(FIRST_ROOM) as usize);
     let mut chunks = request.into_body().into_data_stream();
@@ -150,17 +161,32 @@ async fn read_body(
         let Some(chunk) = chunk else {
             return Ok((body.freeze(), permit));
         };
-        let chunk = chunk.map_err(|_| ApiError::bad_request("the body was cut off"))?;
+        let chunk =
+            chunk.map_err(|_| ApiError::bad_request("the body is cut off or badly framed"))?;
         if (body.len() + chunk.len()) as u64 > edge.max_body {
             return Err(too_large());
         }
         body.extend_from_slice(&chunk);
         if body.len() as u64 > permit.bytes() && permit.bytes() < share.limit() {
-            let more = (body.len() as u64 * 2).min(declared.unwrap_or(edge.max_body));
-            drop(permit);
-            permit = share.try_acquire(more).ok_or_else(no_room)?;
+            let wanted = (body.len() as u64 * 2).min(declared.unwrap_or(edge.max_body));
+            let more = wanted.min(share.limit()) - permit.bytes();
+            permit.absorb(more_room(edge, share, more).await?);
         }
     }
+}
+
+async fn more_room(edge: &Edge, share: &Share, bytes: u64) -> Result<Permit, ApiError> {
+    if let Some(permit) = share.try_acquire(bytes) {
+        return Ok(permit);
+    }
+    let _turn = edge.growth.try_lock().map_err(|_| no_room())?;
+    tokio::time::timeout(ROOM_PATIENCE, share.acquire(bytes))
+        .await
+        .map_err(|_| no_room())
+}
+
+fn no_room() -> ApiError {
+    ApiError::unavailable("too much is in flight")
 }
 
 /// The client's address: the last one in `X-Forwarded-For` that no trusted proxy added, and the
