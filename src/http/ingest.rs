@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use daybook_actors::budget::{Permit, Share};
 use daybook_actors::delivery::call;
 use futures_util::StreamExt;
+use ipnet::IpNet;
 use serde_json::json;
 
 use crate::sources::push::{self, AcceptorMessage, Job, Pushed};
@@ -46,7 +47,7 @@ pub async fn webhook(
         return Err(ApiError::not_found("no such path"));
     };
     let signature = request.headers().get("x-signature").cloned();
-    let client = client_address(&edge, &peer, request.headers());
+    let client = client_address(&edge.trusted_proxies, peer.0.ip(), request.headers());
     let Some(signature) = signature else {
         tracing::warn!(source = %source.name, %client, "webhook without a signature refused");
         return Err(ApiError::unauthorized(
@@ -191,13 +192,13 @@ fn no_room() -> ApiError {
 
 /// The client's address: the last one in `X-Forwarded-For` that no trusted proxy added, and the
 /// peer's own when the peer is no trusted proxy.
-fn client_address(edge: &Edge, peer: &Peer, headers: &HeaderMap) -> IpAddr {
+fn client_address(trusted_proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let trusted = |address: &IpAddr| {
-        edge.trusted_proxies
+        trusted_proxies
             .iter()
             .any(|network| network.contains(address))
     };
-    let mut client = peer.0.ip().to_canonical();
+    let mut client = peer.to_canonical();
     let forwarded = headers
         .get_all("x-forwarded-for")
         .iter()
@@ -215,4 +216,90 @@ fn client_address(edge: &Edge, peer: &Peer, headers: &HeaderMap) -> IpAddr {
         }
     }
     client
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Trusted networks, peer, `X-Forwarded-For` lines, the client.
+    const CASES: &[(&[&str], &str, &[&str], &str)] = &[
+        (&[], "198.51.100.9", &[], "198.51.100.9"),
+        // Nobody is believed who is not trusted.
+        (&[], "198.51.100.9", &["203.0.113.5"], "198.51.100.9"),
+        (
+            &["10.0.0.0/8"],
+            "198.51.100.9",
+            &["203.0.113.5"],
+            "198.51.100.9",
+        ),
+        (&["10.0.0.0/8"], "10.1.2.3", &["203.0.113.5"], "203.0.113.5"),
+        (&["10.0.0.0/8"], "10.1.2.3", &[], "10.1.2.3"),
+        // What the client itself claims stands before what the proxy saw.
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["127.0.0.1, 203.0.113.5"],
+            "203.0.113.5",
+        ),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["127.0.0.1", "203.0.113.5"],
+            "203.0.113.5",
+        ),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["203.0.113.5, 10.9.9.9 ,10.8.8.8"],
+            "203.0.113.5",
+        ),
+        (&["10.0.0.0/8"], "10.1.2.3", &["10.9.9.9"], "10.9.9.9"),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["203.0.113.5, unknown"],
+            "10.1.2.3",
+        ),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["unknown, 203.0.113.5"],
+            "203.0.113.5",
+        ),
+        (&["10.0.0.0/8"], "10.1.2.3", &[""], "10.1.2.3"),
+        // One address in two forms.
+        (
+            &["10.0.0.0/8"],
+            "::ffff:10.1.2.3",
+            &["::ffff:203.0.113.5"],
+            "203.0.113.5",
+        ),
+        (
+            &["2001:db8::/32"],
+            "2001:db8::1",
+            &["2001:db9::7"],
+            "2001:db9::7",
+        ),
+        (
+            &["10.0.0.1/32", "2001:db8::/32"],
+            "10.0.0.1",
+            &["203.0.113.5, 2001:db8::4"],
+            "203.0.113.5",
+        ),
+    ];
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        for (trusted, peer, lines, wanted) in CASES {
+            let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
+            let mut headers = HeaderMap::new();
+            for line in *lines {
+                headers.append("x-forwarded-for", line.parse().unwrap());
+            }
+            let client = client_address(&trusted, peer.parse().unwrap(), &headers);
+            assert_eq!(client.to_string(), *wanted, "{peer} {lines:?}");
+        }
+    }
 }

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod captures;
+mod child;
 mod durable;
 mod keys;
 mod limits;
+mod logs;
 mod protocol;
 mod unreadable;
 
@@ -29,7 +31,9 @@ fn with_keys(plan: Plan, keys: &[&str]) -> Plan {
 
 /// A world on SQLite with one Stalwart source under [`KEY`].
 async fn world() -> World {
-    with_keys(World::sqlite().await, &[KEY]).start().await
+    let world = with_keys(World::sqlite().await, &[KEY]).start().await;
+    world.ready().await;
+    world
 }
 
 /// Sends a body signed with [`KEY`].
