@@ -220,6 +220,7 @@ impl Daybook {
             trusted_proxies: config.http.trusted_proxies.clone(),
             max_body: config.http.max_body.bytes(),
             body_timeout: config.http.body_timeout,
+            growth: tokio::sync::Mutex::default(),
         };
         let http_args = HttpArgs {
             listener: Arc::new(listener),

@@ -179,6 +179,17 @@ impl Permit {
         self.parent.bytes
     }
 
+    /// Adds another permit of the same budget, and of the same share if it is one's.
+    ///
+    /// # Panics
+    /// When the other permit is of another budget.
+    pub fn absorb(&mut self, other: Permit) {
+        self.parent.absorb(other.parent);
+        if let (Some(own), Some(other)) = (&mut self.own, other.own) {
+            own.absorb(other);
+        }
+    }
+
     fn within(self, own: Permit) -> Permit {
         Permit {
             parent: self.parent,
@@ -191,8 +202,16 @@ impl Permit {
 struct Held {
     bytes: u64,
     pool: Arc<Pool>,
-    #[allow(dead_code, reason = "held for its drop")]
     units: OwnedSemaphorePermit,
+}
+
+impl Held {
+    fn absorb(&mut self, mut other: Held) {
+        if let Some(units) = other.units.split(other.units.num_permits()) {
+            self.units.merge(units);
+            self.bytes += std::mem::take(&mut other.bytes);
+        }
+    }
 }
 
 impl Drop for Held {
@@ -345,6 +364,22 @@ mod tests {
         drop(held);
         assert_eq!(waiting.await.bytes(), 1);
         assert_eq!((budget.in_use(), greedy.in_use()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_grows_by_another() {
+        let budget = Budget::new(100);
+        let share = budget.share("a", 0.5);
+        let mut held = share.acquire(10).await;
+        held.absorb(share.try_acquire(30).unwrap());
+        assert_eq!(
+            (held.bytes(), budget.in_use(), share.in_use()),
+            (40, 40, 40)
+        );
+        assert!(share.try_acquire(11).is_none());
+        drop(held);
+        assert_eq!((budget.in_use(), share.in_use()), (0, 0));
+        assert!(share.try_acquire(50).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! Pushed events: Stalwart's webhooks and the recorder.
 //!
-//! A body is read only while there is room in flight for it: the permit for its bytes is taken
-//! before the first of them and goes along until it is answered.
+//! A body is read only while there is room in flight for it: the permit for its bytes grows as
+//! they come and goes along until it is answered. Bodies that grow beside each other must not wait
+//! for each other's room: one of them at a time may wait, the others are refused and give way.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use daybook_actors::budget::{Permit, Share};
 use daybook_actors::delivery::call;
 use futures_util::StreamExt;
+use ipnet::IpNet;
 use serde_json::json;
 
 use crate::sources::push::{self, AcceptorMessage, Job, Pushed};
@@ -29,6 +31,8 @@ use super::router::{Edge, PushSource};
 /// Room is taken as the bytes come, in doubling steps from here: a client that only announces a
 /// large body must not keep others out.
 const FIRST_ROOM: u64 = 64 << 10;
+/// How long a request waits for room before it is sent away.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// A little longer than a push may take, so that the acceptor's own answer comes first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(push::PATIENCE.as_secs() + 5);
 
@@ -43,7 +47,7 @@ pub async fn webhook(
         return Err(ApiError::not_found("no such path"));
     };
     let signature = request.headers().get("x-signature").cloned();
-    let client = client_address(&edge, &peer, request.headers());
+    let client = client_address(&edge.trusted_proxies, peer.0.ip(), request.headers());
     let Some(signature) = signature else {
         tracing::warn!(source = %source.name, %client, "webhook without a signature refused");
         return Err(ApiError::unauthorized(
@@ -92,6 +96,13 @@ pub async fn record(
         .map(|value| value.to_str().map(str::to_owned))
         .transpose()
         .map_err(|_| ApiError::bad_request("Idempotency-Key holds characters that are not text"))?;
+    if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        return Err(ApiError::bad_request(
+            "Content-Encoding is not supported: send the body as it is",
+        ));
+    }
     let (body, permit) = read_body(&edge, &source.share, request).await?;
     let job = recorder::job(&source.name, &body, idempotency_key.as_deref(), permit)
         .map_err(ApiError::bad_request)?;
@@ -137,9 +148,10 @@ async fn read_body(
     if declared.is_some_and(|declared| declared > edge.max_body) {
         return Err(too_large());
     }
-    let no_room = || ApiError::unavailable("too much is in flight");
     let first = declared.unwrap_or(FIRST_ROOM).min(FIRST_ROOM);
-    let mut permit = share.try_acquire(first).ok_or_else(no_room)?;
+    let mut permit = tokio::time::timeout(ROOM_PATIENCE, share.acquire(first))
+        .await
+        .map_err(|_| no_room())?;
     let deadline = tokio::time::Instant::now() + edge.body_timeout;
     let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(FIRST_ROOM) as usize);
     let mut chunks = request.into_body().into_data_stream();
@@ -150,28 +162,43 @@ async fn read_body(
         let Some(chunk) = chunk else {
             return Ok((body.freeze(), permit));
         };
-        let chunk = chunk.map_err(|_| ApiError::bad_request("the body was cut off"))?;
+        let chunk =
+            chunk.map_err(|_| ApiError::bad_request("the body is cut off or badly framed"))?;
         if (body.len() + chunk.len()) as u64 > edge.max_body {
             return Err(too_large());
         }
         body.extend_from_slice(&chunk);
         if body.len() as u64 > permit.bytes() && permit.bytes() < share.limit() {
-            let more = (body.len() as u64 * 2).min(declared.unwrap_or(edge.max_body));
-            drop(permit);
-            permit = share.try_acquire(more).ok_or_else(no_room)?;
+            let wanted = (body.len() as u64 * 2).min(declared.unwrap_or(edge.max_body));
+            let more = wanted.min(share.limit()) - permit.bytes();
+            permit.absorb(more_room(edge, share, more).await?);
         }
     }
 }
 
+async fn more_room(edge: &Edge, share: &Share, bytes: u64) -> Result<Permit, ApiError> {
+    if let Some(permit) = share.try_acquire(bytes) {
+        return Ok(permit);
+    }
+    let _turn = edge.growth.try_lock().map_err(|_| no_room())?;
+    tokio::time::timeout(ROOM_PATIENCE, share.acquire(bytes))
+        .await
+        .map_err(|_| no_room())
+}
+
+fn no_room() -> ApiError {
+    ApiError::unavailable("too much is in flight")
+}
+
 /// The client's address: the last one in `X-Forwarded-For` that no trusted proxy added, and the
 /// peer's own when the peer is no trusted proxy.
-fn client_address(edge: &Edge, peer: &Peer, headers: &HeaderMap) -> IpAddr {
+fn client_address(trusted_proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let trusted = |address: &IpAddr| {
-        edge.trusted_proxies
+        trusted_proxies
             .iter()
             .any(|network| network.contains(address))
     };
-    let mut client = peer.0.ip().to_canonical();
+    let mut client = peer.to_canonical();
     let forwarded = headers
         .get_all("x-forwarded-for")
         .iter()
@@ -189,4 +216,90 @@ fn client_address(edge: &Edge, peer: &Peer, headers: &HeaderMap) -> IpAddr {
         }
     }
     client
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Trusted networks, peer, `X-Forwarded-For` lines, the client.
+    const CASES: &[(&[&str], &str, &[&str], &str)] = &[
+        (&[], "198.51.100.9", &[], "198.51.100.9"),
+        // Nobody is believed who is not trusted.
+        (&[], "198.51.100.9", &["203.0.113.5"], "198.51.100.9"),
+        (
+            &["10.0.0.0/8"],
+            "198.51.100.9",
+            &["203.0.113.5"],
+            "198.51.100.9",
+        ),
+        (&["10.0.0.0/8"], "10.1.2.3", &["203.0.113.5"], "203.0.113.5"),
+        (&["10.0.0.0/8"], "10.1.2.3", &[], "10.1.2.3"),
+        // What the client itself claims stands before what the proxy saw.
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["127.0.0.1, 203.0.113.5"],
+            "203.0.113.5",
+        ),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["127.0.0.1", "203.0.113.5"],
+            "203.0.113.5",
+        ),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["203.0.113.5, 10.9.9.9 ,10.8.8.8"],
+            "203.0.113.5",
+        ),
+        (&["10.0.0.0/8"], "10.1.2.3", &["10.9.9.9"], "10.9.9.9"),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["203.0.113.5, unknown"],
+            "10.1.2.3",
+        ),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["unknown, 203.0.113.5"],
+            "203.0.113.5",
+        ),
+        (&["10.0.0.0/8"], "10.1.2.3", &[""], "10.1.2.3"),
+        // One address in two forms.
+        (
+            &["10.0.0.0/8"],
+            "::ffff:10.1.2.3",
+            &["::ffff:203.0.113.5"],
+            "203.0.113.5",
+        ),
+        (
+            &["2001:db8::/32"],
+            "2001:db8::1",
+            &["2001:db9::7"],
+            "2001:db9::7",
+        ),
+        (
+            &["10.0.0.1/32", "2001:db8::/32"],
+            "10.0.0.1",
+            &["203.0.113.5, 2001:db8::4"],
+            "203.0.113.5",
+        ),
+    ];
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        for (trusted, peer, lines, wanted) in CASES {
+            let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
+            let mut headers = HeaderMap::new();
+            for line in *lines {
+                headers.append("x-forwarded-for", line.parse().unwrap());
+            }
+            let client = client_address(&trusted, peer.parse().unwrap(), &headers);
+            assert_eq!(client.to_string(), *wanted, "{peer} {lines:?}");
+        }
+    }
 }

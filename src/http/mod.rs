@@ -11,6 +11,7 @@ pub mod auth;
 pub mod error;
 pub mod health;
 pub mod ingest;
+mod linger;
 pub mod router;
 pub mod tls;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 use axum::Router;
 use daybook_actors::liveness::Progress;
 use hyper::body::Incoming;
+use hyper::header;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -30,6 +32,8 @@ use tokio::task::JoinSet;
 use tower_service::Service;
 
 use crate::config::HttpConfig;
+
+use linger::Lingering;
 
 /// How long open requests may take to finish at a graceful stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -118,6 +122,7 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
     let connections = Arc::new(Semaphore::new(args.config.max_connections as usize));
     let graceful = GracefulShutdown::new();
     let mut open = JoinSet::new();
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -125,10 +130,19 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
             accepted = next_connection(&args.listener, &connections) => accepted,
             Some(_) = open.join_next(), if !open.is_empty() => continue,
         };
-        let Ok((stream, peer, permit)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+        let (stream, peer, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if concerns_one_connection(&error) => continue,
+            Err(error) => {
+                if !failing {
+                    tracing::error!(error = %error, "no connection can be accepted");
+                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
+        failing = false;
         let connection = serve(stream, peer, &args);
         let connection = graceful.watch(connection);
         open.spawn(async move {
@@ -152,13 +166,17 @@ async fn next_connection(
         .acquire_owned()
         .await
         .map_err(std::io::Error::other)?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Ok((stream, peer, permit)),
-        Err(error) => {
-            tracing::warn!(error = %error, "a connection could not be accepted");
-            Err(error)
-        }
-    }
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
+}
+
+/// A client that has gone before it was accepted says nothing about the next one.
+fn concerns_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
 }
 
 /// One connection, ready to be driven.
@@ -174,11 +192,15 @@ fn serve(
     let router = args.router.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        router.clone().call(request)
+        let expects_continue = request.headers().contains_key(header::EXPECT);
+        let mut router = router.clone();
+        router.call(request.map(|body| Lingering::new(body, expects_continue)))
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(args.config.header_timeout)
+        // A client may say that it has no more to send and still wait for the answer.
+        .half_close(true)
         .max_buf_size(64 << 10)
         .serve_connection(TokioIo::new(stream), service)
 }

@@ -59,6 +59,8 @@ pub struct Edge {
     pub max_body: u64,
     /// The longest a body may take.
     pub body_timeout: Duration,
+    /// Held by the one body that may wait for room to grow.
+    pub growth: tokio::sync::Mutex<()>,
 }
 
 /// All routes.

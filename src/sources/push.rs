@@ -15,7 +15,8 @@ use daybook_actors::liveness::Progress;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 
-use crate::batch::{Batch, Entry};
+use crate::batch::{Batch, Entry, Receipt};
+use crate::event::DeadLetterReason;
 use crate::sources::courier::Courier;
 use crate::status::{CursorView, SourceState};
 
@@ -165,11 +166,13 @@ impl Pusher {
             let mut batch = Batch::new(self.source().clone(), 0, chunk, Arc::clone(&permit));
             batch.last_event_id = last_id;
             let parcel = self.courier.parcel(batch, 0);
-            if let Err(reason) = self.courier.deliver_within(parcel, self.until).await {
-                return Pushed::Unavailable(reason);
-            }
-            received += events;
-            quarantined += dead;
+            let receipt = match self.courier.deliver_within(parcel, self.until).await {
+                Ok(receipt) => receipt,
+                Err(reason) => return Pushed::Unavailable(reason),
+            };
+            let refused = refused_downstream(&receipt).min(events);
+            received += events - refused;
+            quarantined += dead + refused;
         }
         self.courier.status.set_state(SourceState::Running, None);
         Pushed::Durable {
@@ -177,4 +180,19 @@ impl Pusher {
             quarantined,
         }
     }
+}
+
+/// Events that became dead letters on their way: no decoder gives these reasons.
+fn refused_downstream(receipt: &Receipt) -> u64 {
+    DeadLetterReason::ALL
+        .iter()
+        .zip(receipt.dead)
+        .filter(|(reason, _)| {
+            matches!(
+                reason,
+                DeadLetterReason::Rejected | DeadLetterReason::Poison
+            )
+        })
+        .map(|(_, count)| count)
+        .sum()
 }

@@ -1,6 +1,7 @@
 //! Real servers, faults and an oracle for Daybook's tests; never shipped.
 
 pub mod chaos;
+pub mod http;
 pub mod mongod;
 pub mod process;
 pub mod world;

@@ -84,6 +84,11 @@ impl World {
         &self.client
     }
 
+    /// Waits until it says that it is ready.
+    pub async fn ready(&self) {
+        eventually("readiness", async || self.get("/readyz").await.0 == 200).await;
+    }
+
     /// Posts a body; status and JSON answer (null when it is none).
     pub async fn post(
         &self,

@@ -1,0 +1,226 @@
+//! Limits of size, time and number, each with a normal sender beside it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use testkit::World;
+use testkit::http::{self, Connection, exchange, sign};
+use testkit::world::eventually;
+
+use super::{KEY, ROUTE, body, send, with_keys};
+
+async fn world_with(http: &str) -> World {
+    let plan = with_keys(World::sqlite().await, &[KEY]);
+    let world = plan
+        .start_with(&format!("auth = \"none\"\n{http}"), "")
+        .await;
+    world.ready().await;
+    world
+}
+
+/// The world works, and holds nothing back.
+async fn is_well(world: &World, events: usize) {
+    let answer = send(world, body("well", 1)).await;
+    assert_eq!(answer.json(), json!({ "received": 1 }), "{answer:?}");
+    assert_eq!(world.events().await.len(), events + 1);
+    assert!(
+        world
+            .daybook()
+            .store()
+            .dead_letters(10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    eventually("nothing is in flight", async || {
+        world.daybook().budget().in_use() == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_longer_body_than_allowed_is_refused_declared_or_not() {
+    let world = world_with("max_body = \"16KiB\"").await;
+    let address = world.daybook().address();
+    let fits = body("fits", 100);
+    assert_eq!(send(&world, &fits).await.json(), json!({ "received": 100 }));
+
+    let exactly = format!("{fits}{}", " ".repeat((16 << 10) - fits.len()));
+    assert_eq!(send(&world, &exactly).await.status, 200);
+    let over = format!("{exactly} ");
+    let answer = send(&world, &over).await;
+    assert_eq!(answer.status, 413);
+    assert!(
+        answer.error().contains("max_body (16384 bytes)"),
+        "{answer:?}"
+    );
+
+    for size in [over.len(), 1 << 20, 5 << 20] {
+        let over = format!("{exactly}{}", " ".repeat(size - exactly.len()));
+        assert_eq!(send(&world, &over).await.status, 413, "{size} declared");
+        let request = format!(
+            "POST {ROUTE} HTTP/1.1\r\nhost: x\r\nx-signature: {}\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{over}\r\n0\r\n\r\n",
+            sign(KEY, over.as_bytes()),
+            over.len(),
+        );
+        assert_eq!(
+            exchange(address, request).await.status,
+            413,
+            "{size} in chunks"
+        );
+    }
+    is_well(&world, 100).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_or_a_body_that_does_not_come_is_not_waited_for() {
+    let world = world_with("header_timeout = \"400ms\"\nbody_timeout = \"400ms\"").await;
+    let address = world.daybook().address();
+    let request = http::signed(ROUTE, KEY, body("slow", 1));
+    let head = request
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap()
+        + 4;
+    for (sent, wanted) in [
+        (0, None),
+        (1, None),
+        (head - 2, None),
+        (head, Some(408)),
+        (head + 9, Some(408)),
+    ] {
+        let mut connection = Connection::open(address).await;
+        connection.send(&request[..sent]).await.unwrap();
+        let answer = connection.answer().await;
+        assert_eq!(
+            answer.map(|answer| answer.status),
+            wanted,
+            "after {sent} bytes"
+        );
+        connection.closed().await;
+    }
+    is_well(&world, 0).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_byte_at_a_time_is_a_request_too() {
+    let world = world_with("").await;
+    let request = http::signed(ROUTE, KEY, body("drip", 1));
+    let mut connection = Connection::open(world.daybook().address()).await;
+    for byte in &request {
+        connection.send([*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let answer = connection.answer().await.unwrap();
+    assert_eq!(answer.json(), json!({ "received": 1 }));
+    is_well(&world, 1).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_that_hang_up_in_the_middle_leave_nothing() {
+    let world = world_with("").await;
+    let request = http::signed(ROUTE, KEY, body("cut", 2000));
+    for part in 1..40 {
+        let mut connection = Connection::open(world.daybook().address()).await;
+        let _early_end = connection.send(&request[..request.len() * part / 40]).await;
+    }
+    is_well(&world, 0).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_cap_wait_for_a_place() {
+    let plan = with_keys(World::sqlite().await, &[KEY]);
+    let limits = "auth = \"none\"\nmax_connections = 3\nheader_timeout = \"60s\"";
+    let world = plan.start_with(limits, "").await;
+    let address = world.daybook().address();
+    let mut holders = Vec::new();
+    for _ in 0..3 {
+        let mut holder = Connection::open(address).await;
+        holder
+            .send("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        assert_eq!(holder.answer().await.unwrap().status, 200);
+        // From here on it holds its place with half a head.
+        holder.send("GET").await.unwrap();
+        holders.push(holder);
+    }
+    let mut late = Connection::open(address).await;
+    late.send(http::signed(ROUTE, KEY, body("late", 1)))
+        .await
+        .unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(300), late.answer()).await;
+    assert!(early.is_err(), "answered beyond the cap: {early:?}");
+    holders.pop();
+    assert_eq!(late.answer().await.unwrap().status, 200);
+    drop((late, holders));
+    is_well(&world, 1).await;
+    world.stop().await;
+}
+
+async fn hold_open(address: SocketAddr, count: usize) -> Vec<Connection> {
+    let mut held = Vec::with_capacity(count);
+    while held.len() < count {
+        let opening = (0..100).map(|_| Connection::open(address));
+        held.extend(futures_util::future::join_all(opening).await);
+    }
+    held
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_idle_connections_hinder_nobody() {
+    let world = world_with("header_timeout = \"30s\"").await;
+    let held = hold_open(world.daybook().address(), 2000).await;
+    for index in 0..20 {
+        let started = Instant::now();
+        let answer = send(&world, body(&format!("busy-{index}"), 1)).await;
+        assert_eq!(answer.status, 200);
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+    assert_eq!(held.len(), 2000);
+    drop(held);
+    is_well(&world, 20).await;
+    world.stop().await;
+}
+
+/// Large bodies beside each other, more than may be in flight: some are told to come again, and
+/// all come through.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_larger_than_their_room_come_through_one_after_the_other() {
+    let plan = with_keys(World::sqlite().await, &[KEY]);
+    let world = plan
+        .settings("[ingest]\nin_flight = \"2MiB\"")
+        .start()
+        .await;
+    world.ready().await;
+    let address = world.daybook().address();
+    let senders = (0..6).map(|index| {
+        // A megabyte each, where a source may hold one at a time.
+        let request = http::signed(ROUTE, KEY, body(&format!("large-{index}"), 7000));
+        tokio::spawn(async move {
+            let mut refusals = 0;
+            loop {
+                let answer = exchange(address, &request).await;
+                match answer.status {
+                    200 => return refusals,
+                    503 => assert!(answer.header("retry-after").is_some()),
+                    other => panic!("{other}"),
+                }
+                refusals += 1;
+            }
+        })
+    });
+    for ended in futures_util::future::join_all(senders.collect::<Vec<_>>()).await {
+        ended.unwrap();
+    }
+    assert_eq!(world.events().await.len(), 6 * 7000);
+    let limit = world.metric("daybook_in_flight_limit_bytes", "").await;
+    assert_eq!(limit, f64::from(2 << 20));
+    is_well(&world, 6 * 7000).await;
+    world.stop().await;
+}
