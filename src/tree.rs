@@ -33,7 +33,7 @@ use crate::event::SourceName;
 use crate::http::auth::Authenticator;
 use crate::http::health::Readiness;
 use crate::http::router::{Edge, PushSource, router};
-use crate::http::{HttpArgs, HttpServer};
+use crate::http::{HttpArgs, HttpServer, tls};
 use crate::sources::authentik::actor::{Poller, PollerArgs};
 use crate::sources::authentik::client::Client;
 use crate::sources::courier::Courier;
@@ -83,6 +83,9 @@ pub enum StartError {
         /// Why.
         message: String,
     },
+    /// Certificate or key cannot be used.
+    #[error("{0}")]
+    Tls(String),
     /// The tree's root did not come up.
     #[error("supervision tree did not start: {0}")]
     Tree(String),
@@ -225,6 +228,13 @@ impl Daybook {
         let http_args = HttpArgs {
             listener: Arc::new(listener),
             config: config.http.clone(),
+            tls: config
+                .http
+                .tls
+                .as_ref()
+                .map(tls::acceptor)
+                .transpose()
+                .map_err(StartError::Tls)?,
             router: router(edge),
             progress: Progress::on_demand(),
         };

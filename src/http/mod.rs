@@ -26,9 +26,12 @@ use hyper::header;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower_service::Service;
 
 use crate::config::HttpConfig;
@@ -56,6 +59,8 @@ pub struct HttpArgs {
     pub listener: Arc<TcpListener>,
     /// Its limits.
     pub config: HttpConfig,
+    /// Does the TLS handshakes; `None`: plain HTTP.
+    pub tls: Option<TlsAcceptor>,
     /// What it serves.
     pub router: Router,
     /// Shown while a message is handled.
@@ -143,12 +148,28 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
             }
         };
         failing = false;
-        let connection = serve(stream, peer, &args);
-        let connection = graceful.watch(connection);
+        // Answers are small and complete: no reason to let them wait for company.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, error = %error, "nodelay");
+        }
+        let (args, watcher) = (args.clone(), graceful.watcher());
         open.spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection.await {
-                tracing::debug!(%peer, error = %error, "connection");
+            let ended = match &args.tls {
+                None => watcher
+                    .watch(serve(stream, peer, &args))
+                    .await
+                    .map_err(|error| error.to_string()),
+                Some(tls) => match handshake(tls, stream, args.config.header_timeout).await {
+                    Ok(stream) => watcher
+                        .watch(serve(stream, peer, &args))
+                        .await
+                        .map_err(|error| error.to_string()),
+                    Err(error) => Err(error),
+                },
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, error, "connection");
             }
         });
     }
@@ -179,16 +200,27 @@ fn concerns_one_connection(error: &std::io::Error) -> bool {
     )
 }
 
-/// One connection, ready to be driven.
-fn serve(
+async fn handshake(
+    tls: &TlsAcceptor,
     stream: TcpStream,
+    timeout: Duration,
+) -> Result<TlsStream<TcpStream>, String> {
+    match tokio::time::timeout(timeout, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(format!("TLS handshake failed: {error}")),
+        Err(_) => Err("TLS handshake took too long".to_owned()),
+    }
+}
+
+/// One connection, ready to be driven.
+fn serve<S>(
+    stream: S,
     peer: SocketAddr,
     args: &HttpArgs,
-) -> impl GracefulConnection<Error = hyper::Error> + use<> {
-    // Answers are small and complete: no reason to let them wait for company.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, error = %error, "nodelay");
-    }
+) -> impl GracefulConnection<Error = hyper::Error> + use<S>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let router = args.router.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));

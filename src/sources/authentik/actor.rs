@@ -4,7 +4,7 @@
 //! The cursor moves with every page: what a page taught the walk is stored in the same step as
 //! the page's events (see [`super::walk`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use daybook_actors::liveness::Progress;
@@ -27,11 +27,17 @@ use super::people::People;
 use super::walk::{PageAnswer, RowKey, Walk, WalkCursor};
 
 /// Once in this time a poll reads back [`WIDE_OVERLAP`], for events that became visible later
-/// than anybody expects.
+/// than anybody expects. (Once in every overlap one reads back twice the overlap, for what a
+/// removal may have hidden from an ordinary poll.)
 const WIDE_EVERY: Duration = Duration::from_secs(3600);
 const WIDE_OVERLAP: Duration = Duration::from_secs(24 * 3600);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_CAP: Duration = Duration::from_secs(30);
+/// While older events are being read, so many of their pages come before the top is looked at again.
+const PAGES_BETWEEN_HEADS: u32 = 5;
+/// Waiting for room in flight is no stall; for this long it is not.
+const ROOM_PATIENCE: Duration = Duration::from_secs(3600);
+const UNREADABLE_CAP: usize = 10_000;
 /// Where a person must act, asking often only fills the other side's log.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
@@ -71,17 +77,26 @@ pub struct PollerState {
     walk: Option<Walk>,
     generation: u64,
     seq: u64,
-    parcel: Option<(Parcel, Vec<RowKey>)>,
+    parcel: Option<Outgoing>,
     people: People,
     failures: u32,
     /// Something a person should know although polling works.
     warning: Option<String>,
-    lookup_warning: Option<String>,
+    /// Positions of the dead letters made of rows that tell no place.
+    unreadable: HashSet<String>,
     probed: bool,
-    last_head: Option<Instant>,
+    last_head: Instant,
+    pages_since_head: u32,
+    last_deep: Instant,
     last_wide: Instant,
-    usual_overlap: Option<Duration>,
     timer: Option<AbortHandle>,
+}
+
+/// A parcel on its way, and what is to be noted once it is durable.
+struct Outgoing {
+    parcel: Parcel,
+    rows: Vec<RowKey>,
+    late: usize,
 }
 
 impl Drop for PollerState {
@@ -111,11 +126,12 @@ impl Actor for Poller {
             people: People::default(),
             failures: 0,
             warning: None,
-            lookup_warning: None,
+            unreadable: HashSet::new(),
             probed: false,
-            last_head: None,
+            last_head: Instant::now(),
+            pages_since_head: 0,
+            last_deep: Instant::now(),
             last_wide: Instant::now(),
-            usual_overlap: None,
             timer: None,
         })
     }
@@ -227,17 +243,21 @@ impl PollerState {
         let Some(walk) = &mut self.walk else {
             return Next::Claim(Duration::ZERO);
         };
-        if let Some(usual) = self.usual_overlap.take() {
-            walk.set_overlap(usual);
-        }
-        if self.last_wide.elapsed() >= WIDE_EVERY {
+        let overlap = self.args.config.overlap;
+        if walk.has_gaps() {
+            walk.begin_poll();
+        } else if self.last_wide.elapsed() >= WIDE_EVERY {
             self.last_wide = Instant::now();
-            walk.set_overlap(WIDE_OVERLAP.max(self.args.config.overlap));
-            walk.forget_quiet();
-            self.usual_overlap = Some(self.args.config.overlap);
+            self.last_deep = Instant::now();
+            walk.begin_deep_poll(WIDE_OVERLAP.max(overlap * 2));
+        } else if self.last_deep.elapsed() >= overlap {
+            self.last_deep = Instant::now();
+            walk.begin_deep_poll(overlap * 2);
+        } else {
+            walk.begin_poll();
         }
-        self.last_head = Some(Instant::now());
-        walk.begin_poll();
+        self.last_head = Instant::now();
+        self.pages_since_head = 0;
         Next::Continue(Duration::ZERO)
     }
 
@@ -255,7 +275,8 @@ impl PollerState {
             return Next::Claim(Duration::ZERO);
         };
         // New events do not wait behind a long backlog.
-        let head_is_old = self.last_head.is_none_or(|last| last.elapsed() >= interval);
+        let head_is_old =
+            self.last_head.elapsed() >= interval && self.pages_since_head >= PAGES_BETWEEN_HEADS;
         if walk.has_gaps() && head_is_old {
             return self.begin_poll();
         }
@@ -263,7 +284,12 @@ impl PollerState {
             self.rest();
             return Next::Poll(interval);
         };
-        let page = match self.args.client.events(request).await {
+        self.pages_since_head += 1;
+        let answer = {
+            let _waiting = self.args.progress.long_wait(self.args.config.timeout);
+            self.args.client.events(request).await
+        };
+        let page = match answer {
             Ok(answer) => decode_page(&answer.body)
                 .map(|page| (page, answer))
                 .map_err(|error| ClientError::Unreadable(error.to_string())),
@@ -281,6 +307,7 @@ impl PollerState {
 
     /// Whose token is it, and does it see anything? Quiet and blind look alike in the list.
     async fn probe(&mut self) -> Result<(), ClientError> {
+        let _waiting = self.args.progress.long_wait(self.args.config.timeout);
         let me = self.args.client.me().await?;
         self.probed = true;
         let account = me
@@ -330,6 +357,7 @@ impl PollerState {
         }
         let taken = walk.accept(&PageAnswer {
             rows: rows.iter().map(|(key, ..)| key.clone()).collect(),
+            length: page.results.len() as u64,
             has_next: page.next != 0,
             count: page.count,
             server_time: answer.server_time,
@@ -339,17 +367,9 @@ impl PollerState {
                 "pages contradict each other".to_owned(),
             ));
         }
-        let late = walk.take_late();
-        if late > 0 {
-            self.args
-                .metrics
-                .authentik_late_events(&self.args.courier.status.name)
-                .increment(late);
-        }
         let people = taken.rows.iter().filter_map(|index| rows[*index].1);
-        if let Some(refusal) = self.people.look_up(&self.args.client, people).await {
-            self.lookup_warning = Some(refusal);
-        }
+        self.people.look_up(&self.args.client, people).await;
+        self.args.progress.tick();
         let mut entries = Vec::with_capacity(taken.rows.len() + placeless.len());
         let mut newest: BTreeMap<jiff::Timestamp, String> = BTreeMap::new();
         let mut keys = Vec::with_capacity(taken.rows.len());
@@ -360,12 +380,21 @@ impl PollerState {
             entries.extend(self.entry_of(decode_event(raw, &context), *user_pk));
         }
         for raw in placeless {
-            entries.extend(self.entry_of(decode_event(raw, &context), None));
+            let decoded = decode_event(raw, &context);
+            // Every poll meets it again; it is no news.
+            if matches!(&decoded, Decoded::Dead(letter) if self.unreadable.contains(&letter.position))
+            {
+                continue;
+            }
+            entries.extend(self.entry_of(decoded, None));
         }
         if entries.is_empty() && !taken.moved {
             return Next::Continue(Duration::ZERO);
         }
-        let permit = self.args.courier.room(answer.body.len() as u64).await;
+        let permit = {
+            let _waiting = self.args.progress.long_wait(ROOM_PATIENCE);
+            self.args.courier.room(answer.body.len() as u64).await
+        };
         let detail = serde_json::to_value(&taken.cursor).unwrap_or_default();
         let mut batch = Batch::new(
             self.args.courier.status.name.clone(),
@@ -376,7 +405,11 @@ impl PollerState {
         .with_step(self.seq, self.seq + 1, detail);
         batch.received_at = received_at;
         batch.last_event_id = newest.pop_last().map(|(_, pk)| pk);
-        self.parcel = Some((self.args.courier.parcel(batch, 0), keys));
+        self.parcel = Some(Outgoing {
+            parcel: self.args.courier.parcel(batch, 0),
+            rows: keys,
+            late: taken.late,
+        });
         self.deliver().await
     }
 
@@ -396,24 +429,21 @@ impl PollerState {
     }
 
     async fn deliver(&mut self) -> Next {
-        let Some((mut parcel, keys)) = self.parcel.take() else {
+        let Some(mut outgoing) = self.parcel.take() else {
             return Next::Continue(Duration::ZERO);
         };
         let waiting = self.args.progress.long_wait(self.args.courier.ack_timeout);
-        let attempt = self.args.courier.attempt(&mut parcel).await;
+        let attempt = self.args.courier.attempt(&mut outgoing.parcel).await;
         drop(waiting);
         match attempt {
             Attempt::Durable => {
                 self.seq += 1;
-                self.args.courier.settle(parcel);
-                if let Some(walk) = &mut self.walk {
-                    walk.confirm(keys.into_iter());
-                }
+                self.settle(outgoing);
                 self.running();
                 Next::Continue(Duration::ZERO)
             }
             Attempt::Later(pause) => {
-                self.parcel = Some((parcel, keys));
+                self.parcel = Some(outgoing);
                 Next::Continue(pause)
             }
             Attempt::Reload(reason) => {
@@ -424,13 +454,42 @@ impl PollerState {
         }
     }
 
+    fn settle(&mut self, outgoing: Outgoing) {
+        let Outgoing { parcel, rows, late } = outgoing;
+        let letters = parcel
+            .batch()
+            .entries()
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Dead(letter) => Some(letter.position.clone()),
+                Entry::Event(..) => None,
+            });
+        if self.unreadable.len() > UNREADABLE_CAP {
+            self.unreadable.clear();
+        }
+        self.unreadable.extend(letters);
+        let in_time = (rows.len() - late) as u64;
+        let receipt = self.args.courier.settle(parcel);
+        // What was late and is already there was found before: only the rest counts.
+        let found = receipt.written.saturating_sub(in_time).min(late as u64);
+        if found > 0 {
+            let name = &self.args.courier.status.name;
+            let counter = self.args.metrics.authentik_late_events(name);
+            counter.increment(found);
+        }
+        if let Some(walk) = &mut self.walk {
+            walk.confirm(rows.into_iter());
+        }
+    }
+
     fn rest(&mut self) {
         self.args.courier.status.succeeded();
         self.running();
     }
 
     fn running(&self) {
-        let warning = self.warning.clone().or_else(|| self.lookup_warning.clone());
+        let looking_up = self.people.trouble().map(str::to_owned);
+        let warning = self.warning.clone().or(looking_up);
         let state = if warning.is_some() {
             SourceState::Warning
         } else {

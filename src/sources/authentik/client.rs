@@ -142,7 +142,12 @@ impl Client {
 
     /// Who the token belongs to.
     pub async fn me(&self) -> Result<Value, ClientError> {
-        parse(&self.get("/core/users/me/").await?)
+        match self.get("/core/users/me/").await {
+            Ok(answer) => parse(&answer),
+            // Whoever may ask at all is somebody: this is another program's API.
+            Err(ClientError::NoSuchPage) => Err(ClientError::WrongAddress("404".to_owned())),
+            Err(error) => Err(error),
+        }
     }
 
     /// A user by number; `None` when there is none (deleted).

@@ -7,5 +7,6 @@ mod masks;
 pub mod page;
 mod parts;
 pub mod people;
+mod search;
 pub mod verbs;
 pub mod walk;

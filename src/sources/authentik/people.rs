@@ -19,6 +19,8 @@ const AT_ONCE: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After a refusal nothing is looked up for this long.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
+/// After a failure for this long: a walk of a thousand pages must not wait at each of them.
+const FAILED_PAUSE: Duration = Duration::from_secs(15);
 
 /// What Authentik knows of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,25 +37,22 @@ pub struct Person {
 #[derive(Default)]
 pub struct People {
     known: HashMap<i64, (Instant, Option<Person>)>,
-    refused_until: Option<Instant>,
+    paused_until: Option<Instant>,
+    trouble: Option<String>,
 }
 
 impl People {
-    /// Looks up those of `pks` that are not known. Returns a refusal in words, once per pause.
-    pub async fn look_up(
-        &mut self,
-        client: &Client,
-        pks: impl Iterator<Item = i64>,
-    ) -> Option<String> {
+    /// Looks up those of `pks` that are not known, for [`PATIENCE`] at most.
+    pub async fn look_up(&mut self, client: &Client, pks: impl Iterator<Item = i64>) {
         let now = Instant::now();
-        if self.refused_until.is_some_and(|until| until > now) {
-            return None;
+        if self.paused_until.is_some_and(|until| until > now) {
+            return;
         }
         let mut unknown: Vec<i64> = pks.filter(|pk| !self.is_fresh(*pk, now)).collect();
         unknown.sort_unstable();
         unknown.dedup();
         if unknown.is_empty() {
-            return None;
+            return;
         }
         self.make_room(now, unknown.len());
         let answers = futures_util::stream::iter(unknown)
@@ -61,21 +60,50 @@ impl People {
             .buffer_unordered(AT_ONCE);
         let mut answers = std::pin::pin!(answers);
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while let Ok(Some((pk, answer))) = tokio::time::timeout_at(deadline, answers.next()).await {
-            match answer {
-                Ok(person) => {
-                    self.known.insert(pk, (Instant::now(), person));
+        loop {
+            match tokio::time::timeout_at(deadline, answers.next()).await {
+                Ok(Some((pk, Ok(person)))) => self.learn(pk, person),
+                Ok(Some((_, Err(error)))) => return self.pause(&error),
+                Ok(None) => return,
+                Err(_) => {
+                    let error = ClientError::Transport("no answer in time".to_owned());
+                    return self.pause(&error);
                 }
-                Err(error @ ClientError::Refused { .. }) => {
-                    self.refused_until = Some(Instant::now() + REFUSED_PAUSE);
-                    return Some(format!(
-                        "the token may not look users up ({error}): grant view_user and view_group, or tenants come from the directory alone"
-                    ));
-                }
-                Err(error) => tracing::warn!(error = %error, "a user could not be looked up"),
             }
         }
-        None
+    }
+
+    /// Why nobody is looked up at present.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    fn learn(&mut self, pk: i64, person: Option<Person>) {
+        self.trouble = None;
+        let former = self.known.remove(&pk).and_then(|(_, person)| person);
+        // Whoever has been deleted had groups when the events were made.
+        self.known.insert(pk, (Instant::now(), person.or(former)));
+    }
+
+    /// Events are entered without look-ups for a while rather than late.
+    fn pause(&mut self, error: &ClientError) {
+        let (pause, trouble) = if error.needs_a_person() {
+            let trouble = format!(
+                "the token may not look users up ({error}): grant view_user and view_group, or tenants come from the directory alone"
+            );
+            (REFUSED_PAUSE, trouble)
+        } else {
+            let trouble = format!(
+                "users cannot be looked up ({error}): for now tenants come from the directory alone"
+            );
+            let asked = error.retry_after().unwrap_or_default();
+            (FAILED_PAUSE.max(asked), trouble)
+        };
+        self.paused_until = Some(Instant::now() + pause);
+        if self.trouble.is_none() {
+            tracing::warn!(reason = trouble, "look-ups pause");
+        }
+        self.trouble = Some(trouble);
     }
 
     /// What is known of a user.

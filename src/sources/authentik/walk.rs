@@ -10,21 +10,33 @@
 //!   only if it begins at or above the anchor (or is the first page): then everything below the
 //!   anchor in it follows without a hole. Pages are chosen so that they overlap the anchor, by
 //!   varying the page size. An answer that begins below the anchor is not used; the search for
-//!   the anchor steps back, by bisection.
-//! - **The head.** Each poll walks from the top down to `high water − overlap`. That re-reads
+//!   the anchor steps back, by bisection. (A server that grants very few rows can leave no size
+//!   that overlaps. There a page counts too if the one before it ended with the anchor and the
+//!   total has not changed between them.)
+//! - **The full head.** A poll walks from the top down to `high water − overlap`. That re-reads
 //!   what late events could have slipped into. The high water is the newest `created` seen, but
-//!   never later than the server's own clock.
+//!   never later than the server's own clock. It rises only together with the gap that the walk
+//!   leaves open.
 //! - **Gaps.** What a walk has not reached yet is a gap: {from this anchor, down to this time}.
 //!   It is part of the cursor, so a walk of thousands of pages goes on where it was after any
-//!   interruption, and new events at the top are fetched between its pages.
-//! - **Nothing new costs one request.** If the first page shows only known rows below the new
-//!   ones and the total count has grown by exactly their number, nothing slipped in below.
+//!   interruption.
+//! - **The brief head.** While a gap is open, a poll reads only what is newer than the head before
+//!   it. Late events have to wait for the next full head, whose lower end does not move up
+//!   meanwhile: otherwise a walk that takes longer than the interval would begin again and again.
+//! - **Nothing new costs one request, or two.** The first page fits on what was known if it shows
+//!   known rows below the new ones and the total count has grown by exactly their number. If the
+//!   overlap is longer than that page, the lower end is looked at too: as many rows must lie above
+//!   it as before. What still goes unnoticed, a late event and a removal that outweigh each other,
+//!   is found by a deep poll, which the caller asks for now and then.
+//! - **An empty list closes nothing.** A token that has become blind sees one; what was open stays.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use super::search::{Search, page_covering};
 
 /// A row's place in the total order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,10 +68,13 @@ pub struct Gap {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WalkCursor {
-    /// The newest `created` ever entered.
+    /// The newest `created` at the last full head.
     pub high_water: Option<Timestamp>,
-    /// Unfinished walks, the newest last.
+    /// Unfinished walks, the newest last; the first is a full head's, the others are brief ones'.
     pub gaps: Vec<Gap>,
+    /// The newest `created` at the last brief head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<Timestamp>,
 }
 
 /// One page of the list.
@@ -71,11 +86,19 @@ pub struct PageRequest {
     pub page_size: u64,
 }
 
+impl PageRequest {
+    fn first_index(self) -> u64 {
+        (self.page - 1) * self.page_size
+    }
+}
+
 /// What the server answered, as far as the walk cares.
 #[derive(Clone, Debug)]
 pub struct PageAnswer {
     /// Places of the rows, in the order of the answer.
     pub rows: Vec<RowKey>,
+    /// Rows in the answer, with those that tell no place.
+    pub length: u64,
     /// Whether there is a page after it.
     pub has_next: bool,
     /// Rows in all.
@@ -89,20 +112,12 @@ pub struct PageAnswer {
 pub struct Taken {
     /// Indices of the rows to enter, newest first; empty when the answer only helped to find the place.
     pub rows: Vec<usize>,
+    /// How many of them should have been known, had they been visible in time.
+    pub late: usize,
     /// The cursor once they are durable.
     pub cursor: WalkCursor,
     /// Whether that is another cursor than before.
     pub moved: bool,
-}
-
-impl Taken {
-    fn nothing(cursor: WalkCursor) -> Self {
-        Self {
-            rows: Vec::new(),
-            cursor,
-            moved: false,
-        }
-    }
 }
 
 /// How far the present poll is.
@@ -110,28 +125,60 @@ impl Taken {
 enum Stage {
     /// The first page is next.
     Head,
+    /// The first page fits on what was known; the lower end is next.
+    Foot(Box<Head>),
     /// The last gap is being read.
     Gap(Search),
     /// Nothing to do until the next poll.
     Done,
 }
 
-/// Where the anchor's row is, as far as is known; indices from 0 at the top.
+/// What a full head's first page showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Search {
-    /// The row here is at or above the anchor.
-    low: u64,
-    /// The row here is below it.
-    high: Option<u64>,
-    /// How far to leap while `high` is unknown.
-    leap: u64,
+struct Head {
+    newest: Timestamp,
+    last: RowKey,
+    down_to: Option<Timestamp>,
+    seen: Snapshot,
 }
 
-/// The first page of the last finished poll.
-#[derive(Clone, Debug)]
-struct Quiet {
+/// The list at the time of a head: all that was in it is known, or will be once no gap is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Snapshot {
+    /// The first page.
     rows: Vec<RowKey>,
     count: u64,
+    /// The last row that the walk read, and its index; known once the walk is finished.
+    foot: Option<(RowKey, u64)>,
+}
+
+impl Snapshot {
+    fn of(answer: &PageAnswer) -> Self {
+        Self {
+            rows: answer.rows.clone(),
+            count: answer.count,
+            foot: None,
+        }
+    }
+
+    /// The same list with so many new rows at its top, if a first page shows no other change.
+    fn grown(&self, answer: &PageAnswer) -> Option<(Self, u64)> {
+        let top = self.rows.first()?;
+        let known_from = answer.rows.iter().position(|row| row == top)?;
+        let mut below = answer.rows[known_from..].iter().zip(&self.rows);
+        let new = known_from as u64;
+        if !below.all(|(now, then)| now == then) || answer.count != self.count + new {
+            return None;
+        }
+        let foot = self.foot.clone().map(|(row, index)| (row, index + new));
+        Some((
+            Self {
+                foot,
+                ..Self::of(answer)
+            },
+            new,
+        ))
+    }
 }
 
 /// The reader of one Authentik.
@@ -142,20 +189,23 @@ pub struct Walk {
     page_size: u64,
     granted: u64,
     stage: Stage,
-    quiet: Option<Quiet>,
-    head_rows: Option<Quiet>,
+    /// How far this poll reads back, and that it trusts nothing.
+    depth: Option<SignedDuration>,
+    known: Option<Snapshot>,
     recent: HashMap<String, Timestamp>,
     last_request: PageRequest,
-    anchor_index: u64,
+    /// About where each gap's anchor is, from the top.
+    anchors: Vec<u64>,
+    /// Index and total when the last gap's anchor was the last row of an answer.
+    anchor_seen: Option<(u64, u64)>,
+    late_line: Option<Timestamp>,
     fruitless: u32,
-    late: u64,
 }
 
 /// How many answers in a row may bring nothing before the walk counts as lost.
 const FRUITLESS_CAP: u32 = 100;
 /// Fewer rows a page than this cannot overlap and still go forward.
 const SMALLEST_PAGE: u64 = 3;
-
 /// How many known rows are remembered, to spare the store from refusing them again.
 const RECENT_CAP: usize = 50_000;
 
@@ -164,18 +214,19 @@ impl Walk {
     pub fn new(cursor: WalkCursor, overlap: Duration, page_size: u32) -> Self {
         let page_size = u64::from(page_size).max(SMALLEST_PAGE);
         Self {
+            anchors: vec![0; cursor.gaps.len()],
             cursor,
-            overlap: SignedDuration::try_from(overlap).unwrap_or(SignedDuration::MAX),
+            overlap: signed(overlap),
             page_size,
             granted: page_size,
             stage: Stage::Done,
-            quiet: None,
-            head_rows: None,
+            depth: None,
+            known: None,
             recent: HashMap::new(),
             last_request: PageRequest { page: 1, page_size },
-            anchor_index: 0,
+            anchor_seen: None,
+            late_line: None,
             fruitless: 0,
-            late: 0,
         }
     }
 
@@ -188,22 +239,21 @@ impl Walk {
     /// Begins a poll: the first page is next. An unfinished gap goes on afterwards.
     pub fn begin_poll(&mut self) {
         self.stage = Stage::Head;
+        self.anchor_seen = None;
+        self.depth = None;
+        self.fruitless = 0;
     }
 
-    /// How far polls read back from here on.
-    pub fn set_overlap(&mut self, overlap: Duration) {
-        self.overlap = SignedDuration::try_from(overlap).unwrap_or(SignedDuration::MAX);
-    }
-
-    /// Makes the next poll walk the whole overlap, whatever the first page shows.
-    pub fn forget_quiet(&mut self) {
-        self.quiet = None;
+    /// Begins a poll that reads back so far, whatever its first page shows. Not while a gap is
+    /// open: then it is an ordinary one.
+    pub fn begin_deep_poll(&mut self, depth: Duration) {
+        self.begin_poll();
+        self.depth = Some(signed(depth));
     }
 
     /// Forgets a poll that failed midway; what was taken stays taken.
     pub fn abandon_poll(&mut self) {
         self.stage = Stage::Done;
-        self.head_rows = None;
         self.fruitless = 0;
     }
 
@@ -217,11 +267,6 @@ impl Walk {
         self.stage == Stage::Head
     }
 
-    /// Events found later than half the overlap after their time; the counter starts again.
-    pub fn take_late(&mut self) -> u64 {
-        std::mem::take(&mut self.late)
-    }
-
     /// The next request of this poll; `None` when it is finished.
     pub fn next_request(&mut self) -> Option<PageRequest> {
         let request = match &self.stage {
@@ -230,235 +275,248 @@ impl Walk {
                 page: 1,
                 page_size: self.page_size,
             },
-            Stage::Gap(search) => self.request_for(search),
+            Stage::Foot(head) => {
+                let index = head.seen.foot.as_ref().map_or(0, |(_, index)| *index);
+                page_covering(index, self.granted)
+            }
+            Stage::Gap(search) => search.next_page(self.granted),
         };
         self.last_request = request;
         Some(request)
     }
 
-    fn request_for(&self, search: &Search) -> PageRequest {
-        let index = match search.high {
-            None => search.low + search.leap,
-            Some(high) if high > search.low => search.low + (high - search.low) / 2,
-            Some(_) => search.low,
-        };
-        page_covering(index, self.granted)
-    }
-
     /// Takes an answer in. The returned cursor is to be stored with the rows; call
     /// [`Walk::confirm`] once they are durable.
     pub fn accept(&mut self, answer: &PageAnswer) -> Taken {
-        if answer.has_next && !answer.rows.is_empty() {
+        if answer.has_next && answer.length > 0 {
             // The server may grant fewer rows than asked for, or more than it will next time.
-            let rows = answer.rows.len() as u64;
-            if rows < self.last_request.page_size {
-                self.granted = rows;
-                self.last_request.page_size = rows;
+            if answer.length < self.last_request.page_size {
+                self.granted = answer.length;
+                self.last_request.page_size = answer.length;
             } else if self.last_request.page == 1 {
-                self.granted = rows;
+                self.granted = answer.length;
             }
         }
         let former = self.cursor.clone();
-        let mut taken = match self.stage.clone() {
-            Stage::Head => self.accept_head(answer),
+        let rows = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Head if self.has_gaps() => self.accept_brief_head(answer),
+            Stage::Head => self.accept_full_head(answer),
+            Stage::Foot(head) => self.accept_foot(answer, *head),
             Stage::Gap(search) => self.accept_gap(answer, search),
-            Stage::Done => Taken::nothing(self.cursor.clone()),
+            Stage::Done => Vec::new(),
         };
-        taken.moved = former != self.cursor;
-        if taken.rows.is_empty() && !taken.moved {
+        let moved = former != self.cursor;
+        if rows.is_empty() && !moved {
             self.fruitless += 1;
         } else {
             self.fruitless = 0;
         }
-        taken
-    }
-
-    fn accept_head(&mut self, answer: &PageAnswer) -> Taken {
-        let down_to = self.low();
-        let only_new = self.nothing_slipped_in(answer);
-        let taken = self.unknown_rows(answer, 0);
-        let mut cursor = self.cursor.clone();
-        if let Some(newest) = answer.rows.first() {
-            let newest = newest.created.min(answer.server_time);
-            cursor.high_water = cursor.high_water.max(Some(newest));
-        }
-        let finished = only_new || is_finished(answer, down_to);
-        self.head_rows = Some(Quiet {
-            rows: answer.rows.clone(),
-            count: answer.count,
-        });
-        if finished {
-            self.end_of_head();
-        } else if let Some(last) = answer.rows.last() {
-            cursor.gaps.push(Gap {
-                below: last.clone(),
-                down_to,
-            });
-            self.anchor_index = answer.rows.len().saturating_sub(1) as u64;
-            self.stage = Stage::Gap(Search {
-                low: self.anchor_index,
-                high: None,
-                leap: 0,
-            });
-        }
-        self.cursor = cursor.clone();
+        let is_late = |index: &&usize| {
+            let created = answer.rows[**index].created;
+            self.late_line.is_some_and(|line| created < line)
+        };
         Taken {
-            rows: taken,
-            cursor,
-            moved: false,
+            late: rows.iter().filter(is_late).count(),
+            rows,
+            cursor: self.cursor.clone(),
+            moved,
         }
     }
 
-    /// The head is read down to what is known: go on with an older gap, if there is one.
-    fn end_of_head(&mut self) {
-        self.quiet = self.head_rows.take();
-        self.go_to_next_gap();
-    }
-
-    fn go_to_next_gap(&mut self) {
-        self.stage = if self.cursor.gaps.is_empty() {
-            Stage::Done
+    fn accept_full_head(&mut self, answer: &PageAnswer) -> Vec<usize> {
+        let Some((first, last)) = answer.rows.first().zip(answer.rows.last()) else {
+            self.known = None;
+            return Vec::new();
+        };
+        self.late_line = self.below_high_water(self.overlap / 2);
+        let down_to = self.below_high_water(self.depth.unwrap_or(self.overlap));
+        let mut head = Head {
+            newest: first.created.min(answer.server_time),
+            last: last.clone(),
+            down_to,
+            seen: Snapshot::of(answer),
+        };
+        let grown = self
+            .known
+            .as_ref()
+            .filter(|_| self.depth.is_none())
+            .and_then(|known| known.grown(answer));
+        if is_finished(answer, down_to) {
+            head.seen.foot = Some((last.clone(), answer.rows.len() as u64 - 1));
+            self.finish_full_head(head);
+        } else if let Some((seen, _)) = grown.filter(|(seen, _)| seen.foot.is_some()) {
+            self.stage = Stage::Foot(Box::new(Head { seen, ..head }));
         } else {
-            Stage::Gap(Search {
-                low: self.anchor_index,
-                high: None,
-                leap: 0,
-            })
+            self.open_walk(head);
+        }
+        self.unknown_rows(answer, 0)
+    }
+
+    fn accept_foot(&mut self, answer: &PageAnswer, head: Head) -> Vec<usize> {
+        let first_index = self.last_request.first_index();
+        let found = head.seen.foot.as_ref().is_some_and(|(foot, index)| {
+            // What has come at the top since then has pushed it down.
+            let expected = index + answer.count.saturating_sub(head.seen.count);
+            let at = answer.rows.iter().position(|row| row == foot);
+            at.is_some_and(|at| first_index + at as u64 == expected)
+        });
+        if found {
+            self.finish_full_head(head);
+        } else {
+            self.open_walk(Head {
+                seen: Snapshot {
+                    foot: None,
+                    ..head.seen
+                },
+                ..head
+            });
+        }
+        Vec::new()
+    }
+
+    fn finish_full_head(&mut self, head: Head) {
+        self.cursor.high_water = self.cursor.high_water.max(Some(head.newest));
+        self.known = Some(head.seen);
+        self.stage = Stage::Done;
+    }
+
+    fn open_walk(&mut self, head: Head) {
+        self.cursor.high_water = self.cursor.high_water.max(Some(head.newest));
+        self.cursor.fresh = Some(head.newest);
+        let anchor = (head.seen.rows.len() as u64).saturating_sub(1);
+        self.known = Some(head.seen);
+        self.open_gap(head.last, head.down_to, anchor);
+    }
+
+    fn open_gap(&mut self, below: RowKey, down_to: Option<Timestamp>, anchor: u64) {
+        self.cursor.gaps.push(Gap { below, down_to });
+        self.anchors.push(anchor);
+        self.go_to_last_gap();
+    }
+
+    fn go_to_last_gap(&mut self) {
+        self.stage = match self.anchors.last() {
+            Some(anchor) => Stage::Gap(Search::from(*anchor)),
+            None => Stage::Done,
         };
     }
 
-    fn accept_gap(&mut self, answer: &PageAnswer, search: Search) -> Taken {
-        let mut cursor = self.cursor.clone();
-        let Some(gap) = cursor.gaps.last().cloned() else {
-            self.stage = Stage::Done;
-            return Taken::nothing(cursor);
+    fn accept_brief_head(&mut self, answer: &PageAnswer) -> Vec<usize> {
+        let Some((first, last)) = answer.rows.first().zip(answer.rows.last()) else {
+            self.known = None;
+            return Vec::new();
         };
-        let first_index = (self.last_request.page - 1) * self.last_request.page_size;
+        let down_to = self.cursor.fresh.or(self.cursor.high_water);
+        let newest = first.created.min(answer.server_time);
+        self.cursor.fresh = self.cursor.fresh.max(Some(newest));
+        match self.known.take().and_then(|known| known.grown(answer)) {
+            Some((known, new)) => {
+                self.known = Some(known);
+                for anchor in &mut self.anchors {
+                    *anchor += new;
+                }
+            }
+            None => self.known = None,
+        }
+        if is_finished(answer, down_to) {
+            self.go_to_last_gap();
+        } else {
+            self.open_gap(last.clone(), down_to, answer.rows.len() as u64 - 1);
+        }
+        self.unknown_rows(answer, 0)
+    }
+
+    fn accept_gap(&mut self, answer: &PageAnswer, mut search: Search) -> Vec<usize> {
+        let Some(gap) = self.cursor.gaps.last().cloned() else {
+            return Vec::new();
+        };
+        let first_index = self.last_request.first_index();
         let is_first_page = self.last_request.page == 1;
         let Some((first, last)) = answer.rows.first().zip(answer.rows.last()) else {
-            if is_first_page {
-                self.close_gap(&mut cursor);
-            } else {
-                self.stage = Stage::Gap(step_back(search, first_index));
+            if !is_first_page {
+                search.step_back(first_index);
+                self.stage = Stage::Gap(search);
             }
-            return Taken::nothing(cursor);
+            return Vec::new();
         };
-        if first.is_below(&gap.below) && !is_first_page {
-            self.stage = Stage::Gap(step_back(search, first_index));
-            return Taken::nothing(cursor);
-        }
-        let end_index = first_index + answer.rows.len() as u64;
-        let below = answer.rows.iter().position(|row| row.is_below(&gap.below));
-        let Some(below) = below else {
-            if !answer.has_next {
-                self.close_gap(&mut cursor);
-                return Taken::nothing(cursor);
-            }
-            // All of it lies above the anchor: leap forward.
-            let mut search = search;
-            search.low = end_index - 1;
-            search.leap = (search.leap * 2).max(self.granted / 2 + 1);
-            if search.high.is_some_and(|high| high <= search.low) {
-                search.high = None;
-            }
+        let follows = self.anchor_seen.take() == Some((first_index.wrapping_sub(1), answer.count));
+        if first.is_below(&gap.below) && !is_first_page && !follows {
+            search.step_back(first_index);
             self.stage = Stage::Gap(search);
-            return Taken::nothing(cursor);
-        };
-        let taken = self.unknown_rows(answer, below);
-        if is_finished(answer, gap.down_to) {
-            self.close_gap(&mut cursor);
-        } else {
-            if let Some(open) = cursor.gaps.last_mut() {
-                open.below = last.clone();
+            return Vec::new();
+        }
+        let last_index = first_index + answer.length.max(answer.rows.len() as u64) - 1;
+        let Some(below) = answer.rows.iter().position(|row| row.is_below(&gap.below)) else {
+            if *last == gap.below && answer.has_next {
+                self.anchor_seen = Some((last_index, answer.count));
+                self.stage = Stage::Gap(Search::from(last_index));
+            } else if answer.has_next {
+                search.leap_beyond(last_index, self.granted);
+                self.stage = Stage::Gap(search);
+            } else {
+                self.close_gap(last, last_index, answer.count);
             }
-            self.anchor_index = end_index - 1;
-            self.stage = Stage::Gap(Search {
-                low: self.anchor_index,
-                high: None,
-                leap: 0,
+            return Vec::new();
+        };
+        if is_finished(answer, gap.down_to) {
+            self.close_gap(last, last_index, answer.count);
+        } else if let Some((open, anchor)) =
+            self.cursor.gaps.last_mut().zip(self.anchors.last_mut())
+        {
+            open.below = last.clone();
+            *anchor = last_index;
+            self.anchor_seen = Some((last_index, answer.count));
+            self.go_to_last_gap();
+        }
+        self.unknown_rows(answer, below)
+    }
+
+    fn close_gap(&mut self, last: &RowKey, last_index: u64, count: u64) {
+        self.cursor.gaps.pop();
+        self.anchors.pop();
+        if self.cursor.gaps.is_empty() {
+            self.cursor.fresh = None;
+            self.known = self.known.take().and_then(|known| {
+                let index = (last_index + known.count).checked_sub(count)?;
+                Some(Snapshot {
+                    foot: Some((last.clone(), index)),
+                    ..known
+                })
             });
         }
-        self.cursor = cursor.clone();
-        Taken {
-            rows: taken,
-            cursor,
-            moved: false,
-        }
+        self.go_to_last_gap();
     }
 
-    fn close_gap(&mut self, cursor: &mut WalkCursor) {
-        cursor.gaps.pop();
-        self.cursor = cursor.clone();
-        if self.head_rows.is_some() {
-            self.end_of_head();
-        } else {
-            self.go_to_next_gap();
-        }
-    }
-
-    /// The rows are durable: they need not be entered again while they are in the overlap.
+    /// The rows are durable: they need not be entered again while polls read them again.
     pub fn confirm(&mut self, rows: impl Iterator<Item = RowKey>) {
-        let low = self.low();
-        for row in rows {
-            if low.is_none_or(|low| row.created >= low) {
-                self.recent.insert(row.pk, row.created);
-            }
-        }
+        let low = self.below_high_water(self.overlap * 2);
+        let is_near = |created: &Timestamp| low.is_none_or(|low| *created >= low);
+        let near = rows.filter(|row| is_near(&row.created));
+        self.recent.extend(near.map(|row| (row.pk, row.created)));
         if self.recent.len() > RECENT_CAP {
-            self.recent
-                .retain(|_, created| low.is_none_or(|low| *created >= low));
+            self.recent.retain(|_, created| is_near(created));
         }
         if self.recent.len() > RECENT_CAP {
             self.recent.clear();
         }
     }
 
-    fn low(&self) -> Option<Timestamp> {
+    fn below_high_water(&self, by: SignedDuration) -> Option<Timestamp> {
         let high_water = self.cursor.high_water?;
-        Some(
-            high_water
-                .checked_sub(self.overlap)
-                .unwrap_or(Timestamp::MIN),
-        )
+        Some(high_water.checked_sub(by).unwrap_or(Timestamp::MIN))
     }
 
-    fn unknown_rows(&mut self, answer: &PageAnswer, from: usize) -> Vec<usize> {
-        let late_line = self
-            .cursor
-            .high_water
-            .and_then(|high_water| high_water.checked_sub(self.overlap / 2).ok());
-        let head = self.stage == Stage::Head || self.head_rows.is_some();
-        let mut rows = Vec::new();
-        for (index, row) in answer.rows.iter().enumerate().skip(from) {
-            if self.recent.contains_key(&row.pk) {
-                continue;
-            }
-            rows.push(index);
-            if head && self.quiet.is_some() && late_line.is_some_and(|line| row.created < line) {
-                self.late += 1;
-            }
-        }
-        rows
+    fn unknown_rows(&self, answer: &PageAnswer, from: usize) -> Vec<usize> {
+        let unknown = |index: &usize| !self.recent.contains_key(&answer.rows[*index].pk);
+        (from..answer.rows.len()).filter(unknown).collect()
     }
+}
 
-    /// Whether the first page shows that nothing has appeared but the new rows at its top.
-    fn nothing_slipped_in(&self, answer: &PageAnswer) -> bool {
-        let Some(quiet) = &self.quiet else {
-            return false;
-        };
-        let Some(known_from) = quiet
-            .rows
-            .first()
-            .and_then(|top| answer.rows.iter().position(|row| row == top))
-        else {
-            return quiet.rows.is_empty() && answer.rows.is_empty();
-        };
-        let same_below = answer.rows[known_from..]
-            .iter()
-            .zip(&quiet.rows)
-            .all(|(now, then)| now == then);
-        same_below && answer.count == quiet.count + known_from as u64
-    }
+fn signed(duration: Duration) -> SignedDuration {
+    // A third, so that twice as much can be told too.
+    SignedDuration::try_from(duration)
+        .unwrap_or(SignedDuration::MAX)
+        .min(SignedDuration::MAX / 3)
 }
 
 fn is_finished(answer: &PageAnswer, down_to: Option<Timestamp>) -> bool {
@@ -470,236 +528,7 @@ fn is_finished(answer: &PageAnswer, down_to: Option<Timestamp>) -> bool {
     reached || !answer.has_next
 }
 
-/// The answer began below the anchor: it is somewhere above.
-fn step_back(mut search: Search, first_index: u64) -> Search {
-    search.high = Some(first_index);
-    if search.low >= first_index {
-        // The list has shrunk: what was known of the upper part no longer holds.
-        search.low = first_index.saturating_sub(2 * search.leap.max(50));
-        search.leap = search.leap.max(50) * 2;
-    }
-    search
-}
-
-/// The page that holds the row at `index` and reaches furthest beyond it, in at most `granted` rows.
-///
-/// With a fixed page size the row after a page's last could only be read without overlap; by
-/// choosing among sizes an overlap of at least one row is always possible.
-fn page_covering(index: u64, granted: u64) -> PageRequest {
-    let granted = granted.max(1);
-    ((granted / 2).max(1)..=granted)
-        .map(|page_size| PageRequest {
-            page: index / page_size + 1,
-            page_size,
-        })
-        .max_by_key(|request| request.page * request.page_size)
-        .unwrap_or(PageRequest {
-            page: 1,
-            page_size: granted,
-        })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
-
-    use super::*;
-
-    /// A list as Authentik keeps it, and the order in which it answers.
-    struct Server {
-        rows: Vec<RowKey>,
-        max_page: u64,
-        now: i64,
-        next_pk: u64,
-    }
-
-    impl Server {
-        fn new(rows: u64, max_page: u64, rng: &mut StdRng) -> Self {
-            let mut server = Self {
-                rows: Vec::new(),
-                max_page,
-                now: 1_000_000,
-                next_pk: 0,
-            };
-            for _ in 0..rows {
-                server.now += rng.random_range(0..3);
-                server.insert(0, rng);
-            }
-            server
-        }
-
-        /// Inserts an event whose time lies so many seconds back.
-        fn insert(&mut self, seconds_back: i64, rng: &mut StdRng) -> RowKey {
-            self.next_pk += 1;
-            let row = RowKey {
-                created: Timestamp::from_second(self.now - seconds_back).unwrap(),
-                pk: format!("{:08x}-{}", rng.random::<u32>(), self.next_pk),
-            };
-            let place = self.rows.partition_point(|each| row.is_below(each));
-            self.rows.insert(place, row.clone());
-            row
-        }
-
-        fn answer(&self, request: PageRequest) -> PageAnswer {
-            let size = request.page_size.min(self.max_page) as usize;
-            let from = ((request.page - 1) as usize * size).min(self.rows.len());
-            let to = (from + size).min(self.rows.len());
-            PageAnswer {
-                rows: self.rows[from..to].to_vec(),
-                has_next: to < self.rows.len(),
-                count: self.rows.len() as u64,
-                server_time: Timestamp::from_second(self.now + 1).unwrap(),
-            }
-        }
-    }
-
-    const OVERLAP: Duration = Duration::from_secs(300);
-
-    fn poll(
-        walk: &mut Walk,
-        server: &mut Server,
-        seen: &mut HashMap<String, u32>,
-        mut between: impl FnMut(&mut Server),
-    ) -> u32 {
-        let mut requests = 0;
-        walk.begin_poll();
-        while let Some(request) = walk.next_request() {
-            requests += 1;
-            assert!(!walk.is_lost(), "walk is lost at {request:?}");
-            let answer = server.answer(request);
-            let taken = walk.accept(&answer);
-            for index in &taken.rows {
-                *seen.entry(answer.rows[*index].pk.clone()).or_default() += 1;
-            }
-            walk.confirm(taken.rows.iter().map(|index| answer.rows[*index].clone()));
-            between(server);
-        }
-        requests
-    }
-
-    fn missing(server: &Server, seen: &HashMap<String, u32>) -> usize {
-        server
-            .rows
-            .iter()
-            .filter(|row| !seen.contains_key(&row.pk))
-            .count()
-    }
-
-    #[test]
-    fn a_backlog_is_read_once_and_a_quiet_poll_costs_one_request() {
-        let mut rng = StdRng::seed_from_u64(1);
-        let mut server = Server::new(10_000, 100, &mut rng);
-        let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
-        let mut seen = HashMap::new();
-        let requests = poll(&mut walk, &mut server, &mut seen, |_| {});
-        assert_eq!(missing(&server, &seen), 0);
-        assert!(seen.values().all(|count| *count == 1));
-        assert!(requests < 110, "{requests} requests for 100 pages");
-        assert_eq!(poll(&mut walk, &mut server, &mut seen, |_| {}), 1);
-        server.insert(0, &mut rng);
-        assert_eq!(poll(&mut walk, &mut server, &mut seen, |_| {}), 1);
-        assert_eq!(missing(&server, &seen), 0);
-    }
-
-    #[test]
-    fn a_server_that_grants_seven_rows_is_read_too() {
-        let mut rng = StdRng::seed_from_u64(2);
-        let mut server = Server::new(500, 7, &mut rng);
-        let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
-        let mut seen = HashMap::new();
-        poll(&mut walk, &mut server, &mut seen, |_| {});
-        assert_eq!(missing(&server, &seen), 0);
-    }
-
-    #[test]
-    fn an_interrupted_walk_goes_on_where_it_was() {
-        let mut rng = StdRng::seed_from_u64(3);
-        let server = Server::new(5_000, 100, &mut rng);
-        let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
-        let mut seen: HashMap<String, u32> = HashMap::new();
-        let mut cursor = WalkCursor::default();
-        let mut requests = 0;
-        for _ in 0..12 {
-            walk = Walk::new(cursor.clone(), OVERLAP, 100);
-            walk.begin_poll();
-            for _ in 0..25 {
-                let Some(request) = walk.next_request() else {
-                    break;
-                };
-                requests += 1;
-                let answer = server.answer(request);
-                let taken = walk.accept(&answer);
-                for index in &taken.rows {
-                    *seen.entry(answer.rows[*index].pk.clone()).or_default() += 1;
-                }
-                cursor = taken.cursor;
-            }
-        }
-        assert!(!walk.has_gaps());
-        assert_eq!(missing(&server, &seen), 0);
-        assert!(requests < 200, "{requests}");
-    }
-
-    #[test]
-    fn nothing_is_missed_while_events_arrive_late_and_expire() {
-        for seed in 0..300 {
-            let mut rng = StdRng::seed_from_u64(seed);
-            let max_page = rng.random_range(3..60);
-            let rows = rng.random_range(0..400);
-            let mut server = Server::new(rows, max_page, &mut rng);
-            let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 50);
-            let mut seen = HashMap::new();
-            let mut rng_between = StdRng::seed_from_u64(seed + 10_000);
-            for _ in 0..6 {
-                poll(&mut walk, &mut server, &mut seen, |server| {
-                    for _ in 0..rng_between.random_range(0..4) {
-                        match rng_between.random_range(0..10) {
-                            0..4 => {
-                                server.now += rng_between.random_range(0..2);
-                                server.insert(0, &mut rng_between);
-                            }
-                            4..6 => {
-                                server.insert(rng_between.random_range(0..100), &mut rng_between);
-                            }
-                            6..9 if !server.rows.is_empty() => {
-                                let at = rng_between.random_range(0..server.rows.len());
-                                server.rows.remove(at);
-                            }
-                            9 => {
-                                let keep = server.rows.len() - server.rows.len().min(5);
-                                server.rows.truncate(keep);
-                            }
-                            _ => {}
-                        }
-                    }
-                });
-            }
-            // Faults stop: what a late event and a removal together may have hidden comes with
-            // the next poll that walks the whole overlap.
-            server.now += 1;
-            server.insert(0, &mut rng);
-            server.insert(0, &mut rng);
-            server.rows.pop();
-            poll(&mut walk, &mut server, &mut seen, |_| {});
-            assert_eq!(missing(&server, &seen), 0, "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn a_clock_in_the_future_does_not_cut_off_normal_events() {
-        let mut rng = StdRng::seed_from_u64(5);
-        let mut server = Server::new(300, 100, &mut rng);
-        server.insert(-86_400, &mut rng);
-        let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
-        let mut seen = HashMap::new();
-        poll(&mut walk, &mut server, &mut seen, |_| {});
-        for _ in 0..250 {
-            server.now += 5;
-            server.insert(0, &mut rng);
-        }
-        poll(&mut walk, &mut server, &mut seen, |_| {});
-        assert_eq!(missing(&server, &seen), 0);
-    }
-}
+#[path = "walk_tests.rs"]
+mod tests;

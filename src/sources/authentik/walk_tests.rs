@@ -1,0 +1,366 @@
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+/// A list as Authentik keeps it, and the order in which it answers.
+struct Server {
+    rows: Vec<RowKey>,
+    max_page: u64,
+    now: i64,
+    next_pk: u64,
+}
+
+impl Server {
+    fn new(rows: u64, max_page: u64, rng: &mut StdRng) -> Self {
+        let mut server = Self {
+            rows: Vec::new(),
+            max_page,
+            now: 1_000_000,
+            next_pk: 0,
+        };
+        for _ in 0..rows {
+            server.now += rng.random_range(0..3);
+            server.insert(0, rng);
+        }
+        server
+    }
+
+    /// Inserts an event whose time lies so many seconds back.
+    fn insert(&mut self, seconds_back: i64, rng: &mut StdRng) -> RowKey {
+        self.next_pk += 1;
+        let row = RowKey {
+            created: Timestamp::from_second(self.now - seconds_back).unwrap(),
+            pk: format!("{:08x}-{}", rng.random::<u32>(), self.next_pk),
+        };
+        let place = self.rows.partition_point(|each| row.is_below(each));
+        self.rows.insert(place, row.clone());
+        row
+    }
+
+    fn answer(&self, request: PageRequest) -> PageAnswer {
+        let size = request.page_size.min(self.max_page) as usize;
+        let from = ((request.page - 1) as usize * size).min(self.rows.len());
+        let to = (from + size).min(self.rows.len());
+        PageAnswer {
+            rows: self.rows[from..to].to_vec(),
+            length: (to - from) as u64,
+            has_next: to < self.rows.len(),
+            count: self.rows.len() as u64,
+            server_time: Timestamp::from_second(self.now + 1).unwrap(),
+        }
+    }
+}
+
+const OVERLAP: Duration = Duration::from_secs(300);
+
+fn poll(
+    walk: &mut Walk,
+    server: &mut Server,
+    seen: &mut HashMap<String, u32>,
+    between: impl FnMut(&mut Server),
+) -> u32 {
+    walk.begin_poll();
+    finish_poll(walk, server, seen, between)
+}
+
+fn finish_poll(
+    walk: &mut Walk,
+    server: &mut Server,
+    seen: &mut HashMap<String, u32>,
+    mut between: impl FnMut(&mut Server),
+) -> u32 {
+    let mut requests = 0;
+    while let Some(request) = walk.next_request() {
+        requests += 1;
+        assert!(!walk.is_lost(), "walk is lost at {request:?}");
+        let answer = server.answer(request);
+        let taken = walk.accept(&answer);
+        for index in &taken.rows {
+            *seen.entry(answer.rows[*index].pk.clone()).or_default() += 1;
+        }
+        walk.confirm(taken.rows.iter().map(|index| answer.rows[*index].clone()));
+        between(server);
+    }
+    requests
+}
+
+fn missing(server: &Server, seen: &HashMap<String, u32>) -> usize {
+    server
+        .rows
+        .iter()
+        .filter(|row| !seen.contains_key(&row.pk))
+        .count()
+}
+
+#[test]
+fn a_backlog_is_read_once_and_a_quiet_poll_costs_one_request() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut server = Server::new(10_000, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    let requests = poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(seen.values().all(|count| *count == 1));
+    assert!(requests < 120, "{requests} requests for 100 pages");
+    let quiet = poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert!(quiet <= 2, "{quiet}");
+    server.insert(0, &mut rng);
+    let one_new = poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert!(one_new <= 2, "{one_new}");
+    assert_eq!(missing(&server, &seen), 0);
+}
+
+#[test]
+fn a_server_that_grants_seven_rows_is_read_too() {
+    let mut rng = StdRng::seed_from_u64(2);
+    // At row 420 every page of one to seven rows ends.
+    let mut server = Server::new(1_500, 7, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    let requests = poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(requests < 500, "{requests}");
+}
+
+#[test]
+fn an_interrupted_walk_goes_on_where_it_was() {
+    let mut rng = StdRng::seed_from_u64(3);
+    let server = Server::new(5_000, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    let mut cursor = WalkCursor::default();
+    let mut requests = 0;
+    for _ in 0..12 {
+        walk = Walk::new(cursor.clone(), OVERLAP, 100);
+        walk.begin_poll();
+        for _ in 0..25 {
+            let Some(request) = walk.next_request() else {
+                break;
+            };
+            requests += 1;
+            let answer = server.answer(request);
+            let taken = walk.accept(&answer);
+            for index in &taken.rows {
+                *seen.entry(answer.rows[*index].pk.clone()).or_default() += 1;
+            }
+            cursor = taken.cursor;
+        }
+    }
+    assert!(!walk.has_gaps());
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(requests < 200, "{requests}");
+}
+
+#[test]
+fn nothing_is_missed_while_events_arrive_late_and_expire() {
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let max_page = rng.random_range(3..60);
+        let rows = rng.random_range(0..400);
+        let mut server = Server::new(rows, max_page, &mut rng);
+        let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 50);
+        let mut seen = HashMap::new();
+        let mut rng_between = StdRng::seed_from_u64(seed + 10_000);
+        for _ in 0..6 {
+            poll(&mut walk, &mut server, &mut seen, |server| {
+                for _ in 0..rng_between.random_range(0..4) {
+                    match rng_between.random_range(0..10) {
+                        0..4 => {
+                            server.now += rng_between.random_range(0..2);
+                            server.insert(0, &mut rng_between);
+                        }
+                        4..6 => {
+                            server.insert(rng_between.random_range(0..100), &mut rng_between);
+                        }
+                        6..9 if !server.rows.is_empty() => {
+                            let at = rng_between.random_range(0..server.rows.len());
+                            server.rows.remove(at);
+                        }
+                        9 => {
+                            let keep = server.rows.len() - server.rows.len().min(5);
+                            server.rows.truncate(keep);
+                        }
+                        _ => {}
+                    }
+                }
+            });
+        }
+        // What a late event and a removal together may have hidden comes with a deep poll.
+        walk.begin_deep_poll(OVERLAP * 2);
+        finish_poll(&mut walk, &mut server, &mut seen, |_| {});
+        assert_eq!(missing(&server, &seen), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_clock_in_the_future_does_not_cut_off_normal_events() {
+    let mut rng = StdRng::seed_from_u64(5);
+    let mut server = Server::new(300, 100, &mut rng);
+    server.insert(-86_400, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    for _ in 0..250 {
+        server.now += 5;
+        server.insert(0, &mut rng);
+    }
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(missing(&server, &seen), 0);
+}
+
+#[test]
+fn a_quiet_server_never_counts_as_lost() {
+    let mut rng = StdRng::seed_from_u64(6);
+    let mut server = Server::new(1_000, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    for _ in 0..500 {
+        assert!(poll(&mut walk, &mut server, &mut seen, |_| {}) <= 2);
+    }
+}
+
+#[test]
+fn a_late_event_is_found_although_an_old_one_went_at_the_same_time() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut server = Server::new(2_000, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    server.rows.pop();
+    server.insert(200, &mut rng);
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(missing(&server, &seen), 0);
+}
+
+#[test]
+fn polls_during_a_long_walk_do_not_begin_it_again() {
+    let mut rng = StdRng::seed_from_u64(8);
+    // All of it within the overlap: the worst case.
+    let mut server = Server::new(0, 100, &mut rng);
+    for number in 0..10_000 {
+        server.now += i64::from(number % 40 == 0);
+        server.insert(0, &mut rng);
+    }
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    let mut cursor = WalkCursor::default();
+    walk.begin_poll();
+    let mut requests = 0;
+    while let Some(request) = walk.next_request() {
+        requests += 1;
+        let answer = server.answer(request);
+        let taken = walk.accept(&answer);
+        for index in &taken.rows {
+            *seen.entry(answer.rows[*index].pk.clone()).or_default() += 1;
+        }
+        walk.confirm(taken.rows.iter().map(|index| answer.rows[*index].clone()));
+        cursor = taken.cursor;
+        assert!(cursor.gaps.len() <= 2, "{:?}", cursor.gaps);
+        if requests % 5 == 0 && walk.has_gaps() {
+            server.now += 1;
+            server.insert(0, &mut rng);
+            walk.begin_poll();
+        }
+    }
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(requests < 170, "{requests}");
+    assert_eq!(cursor.fresh, None);
+    let after = poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert!(after <= 2, "{after}");
+}
+
+#[test]
+fn a_late_event_behind_a_long_walk_is_found_when_it_ends() {
+    let mut rng = StdRng::seed_from_u64(9);
+    let mut server = Server::new(3_000, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    let mut requests = 0;
+    let mut other = StdRng::seed_from_u64(10);
+    poll(&mut walk, &mut server, &mut seen, |server| {
+        requests += 1;
+        if requests == 20 {
+            server.insert(250, &mut other);
+            server.now += 100;
+        }
+    });
+    assert_eq!(missing(&server, &seen), 1);
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(missing(&server, &seen), 0);
+}
+
+#[test]
+fn a_list_that_turns_empty_midway_closes_nothing() {
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut server = Server::new(2_000, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    let hidden = std::cell::RefCell::new(Vec::new());
+    let mut requests = 0;
+    poll(&mut walk, &mut server, &mut seen, |server| {
+        requests += 1;
+        if requests == 5 {
+            hidden.replace(std::mem::take(&mut server.rows));
+        }
+    });
+    assert!(walk.has_gaps());
+    for _ in 0..3 {
+        assert!(poll(&mut walk, &mut server, &mut seen, |_| {}) <= 3);
+    }
+    server.rows = hidden.into_inner();
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(!walk.has_gaps());
+}
+
+#[test]
+fn only_what_should_have_been_known_counts_as_late() {
+    let mut rng = StdRng::seed_from_u64(12);
+    let mut server = Server::new(500, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut late = 0;
+    let mut run = |walk: &mut Walk, server: &Server| {
+        walk.begin_poll();
+        while let Some(request) = walk.next_request() {
+            let answer = server.answer(request);
+            let taken = walk.accept(&answer);
+            late += taken.late;
+            walk.confirm(taken.rows.iter().map(|index| answer.rows[*index].clone()));
+        }
+        late
+    };
+    assert_eq!(run(&mut walk, &server), 0);
+    server.insert(10, &mut rng);
+    assert_eq!(run(&mut walk, &server), 0);
+    server.insert(200, &mut rng);
+    assert_eq!(run(&mut walk, &server), 1);
+}
+
+#[test]
+fn a_cursor_of_a_walk_under_way_survives_being_stored() {
+    let at = Timestamp::from_second(1_000).unwrap();
+    let below = RowKey {
+        created: at,
+        pk: "a".to_owned(),
+    };
+    let cursor = WalkCursor {
+        high_water: Some(at),
+        gaps: vec![Gap {
+            below,
+            down_to: None,
+        }],
+        fresh: Some(at),
+    };
+    let stored = serde_json::to_value(&cursor).unwrap();
+    assert_eq!(
+        serde_json::from_value::<WalkCursor>(stored).unwrap(),
+        cursor
+    );
+    let without = serde_json::json!({"highWater": null, "gaps": []});
+    assert_eq!(
+        serde_json::from_value::<WalkCursor>(without).unwrap(),
+        WalkCursor::default()
+    );
+}
