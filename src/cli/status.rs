@@ -52,11 +52,20 @@ pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
 /// Asks over HTTP, with a token that lives for a minute and is forgotten at once.
 async fn ask_service(config: &Config, store: &dyn Store) -> Result<Value, anyhow::Error> {
     crate::install_crypto_provider();
-    let client = reqwest::Client::builder()
+    let mut client = reqwest::Client::builder()
         .timeout(ANSWER_TIMEOUT)
-        .no_proxy()
-        .build()?;
-    let url = format!("http://{}/api/v1/sources", reachable(config.http.listen));
+        .no_proxy();
+    let mut scheme = "http";
+    if config.http.tls.is_some() {
+        // This host's own address: its certificate names another host, and may be self-signed.
+        client = client.tls_danger_accept_invalid_certs(true);
+        scheme = "https";
+    }
+    let client = client.build()?;
+    let url = format!(
+        "{scheme}://{}/api/v1/sources",
+        reachable(config.http.listen)
+    );
     let mut request = client.get(url);
     let mut made = None;
     if config.http.auth == AuthMode::Tokens {
