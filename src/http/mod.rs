@@ -12,6 +12,7 @@ pub mod error;
 pub mod health;
 pub mod ingest;
 mod linger;
+pub mod refusals;
 pub mod router;
 
 use std::net::SocketAddr;
@@ -142,6 +143,7 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
             }
         };
         failing = false;
+        while open.try_join_next().is_some() {}
         let connection = serve(stream, peer, &args);
         let connection = graceful.watch(connection);
         open.spawn(async move {
