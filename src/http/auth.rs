@@ -24,8 +24,11 @@ const REMEMBERED: usize = 4096;
 pub struct Authenticator {
     mode: AuthMode,
     store: Arc<dyn Store>,
-    known: Arc<Mutex<HashMap<String, (Instant, Option<Role>)>>>,
+    known: Arc<Mutex<HashMap<String, Finding>>>,
 }
+
+/// When the store was asked about a token's hash, and what it knew.
+type Finding = (Instant, Option<Role>);
 
 impl Authenticator {
     /// Checks against the store's tokens, or lets everyone in.
