@@ -32,6 +32,7 @@ use crate::config::{Config, Secret, SourceConfig};
 use crate::event::SourceName;
 use crate::http::auth::Authenticator;
 use crate::http::health::Readiness;
+use crate::http::refusals::Refusals;
 use crate::http::router::{Edge, PushSource, router};
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::sources::authentik::actor::{Poller, PollerArgs};
@@ -224,6 +225,7 @@ impl Daybook {
             max_body: config.http.max_body.bytes(),
             body_timeout: config.http.body_timeout,
             growth: tokio::sync::Mutex::default(),
+            refusals: Refusals::default(),
         };
         let http_args = HttpArgs {
             listener: Arc::new(listener),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
@@ -55,10 +56,11 @@ pub async fn list(
 pub async fn one(
     State(edge): State<Arc<Edge>>,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let role = edge.authenticator.role(&headers).await?;
     let scope = tenant_scope(&role)?;
+    let Path(id) = id.map_err(|_| ApiError::bad_request("the id is not UTF-8"))?;
     let event = edge
         .store
         .event(&id)

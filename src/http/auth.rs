@@ -19,16 +19,16 @@ use super::error::ApiError;
 const BELIEVED: Duration = Duration::from_secs(5);
 const REMEMBERED: usize = 4096;
 
-/// When the store was asked, and what it said.
-type Known = (Instant, Option<Role>);
-
 /// Checks tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Authenticator {
     mode: AuthMode,
     store: Arc<dyn Store>,
-    known: Arc<Mutex<HashMap<String, Known>>>,
+    known: Arc<Mutex<HashMap<String, Finding>>>,
 }
+
+/// When the store was asked about a token's hash, and what it knew.
+type Finding = (Instant, Option<Role>);
 
 impl Authenticator {
     /// Checks against the store's tokens, or lets everyone in.

@@ -28,9 +28,9 @@ use super::Peer;
 use super::error::ApiError;
 use super::router::{Edge, PushSource};
 
-/// Room is taken as the bytes come, in doubling steps from here: a client that only announces a
-/// large body must not keep others out.
-const FIRST_ROOM: u64 = 64 << 10;
+/// Room is taken for bytes that have come, in doubling steps from here: a client that announces a
+/// body, and a thousand that do, must not keep others out.
+const FIRST_ROOM: u64 = 4 << 10;
 /// How long a request waits for room before it is sent away.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// A little longer than a push may take, so that the acceptor's own answer comes first.
@@ -49,14 +49,18 @@ pub async fn webhook(
     let signature = request.headers().get("x-signature").cloned();
     let client = client_address(&edge.trusted_proxies, peer.0.ip(), request.headers());
     let Some(signature) = signature else {
-        tracing::warn!(source = %source.name, %client, "webhook without a signature refused");
+        if let Some(untold) = edge.refusals.note(&source.name) {
+            tracing::warn!(source = %source.name, %client, untold, "webhook without a signature refused");
+        }
         return Err(ApiError::unauthorized(
             "X-Signature is missing: set the webhook's signature key",
         ));
     };
     let (body, permit) = read_body(&edge, &source.share, request).await?;
     if !stalwart::signature::is_valid(keys, signature.as_bytes(), &body) {
-        tracing::warn!(source = %source.name, %client, bytes = body.len(), "webhook with a wrong signature refused");
+        if let Some(untold) = edge.refusals.note(&source.name) {
+            tracing::warn!(source = %source.name, %client, bytes = body.len(), untold, "webhook with a wrong signature refused");
+        }
         return Err(ApiError::unauthorized(
             "X-Signature does not match the body",
         ));
@@ -148,12 +152,9 @@ async fn read_body(
     if declared.is_some_and(|declared| declared > edge.max_body) {
         return Err(too_large());
     }
-    let first = declared.unwrap_or(FIRST_ROOM).min(FIRST_ROOM);
-    let mut permit = tokio::time::timeout(ROOM_PATIENCE, share.acquire(first))
-        .await
-        .map_err(|_| no_room())?;
+    let mut permit = share.try_acquire(0).ok_or_else(no_room)?;
     let deadline = tokio::time::Instant::now() + edge.body_timeout;
-    let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(FIRST_ROOM) as usize);
+    let mut body = BytesMut::new();
     let mut chunks = request.into_body().into_data_stream();
     loop {
         let chunk = tokio::time::timeout_at(deadline, chunks.next())
@@ -167,20 +168,34 @@ async fn read_body(
         if (body.len() + chunk.len()) as u64 > edge.max_body {
             return Err(too_large());
         }
-        body.extend_from_slice(&chunk);
-        if body.len() as u64 > permit.bytes() && permit.bytes() < share.limit() {
-            let wanted = (body.len() as u64 * 2).min(declared.unwrap_or(edge.max_body));
-            let more = wanted.min(share.limit()) - permit.bytes();
-            permit.absorb(more_room(edge, share, more).await?);
+        let length = (body.len() + chunk.len()) as u64;
+        if length > permit.bytes() && permit.bytes() < share.limit() {
+            let wanted = (length * 2).max(FIRST_ROOM);
+            let wanted = wanted
+                .min(declared.unwrap_or(edge.max_body))
+                .min(share.limit());
+            let more = wanted.saturating_sub(permit.bytes());
+            permit.absorb(more_room(edge, share, more, permit.bytes() == 0).await?);
         }
+        body.extend_from_slice(&chunk);
     }
 }
 
-async fn more_room(edge: &Edge, share: &Share, bytes: u64) -> Result<Permit, ApiError> {
+/// Whoever holds nothing yet may wait; of the others only one.
+async fn more_room(
+    edge: &Edge,
+    share: &Share,
+    bytes: u64,
+    is_first: bool,
+) -> Result<Permit, ApiError> {
     if let Some(permit) = share.try_acquire(bytes) {
         return Ok(permit);
     }
-    let _turn = edge.growth.try_lock().map_err(|_| no_room())?;
+    let _turn = if is_first {
+        None
+    } else {
+        Some(edge.growth.try_lock().map_err(|_| no_room())?)
+    };
     tokio::time::timeout(ROOM_PATIENCE, share.acquire(bytes))
         .await
         .map_err(|_| no_room())

@@ -12,6 +12,7 @@ pub mod error;
 pub mod health;
 pub mod ingest;
 mod linger;
+pub mod refusals;
 pub mod router;
 pub mod tls;
 
@@ -148,6 +149,7 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
             }
         };
         failing = false;
+        while open.try_join_next().is_some() {}
         // Answers are small and complete: no reason to let them wait for company.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, error = %error, "nodelay");

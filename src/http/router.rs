@@ -22,6 +22,7 @@ use crate::telemetry::metrics::Metrics;
 
 use super::auth::Authenticator;
 use super::error::ApiError;
+use super::refusals::Refusals;
 use super::{api, health, ingest};
 
 /// A pushing source as the edge sees it.
@@ -61,6 +62,8 @@ pub struct Edge {
     pub body_timeout: Duration,
     /// Held by the one body that may wait for room to grow.
     pub growth: tokio::sync::Mutex<()>,
+    /// When refused webhooks were last told.
+    pub refusals: Refusals,
 }
 
 /// All routes.

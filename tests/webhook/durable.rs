@@ -121,12 +121,21 @@ async fn under_kills(victims: &[&str]) {
         let restarts = world.metric("daybook_actor_restarts_total", &label).await;
         assert!(restarts >= 1.0, "{victim}");
     }
-    let refused = load.refused.load(Ordering::Relaxed);
-    println!("{victims:?}: {refused} refusals");
     eventually("nothing is in flight", async || {
         world.daybook().budget().in_use() == 0
     })
     .await;
+    let source = "source=\"stalwart\"";
+    let received = world.metric("daybook_events_received_total", source).await;
+    let written = world.metric("daybook_events_written_total", source).await;
+    let duplicate = world.metric("daybook_events_duplicate_total", source).await;
+    assert_eq!(
+        received,
+        written + duplicate,
+        "written {written}, duplicate {duplicate}"
+    );
+    let refused = load.refused.load(Ordering::Relaxed);
+    println!("{victims:?}: {refused} refusals");
     assert!(
         world
             .daybook()

@@ -188,6 +188,28 @@ async fn two_thousand_idle_connections_hinder_nobody() {
     world.stop().await;
 }
 
+/// Nor do as many that have announced a large body, and keep it to themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_announced_bodies_hinder_nobody() {
+    let world = world_with("").await;
+    let mut held = hold_open(world.daybook().address(), 2000).await;
+    let head = format!(
+        "POST {ROUTE} HTTP/1.1\r\nhost: x\r\nx-signature: x\r\ncontent-length: 60000000\r\n\r\n{{"
+    );
+    for connection in &mut held {
+        connection.send(&head).await.unwrap();
+    }
+    for index in 0..20 {
+        let started = Instant::now();
+        let answer = send(&world, body(&format!("busy-{index}"), 10)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+    drop(held);
+    is_well(&world, 200).await;
+    world.stop().await;
+}
+
 /// Large bodies beside each other, more than may be in flight: some are told to come again, and
 /// all come through.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,11 @@
 //! Signed, but not what Stalwart writes: kept for a person, acknowledged, and no obstacle to the rest.
 
 use serde_json::json;
+use testkit::World;
 use testkit::http::Capture;
+use testkit::mongod::Mongod;
 
-use super::{body, event, send, world};
+use super::{KEY, body, event, send, with_keys, world};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_body_is_kept_once_with_its_bytes() {
@@ -144,4 +146,46 @@ async fn what_went_over_the_wire_reaches_neither_store_nor_log() {
         assert!(!text.contains(encoded), "{place}");
     }
     assert!(!log.contains(super::KEY));
+}
+
+/// No document of MongoDB is longer than 16 MiB. Sending the same again would not help, so what
+/// does not fit is kept as a dead letter, as much of it as fits, and acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_larger_than_a_document_is_kept_aside() {
+    let mongod = Mongod::shared().await;
+    let plan = with_keys(World::mongodb(mongod).await, &[KEY]);
+    let world = plan.start().await;
+    for (size, received) in [(15 << 20, 3), (17 << 20, 2)] {
+        let huge = format!(
+            r#"{{"type":"server.panic","createdAt":"2026-11-24T04:00:00Z","data":{{"reason":"{}"}}}}"#,
+            "x".repeat(size)
+        );
+        let name = format!("beside-{size}");
+        let body = format!(
+            "{{\"events\":[{},{huge},{}]}}",
+            event(&name, 0),
+            event(&name, 1)
+        );
+        let before = world
+            .daybook()
+            .store()
+            .dead_letters(100)
+            .await
+            .unwrap()
+            .len();
+        let answer = send(&world, &body).await;
+        assert_eq!(answer.status, 200, "{size}: {answer:?}");
+        assert_eq!(answer.json()["received"], received, "{size}");
+        let letters = world.daybook().store().dead_letters(100).await.unwrap();
+        assert_eq!(letters.len() - before, 3 - received, "{size}");
+        if received == 2 {
+            assert_eq!(answer.json()["quarantined"], 1, "{size}");
+            let letter = &letters[0].letter;
+            assert_eq!(letter.reason.as_str(), "rejected", "{letter:.300?}");
+            assert!(letter.raw_length > size as u64, "{}", letter.raw_length);
+            assert!(letter.raw.len() > 1 << 20, "{}", letter.raw.len());
+            assert!(letter.detail.contains("16"), "{}", letter.detail);
+        }
+    }
+    world.stop().await;
 }
