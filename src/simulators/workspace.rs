@@ -373,9 +373,7 @@ impl Driver {
                     stalwart::realistic(&mut self.rng, &self.people, at, StalwartProfile::V0_16);
                 let count = events.len();
                 if let Some(senders) = connected(&self.senders) {
-                    for event in events {
-                        senders.stalwart.push(event);
-                    }
+                    senders.stalwart.push_together(events);
                 }
                 count as f64
             }

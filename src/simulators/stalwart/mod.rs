@@ -158,12 +158,20 @@ impl StalwartSender {
 
     /// Hands an event over; it goes out with the next request.
     pub fn push(&self, event: StalwartEvent) {
+        self.push_together([event]);
+    }
+
+    /// Hands events over that go out in one request. Identical twins must: in two requests nobody
+    /// could tell the second from a repeat of the first.
+    pub fn push_together(&self, events: impl IntoIterator<Item = StalwartEvent>) {
         let mut state = self.inner.state();
-        state.promised.note(&event.kind, "");
-        state.waiting.push(Waiting {
-            event,
-            since: Instant::now(),
-        });
+        for event in events {
+            state.promised.note(&event.kind, "");
+            state.waiting.push(Waiting {
+                event,
+                since: Instant::now(),
+            });
+        }
         drop(state);
         self.inner.pushed.notify_one();
     }
