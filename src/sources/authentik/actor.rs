@@ -59,7 +59,7 @@ pub struct Poller;
 pub struct PollerArgs {
     /// Its configuration.
     pub config: AuthentikConfig,
-    /// Its client; built once, because the token is read once.
+    /// Its client.
     pub client: Client,
     /// Where its cursor is.
     pub store: Arc<dyn Store>,
@@ -508,6 +508,7 @@ impl PollerState {
         }
         if error.needs_a_person() {
             self.probed = false;
+            self.read_token_again();
         }
         let pause = if error.needs_a_person() {
             REFUSED_RETRY.min(self.args.config.interval)
@@ -515,6 +516,23 @@ impl PollerState {
             self.backoff(RETRY_CAP)
         };
         Next::Poll(error.retry_after().unwrap_or(Duration::ZERO).max(pause))
+    }
+
+    /// A key that was rotated is refused from then on; its file may hold the new one already.
+    fn read_token_again(&mut self) {
+        let PollerArgs {
+            config, metrics, ..
+        } = &self.args;
+        let Ok(token) = config.load_token() else {
+            return;
+        };
+        if self.args.client.has_token(&token) {
+            return;
+        }
+        if let Ok(client) = Client::new(&config.url, &token, config.timeout, metrics.clone()) {
+            tracing::info!(source = %self.args.courier.status.name, "token has changed");
+            self.args.client = client;
+        }
     }
 
     fn backoff(&mut self, cap: Duration) -> Duration {
