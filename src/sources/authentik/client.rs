@@ -239,12 +239,7 @@ fn refuse_html(headers: &HeaderMap, body: &[u8]) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn classify(
-    status: StatusCode,
-    headers: &HeaderMap,
-    body: &[u8],
-    location: &str,
-) -> ClientError {
+fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], location: &str) -> ClientError {
     let detail = detail_of(body);
     let code = status.as_u16();
     match code {
