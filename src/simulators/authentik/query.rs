@@ -387,7 +387,7 @@ impl Filter {
                     .fold(&event["context"], |value, key| &value[*key]);
                 match found {
                     Value::String(text) => text.replace('-', "") == *wanted,
-                    other => other.to_string() == *wanted,
+                    other => wanted.parse::<Value>().is_ok_and(|wanted| *other == wanted),
                 }
             }
             Self::BrandName(name) => {
