@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::config::{AuthentikConfig, Config, OcisConfig, SourceConfig};
-use crate::sources::authentik::client::Client;
+use crate::sources::authentik::client::{Client, ClientError};
 use crate::sources::authentik::decode::decode_page;
 use crate::sources::authentik::walk::PageRequest;
 use crate::store;
@@ -76,36 +76,47 @@ async fn try_store(config: &Config) -> Result<String, String> {
 async fn try_authentik(config: &AuthentikConfig) -> Result<String, String> {
     let token = config.load_token().map_err(|problem| problem.to_string())?;
     let client = Client::new(&config.url, &token, config.timeout, Metrics::new())?;
-    let me = client.me().await.map_err(|error| error.to_string())?;
+    let me = client.me().await.map_err(|error| match error {
+        ClientError::Refused { .. } => format!(
+            "reached, but the token is refused ({error}): make an API token that does not expire for a service account"
+        ),
+        ClientError::Transport(_) => format!("not reached: {error}"),
+        _ => error.to_string(),
+    })?;
     let user = me.get("user").unwrap_or(&Value::Null);
     let username = user
         .get("username")
         .and_then(Value::as_str)
-        .unwrap_or("unknown");
+        .unwrap_or("somebody without a name");
     let request = PageRequest {
         page: 1,
         page_size: 20,
     };
-    let answer = client
-        .events(request)
-        .await
-        .map_err(|error| error.to_string())?;
+    let answer = client.events(request).await.map_err(|error| match error {
+        ClientError::Refused { .. } => format!(
+            "reached as {username}, but not permitted to read events ({error}): its role needs authentik_events.view_event"
+        ),
+        _ => format!("reached as {username}, but the list of events is not: {error}"),
+    })?;
     let page = decode_page(&answer.body).map_err(|error| error.to_string())?;
-    if page.count == 0 {
-        return Err(format!(
-            "reached as {username}, but no event is visible: an outpost's token, or a role without authentik_events.view_event"
-        ));
-    }
-    let pk = user.get("pk").and_then(Value::as_i64).unwrap_or_default();
-    let groups = match client.user(pk).await {
-        Ok(_) => "users and groups can be looked up".to_owned(),
-        Err(error) => {
-            format!("users cannot be looked up ({error}): tenants come from the directory alone")
+    let visible = match page.count {
+        0 => {
+            return Err(format!(
+                "reached as {username}, but it sees no event at all: an outpost's token, or a role without authentik_events.view_event"
+            ));
         }
+        1 => "1 event is visible".to_owned(),
+        count => format!("{count} events are visible"),
+    };
+    let pk = user.get("pk").and_then(Value::as_i64).unwrap_or_default();
+    let people = match client.user(pk).await {
+        Ok(_) => "users and their groups can be looked up".to_owned(),
+        Err(error) => format!(
+            "users cannot be looked up ({error}; grant view_user and view_group): tenants come from the directory alone"
+        ),
     };
     Ok(format!(
-        "reached as {username}; {} events visible; {groups}",
-        page.count
+        "reached as {username}; {visible}, events would flow; {people}"
     ))
 }
 

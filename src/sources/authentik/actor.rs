@@ -59,7 +59,7 @@ pub struct Poller;
 pub struct PollerArgs {
     /// Its configuration.
     pub config: AuthentikConfig,
-    /// Its client; built once, because the token is read once.
+    /// Its client.
     pub client: Client,
     /// Where its cursor is.
     pub store: Arc<dyn Store>,
@@ -89,6 +89,7 @@ pub struct PollerState {
     pages_since_head: u32,
     last_deep: Instant,
     last_wide: Instant,
+    backlog_since: Option<Instant>,
     timer: Option<AbortHandle>,
 }
 
@@ -132,6 +133,7 @@ impl Actor for Poller {
             pages_since_head: 0,
             last_deep: Instant::now(),
             last_wide: Instant::now(),
+            backlog_since: None,
             timer: None,
         })
     }
@@ -439,6 +441,7 @@ impl PollerState {
             Attempt::Durable => {
                 self.seq += 1;
                 self.settle(outgoing);
+                self.note_backlog();
                 self.running();
                 Next::Continue(Duration::ZERO)
             }
@@ -452,6 +455,13 @@ impl PollerState {
                 Next::Claim(self.backoff(Duration::from_secs(30)))
             }
         }
+    }
+
+    /// Events that the list is known to hold and that are not read yet are behind, too.
+    fn note_backlog(&mut self) {
+        let has_gaps = self.walk.as_ref().is_some_and(Walk::has_gaps);
+        self.backlog_since = has_gaps.then(|| self.backlog_since.unwrap_or_else(Instant::now));
+        self.args.courier.status.set_known_since(self.backlog_since);
     }
 
     fn settle(&mut self, outgoing: Outgoing) {
@@ -511,6 +521,7 @@ impl PollerState {
         }
         if error.needs_a_person() {
             self.probed = false;
+            self.read_token_again();
         }
         let pause = if error.needs_a_person() {
             REFUSED_RETRY.min(self.args.config.interval)
@@ -518,6 +529,23 @@ impl PollerState {
             self.backoff(RETRY_CAP)
         };
         Next::Poll(error.retry_after().unwrap_or(Duration::ZERO).max(pause))
+    }
+
+    /// A key that was rotated is refused from then on; its file may hold the new one already.
+    fn read_token_again(&mut self) {
+        let PollerArgs {
+            config, metrics, ..
+        } = &self.args;
+        let Ok(token) = config.load_token() else {
+            return;
+        };
+        if self.args.client.has_token(&token) {
+            return;
+        }
+        if let Ok(client) = Client::new(&config.url, &token, config.timeout, metrics.clone()) {
+            tracing::info!(source = %self.args.courier.status.name, "token has changed");
+            self.args.client = client;
+        }
     }
 
     fn backoff(&mut self, cap: Duration) -> Duration {

@@ -29,6 +29,8 @@ const MAX_ANSWER: usize = 64 << 20;
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    /// To strike it out of what the other side says.
+    token: Secret,
     metrics: Metrics,
 }
 
@@ -128,8 +130,14 @@ impl Client {
         Ok(Self {
             http,
             base: format!("{}/api/v3", url.trim_end_matches('/')),
+            token: token.clone(),
             metrics,
         })
+    }
+
+    /// Whether it sends this token.
+    pub fn has_token(&self, token: &Secret) -> bool {
+        self.token == *token
     }
 
     /// One page of events, newest first.
@@ -182,7 +190,21 @@ impl Client {
                 server_time: server_time(&headers),
             });
         }
-        Err(classify(status, &headers, &body.unwrap_or_default()))
+        let body = self.strike_token_out(&String::from_utf8_lossy(&body.unwrap_or_default()));
+        let location = headers
+            .get(LOCATION)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("nowhere");
+        let location = self.strike_token_out(location);
+        Err(classify(status, &headers, body.as_bytes(), &location))
+    }
+
+    /// Some proxies repeat in their pages what they were sent.
+    fn strike_token_out(&self, text: &str) -> String {
+        match self.token.expose().trim() {
+            "" => text.to_owned(),
+            token => text.replace(token, "***"),
+        }
     }
 }
 
@@ -217,7 +239,7 @@ fn refuse_html(headers: &HeaderMap, body: &[u8]) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], location: &str) -> ClientError {
     let detail = detail_of(body);
     let code = status.as_u16();
     match code {
@@ -234,12 +256,8 @@ fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError
             retry_after: retry_after(headers),
         },
         300..=399 => {
-            let target = headers
-                .get(LOCATION)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or("nowhere");
-            let host = target.split('?').next().unwrap_or_default();
-            ClientError::WrongAddress(format!("redirected ({code}) to {host}"))
+            let target = location.split('?').next().unwrap_or_default();
+            ClientError::WrongAddress(format!("redirected ({code}) to {target}"))
         }
         500.. => ClientError::ServerError {
             status: code,

@@ -44,6 +44,12 @@ impl Search {
         }
     }
 
+    /// So many rows have come at the top.
+    pub(super) fn push_down(&mut self, rows: u64) {
+        self.low += rows;
+        self.high = self.high.map(|high| high + rows);
+    }
+
     /// A page that begins here began below the row: it is somewhere above.
     pub(super) fn step_back(&mut self, first_index: u64) {
         self.high = Some(first_index);

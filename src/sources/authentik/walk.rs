@@ -62,6 +62,9 @@ pub struct Gap {
     pub below: RowKey,
     /// Rows older than this are known from before; none: to the very end.
     pub down_to: Option<Timestamp>,
+    /// Where in the list that row was when it was read: a hint.
+    #[serde(default)]
+    pub index: u64,
 }
 
 /// The part of the cursor that only the walk understands.
@@ -128,7 +131,7 @@ enum Stage {
     /// The first page fits on what was known; the lower end is next.
     Foot(Box<Head>),
     /// The last gap is being read.
-    Gap(Search),
+    Gap,
     /// Nothing to do until the next poll.
     Done,
 }
@@ -194,8 +197,8 @@ pub struct Walk {
     known: Option<Snapshot>,
     recent: HashMap<String, Timestamp>,
     last_request: PageRequest,
-    /// About where each gap's anchor is, from the top.
-    anchors: Vec<u64>,
+    /// Where each gap's anchor is looked for.
+    places: Vec<Search>,
     /// Index and total when the last gap's anchor was the last row of an answer.
     anchor_seen: Option<(u64, u64)>,
     late_line: Option<Timestamp>,
@@ -213,8 +216,9 @@ impl Walk {
     /// Goes on from a cursor.
     pub fn new(cursor: WalkCursor, overlap: Duration, page_size: u32) -> Self {
         let page_size = u64::from(page_size).max(SMALLEST_PAGE);
+        let places = cursor.gaps.iter().map(|gap| Search::from(gap.index));
         Self {
-            anchors: vec![0; cursor.gaps.len()],
+            places: places.collect(),
             cursor,
             overlap: signed(overlap),
             page_size,
@@ -279,7 +283,7 @@ impl Walk {
                 let index = head.seen.foot.as_ref().map_or(0, |(_, index)| *index);
                 page_covering(index, self.granted)
             }
-            Stage::Gap(search) => search.next_page(self.granted),
+            Stage::Gap => self.places.last()?.next_page(self.granted),
         };
         self.last_request = request;
         Some(request)
@@ -302,7 +306,7 @@ impl Walk {
             Stage::Head if self.has_gaps() => self.accept_brief_head(answer),
             Stage::Head => self.accept_full_head(answer),
             Stage::Foot(head) => self.accept_foot(answer, *head),
-            Stage::Gap(search) => self.accept_gap(answer, search),
+            Stage::Gap => self.accept_gap(answer),
             Stage::Done => Vec::new(),
         };
         let moved = former != self.cursor;
@@ -388,17 +392,14 @@ impl Walk {
         self.open_gap(head.last, head.down_to, anchor);
     }
 
-    fn open_gap(&mut self, below: RowKey, down_to: Option<Timestamp>, anchor: u64) {
-        self.cursor.gaps.push(Gap { below, down_to });
-        self.anchors.push(anchor);
-        self.go_to_last_gap();
-    }
-
-    fn go_to_last_gap(&mut self) {
-        self.stage = match self.anchors.last() {
-            Some(anchor) => Stage::Gap(Search::from(*anchor)),
-            None => Stage::Done,
-        };
+    fn open_gap(&mut self, below: RowKey, down_to: Option<Timestamp>, index: u64) {
+        self.cursor.gaps.push(Gap {
+            below,
+            down_to,
+            index,
+        });
+        self.places.push(Search::from(index));
+        self.stage = Stage::Gap;
     }
 
     fn accept_brief_head(&mut self, answer: &PageAnswer) -> Vec<usize> {
@@ -412,79 +413,78 @@ impl Walk {
         match self.known.take().and_then(|known| known.grown(answer)) {
             Some((known, new)) => {
                 self.known = Some(known);
-                for anchor in &mut self.anchors {
-                    *anchor += new;
+                for place in &mut self.places {
+                    place.push_down(new);
                 }
             }
             None => self.known = None,
         }
         if is_finished(answer, down_to) {
-            self.go_to_last_gap();
+            self.stage = Stage::Gap;
         } else {
             self.open_gap(last.clone(), down_to, answer.rows.len() as u64 - 1);
         }
         self.unknown_rows(answer, 0)
     }
 
-    fn accept_gap(&mut self, answer: &PageAnswer, mut search: Search) -> Vec<usize> {
-        let Some(gap) = self.cursor.gaps.last().cloned() else {
-            return Vec::new();
-        };
+    fn accept_gap(&mut self, answer: &PageAnswer) -> Vec<usize> {
         let first_index = self.last_request.first_index();
         let is_first_page = self.last_request.page == 1;
+        let anchor_seen = self.anchor_seen.take();
+        let Some((gap, place)) = self.cursor.gaps.last_mut().zip(self.places.last_mut()) else {
+            return Vec::new();
+        };
         let Some((first, last)) = answer.rows.first().zip(answer.rows.last()) else {
             if !is_first_page {
-                search.step_back(first_index);
-                self.stage = Stage::Gap(search);
+                place.step_back(first_index);
+                self.stage = Stage::Gap;
             }
             return Vec::new();
         };
-        let follows = self.anchor_seen.take() == Some((first_index.wrapping_sub(1), answer.count));
+        self.stage = Stage::Gap;
+        let follows = anchor_seen == Some((first_index.wrapping_sub(1), answer.count));
         if first.is_below(&gap.below) && !is_first_page && !follows {
-            search.step_back(first_index);
-            self.stage = Stage::Gap(search);
+            place.step_back(first_index);
             return Vec::new();
         }
         let last_index = first_index + answer.length.max(answer.rows.len() as u64) - 1;
         let Some(below) = answer.rows.iter().position(|row| row.is_below(&gap.below)) else {
-            if *last == gap.below && answer.has_next {
-                self.anchor_seen = Some((last_index, answer.count));
-                self.stage = Stage::Gap(Search::from(last_index));
-            } else if answer.has_next {
-                search.leap_beyond(last_index, self.granted);
-                self.stage = Stage::Gap(search);
-            } else {
+            if !answer.has_next {
                 self.close_gap(last, last_index, answer.count);
+            } else if *last == gap.below {
+                self.anchor_seen = Some((last_index, answer.count));
+                *place = Search::from(last_index);
+            } else {
+                place.leap_beyond(last_index, self.granted);
             }
             return Vec::new();
         };
         if is_finished(answer, gap.down_to) {
             self.close_gap(last, last_index, answer.count);
-        } else if let Some((open, anchor)) =
-            self.cursor.gaps.last_mut().zip(self.anchors.last_mut())
-        {
-            open.below = last.clone();
-            *anchor = last_index;
+        } else {
+            gap.below = last.clone();
+            gap.index = last_index;
+            *place = Search::from(last_index);
             self.anchor_seen = Some((last_index, answer.count));
-            self.go_to_last_gap();
         }
         self.unknown_rows(answer, below)
     }
 
     fn close_gap(&mut self, last: &RowKey, last_index: u64, count: u64) {
         self.cursor.gaps.pop();
-        self.anchors.pop();
-        if self.cursor.gaps.is_empty() {
-            self.cursor.fresh = None;
-            self.known = self.known.take().and_then(|known| {
-                let index = (last_index + known.count).checked_sub(count)?;
-                Some(Snapshot {
-                    foot: Some((last.clone(), index)),
-                    ..known
-                })
-            });
+        self.places.pop();
+        if !self.cursor.gaps.is_empty() {
+            return;
         }
-        self.go_to_last_gap();
+        self.stage = Stage::Done;
+        self.cursor.fresh = None;
+        self.known = self.known.take().and_then(|known| {
+            let index = (last_index + known.count).checked_sub(count)?;
+            Some(Snapshot {
+                foot: Some((last.clone(), index)),
+                ..known
+            })
+        });
     }
 
     /// The rows are durable: they need not be entered again while polls read them again.

@@ -350,6 +350,7 @@ fn a_cursor_of_a_walk_under_way_survives_being_stored() {
         gaps: vec![Gap {
             below,
             down_to: None,
+            index: 99,
         }],
         fresh: Some(at),
     };

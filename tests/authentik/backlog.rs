@@ -1,0 +1,156 @@
+//! What waits when Daybook comes, and what a poll costs afterwards.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use testkit::World;
+use testkit::mongod::Mongod;
+use testkit::world::eventually;
+
+use super::{
+    a_poll_passes, assert_all_once, event_at, fake, history, list_requests, new_event, plan_of,
+    polls, ready, source_view, world_of, written_reaches,
+};
+
+fn samples() -> Vec<Value> {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/authentik/samples/events.json"
+    );
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+async fn samples_are_entered_once(mut world: World, fake: &super::FakeAuthentik) {
+    let count = samples().len();
+    world.events_reach(count).await;
+    assert_all_once(&world, fake).await;
+
+    world.restart().await;
+    a_poll_passes(&world, fake).await;
+    world.events_reach(count).await;
+    let view = source_view(&world).await;
+    assert_eq!(view["state"], "running");
+    assert_eq!(view["lastError"], Value::Null);
+    assert_eq!(view["restarts"], 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_are_entered_once_in_sqlite() {
+    let fake = fake().await;
+    fake.insert_many(samples());
+    let world = world_of(&fake, "").await;
+    samples_are_entered_once(world, &fake).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_are_entered_once_in_mongodb() {
+    let fake = fake().await;
+    fake.insert_many(samples());
+    let mongod = Mongod::shared().await;
+    let plan = World::mongodb(mongod).await;
+    let world = ready(plan_of(plan, &fake, "").start().await).await;
+    samples_are_entered_once(world, &fake).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_cursor_costs_a_second_reading_and_enters_nothing_twice() {
+    let fake = fake().await;
+    let count = samples().len();
+    fake.insert_many(samples());
+    let mut world = world_of(&fake, "").await;
+    world.events_reach(count).await;
+
+    let lose_cursor = |world: &World| {
+        let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
+        database.busy_timeout(Duration::from_secs(10)).unwrap();
+        let lost = database.execute("DELETE FROM ingestcursors", []).unwrap();
+        assert_eq!(lost, 1);
+    };
+    // While it runs: the next batch finds no cursor, and the source claims another.
+    lose_cursor(&world);
+    fake.insert(new_event(), Duration::ZERO);
+    world.events_reach(count + 1).await;
+    world.source_becomes("authentik", "running").await;
+
+    // While it does not run: everything is read again and known.
+    lose_cursor(&world);
+    world.restart().await;
+    eventually("everything is recognised", async || {
+        world.metric("daybook_events_duplicate_total", "").await >= (count + 1) as f64
+    })
+    .await;
+    assert_all_once(&world, &fake).await;
+    let view = source_view(&world).await;
+    assert_eq!(view["state"], "running");
+    assert_eq!(view["lastError"], Value::Null);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_events_arrive_once_and_then_polls_are_cheap() {
+    const BACKLOG: usize = 100_000;
+    let fake = fake().await;
+    // Half of it lies within the overlap: the most a poll would have to read again.
+    let old = history(
+        BACKLOG / 2,
+        Duration::from_secs(600),
+        Duration::from_secs(30),
+    );
+    let young = history(
+        BACKLOG / 2,
+        Duration::from_secs(1),
+        Duration::from_millis(5),
+    );
+    fake.insert_many(old);
+    fake.insert_many(young);
+    let started = Instant::now();
+    let world = world_of(&fake, "").await;
+    let limit = world.daybook().budget().limit();
+    // Longer than tests usually wait: it is much work for a busy machine, and no condition hangs.
+    let patience = Duration::from_secs(300);
+    while world.metric("daybook_events_written_total", "").await < BACKLOG as f64 {
+        assert!(started.elapsed() < patience, "still at it");
+        assert!(world.daybook().budget().in_use() <= limit);
+        // One batch at a time, of one page.
+        assert!(world.daybook().budget().in_use() < 4 << 20);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    eprintln!("{BACKLOG} events in {:?}", started.elapsed());
+    assert_all_once(&world, &fake).await;
+    let requests = list_requests(&fake);
+    assert!(requests < BACKLOG / 100 * 13 / 10, "{requests} requests");
+
+    a_poll_passes(&world, &fake).await;
+    let (requests, heads) = (list_requests(&fake), polls(&fake));
+    eventually("three quiet polls", async || polls(&fake) >= heads + 3).await;
+    let spent = list_requests(&fake) - requests;
+    assert!(spent <= 2 * (polls(&fake) - heads) + 1, "{spent} requests");
+
+    let (requests, heads) = (list_requests(&fake), polls(&fake));
+    fake.insert(new_event(), Duration::ZERO);
+    written_reaches(&world, BACKLOG as u64 + 1).await;
+    eventually("a poll after it", async || polls(&fake) >= heads + 2).await;
+    let spent = list_requests(&fake) - requests;
+    assert!(spent <= 2 * (polls(&fake) - heads) + 1, "{spent} requests");
+    assert_eq!(world.daybook().budget().in_use(), 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_tell_no_place_are_kept_once_as_dead_letters() {
+    let fake = fake().await;
+    fake.insert_many(history(250, Duration::from_secs(5), Duration::from_secs(1)));
+    let mut broken = event_at(jiff::Timestamp::now());
+    broken["created"] = "yesterday".into();
+    fake.insert(broken, Duration::ZERO);
+    let world = world_of(&fake, "").await;
+    written_reaches(&world, 250).await;
+    a_poll_passes(&world, &fake).await;
+    a_poll_passes(&world, &fake).await;
+    let letters = world
+        .metric("daybook_events_dead_lettered_total", "source=\"authentik\"")
+        .await;
+    assert_eq!(letters, 1.0);
+    world.stop().await;
+}

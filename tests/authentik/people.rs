@@ -1,0 +1,249 @@
+//! Whose events they are: by the groups that Authentik tells, else by the directory.
+
+use std::time::{Duration, Instant};
+
+use daybook::simulators::authentik::{
+    FakeAuthentik, FakeAuthentikConfig, FakeGroup, FakeUser, Fault, Permissions, Scripted, Times,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+use testkit::World;
+use testkit::world::eventually;
+
+use super::{event_at, fake, fake_with, plan_of, ready};
+
+const DIRECTORY: &str = r#"
+[[tenants]]
+id = "t1"
+slug = "acme"
+groups = ["Acme Staff"]
+[[tenants]]
+id = "t2"
+slug = "globex"
+groups = ["Globex"]
+[[users]]
+authentikSubjectId = "subject-of-carol"
+email = "carol@example.org"
+tenantIds = ["t2"]
+"#;
+
+async fn world(fake: &FakeAuthentik, lines: &str) -> World {
+    let plan = World::sqlite().await;
+    let file = plan.file("tenants.toml", DIRECTORY);
+    let plan = plan.settings(&format!(
+        "[tenants]\nfile = \"{}\"\nignored_groups = [\"authentik Admins\", \"globex\"]",
+        file.display()
+    ));
+    ready(plan_of(plan, fake, lines).start().await).await
+}
+
+fn group(number: u32, name: &str) -> FakeGroup {
+    FakeGroup {
+        pk: group_pk(number),
+        name: name.to_owned(),
+        is_superuser: false,
+    }
+}
+
+fn group_pk(number: u32) -> String {
+    format!("{number:08x}-0000-4000-8000-000000000000")
+}
+
+fn user(pk: i64, name: &str, groups: &[u32]) -> FakeUser {
+    FakeUser {
+        pk,
+        username: name.to_owned(),
+        name: name.to_owned(),
+        email: format!("{name}@example.org"),
+        uid: format!("subject-of-{name}"),
+        uuid: format!("{pk:08x}-1111-4000-8000-000000000000"),
+        groups: groups.iter().map(|number| group_pk(*number)).collect(),
+        is_active: true,
+    }
+}
+
+fn act(fake: &FakeAuthentik, pk: i64, name: &str, email: &str) {
+    let mut event = event_at(Timestamp::now());
+    event["user"] = serde_json::json!({"pk": pk, "email": email, "username": name});
+    fake.insert(event, Duration::ZERO);
+}
+
+async fn tenants_of(world: &World, count: usize) -> Vec<(String, Option<String>)> {
+    let mut found: Vec<(String, Option<String>)> = world
+        .events_reach(count)
+        .await
+        .into_iter()
+        .map(|event| {
+            let slug = event.tenant_slug.map(|slug| slug.to_string());
+            (event.actor.name.unwrap_or_default(), slug)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn look_ups(fake: &FakeAuthentik, pk: i64) -> usize {
+    let path = format!("/core/users/{pk}/");
+    fake.requests()
+        .iter()
+        .filter(|r| r.path.ends_with(&path))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_group_that_is_a_tenants_wins() {
+    let fake = fake().await;
+    for (number, name) in [
+        (1, "authentik Admins"),
+        (2, "Acme Staff"),
+        (3, "globex"),
+        (4, "Globex"),
+        (5, "acme"),
+        (6, "Chess"),
+    ] {
+        fake.add_group(group(number, name));
+    }
+    // The fake shows groups in the order in which they were made.
+    let people: [(i64, &str, &[u32], Option<&str>); 6] = [
+        (101, "alice", &[1, 6, 2, 4], Some("acme")),
+        (102, "bob", &[5], Some("acme")),
+        (103, "dave", &[3], None),
+        (104, "erin", &[3, 4, 5], Some("globex")),
+        (105, "frank", &[6], None),
+        (106, "carol", &[], Some("globex")),
+    ];
+    for (pk, name, groups, _) in people {
+        fake.add_user(user(pk, name, groups));
+        act(&fake, pk, name, "");
+    }
+    // Deleted since: Authentik knows nobody, the directory knows the address.
+    act(&fake, 999, "carol", "carol@example.org");
+    act(&fake, 998, "gone", "gone@example.org");
+    let world = world(&fake, "").await;
+    let mut wanted: Vec<(String, Option<String>)> = people
+        .iter()
+        .map(|(_, name, _, slug)| ((*name).to_owned(), slug.map(str::to_owned)))
+        .collect();
+    wanted.push(("carol".to_owned(), Some("globex".to_owned())));
+    wanted.push(("gone".to_owned(), None));
+    wanted.sort();
+    assert_eq!(tenants_of(&world, wanted.len()).await, wanted);
+    let view = world.source_becomes("authentik", "running").await;
+    assert_eq!(view["reason"], Value::Null);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_looked_up_once_and_remembered_after_the_deletion() {
+    let fake = fake().await;
+    fake.add_group(group(2, "Acme Staff"));
+    fake.add_user(user(101, "alice", &[2]));
+    for _ in 0..250 {
+        act(&fake, 101, "alice", "");
+        act(&fake, 999, "gone", "");
+    }
+    let world = world(&fake, "").await;
+    world.events_reach(500).await;
+    fake.remove_user(101);
+    for _ in 0..3 {
+        act(&fake, 101, "alice", "");
+        let count = usize::try_from(fake.promised_total()).unwrap();
+        world.events_reach(count).await;
+    }
+    let alices = tenants_of(&world, 503).await;
+    let acme = alices
+        .iter()
+        .filter(|(_, slug)| slug.as_deref() == Some("acme"));
+    assert_eq!(acme.count(), 253);
+    assert_eq!(look_ups(&fake, 101), 1);
+    // Whoever is not there is asked for again only after a while.
+    assert!(look_ups(&fake, 999) <= 2, "{}", look_ups(&fake, 999));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_look_up_the_directory_decides() {
+    let fake = fake_with(FakeAuthentikConfig {
+        permissions: Permissions::EVENTS_ONLY,
+        ..FakeAuthentikConfig::default()
+    })
+    .await;
+    fake.add_group(group(2, "Acme Staff"));
+    fake.add_user(user(101, "alice", &[2]));
+    for pk in 200..230 {
+        act(&fake, pk, "someone", "");
+    }
+    act(&fake, 101, "alice", "alice@example.org");
+    act(&fake, 106, "carol", "carol@example.org");
+    let world = world(&fake, "").await;
+    let found = tenants_of(&world, 32).await;
+    assert!(found.contains(&("alice".to_owned(), None)));
+    assert!(found.contains(&("carol".to_owned(), Some("globex".to_owned()))));
+    let view = world.source_becomes("authentik", "warning").await;
+    let reason = view["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("grant view_user and view_group"),
+        "{reason}"
+    );
+    assert_eq!(world.metric("daybook_source_up", "authentik").await, 1.0);
+    // The other side's log is not filled with refusals.
+    let refused = fake.requests().iter().filter(|r| r.status == 403).count();
+    assert!(refused <= 4, "{refused}");
+
+    // Granted: its successor asks again, and the warning ends.
+    fake.add_token(&fake.token(), Permissions::READER);
+    assert!(world.daybook().kill("authentik").await);
+    act(&fake, 101, "alice", "alice@example.org");
+    let found = tenants_of(&world, 33).await;
+    assert!(found.contains(&("alice".to_owned(), Some("acme".to_owned()))));
+    world.source_becomes("authentik", "running").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_look_up_holds_nothing_up_beyond_its_limit() {
+    let fake = fake().await;
+    for pk in 200..300 {
+        act(&fake, pk, "someone", "");
+    }
+    for pk in 200..300 {
+        act(&fake, pk, "someone", "");
+    }
+    let slow = Scripted::new(Fault::Delay(Duration::from_secs(120))).times(Times::Forever);
+    fake.script(slow.on("/core/users/2"));
+    let started = Instant::now();
+    let world = world(&fake, "").await;
+    world.events_reach(200).await;
+    // Ten seconds for the first page, none for the second.
+    assert!(
+        started.elapsed() < Duration::from_secs(18),
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(fake.fault_hits() <= 8, "{}", fake.fault_hits());
+    let view = world.source_becomes("authentik", "warning").await;
+    assert!(
+        view["reason"]
+            .as_str()
+            .unwrap()
+            .contains("no answer in time")
+    );
+
+    let before = Instant::now();
+    act(&fake, 201, "someone", "");
+    world.events_reach(201).await;
+    assert!(
+        before.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        before.elapsed()
+    );
+    // After a pause they are tried again.
+    fake.clear_faults();
+    let status = world.daybook().board().source("authentik").unwrap();
+    eventually("a look-up that succeeds", async || {
+        act(&fake, 201, "someone", "");
+        serde_json::to_value(status.view()).unwrap()["state"] == "running"
+    })
+    .await;
+    world.stop().await;
+}
