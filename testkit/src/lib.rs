@@ -2,6 +2,7 @@
 
 pub mod mongod;
 pub mod process;
+pub mod proxy;
 pub mod world;
 
 pub use world::World;
