@@ -1,5 +1,6 @@
 //! Real servers, faults and an oracle for Daybook's tests; never shipped.
 
+pub mod ledger;
 pub mod mongod;
 pub mod process;
 pub mod proxy;

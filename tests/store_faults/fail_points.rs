@@ -1,0 +1,1 @@
+//! Single commands that fail inside the server.
