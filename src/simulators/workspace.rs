@@ -3,6 +3,7 @@
 //! The servers that Daybook asks (Authentik) and the file that it reads exist from the start.
 //! The senders that call Daybook wait for [`Workspace::connect`], which tells them where it is.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,10 @@ pub struct WorkspaceConfig {
     pub authentik_keeps: usize,
     /// Events of the last so many minutes stand in Authentik and the log from the start.
     pub history: Duration,
+    /// Between two webhooks, and between a refused recording and its repetition.
+    pub senders_pause: Duration,
+    /// Whether every key is remembered, for [`Workspace::promises`].
+    pub remember_keys: bool,
 }
 
 impl WorkspaceConfig {
@@ -71,8 +76,21 @@ impl WorkspaceConfig {
             rotated_logs: 3,
             authentik_keeps: 5_000,
             history: Duration::ZERO,
+            senders_pause: Duration::from_secs(1),
+            remember_keys: false,
         }
     }
+}
+
+/// The key of every event that was promised outside the log, whose lines have no keys.
+#[derive(Clone, Debug, Default)]
+pub struct Promises {
+    /// `pk`s.
+    pub authentik: Vec<String>,
+    /// [Fingerprints](StalwartEvent::fingerprint), each as often as it was pushed.
+    pub stalwart: Vec<String>,
+    /// `externalId`s.
+    pub platform: Vec<String>,
 }
 
 /// What was promised so far, and what the senders know to have arrived.
@@ -125,7 +143,7 @@ impl Workspace {
             seed: config.seed,
             listen: config.authentik,
             keep_last: Some(config.authentik_keeps),
-            remember_keys: false,
+            remember_keys: config.remember_keys,
             ..FakeAuthentikConfig::default()
         })
         .await?;
@@ -153,6 +171,7 @@ impl Workspace {
             rotate_after_lines: config.rotate_after_lines,
             rotated_logs: config.rotated_logs,
             rotated_at: 0,
+            this_second: (0, HashSet::new()),
         }));
         let workspace = Self {
             people,
@@ -179,7 +198,10 @@ impl Workspace {
         );
         stalwart.headers = vec![("x-audit-source".to_owned(), "mail-1".to_owned())];
         let mut platform = PlatformRecorderConfig::new(base, self.config.recorder_token.as_deref());
-        platform.remember_keys = false;
+        stalwart.throttle = self.config.senders_pause;
+        stalwart.remember_keys = self.config.remember_keys;
+        platform.retry = self.config.senders_pause;
+        platform.remember_keys = self.config.remember_keys;
         let stalwart = StalwartSender::start(stalwart);
         stalwart.push(StalwartEvent::new(
             Timestamp::now(),
@@ -259,6 +281,19 @@ impl Workspace {
         counts
     }
 
+    /// Everything that was promised; empty where keys are not remembered.
+    pub fn promises(&self) -> Promises {
+        let mut promises = Promises {
+            authentik: self.authentik.promised().keys,
+            ..Promises::default()
+        };
+        if let Some(senders) = self.senders() {
+            promises.stalwart = senders.stalwart.promised().keys;
+            promises.platform = senders.platform.promised().keys;
+        }
+        promises
+    }
+
     /// Nothing new happens any more; what waits is still sent, see [`Self::drained`].
     pub async fn pause(&mut self) {
         self.driver.abort();
@@ -330,6 +365,8 @@ struct Driver {
     rotate_after_lines: Option<u64>,
     rotated_logs: usize,
     rotated_at: u64,
+    /// The mail events of the current second.
+    this_second: (i64, HashSet<String>),
 }
 
 /// Wakes twenty times a second at most and does then what is due, so that high rates cost no timer each.
@@ -372,8 +409,11 @@ impl Driver {
                 let events =
                     stalwart::realistic(&mut self.rng, &self.people, at, StalwartProfile::V0_16);
                 let count = events.len();
+                if !self.are_new(at, &events) {
+                    return 0.0;
+                }
                 if let Some(senders) = connected(&self.senders) {
-                    senders.stalwart.push_together(events);
+                    senders.stalwart.push_all(events);
                 }
                 count as f64
             }
@@ -388,6 +428,19 @@ impl Driver {
                 1.0
             }
         }
+    }
+
+    /// Equal events of one second are told apart only within one request: in two, the second one
+    /// looks like a repetition of the first, and nobody could be held to a promise of both.
+    fn are_new(&mut self, at: Timestamp, events: &[StalwartEvent]) -> bool {
+        if self.this_second.0 != at.as_second() {
+            self.this_second = (at.as_second(), HashSet::new());
+        }
+        let known = &mut self.this_second.1;
+        let fingerprints: Vec<String> = events.iter().map(StalwartEvent::fingerprint).collect();
+        let are_new = fingerprints.iter().all(|print| !known.contains(print));
+        known.extend(fingerprints);
+        are_new
     }
 
     fn write_line(&mut self, at: Timestamp) {

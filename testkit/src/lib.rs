@@ -2,8 +2,10 @@
 
 pub mod chaos;
 pub mod http;
+pub mod ledger;
 pub mod mongod;
 pub mod process;
+pub mod proxy;
 pub mod world;
 
 pub use world::World;

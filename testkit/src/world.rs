@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daybook::config::LoadedConfig;
+use daybook::simulators::workspace::Workspace;
 use daybook::store::{EventFilter, PageKey, StoredEvent};
 use daybook::tree::{Daybook, End};
 use serde_json::Value;
@@ -56,6 +57,12 @@ impl World {
         let dir = TempDir::new().expect("a temporary folder");
         let name = format!("world_{:016x}", rand::random::<u64>());
         Plan::new(dir, mongod.url(&name))
+    }
+
+    /// A world with its store at this URL.
+    pub fn at(store_url: &str) -> Plan {
+        let dir = TempDir::new().expect("a temporary folder");
+        Plan::new(dir, store_url.to_owned())
     }
 
     /// Its folder.
@@ -238,6 +245,12 @@ impl Plan {
         self
     }
 
+    /// Adds a workspace's directory and sources, see [`workspace_toml`].
+    pub fn workspace(mut self, workspace: &Workspace) -> Self {
+        self.sources.push_str(&workspace_toml(workspace));
+        self
+    }
+
     /// Starts its Daybook, on a free port, open to everyone on loopback unless `http` says otherwise.
     pub async fn start(self) -> World {
         self.start_with("auth = \"none\"", "").await
@@ -270,6 +283,36 @@ async fn start(toml: &str) -> Daybook {
     );
     let loaded = loaded.unwrap_or_else(|error| panic!("{error}\n{toml}"));
     Daybook::start(&loaded.config).await.expect("a Daybook")
+}
+
+/// The configuration of a workspace's directory and four sources, Authentik asked once a second,
+/// each named as in [`ledger::SOURCES`](crate::ledger::SOURCES).
+pub fn workspace_toml(workspace: &Workspace) -> String {
+    format!(
+        r#"
+[tenants]
+file = "{}"
+[[sources]]
+kind = "authentik"
+url = "{}"
+token_file = "{}"
+interval = "1s"
+[[sources]]
+kind = "ocis"
+path = "{}"
+[[sources]]
+kind = "stalwart"
+secret_files = ["{}"]
+[[sources]]
+kind = "recorder"
+name = "platform-api"
+"#,
+        workspace.tenants_file().display(),
+        workspace.authentik().url(),
+        workspace.authentik_token_file().display(),
+        workspace.ocis_log_path().display(),
+        workspace.stalwart_key_file().display(),
+    )
 }
 
 /// An HTTP client that uses no proxy.

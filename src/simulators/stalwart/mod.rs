@@ -62,6 +62,12 @@ impl StalwartEvent {
             },
         }
     }
+
+    /// All that it says, as text: what a receiver can tell it by.
+    pub fn fingerprint(&self) -> String {
+        let (at, kind, data) = (whole_seconds(self.created_at), &self.kind, &self.data);
+        serde_json::json!({"createdAt": at, "type": kind, "data": data}).to_string()
+    }
 }
 
 /// How the sender is set up.
@@ -81,6 +87,8 @@ pub struct StalwartSenderConfig {
     pub discard_after: Duration,
     /// Further headers, such as one that names the node.
     pub headers: Vec<(String, String)>,
+    /// Whether the [fingerprint](StalwartEvent::fingerprint) of every event is remembered.
+    pub remember_keys: bool,
 }
 
 impl StalwartSenderConfig {
@@ -94,6 +102,7 @@ impl StalwartSenderConfig {
             timeout: Duration::from_secs(30),
             discard_after: Duration::from_secs(300),
             headers: Vec::new(),
+            remember_keys: false,
         }
     }
 }
@@ -138,8 +147,13 @@ impl StalwartSender {
     /// Starts sending. Must be called within a runtime.
     pub fn start(config: StalwartSenderConfig) -> Self {
         ensure_tls_provider();
-        let counting = || SenderState {
-            promised: Tally::counting_only(),
+        let promised = if config.remember_keys {
+            Tally::new()
+        } else {
+            Tally::counting_only()
+        };
+        let state = SenderState {
+            promised,
             delivered: Tally::counting_only(),
             discarded: Tally::counting_only(),
             ..SenderState::default()
@@ -147,7 +161,7 @@ impl StalwartSender {
         let inner = Arc::new(Inner {
             config,
             client: reqwest::Client::new(),
-            state: Mutex::new(counting()),
+            state: Mutex::new(state),
             pushed: Notify::new(),
             settled: watch::Sender::new(0),
             serial: AtomicU64::new(1),
@@ -158,15 +172,20 @@ impl StalwartSender {
 
     /// Hands an event over; it goes out with the next request.
     pub fn push(&self, event: StalwartEvent) {
-        self.push_together([event]);
+        self.push_all(vec![event]);
     }
 
     /// Hands events over that go out in one request. Identical twins must: in two requests nobody
     /// could tell the second from a repeat of the first.
-    pub fn push_together(&self, events: impl IntoIterator<Item = StalwartEvent>) {
+    pub fn push_all(&self, events: Vec<StalwartEvent>) {
         let mut state = self.inner.state();
         for event in events {
-            state.promised.note(&event.kind, "");
+            let key = if self.inner.config.remember_keys {
+                event.fingerprint()
+            } else {
+                String::new()
+            };
+            state.promised.note(&event.kind, &key);
             state.waiting.push(Waiting {
                 event,
                 since: Instant::now(),
@@ -176,7 +195,7 @@ impl StalwartSender {
         self.inner.pushed.notify_one();
     }
 
-    /// What was pushed, by type.
+    /// What was pushed, by type, with its fingerprint where it is remembered.
     pub fn promised(&self) -> Tally {
         self.inner.state().promised.clone()
     }

@@ -1,0 +1,586 @@
+//! A TCP proxy that misbehaves on demand: before a mongod, before an HTTP server.
+//!
+//! The mode can be switched while connections are open, and counts tell how often a fault really
+//! struck. Nothing is known of the protocol: bytes are held, delayed, cut or thrown away.
+//!
+//! - The port stays ours while nobody listens on it, so that a refused connection is refused by the
+//!   kernel and the port is there again afterwards.
+//! - A connection of which replies were thrown away is reset when the mode changes: what it would
+//!   say next would not fit.
+
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+const CHUNK: usize = 64 * 1024;
+const BACKLOG: u32 = 1024;
+
+/// What the proxy does to connections, those that are open included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing: bytes pass.
+    Pass,
+    /// Nobody listens; open connections are reset.
+    Refuse,
+    /// Connections are accepted and reset; open ones too.
+    Reset,
+    /// Connections stay open and nothing passes, either way. What was sent meanwhile arrives when
+    /// the mode changes, as after a partition that heals.
+    BlackHole,
+    /// Every piece passes this much later.
+    Delay(Duration),
+    /// Of every connection so many bytes more reach the server; then it is reset.
+    CutRequestsAfter(u64),
+    /// Of every connection so many bytes more reach the client; then it is reset.
+    CutRepliesAfter(u64),
+    /// Requests arrive and are carried out; what the server answers is thrown away.
+    DropReplies,
+}
+
+/// What the proxy has done since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Bytes that reached the server.
+    pub request_bytes: u64,
+    /// Bytes that reached the client.
+    pub reply_bytes: u64,
+    /// Connections reset, whatever the reason.
+    pub reset: u64,
+    /// Connections reset in the middle of a stream by one of the cutting modes.
+    pub cut: u64,
+    /// Pieces held back by a black hole.
+    pub held: u64,
+    /// Pieces delayed.
+    pub delayed: u64,
+    /// Bytes of replies thrown away.
+    pub dropped_reply_bytes: u64,
+    /// Connections forgotten; see [`Proxy::forget_connections`].
+    pub forgotten: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    accepted: AtomicU64,
+    request_bytes: AtomicU64,
+    reply_bytes: AtomicU64,
+    reset: AtomicU64,
+    cut: AtomicU64,
+    held: AtomicU64,
+    delayed: AtomicU64,
+    dropped_reply_bytes: AtomicU64,
+    forgotten: AtomicU64,
+}
+
+/// The running proxy; its connections end when it is dropped.
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    target: SocketAddr,
+    switch: watch::Sender<Switch>,
+    connections: AtomicU64,
+    counters: Counters,
+}
+
+/// The mode, and which connections are meant by what was asked once: those numbered below.
+#[derive(Clone, Copy)]
+struct Switch {
+    mode: Mode,
+    /// Grows with every change of mode.
+    epoch: u64,
+    reset_below: u64,
+    reset_tainted_below: u64,
+    forget_below: u64,
+}
+
+impl Proxy {
+    /// Starts one before `target`, on a free port of the loopback address.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    pub async fn start(target: SocketAddr) -> Self {
+        let (reserved, address) = reserve().expect("a free port for the proxy");
+        let shared = Arc::new(Shared {
+            target,
+            switch: watch::Sender::new(Switch {
+                mode: Mode::Pass,
+                epoch: 0,
+                reset_below: 0,
+                reset_tainted_below: 0,
+                forget_below: 0,
+            }),
+            connections: AtomicU64::new(0),
+            counters: Counters::default(),
+        });
+        let listener = listen(address).expect("the reserved port can be listened on");
+        let task = tokio::spawn(serve(reserved, listener, address, Arc::clone(&shared)));
+        Self {
+            address,
+            shared,
+            task,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A URL of a MongoDB behind it, and of no other member of its set.
+    pub fn mongodb_url(&self, database: &str) -> String {
+        format!(
+            "mongodb://{}/{database}?directConnection=true",
+            self.address
+        )
+    }
+
+    /// Switches, for open connections and for those to come.
+    pub fn set(&self, mode: Mode) {
+        let next = self.shared.connections.load(Ordering::Acquire);
+        self.shared.switch.send_modify(|switch| {
+            if switch.mode == Mode::DropReplies && mode != Mode::DropReplies {
+                switch.reset_tainted_below = next;
+            }
+            if matches!(mode, Mode::Refuse | Mode::Reset) {
+                switch.reset_below = next;
+            }
+            switch.mode = mode;
+            switch.epoch += 1;
+        });
+    }
+
+    /// Open connections are silent from here on, for ever, and nobody is told: what a firewall
+    /// leaves behind that has lost its table. New ones are as the mode says.
+    pub fn forget_connections(&self) {
+        let next = self.shared.connections.load(Ordering::Acquire);
+        self.shared
+            .switch
+            .send_modify(|switch| switch.forget_below = next);
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        let counters = &self.shared.counters;
+        Counts {
+            accepted: read(&counters.accepted),
+            request_bytes: read(&counters.request_bytes),
+            reply_bytes: read(&counters.reply_bytes),
+            reset: read(&counters.reset),
+            cut: read(&counters.cut),
+            held: read(&counters.held),
+            delayed: read(&counters.delayed),
+            dropped_reply_bytes: read(&counters.dropped_reply_bytes),
+            forgotten: read(&counters.forgotten),
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::AcqRel);
+}
+
+/// Takes a port without listening on it.
+fn reserve() -> io::Result<(TcpSocket, SocketAddr)> {
+    let socket = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    bound(address)?.listen(BACKLOG)
+}
+
+/// Sockets of one port, of which at most one listens.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Accepts while the mode allows it. `_reserved` keeps the port while it does not.
+async fn serve(
+    _reserved: TcpSocket,
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+) {
+    let mut switch = shared.switch.subscribe();
+    let mut listener = Some(listener);
+    let mut open = JoinSet::new();
+    loop {
+        let mode = switch.borrow_and_update().mode;
+        if mode == Mode::Refuse {
+            listener = None;
+        } else if listener.is_none() {
+            listener = Some(listen(address).expect("the reserved port can be listened on"));
+        }
+        let accept = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => pending().await,
+            }
+        };
+        let accepted = tokio::select! {
+            biased;
+            changed = switch.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            Some(_) = open.join_next(), if !open.is_empty() => continue,
+            accepted = accept => accepted,
+        };
+        let Ok((client, _)) = accepted else { continue };
+        add(&shared.counters.accepted, 1);
+        if mode == Mode::Reset {
+            reset(&client, &shared);
+            continue;
+        }
+        let number = shared.connections.fetch_add(1, Ordering::AcqRel);
+        open.spawn(connection(client, number, Arc::clone(&shared)));
+    }
+}
+
+fn reset(client: &TcpStream, shared: &Shared) {
+    add(&shared.counters.reset, 1);
+    // Where it cannot be set the connection is closed instead, which ends it as well.
+    let _closed_instead = client.set_zero_linger();
+}
+
+enum Verdict {
+    Ended,
+    Reset,
+    Cut,
+    Forgotten,
+}
+
+async fn connection(mut client: TcpStream, number: u64, shared: Arc<Shared>) {
+    let Ok(mut server) = TcpStream::connect(shared.target).await else {
+        reset(&client, &shared);
+        return;
+    };
+    // Small messages must not wait for company: they would look like another fault.
+    let _only_slower = (client.set_nodelay(true), server.set_nodelay(true));
+    let tainted = AtomicBool::new(false);
+    let verdict = {
+        let (client_in, client_out) = client.split();
+        let (server_in, server_out) = server.split();
+        let pump = |is_reply| Pump {
+            is_reply,
+            tainted: &tainted,
+            shared: &shared,
+            switch: shared.switch.subscribe(),
+            epoch: 0,
+            passed: 0,
+        };
+        let (up, down) = (pump(false), pump(true));
+        let both = async {
+            tokio::try_join!(
+                up.run(client_in, server_out),
+                down.run(server_in, client_out)
+            )
+        };
+        let mut switch = shared.switch.subscribe();
+        let judged = switch.wait_for(|switch| {
+            let tainted = tainted.load(Ordering::Acquire);
+            number < switch.forget_below
+                || number < switch.reset_below
+                || (tainted && number < switch.reset_tainted_below)
+        });
+        tokio::select! {
+            biased;
+            judged = judged => match judged {
+                Ok(switch) if number < switch.forget_below => Verdict::Forgotten,
+                _ => Verdict::Reset,
+            },
+            ended = both => match ended {
+                Ok(_) => Verdict::Ended,
+                Err(Broken::Cut) => Verdict::Cut,
+                Err(Broken::Lost) => Verdict::Reset,
+            },
+        }
+    };
+    match verdict {
+        Verdict::Ended => {}
+        Verdict::Forgotten => {
+            add(&shared.counters.forgotten, 1);
+            pending::<()>().await;
+        }
+        Verdict::Cut => {
+            add(&shared.counters.cut, 1);
+            reset(&client, &shared);
+        }
+        Verdict::Reset => reset(&client, &shared),
+    }
+}
+
+/// Why a connection cannot go on.
+enum Broken {
+    /// A cutting mode has its bytes.
+    Cut,
+    /// One side is gone.
+    Lost,
+}
+
+impl From<io::Error> for Broken {
+    fn from(_: io::Error) -> Self {
+        Self::Lost
+    }
+}
+
+/// One direction of one connection.
+struct Pump<'a> {
+    is_reply: bool,
+    tainted: &'a AtomicBool,
+    shared: &'a Shared,
+    switch: watch::Receiver<Switch>,
+    epoch: u64,
+    /// Bytes passed since the mode changed.
+    passed: u64,
+}
+
+impl Pump<'_> {
+    async fn run(mut self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> Result<(), Broken> {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let length = from.read(&mut chunk).await?;
+            let mut passes = self.weigh(length).await;
+            if let Weighed::Held = passes {
+                add(&self.shared.counters.held, 1);
+                let heals = self
+                    .switch
+                    .wait_for(|switch| switch.mode != Mode::BlackHole);
+                if heals.await.is_err() {
+                    return Err(Broken::Lost);
+                }
+                passes = self.weigh(length).await;
+            }
+            if length == 0 {
+                to.shutdown().await?;
+                return Ok(());
+            }
+            match passes {
+                Weighed::Whole => self.pass(&mut to, &chunk[..length]).await?,
+                Weighed::Cut(length) => {
+                    self.pass(&mut to, &chunk[..length]).await?;
+                    return Err(Broken::Cut);
+                }
+                Weighed::Dropped | Weighed::Held => {}
+            }
+        }
+    }
+
+    /// What the mode makes of the next `length` bytes.
+    async fn weigh(&mut self, length: usize) -> Weighed {
+        let switch = *self.switch.borrow_and_update();
+        if switch.epoch != self.epoch {
+            self.epoch = switch.epoch;
+            self.passed = 0;
+        }
+        match switch.mode {
+            Mode::BlackHole => Weighed::Held,
+            Mode::Delay(delay) => {
+                add(&self.shared.counters.delayed, 1);
+                tokio::time::sleep(delay).await;
+                Weighed::Whole
+            }
+            Mode::CutRequestsAfter(limit) if !self.is_reply => self.up_to(limit, length),
+            Mode::CutRepliesAfter(limit) if self.is_reply => self.up_to(limit, length),
+            Mode::DropReplies if self.is_reply && length > 0 => {
+                self.tainted.store(true, Ordering::Release);
+                add(&self.shared.counters.dropped_reply_bytes, length as u64);
+                Weighed::Dropped
+            }
+            _ => Weighed::Whole,
+        }
+    }
+
+    fn up_to(&self, limit: u64, length: usize) -> Weighed {
+        let left = limit.saturating_sub(self.passed);
+        match usize::try_from(left) {
+            Ok(left) if left < length => Weighed::Cut(left),
+            _ => Weighed::Whole,
+        }
+    }
+
+    async fn pass(&mut self, to: &mut WriteHalf<'_>, bytes: &[u8]) -> io::Result<()> {
+        to.write_all(bytes).await?;
+        let length = bytes.len() as u64;
+        self.passed += length;
+        let counters = &self.shared.counters;
+        let counter = if self.is_reply {
+            &counters.reply_bytes
+        } else {
+            &counters.request_bytes
+        };
+        add(counter, length);
+        Ok(())
+    }
+}
+
+enum Weighed {
+    Whole,
+    Held,
+    Dropped,
+    /// So many of them, and then no more.
+    Cut(usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that answers every piece with the same piece.
+    async fn echo() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = stream.split();
+                    tokio::io::copy(&mut from, &mut to).await
+                });
+            }
+        });
+        address
+    }
+
+    async fn says(stream: &mut TcpStream, words: &str) -> io::Result<String> {
+        stream.write_all(words.as_bytes()).await?;
+        let mut answer = vec![0; words.len()];
+        stream.read_exact(&mut answer).await?;
+        Ok(String::from_utf8(answer).expect("what was sent"))
+    }
+
+    async fn stays_silent(stream: &mut TcpStream) -> bool {
+        let mut byte = [0];
+        let read = stream.read(&mut byte);
+        tokio::time::timeout(Duration::from_millis(100), read)
+            .await
+            .is_err()
+    }
+
+    #[tokio::test]
+    async fn refuses_and_listens_again_on_the_same_port() {
+        let proxy = Proxy::start(echo().await).await;
+        let mut open = TcpStream::connect(proxy.address()).await.expect("open");
+        assert_eq!(says(&mut open, "hello").await.expect("an echo"), "hello");
+        proxy.set(Mode::Refuse);
+        let reset = says(&mut open, "hello").await.expect_err("a reset");
+        assert!(matches!(
+            reset.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        ));
+        let refused = TcpStream::connect(proxy.address()).await;
+        assert_eq!(
+            refused.expect_err("nobody listens").kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+        proxy.set(Mode::Pass);
+        let mut again = None;
+        crate::world::eventually("it listens again", async || {
+            again = TcpStream::connect(proxy.address()).await.ok();
+            again.is_some()
+        })
+        .await;
+        let mut again = again.expect("a connection");
+        assert_eq!(says(&mut again, "again").await.expect("an echo"), "again");
+        assert_eq!(proxy.counts().reset, 1);
+    }
+
+    #[tokio::test]
+    async fn resets_at_once() {
+        let proxy = Proxy::start(echo().await).await;
+        proxy.set(Mode::Reset);
+        let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
+        assert!(says(&mut stream, "hello").await.is_err());
+        assert_eq!((proxy.counts().accepted, proxy.counts().reset), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_black_hole_keeps_what_was_sent_until_it_heals() {
+        let proxy = Proxy::start(echo().await).await;
+        let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
+        says(&mut stream, "before").await.expect("an echo");
+        proxy.set(Mode::BlackHole);
+        stream.write_all(b"during").await.expect("sent");
+        assert!(stays_silent(&mut stream).await);
+        assert_eq!(proxy.counts().held, 1);
+        proxy.set(Mode::Pass);
+        let mut answer = [0; 6];
+        stream.read_exact(&mut answer).await.expect("an echo");
+        assert_eq!(&answer, b"during");
+    }
+
+    #[tokio::test]
+    async fn replies_are_dropped_although_the_request_arrived() {
+        let proxy = Proxy::start(echo().await).await;
+        let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
+        proxy.set(Mode::DropReplies);
+        stream.write_all(b"hello").await.expect("sent");
+        assert!(stays_silent(&mut stream).await);
+        let counts = proxy.counts();
+        assert_eq!((counts.request_bytes, counts.dropped_reply_bytes), (5, 5));
+        proxy.set(Mode::Pass);
+        assert!(says(&mut stream, "more").await.is_err(), "it is reset");
+    }
+
+    #[tokio::test]
+    async fn cuts_in_the_middle_of_a_message_in_either_direction() {
+        let proxy = Proxy::start(echo().await).await;
+        for (mode, requests, replies) in [
+            (Mode::CutRequestsAfter(3), 3, 0..=3),
+            (Mode::CutRepliesAfter(2), 5, 2..=2),
+        ] {
+            let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
+            let before = proxy.counts();
+            proxy.set(mode);
+            assert!(says(&mut stream, "hello").await.is_err(), "{mode:?}");
+            let after = proxy.counts();
+            assert_eq!(after.request_bytes - before.request_bytes, requests);
+            assert!(replies.contains(&(after.reply_bytes - before.reply_bytes)));
+            assert_eq!(after.cut - before.cut, 1);
+            proxy.set(Mode::Pass);
+        }
+    }
+
+    #[tokio::test]
+    async fn delays_and_forgets() {
+        let proxy = Proxy::start(echo().await).await;
+        let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
+        proxy.set(Mode::Delay(Duration::from_millis(30)));
+        let started = tokio::time::Instant::now();
+        says(&mut stream, "slowly").await.expect("an echo");
+        assert!(started.elapsed() >= Duration::from_millis(60));
+        assert_eq!(proxy.counts().delayed, 2);
+        proxy.set(Mode::Pass);
+        proxy.forget_connections();
+        stream.write_all(b"anybody?").await.expect("sent");
+        assert!(stays_silent(&mut stream).await);
+        assert_eq!(proxy.counts().forgotten, 1);
+        let mut fresh = TcpStream::connect(proxy.address()).await.expect("open");
+        assert_eq!(says(&mut fresh, "fresh").await.expect("an echo"), "fresh");
+    }
+}

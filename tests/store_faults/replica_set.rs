@@ -1,0 +1,70 @@
+//! Three servers that elect one of them.
+
+use std::time::{Duration, Instant};
+
+use testkit::mongod::{Mongod, ReplicaSet};
+
+use crate::scene::Scene;
+
+/// More than a small machine carries in a debug build: the sources are busy all the time.
+const LOAD: f64 = 2_000.0;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_steps_down_freezes_and_is_killed_under_load() {
+    let set = ReplicaSet::start(3).await;
+    let url = set.url("elections");
+    let observer = format!("{url}&readConcernLevel=majority");
+    let scene = Scene::start(&url, &observer, LOAD).await;
+    let (started, before) = (Instant::now(), written(&scene).await);
+
+    let former = set.primary().await.port();
+    set.step_down().await;
+    assert_ne!(set.primary().await.port(), former, "another one is elected");
+    scene.flows_soon("after a step-down").await;
+
+    let frozen = set.primary().await;
+    frozen.freeze();
+    assert_ne!(primary_of_the_rest(&set, frozen).await, frozen.port());
+    // Noticing that a server is silent takes one operation's time.
+    scene.flows("after a frozen primary").await;
+    frozen.thaw();
+
+    let killed = set.primary().await;
+    killed.kill9();
+    assert_ne!(primary_of_the_rest(&set, killed).await, killed.port());
+    scene.flows_soon("after a killed primary").await;
+    killed.restart().await;
+
+    let rate = (written(&scene).await - before) / started.elapsed().as_secs_f64();
+    println!("{rate:.0} events/s all the while");
+    let refused = scene
+        .metric("daybook_webhook_requests_total", "code=\"503\"")
+        .await;
+    assert_eq!(refused, 0.0, "senders were told to come again");
+    assert_eq!(scene.metric("daybook_actor_restarts_total", "").await, 0.0);
+    scene.finish().await;
+}
+
+async fn written(scene: &Scene) -> f64 {
+    scene.metric("daybook_events_written_total", "").await
+}
+
+/// Waits until the other members have elected one of them.
+async fn primary_of_the_rest(set: &ReplicaSet, without: &Mongod) -> u16 {
+    let rest: Vec<_> = set
+        .members
+        .iter()
+        .filter(|member| member.port() != without.port())
+        .collect();
+    let limit = Instant::now() + Duration::from_secs(30);
+    loop {
+        for member in &rest {
+            let admin = member.database("admin").await;
+            let hello = admin.run_command(mongodb::bson::doc! { "hello": 1 }).await;
+            if hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary") == Ok(true)) {
+                return member.port();
+            }
+        }
+        assert!(Instant::now() < limit, "no new primary");
+    }
+}

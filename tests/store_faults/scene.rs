@@ -1,0 +1,223 @@
+//! A workspace at work, a Daybook that enters what it does, and witnesses of how that goes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use daybook::config::Collections;
+use daybook::simulators::workspace::{Workspace, WorkspaceConfig};
+use daybook::store::Store;
+use daybook::store::mongodb::MongoStore;
+use testkit::World;
+use testkit::ledger::{self, SOURCES};
+use testkit::world::{eventually, sum_of};
+use tokio::task::JoinHandle;
+
+/// Events must flow this soon after the store is back (2 s are promised; a loaded machine needs room).
+pub const BACK_LIMIT: Duration = Duration::from_secs(6);
+
+/// The time of one store operation in these stories.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(3);
+
+pub struct Scene {
+    pub world: World,
+    pub workspace: Workspace,
+    pub observer: Arc<dyn Store>,
+    cursors: Watch,
+    health: Watch,
+}
+
+/// A task that looks again and again; what it sees amiss is a panic, found at the end.
+struct Watch {
+    looks: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Watch {
+    async fn finish(self, what: &str) {
+        if self.task.is_finished() {
+            self.task.await.unwrap();
+        } else {
+            self.task.abort();
+        }
+        let looks = self.looks.load(Ordering::Acquire);
+        assert!(looks > 10, "{what} was looked at only {looks} times");
+    }
+}
+
+impl Scene {
+    /// `daybook_url` may lead through a proxy; `observer_url` goes straight to the server.
+    pub async fn start(daybook_url: &str, observer_url: &str, events_per_second: f64) -> Self {
+        let plan = World::at(daybook_url);
+        let workspace = Workspace::start(WorkspaceConfig {
+            events_per_second,
+            rotate_after_lines: Some(200),
+            rotated_logs: 1000,
+            authentik_keeps: 1_000_000,
+            senders_pause: Duration::from_millis(200),
+            remember_keys: true,
+            ..WorkspaceConfig::new(plan.dir(), 5)
+        })
+        .await
+        .unwrap();
+        let store = format!("timeout = \"{}s\"", STORE_TIMEOUT.as_secs());
+        let plan = plan.workspace(&workspace);
+        let world = plan.start_with("auth = \"none\"", &store).await;
+        let senders_url = world.url("");
+        Self::watched(world, workspace, observer_url, &senders_url).await
+    }
+
+    /// A world and a workspace that a story has set up itself, and where its senders find Daybook.
+    pub async fn watched(
+        world: World,
+        workspace: Workspace,
+        observer_url: &str,
+        senders_url: &str,
+    ) -> Self {
+        let observer = MongoStore::connect(
+            observer_url,
+            Duration::from_secs(5),
+            &Collections::default(),
+        )
+        .await
+        .unwrap();
+        let observer: Arc<dyn Store> = Arc::new(observer);
+        workspace.connect(senders_url);
+        let cursors = watch_cursors(Arc::clone(&observer));
+        let health = watch_health(world.url("/healthz"), world.client().clone());
+        let scene = Self {
+            world,
+            workspace,
+            observer,
+            cursors,
+            health,
+        };
+        scene.flows("at the start").await;
+        scene
+    }
+
+    /// Sum of a metric of Daybook, see [`World::metric`].
+    pub async fn metric(&self, name: &str, labels: &str) -> f64 {
+        self.world.metric(name, labels).await
+    }
+
+    /// How many events stand in the store.
+    pub async fn observer_count(&self) -> usize {
+        let events = ledger::all_events(&*self.observer).await;
+        events
+            .expect("the observer goes straight to the store")
+            .len()
+    }
+
+    /// Waits until the writer has noticed that the store is away.
+    pub async fn store_is_seen_away(&self) {
+        eventually("the store is seen to be away", async || {
+            self.metric("daybook_store_up", "").await == 0.0
+        })
+        .await;
+        assert_eq!(self.world.get("/readyz").await.0, 503);
+    }
+
+    /// Waits until something new of every source is in the store; how long it took.
+    pub async fn flows(&self, what: &str) -> Duration {
+        let started = Instant::now();
+        let before = self.written().await;
+        let mut after = BTreeMap::new();
+        eventually(&format!("events of all sources flow {what}"), async || {
+            for (source, count) in self.written().await {
+                if count > before[source] {
+                    after.entry(source).or_insert_with(|| started.elapsed());
+                }
+            }
+            after.len() == SOURCES.len()
+        })
+        .await;
+        println!("{what}: flowing after {after:.1?}");
+        started.elapsed()
+    }
+
+    /// The same, and soon.
+    pub async fn flows_soon(&self, what: &str) {
+        let took = self.flows(what).await;
+        assert!(took < BACK_LIMIT, "{what}: flowing only after {took:?}");
+        assert_eq!(self.world.get("/readyz").await.0, 200, "{what}");
+    }
+
+    async fn written(&self) -> BTreeMap<&'static str, u64> {
+        let scrape = self.world.text("/metrics").await;
+        let of = |source: &str| {
+            let label = format!("source=\"{source}\"");
+            sum_of(&scrape, "daybook_events_written_total", &label) as u64
+        };
+        SOURCES.iter().map(|source| (*source, of(source))).collect()
+    }
+
+    /// Lets the workspace rest, waits for everything to arrive and compares it, event by event.
+    pub async fn finish(self) {
+        self.finish_with(&["200", "503"]).await;
+    }
+
+    /// The same for a story in which webhooks are answered in these ways.
+    pub async fn finish_with(mut self, codes: &[&str]) {
+        self.workspace.pause().await;
+        self.workspace.drained().await;
+        let count = ledger::settle(&self.workspace, &*self.observer).await;
+        self.cursors.finish("every cursor").await;
+        self.health.finish("/healthz").await;
+        let scrape = self.world.text("/metrics").await;
+        for line in scrape.lines() {
+            let is_webhook = line.starts_with("daybook_webhook_requests_total");
+            let is_known = codes
+                .iter()
+                .any(|code| line.contains(&format!("code=\"{code}\"")));
+            assert!(!is_webhook || is_known, "a sender saw {line}");
+        }
+        println!(
+            "{count} events exactly; {} repeats recognised",
+            sum_of(&scrape, "daybook_events_duplicate_total", ""),
+        );
+        self.world.stop().await;
+    }
+}
+
+/// Cursors and generations never go back.
+fn watch_cursors(store: Arc<dyn Store>) -> Watch {
+    let looks = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&looks);
+    let task = tokio::spawn(async move {
+        let mut highest = BTreeMap::new();
+        loop {
+            // While the store is away there is nothing to see.
+            for cursor in store.cursors().await.unwrap_or_default() {
+                let place = (cursor.generation, cursor.seq);
+                let known = highest.entry(cursor.source.clone()).or_insert(place);
+                assert!(
+                    place.0 >= known.0 && place.1 >= known.1,
+                    "the cursor of {} went from {known:?} back to {place:?}",
+                    cursor.source
+                );
+                *known = place;
+                count.fetch_add(1, Ordering::AcqRel);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    Watch { looks, task }
+}
+
+/// The service is alive, whatever the store does.
+fn watch_health(url: String, client: reqwest::Client) -> Watch {
+    let looks = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&looks);
+    let task = tokio::spawn(async move {
+        loop {
+            let request = client.get(&url).timeout(Duration::from_secs(2));
+            let answer = request.send().await.expect("the service answers");
+            assert_eq!(answer.status().as_u16(), 200);
+            count.fetch_add(1, Ordering::AcqRel);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    Watch { looks, task }
+}

@@ -1,0 +1,62 @@
+//! The server itself: killed, frozen, not there at the start.
+
+use std::time::Duration;
+
+use testkit::mongod::Mongod;
+use testkit::world::eventually;
+
+use crate::scene::Scene;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_or_frozen_again_and_again() {
+    let mongod = Mongod::start().await;
+    let url = mongod.url("faults");
+    let scene = Scene::start(&url, &url, 100.0).await;
+
+    for round in 1..=3 {
+        let failed = scene.metric("daybook_store_errors_total", "").await;
+        mongod.kill9();
+        scene.store_is_seen_away().await;
+        assert!(scene.metric("daybook_store_errors_total", "").await > failed);
+        mongod.restart().await;
+        scene.flows_soon(&format!("after kill {round}")).await;
+    }
+    for round in 1..=2 {
+        let label = "reason=\"timeout\"";
+        let timeouts = scene.metric("daybook_store_errors_total", label).await;
+        mongod.freeze();
+        scene.store_is_seen_away().await;
+        assert!(scene.metric("daybook_store_errors_total", label).await > timeouts);
+        mongod.thaw();
+        scene.flows_soon(&format!("after freeze {round}")).await;
+    }
+    // Frozen for less than an operation's time is no outage.
+    let errors = scene.metric("daybook_store_errors_total", "").await;
+    mongod.freeze();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    mongod.thaw();
+    scene.flows_soon("after a hiccup").await;
+    assert_eq!(scene.metric("daybook_store_errors_total", "").await, errors);
+    let restarts = scene.metric("daybook_actor_restarts_total", "").await;
+    assert_eq!(restarts, 0.0, "a store that is away is not a crash");
+    scene.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_waits_long_enough_hears_503_or_that_its_events_are_safe() {
+    let mongod = Mongod::start().await;
+    let url = mongod.url("patience");
+    let scene = Scene::start(&url, &url, 20.0).await;
+    mongod.kill9();
+    scene.store_is_seen_away().await;
+    let delivered = scene.workspace.counts().stalwart_delivered;
+    let label = "code=\"503\"";
+    eventually("the sender has an answer", async || {
+        let refused = scene.metric("daybook_webhook_requests_total", label).await;
+        refused > 0.0 || scene.workspace.counts().stalwart_delivered > delivered
+    })
+    .await;
+    mongod.restart().await;
+    scene.flows_soon("after a long outage").await;
+    scene.finish().await;
+}
