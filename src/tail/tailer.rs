@@ -256,6 +256,33 @@ impl Tailer {
         })
     }
 
+    /// Looks without reading: what takes the place of the live file is opened and held, and so may be
+    /// moved away and deleted before it is read. Trouble is left for the next [`Tailer::step`].
+    ///
+    /// Acknowledges nothing.
+    pub fn watch(&mut self) {
+        let is_intact = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.reader.is_intact().unwrap_or(true));
+        // First the copies of what is gone, then what came after: that is for the next step.
+        if is_intact || (self.current.is_none() && !self.queue.is_empty()) {
+            let _found_again_by_the_next_step = self.watch_path();
+        }
+    }
+
+    /// Whether no live file was there at the last look.
+    pub fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    /// After an idle step: how many bytes stand behind the last complete line of the current file.
+    pub fn half_line_bytes(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| {
+            current.reader.position() - current.reader.offset()
+        })
+    }
+
     /// Goes back to a cursor that an earlier chunk carried (or that the tailer was opened with).
     ///
     /// Files still held open are not looked for again.
