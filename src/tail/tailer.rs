@@ -261,12 +261,18 @@ impl Tailer {
     ///
     /// Acknowledges nothing.
     pub fn watch(&mut self) {
-        let is_intact = self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.reader.is_intact().unwrap_or(true));
-        // First the copies of what is gone, then what came after: that is for the next step.
-        if is_intact || (self.current.is_none() && !self.queue.is_empty()) {
+        if let Some(current) = &mut self.current {
+            let stat = newest_stat(&current.reader);
+            if !current.reader.is_intact().unwrap_or(true) {
+                // First the copies of what is gone, then what came after: that is for the next step.
+                return;
+            }
+            // What was seen and is then cut off is a gap; before the first byte the next step compares.
+            if current.reader.position() > 0 {
+                current.reader.look(stat);
+            }
+        }
+        if self.current.is_some() || !self.queue.is_empty() {
             let _found_again_by_the_next_step = self.watch_path();
         }
     }

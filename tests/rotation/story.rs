@@ -277,13 +277,18 @@ impl Story {
         assert_eq!(keys.len(), events.len(), "a key stands in the store twice");
         let mut expected = self.pen.page.lock().unwrap().promised.clone();
         let promised = expected.len();
+        let mut found = BTreeMap::new();
         for event in &events {
             let number = event.metadata["FileID"]
                 .as_str()
                 .and_then(|id| id.rsplit_once('-')?.1.parse::<u64>().ok())
                 .expect("a line's number");
+            let key = &event.external_id;
+            if let Some(other) = found.insert(number, key) {
+                panic!("line {number} is double: {key} and {other}");
+            }
             let promise = expected.remove(&number);
-            let promise = promise.unwrap_or_else(|| panic!("line {number} is double or invented"));
+            let promise = promise.unwrap_or_else(|| panic!("line {number} is invented: {key}"));
             let mut metadata = event.metadata.clone();
             metadata.remove("daybook");
             let written: Value = serde_json::from_slice(&promise.line.to_bytes()).unwrap();
