@@ -20,6 +20,9 @@ step "tools"
 need cargo cargo
 need cc build-essential
 need python3 python3
+# Debian keeps it where only root's path leads.
+[ -x /usr/sbin/logrotate ] || need logrotate logrotate
+need gzip gzip
 python3 -m pip --version >/dev/null 2>&1 || need pip3 python3-pip
 MONGOD=$(scripts/mongod.sh)
 export MONGOD

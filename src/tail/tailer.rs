@@ -256,6 +256,39 @@ impl Tailer {
         })
     }
 
+    /// Looks without reading: what takes the place of the live file is opened and held, and so may be
+    /// moved away and deleted before it is read. Trouble is left for the next [`Tailer::step`].
+    ///
+    /// Acknowledges nothing.
+    pub fn watch(&mut self) {
+        if let Some(current) = &mut self.current {
+            let stat = newest_stat(&current.reader);
+            if !current.reader.is_intact().unwrap_or(true) {
+                // First the copies of what is gone, then what came after: that is for the next step.
+                return;
+            }
+            // What was seen and is then cut off is a gap; before the first byte the next step compares.
+            if current.reader.position() > 0 {
+                current.reader.look(stat);
+            }
+        }
+        if self.current.is_some() || !self.queue.is_empty() {
+            let _found_again_by_the_next_step = self.watch_path();
+        }
+    }
+
+    /// Whether no live file was there at the last look.
+    pub fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    /// After an idle step: how many bytes stand behind the last complete line of the current file.
+    pub fn half_line_bytes(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| {
+            current.reader.position() - current.reader.offset()
+        })
+    }
+
     /// Goes back to a cursor that an earlier chunk carried (or that the tailer was opened with).
     ///
     /// Files still held open are not looked for again.

@@ -192,9 +192,19 @@ impl World {
 
     /// Drains the Daybook and starts another on the same folder and store.
     pub async fn restart(&mut self) {
+        self.resume().await;
+    }
+
+    /// Drains the Daybook and leaves its world as it is, until [`World::resume`].
+    pub async fn halt(&mut self) {
         if let Some(daybook) = self.daybook.take() {
             assert_eq!(daybook.shutdown().await, End::Drained);
         }
+    }
+
+    /// Starts a Daybook again on the same folder and store.
+    pub async fn resume(&mut self) {
+        self.halt().await;
         self.daybook = Some(start(&self.toml).await);
     }
 

@@ -2,8 +2,14 @@
 //!
 //! The doorbell (see [`crate::tail::Doorbell`]) only says "look"; everything else is in the file and
 //! in the cursor. File access runs on the blocking pool.
+//!
+//! A chunk is read first and then waits for room in flight: who has nothing to send holds no room,
+//! and what is read and waits is one chunk at most. While anything is waited for, room or ack, the
+//! path is watched on: a file that takes the place of another is opened and held, so that it may be
+//! rotated away and deleted before its turn comes.
 
-use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,15 +18,12 @@ use daybook_actors::budget::Permit;
 use daybook_actors::liveness::Progress;
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::batch::{Batch, Entry};
 use crate::config::OcisConfig;
-use crate::event::{
-    Actor as EventActor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, SourceName,
-    Target, TenantHints, to_millis,
-};
+use crate::event::{DeadLetter, DeadLetterReason, Decoded, SourceName, to_millis};
 use crate::sources::courier::{Attempt, Courier, Parcel};
 use crate::status::{CursorView, SourceState};
 use crate::store::{CursorStep, Store};
@@ -28,13 +31,19 @@ use crate::tail::{
     Chunk, Doorbell, FileEvent, Line, LineKind, Step, TailCursor, TailOptions, Tailer,
 };
 
+use super::backlog::Backlog;
 use super::decode::{LineContext, decode_line};
+use super::gaps::gap_entries;
 use super::masks::mask_letter;
 
-/// Bytes read at once, and so the most this source has in flight.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes read at once, if the source's share of the bytes in flight is not smaller.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// What a gap's event is charged.
+const GAP_BYTES: u64 = 512;
 /// While a doorbell works the timer is only its understudy.
 const QUICK_POLL: Duration = Duration::from_millis(250);
+/// While something is waited for, the path is watched so often.
+const WATCH: Duration = Duration::from_secs(1);
 const CLAIM_RETRY: Duration = Duration::from_millis(500);
 const FENCED_RETRY: Duration = Duration::from_secs(15);
 
@@ -77,9 +86,10 @@ pub struct TailerState {
     doorbell: JoinSet<()>,
     timer: Option<AbortHandle>,
     backlog: Backlog,
-    /// Bytes of the file that this actor has made durable.
-    consumed: u64,
+    /// Bytes known to stand in the files that are not durable.
+    unread: u64,
     missing: bool,
+    was_there: bool,
 }
 
 impl Drop for TailerState {
@@ -110,8 +120,9 @@ impl Actor for LogTailer {
             doorbell: JoinSet::new(),
             timer: None,
             backlog: Backlog::default(),
-            consumed: 0,
+            unread: 0,
             missing: false,
+            was_there: false,
         })
     }
 
@@ -147,10 +158,7 @@ impl Actor for LogTailer {
                 }
                 Ok(())
             }
-            TailerMessage::Resume => {
-                state.deliver(&myself).await;
-                Ok(())
-            }
+            TailerMessage::Resume => state.resume(&myself).await,
         }
     }
 
@@ -237,7 +245,7 @@ impl TailerState {
         });
         let options = TailOptions {
             max_line: self.args.config.max_line.bytes(),
-            chunk_bytes: CHUNK_BYTES,
+            chunk_bytes: self.chunk_bytes(),
             max_lines: self.args.batch_events,
             ..TailOptions::new(self.args.config.path.clone())
         };
@@ -246,55 +254,110 @@ impl TailerState {
         Ok(())
     }
 
+    fn chunk_bytes(&self) -> usize {
+        let most = CHUNK_BYTES.min(self.args.courier.share.limit());
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
     async fn look(&mut self, myself: &ActorRef<TailerMessage>) -> Result<(), ActorProcessingErr> {
         let Some(mut tailer) = self.tailer.take() else {
             return Ok(());
         };
-        let permit = self.args.courier.room(CHUNK_BYTES as u64).await;
         let (tailer, step, behind) = tokio::task::spawn_blocking(move || {
             let step = tailer.step();
             let behind = tailer.bytes_behind();
             (tailer, step, behind)
         })
         .await?;
+        self.missing = tailer.is_missing();
+        self.was_there |= !self.missing;
+        let half_line = tailer.half_line_bytes();
         self.tailer = Some(tailer);
         match step {
             Ok(Step::Lines(chunk)) => {
-                self.backlog.grew_to(self.consumed + chunk.bytes + behind);
-                self.take_lines(chunk, permit);
-                self.deliver(myself).await;
+                self.knows(chunk.bytes + behind);
+                let permit = self.room(chunk.bytes, charge(&chunk)).await?;
+                self.take_lines(&chunk, permit);
+                self.deliver(myself).await
             }
             Ok(Step::Idle {
                 events,
                 cursor_after,
             }) => {
-                self.backlog.grew_to(self.consumed + behind);
+                self.is_read_up_to_half_a_line(behind, half_line);
+                let permit = self.room(0, GAP_BYTES * events.len() as u64).await?;
                 self.take_silence(&events, cursor_after, permit);
                 if self.parcel.is_some() {
-                    self.deliver(myself).await;
-                } else {
-                    if behind == 0 {
-                        self.backlog.clear();
-                    }
-                    self.at_rest();
+                    return self.deliver(myself).await;
                 }
+                self.at_rest();
+                Ok(())
             }
-            Err(error) => self
-                .args
-                .courier
-                .status
-                .set_state(SourceState::Failing, Some(error.to_string())),
+            Err(error) => {
+                self.is_read_up_to_half_a_line(behind, half_line);
+                self.args
+                    .courier
+                    .status
+                    .set_state(SourceState::Failing, Some(error.to_string()));
+                Ok(())
+            }
         }
+    }
+
+    fn knows(&mut self, unread: u64) {
+        self.unread = unread;
+        self.backlog.holds(unread, Instant::now());
+        let status = &self.args.courier.status;
+        status.set_bytes_behind(unread);
+        status.set_known_since(self.backlog.oldest());
+    }
+
+    /// Half a line is no event yet: it counts as bytes, but nothing lags.
+    fn is_read_up_to_half_a_line(&mut self, behind: u64, half_line: u64) {
+        self.knows(behind.saturating_sub(half_line));
+        self.unread = behind;
         self.args.courier.status.set_bytes_behind(behind);
-        self.args
-            .courier
-            .status
-            .set_known_since(self.backlog.oldest());
+    }
+
+    async fn room(&mut self, in_hand: u64, bytes: u64) -> Result<Permit, ActorProcessingErr> {
+        let courier = self.args.courier.clone();
+        self.while_watching(in_hand, courier.room(bytes)).await
+    }
+
+    /// Awaits what may take long, and watches the path meanwhile.
+    async fn while_watching<T>(
+        &mut self,
+        in_hand: u64,
+        outcome: impl Future<Output = T>,
+    ) -> Result<T, ActorProcessingErr> {
+        let pause = WATCH.min(self.args.config.poll);
+        let mut outcome = pin!(outcome);
+        loop {
+            match tokio::time::timeout(pause, &mut outcome).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(_) => self.watch(in_hand).await?,
+            }
+        }
+    }
+
+    async fn watch(&mut self, in_hand: u64) -> Result<(), ActorProcessingErr> {
+        self.args.progress.tick();
+        let Some(mut tailer) = self.tailer.take() else {
+            return Ok(());
+        };
+        let (tailer, behind) = tokio::task::spawn_blocking(move || {
+            tailer.watch();
+            let behind = tailer.bytes_behind();
+            (tailer, behind)
+        })
+        .await?;
+        self.tailer = Some(tailer);
+        self.knows(in_hand + behind);
         Ok(())
     }
 
-    fn take_lines(&mut self, chunk: Chunk, permit: Permit) {
-        self.note_events(&chunk.events);
+    fn take_lines(&mut self, chunk: &Chunk, permit: Permit) {
+        self.log_events(&chunk.events);
         let source = self.args.courier.status.name.clone();
         let read_at = Timestamp::now();
         let mut entries = gap_entries(&chunk.events, &source, read_at);
@@ -302,7 +365,7 @@ impl TailerState {
         for line in &chunk.lines {
             for decoded in decode_any(
                 line,
-                &chunk,
+                chunk,
                 &source,
                 read_at,
                 self.args.config.include_reads,
@@ -323,7 +386,7 @@ impl TailerState {
         cursor_after: Option<TailCursor>,
         permit: Permit,
     ) {
-        self.note_events(events);
+        self.log_events(events);
         let entries = gap_entries(events, &self.args.courier.status.name, Timestamp::now());
         let place = cursor_after.or_else(|| {
             let tailer = self.tailer.as_ref()?;
@@ -367,25 +430,30 @@ impl TailerState {
         self.parcel = Some((self.args.courier.parcel(batch, filtered), bytes));
     }
 
-    async fn deliver(&mut self, myself: &ActorRef<TailerMessage>) {
+    async fn resume(&mut self, myself: &ActorRef<TailerMessage>) -> Result<(), ActorProcessingErr> {
+        if let Some((_, bytes)) = &self.parcel {
+            self.watch(*bytes).await?;
+        }
+        self.deliver(myself).await
+    }
+
+    async fn deliver(
+        &mut self,
+        myself: &ActorRef<TailerMessage>,
+    ) -> Result<(), ActorProcessingErr> {
         let Some((mut parcel, bytes)) = self.parcel.take() else {
-            return;
+            return Ok(());
         };
-        let waiting = self.args.progress.long_wait(self.args.courier.ack_timeout);
-        let attempt = self.args.courier.attempt(&mut parcel).await;
-        drop(waiting);
-        match attempt {
+        let courier = self.args.courier.clone();
+        let attempt = courier.attempt(&mut parcel);
+        match self.while_watching(bytes, attempt).await? {
             Attempt::Durable => {
                 if let CursorStep::Advance { to, .. } = parcel.batch().step {
                     self.seq = to;
                 }
-                self.consumed += bytes;
-                self.backlog.durable_up_to(self.consumed);
-                self.args.courier.settle(parcel);
-                self.args
-                    .courier
-                    .status
-                    .set_known_since(self.backlog.oldest());
+                self.backlog.made_durable(bytes);
+                courier.settle(parcel);
+                self.knows(self.unread.saturating_sub(bytes));
                 self.at_rest();
                 self.look_again(myself);
             }
@@ -395,43 +463,51 @@ impl TailerState {
             }
             Attempt::Reload(reason) => {
                 self.tailer = None;
-                self.args
-                    .courier
-                    .status
-                    .set_state(SourceState::Fenced, Some(reason));
+                courier.status.set_state(SourceState::Fenced, Some(reason));
                 self.arm(FENCED_RETRY, myself, || TailerMessage::Claim);
             }
         }
+        Ok(())
     }
 
     fn at_rest(&self) {
         let status = &self.args.courier.status;
         status.succeeded();
-        if self.missing {
-            let path = self.args.config.path.display();
-            let reason = format!(
-                "no file at {path}: it appears with the first event, if AUDIT_LOG_TO_FILE=true and AUDIT_FILEPATH are set"
-            );
-            status.set_state(SourceState::Warning, Some(reason));
-        } else {
+        if !self.missing {
             status.set_state(SourceState::Running, None);
+            return;
         }
+        let path = self.args.config.path.display();
+        if self.was_there {
+            // So it is after every rotation until something happens: nothing to warn of.
+            let reason =
+                format!("no file at {path} since it was moved away; the next event makes it");
+            status.set_state(SourceState::Running, Some(reason));
+            return;
+        }
+        let reason = format!(
+            "no file at {path}: it appears with the first event, if AUDIT_LOG_TO_FILE=true and AUDIT_FILEPATH are set"
+        );
+        status.set_state(SourceState::Warning, Some(reason));
     }
 
-    fn note_events(&mut self, events: &[FileEvent]) {
+    fn log_events(&self, events: &[FileEvent]) {
+        let source = &self.args.courier.status.name;
         for event in events {
             match event {
-                FileEvent::Missing => self.missing = true,
-                _ => self.missing = false,
-            }
-            match event {
                 FileEvent::Gap { .. } => {
-                    tracing::error!(source = %self.args.courier.status.name, ?event, "lines were destroyed before they could be read");
+                    tracing::error!(%source, ?event, "lines were destroyed before they could be read");
                 }
-                _ => tracing::info!(source = %self.args.courier.status.name, ?event, "file"),
+                _ => tracing::info!(%source, ?event, "file"),
             }
         }
     }
+}
+
+/// What a chunk's payload takes in flight; of an oversized line that is its head.
+fn charge(chunk: &Chunk) -> u64 {
+    let lines: u64 = chunk.lines.iter().map(|line| line.bytes.len() as u64).sum();
+    lines + GAP_BYTES * chunk.events.len() as u64
 }
 
 fn decode_any(
@@ -460,104 +536,4 @@ fn decode_any(
         include_reads,
     };
     decode_line(&line.bytes, &context)
-}
-
-/// What was lost is an event of its own: the timeline must say where it is not complete.
-fn gap_entries(events: &[FileEvent], source: &SourceName, read_at: Timestamp) -> Vec<Entry> {
-    events
-        .iter()
-        .filter_map(|event| match event {
-            FileEvent::Gap {
-                file_key,
-                inode,
-                from,
-                to,
-                why,
-            } => Some(gap_event(
-                source,
-                file_key.as_deref(),
-                *inode,
-                *from,
-                *to,
-                why.as_str(),
-                read_at,
-            )),
-            _ => None,
-        })
-        .collect()
-}
-
-fn gap_event(
-    source: &SourceName,
-    file_key: Option<&str>,
-    inode: u64,
-    from: u64,
-    to: Option<u64>,
-    why: &str,
-    read_at: Timestamp,
-) -> Entry {
-    let file = file_key.map_or_else(|| inode.to_string(), str::to_owned);
-    let details =
-        json!({ "reason": why, "file": file, "inode": inode, "fromByte": from, "toByte": to });
-    let metadata = match details {
-        Value::Object(metadata) => metadata,
-        _ => Map::new(),
-    };
-    let event = AuditEvent {
-        at: to_millis(read_at),
-        source: source.clone(),
-        external_id: format!("gap:{file}:{from}"),
-        action: "daybook.gap_detected".to_owned(),
-        outcome: Some(Outcome::Unknown),
-        actor: EventActor::default(),
-        target: Target {
-            kind: Some("file".to_owned()),
-            id: Some(file),
-            name: None,
-        },
-        tenant_slug: None,
-        metadata,
-    };
-    Entry::Event(Box::new(event), TenantHints::default())
-}
-
-/// When which part of the file became known: the oldest unread byte's age is the lag.
-#[derive(Default)]
-struct Backlog {
-    /// Ends of the known part and when they were first seen, oldest first.
-    seen: VecDeque<(u64, Instant)>,
-    durable: u64,
-}
-
-impl Backlog {
-    const SAMPLES: usize = 1024;
-
-    fn grew_to(&mut self, end: u64) {
-        let known = self.seen.back().map_or(self.durable, |(known, _)| *known);
-        if known >= end {
-            return;
-        }
-        if self.seen.len() < Self::SAMPLES {
-            self.seen.push_back((end, Instant::now()));
-        } else if let Some(newest) = self.seen.back_mut() {
-            // Counting the newest bytes as older than they are errs on the safe side.
-            newest.0 = end;
-        }
-    }
-
-    /// Nothing is left to read; what was known and is not durable was destroyed.
-    fn clear(&mut self) {
-        self.seen.clear();
-    }
-
-    fn durable_up_to(&mut self, end: u64) {
-        self.durable = end;
-        while self.seen.front().is_some_and(|(known, _)| *known <= end) {
-            self.seen.pop_front();
-        }
-    }
-
-    fn oldest(&self) -> Option<Instant> {
-        self.seen.front().map(|(_, since)| *since)
-    }
 }

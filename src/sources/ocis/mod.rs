@@ -1,6 +1,8 @@
 //! OCIS and OpenCloud: the audit log file.
 
 pub mod actor;
+mod backlog;
 pub mod decode;
+mod gaps;
 mod masks;
 pub mod verbs;

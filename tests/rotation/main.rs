@@ -1,0 +1,10 @@
+//! What can happen to a log file, through the whole pipeline into a real store: nothing is lost but
+//! what was destroyed before anybody could read it, nothing stands there twice, and a gap is
+//! declared where something was destroyed and nowhere else.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod content;
+mod destruction;
+mod logrotate;
+mod places;
+mod story;
