@@ -182,7 +182,8 @@ pub struct SpaceLesson {
 }
 
 /// Why something could not become an event. The label of `daybook_events_dead_lettered_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeadLetterReason {
     /// Not JSON, or cut off.
     Malformed,
@@ -191,6 +192,7 @@ pub enum DeadLetterReason {
     /// Longer than a line, an event or a stored document may be.
     Oversized,
     /// Bytes that are no UTF-8.
+    #[serde(rename = "invalid_utf8")]
     InvalidUtf8,
     /// Decoded, but the store refuses it for good.
     Rejected,
@@ -209,6 +211,11 @@ impl DeadLetterReason {
             Self::Rejected => "rejected",
             Self::Poison => "poison",
         }
+    }
+
+    /// The reason of a stored word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
 
     /// Every reason, to declare the metric's series.
