@@ -183,7 +183,7 @@ async fn of_two_glued_records_the_good_one_is_entered_and_the_cut_one_stays() {
     assert_eq!(desk.retry(&kept).await, parted);
     assert_eq!(desk.letter("8:100").await, None);
     let rest = desk.letter(&format!("8:{}", 100 + LINE.len())).await;
-    assert_eq!(rest.unwrap().letter.raw, LINE[..50].as_bytes());
+    assert_eq!(rest.unwrap().letter.raw, &LINE.as_bytes()[..50]);
 }
 
 #[tokio::test]
