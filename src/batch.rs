@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use ractor::RpcReplyPort;
 use serde_json::Value;
 
-use crate::event::{AuditEvent, DeadLetter, DeadLetterReason, SourceName, TenantHints};
+use crate::event::{AuditEvent, DeadLetter, DeadLetterReason, SourceName, TenantHints, whole};
 use crate::store::CursorStep;
 
 /// One piece of input on its way.
@@ -101,7 +101,9 @@ impl Batch {
             .entries()
             .iter()
             .map(|entry| match entry {
-                Entry::Event(event, _) => Entry::Dead(dead_letter_of(event, reason, detail)),
+                Entry::Event(event, hints) => {
+                    Entry::Dead(dead_letter_of(event, hints, reason, detail))
+                }
                 Entry::Dead(letter) => Entry::Dead(DeadLetter {
                     raw: Bytes::new(),
                     ..letter.clone()
@@ -114,9 +116,14 @@ impl Batch {
     }
 }
 
-/// The dead letter that keeps what an event says when the event itself cannot be kept.
-pub fn dead_letter_of(event: &AuditEvent, reason: DeadLetterReason, detail: &str) -> DeadLetter {
-    let raw = serde_json::to_vec(&event.metadata).unwrap_or_default();
+/// The dead letter that keeps a whole event when the event itself cannot be entered.
+pub fn dead_letter_of(
+    event: &AuditEvent,
+    hints: &TenantHints,
+    reason: DeadLetterReason,
+    detail: &str,
+) -> DeadLetter {
+    let raw = whole::write(event, hints).unwrap_or_default();
     DeadLetter {
         source: event.source.clone(),
         position: event.external_id.clone(),

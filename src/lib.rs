@@ -26,8 +26,10 @@
 pub mod batch;
 pub mod cli;
 pub mod config;
+pub mod dead_letters;
 pub mod event;
 pub mod http;
+pub mod janitor;
 pub mod simulators;
 pub mod sources;
 pub mod status;

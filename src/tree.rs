@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! root ─┬─ store plane ─┬─ writer          too many crashes: the plane is restarted
-//!       │               └─ resolver
+//!       │               ├─ resolver
+//!       │               └─ janitor         with retention only; suspended alone
 //!       ├─ source plane ── one actor a source   too many crashes: that source is suspended
 //!       └─ edge plane ──── http
 //! ```
@@ -35,6 +36,7 @@ use crate::http::health::Readiness;
 use crate::http::refusals::Refusals;
 use crate::http::router::{Edge, PushSource, router};
 use crate::http::{HttpArgs, HttpServer, tls};
+use crate::janitor::{self, Janitor, JanitorArgs};
 use crate::sources::authentik::actor::{Poller, PollerArgs};
 use crate::sources::authentik::client::Client;
 use crate::sources::courier::Courier;
@@ -174,7 +176,7 @@ impl Daybook {
             writer_mailbox: metrics.actor_mailbox("writer"),
             progress: Progress::on_demand(),
         };
-        let store_children = vec![
+        let mut store_children = vec![
             ChildSpec::actor("writer", OnGiveUp::Escalate, &writer, {
                 let args = writer_args.clone();
                 move || (Writer, args.clone())
@@ -186,6 +188,11 @@ impl Daybook {
             })
             .with_progress(resolver_args.progress),
         ];
+        if config.retention.days > 0 {
+            store_children.push(janitor(&store, config.retention.days));
+            metrics.actor_mailbox("janitor").set(0.0);
+            metrics.actor_suspended("janitor").set(0.0);
+        }
 
         let mut wiring = Wiring {
             config,
@@ -348,6 +355,23 @@ impl Daybook {
             }
         }
     }
+}
+
+fn janitor(store: &Arc<dyn Store>, days: u32) -> ChildSpec {
+    let args = JanitorArgs {
+        store: Arc::clone(store),
+        days,
+        every: janitor::EVERY,
+        progress: Progress::on_demand(),
+    };
+    let progress = args.progress.clone();
+    let give_up = OnGiveUp::Suspend {
+        probe_every: SUSPENDED_PROBE,
+    };
+    ChildSpec::actor("janitor", give_up, &Slot::new(), move || {
+        (Janitor, args.clone())
+    })
+    .with_progress(progress)
 }
 
 fn plane(

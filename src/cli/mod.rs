@@ -10,6 +10,7 @@
 //! | 78 | the configuration is wrong, or `check --online` found something missing |
 
 mod check;
+mod dead_letters;
 mod demo;
 mod run;
 mod status;
@@ -48,6 +49,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Shows cursors, lag, state and restarts of every source.
     Status(status::StatusArgs),
+    /// Looks at what could not become an event, tries it again, or drops it.
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Manages access tokens.
     Token(token::TokenArgs),
 }
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&args).await,
             Command::Status(args) => status::status(&args).await,
+            Command::DeadLetters(args) => dead_letters::dead_letters(&args).await,
             Command::Token(args) => token::token(&args).await,
         }
     });

@@ -3,6 +3,7 @@
 //! Nothing here knows an actor, a store or a network: plain data and pure functions.
 
 pub mod mask;
+pub mod whole;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -154,7 +155,8 @@ impl Target {
 }
 
 /// What an event tells about its tenant; the resolver tries them in the order of the fields.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TenantHints {
     /// Names of the groups of the acting user (Authentik).
     pub groups: Vec<String>,
@@ -171,7 +173,7 @@ pub struct TenantHints {
 }
 
 /// What a `space_*` line teaches about a space.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpaceLesson {
     /// The space's id, without storage id and node.
     pub space: String,
@@ -182,7 +184,8 @@ pub struct SpaceLesson {
 }
 
 /// Why something could not become an event. The label of `daybook_events_dead_lettered_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeadLetterReason {
     /// Not JSON, or cut off.
     Malformed,
@@ -191,6 +194,7 @@ pub enum DeadLetterReason {
     /// Longer than a line, an event or a stored document may be.
     Oversized,
     /// Bytes that are no UTF-8.
+    #[serde(rename = "invalid_utf8")]
     InvalidUtf8,
     /// Decoded, but the store refuses it for good.
     Rejected,
@@ -209,6 +213,11 @@ impl DeadLetterReason {
             Self::Rejected => "rejected",
             Self::Poison => "poison",
         }
+    }
+
+    /// The reason of a stored word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
 
     /// Every reason, to declare the metric's series.
@@ -233,7 +242,8 @@ pub struct DeadLetter {
     pub reason: DeadLetterReason,
     /// The trouble in words; never the content.
     pub detail: String,
-    /// The bytes, secrets masked; may be the head only, see `raw_length`.
+    /// The bytes, secrets masked; may be the head only, see `raw_length`. Of an event that was
+    /// decoded ([`DeadLetterReason::Rejected`], [`DeadLetterReason::Poison`]) its [`whole`] form.
     pub raw: Bytes,
     /// How long the original was, in bytes.
     pub raw_length: u64,

@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::config::{StoreConfig, StoreTarget};
-use crate::event::{Actor, AuditEvent, DeadLetter, Outcome, SourceName, Target};
+use crate::event::{Actor, AuditEvent, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
 
 /// One thing to make durable. The tenant stands beside the event, which stays shared and unchanged.
 #[derive(Clone, Debug)]
@@ -298,6 +298,43 @@ pub struct StoredDeadLetter {
     pub last_at: Timestamp,
 }
 
+/// A dead letter without its bytes, as it stands in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetterHead {
+    /// The store's own id.
+    pub id: String,
+    /// The source it came through.
+    pub source: String,
+    /// Where it stood.
+    pub position: String,
+    /// Which kind of trouble.
+    pub reason: DeadLetterReason,
+    /// The trouble in words.
+    pub detail: String,
+    /// How long the original was, in bytes.
+    pub raw_length: u64,
+    /// How often the same input ended here.
+    pub attempts: u64,
+    /// When it first did.
+    pub first_at: Timestamp,
+    /// When it last did.
+    pub last_at: Timestamp,
+}
+
+/// Which dead letters to list; all given conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadLetterFilter {
+    /// Exact source name.
+    pub source: Option<String>,
+    /// Exact reason.
+    pub reason: Option<DeadLetterReason>,
+    /// Last met not before.
+    pub since: Option<Timestamp>,
+    /// Last met before.
+    pub until: Option<Timestamp>,
+}
+
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -410,6 +447,30 @@ pub trait Store: Send + Sync + 'static {
     /// Dead letters, newest first by the last time they were met; at most `limit`. Their raw bytes
     /// are the first 15 MiB at most, `raw_length` tells the whole.
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>>;
+
+    /// Dead letters without their bytes, newest first by (`last_at`, id), strictly after `before`
+    /// in that order (its `at` is a `last_at`); at most `limit`. A letter that is met again while
+    /// pages are read moves to the front: it may be missing on the pages that follow.
+    async fn list_dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        before: Option<&PageKey>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterHead>>;
+
+    /// One dead letter by its id, with its bytes as [`Store::dead_letters`] has them; `None` also
+    /// for an id that is none.
+    async fn dead_letter(&self, id: &str) -> Result<Option<StoredDeadLetter>>;
+
+    /// Deletes the dead letters that have these ids and counts them; others are passed over.
+    async fn delete_dead_letters(&self, ids: &[String]) -> Result<u64>;
+
+    /// Deletes the oldest events with `at` before this time, at most `limit` of them, and counts
+    /// them. None means that there are no more.
+    async fn delete_events_before(&self, at: Timestamp, limit: u32) -> Result<u64>;
+
+    /// The same with dead letters, by the last time they were met.
+    async fn delete_dead_letters_before(&self, last_at: Timestamp, limit: u32) -> Result<u64>;
 
     /// Keeps a token's hash; a repeat replaces what was kept under it.
     async fn insert_token(&self, token: &TokenRecord) -> Result<()>;

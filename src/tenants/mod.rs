@@ -261,7 +261,9 @@ impl ResolverState {
     }
 }
 
-async fn read(
+/// The directory as it stands now; the file, if one is configured, takes the place of the platform's
+/// tenants and users.
+pub(crate) async fn read(
     store: &dyn Store,
     file: Option<PathBuf>,
 ) -> Result<crate::store::DirectoryRecords, String> {

@@ -190,8 +190,8 @@ fn replace_refused(
         .collect();
     for (index, why) in refused {
         let letter = match (&rejected[index], entries[index]) {
-            (None, Entry::Event(event, _)) => {
-                dead_letter_of(event, DeadLetterReason::Rejected, &why)
+            (None, Entry::Event(event, hints)) => {
+                dead_letter_of(event, hints, DeadLetterReason::Rejected, &why)
             }
             // Even the dead letter is refused: no way to keep it, so nothing may be acknowledged.
             _ => {

@@ -1,7 +1,7 @@
 //! Everything but events and cursors.
 
 use super::*;
-use crate::store::{LearnedSpace, Role, TokenRecord};
+use crate::store::{DeadLetterFilter, LearnedSpace, PageKey, Role, TokenRecord};
 
 pub(super) async fn preparing_again_changes_nothing(store: Subject) {
     let kept = event("prepare", "1");
@@ -97,6 +97,172 @@ pub(super) async fn an_oversized_dead_letter_keeps_its_head(store: Subject) {
         kept.raw.len()
     );
     assert_eq!(kept.raw, huge.raw[..kept.raw.len()]);
+}
+
+pub(super) async fn dead_letters_are_listed_by_what_they_are(store: Subject) {
+    let minute = |minute: i64| at(1_600_000_000_000 + minute * 60_000);
+    let kinds = [
+        ("listed letters", "7:100", DeadLetterReason::Malformed, 1),
+        ("listed letters", "7:200", DeadLetterReason::Poison, 2),
+        ("listed letters", "7:300", DeadLetterReason::Poison, 2),
+        ("more letters", "7:100", DeadLetterReason::Poison, 3),
+    ];
+    let letters = kinds.map(|(source, position, reason, met)| DeadLetter {
+        reason,
+        at: minute(met),
+        ..letter(source, position)
+    });
+    let records = letters.iter().map(Record::DeadLetter).collect();
+    commit_records(&store, records).await;
+    let again = DeadLetter {
+        at: minute(9),
+        ..letters[0].clone()
+    };
+    commit_records(&store, vec![Record::DeadLetter(&again)]).await;
+
+    let ours = DeadLetterFilter {
+        since: Some(minute(0)),
+        until: Some(minute(10)),
+        ..DeadLetterFilter::default()
+    };
+    let places = async |filter: DeadLetterFilter| {
+        let heads = store.list_dead_letters(&filter, None, 100).await;
+        let heads = heads.expect("a list").into_iter();
+        let places: Vec<_> = heads.map(|head| (head.source, head.position)).collect();
+        let letter = |place: (String, String)| {
+            let known = letters
+                .iter()
+                .position(|letter| letter.source.as_str() == place.0 && letter.position == place.1);
+            known.expect("one of this rule's letters")
+        };
+        places.into_iter().map(letter).collect::<Vec<_>>()
+    };
+    assert_eq!(places(ours.clone()).await, [0, 3, 2, 1], "newest first");
+    let of_source = DeadLetterFilter {
+        source: Some("listed letters".to_owned()),
+        ..ours.clone()
+    };
+    assert_eq!(places(of_source.clone()).await, [0, 2, 1]);
+    let poison = DeadLetterFilter {
+        reason: Some(DeadLetterReason::Poison),
+        ..ours.clone()
+    };
+    assert_eq!(places(poison.clone()).await, [3, 2, 1]);
+    let both = DeadLetterFilter {
+        source: Some("listed letters".to_owned()),
+        ..poison.clone()
+    };
+    assert_eq!(places(both).await, [2, 1]);
+    let some_minutes = DeadLetterFilter {
+        since: Some(minute(2)),
+        until: Some(minute(3)),
+        ..ours.clone()
+    };
+    assert_eq!(
+        places(some_minutes).await,
+        [2, 1],
+        "since is in, until is out"
+    );
+
+    let first = store.list_dead_letters(&of_source, None, 2).await;
+    let first = first.expect("a page");
+    assert_eq!(first.len(), 2);
+    assert_eq!((first[0].attempts, first[0].first_at), (2, minute(1)));
+    assert_eq!((first[0].last_at, first[0].raw_length), (minute(9), 5));
+    assert_eq!(first[0].detail, letters[0].detail);
+    let key = PageKey {
+        at: first[1].last_at,
+        id: first[1].id.clone(),
+    };
+    let rest = store.list_dead_letters(&of_source, Some(&key), 2).await;
+    let rest = rest.expect("the next page");
+    assert_eq!(rest.len(), 1, "a page begins within a tie");
+    assert_eq!(rest[0].position, letters[1].position);
+    let none = store.list_dead_letters(&of_source, None, 0).await;
+    assert_eq!(none.expect("a list"), []);
+}
+
+pub(super) async fn a_dead_letter_is_found_and_deleted_by_its_id(store: Subject) {
+    let kept: Vec<_> = (0..3)
+        .map(|number| letter("deleted letters", &number.to_string()))
+        .collect();
+    commit_records(&store, kept.iter().map(Record::DeadLetter).collect()).await;
+    let filter = DeadLetterFilter {
+        source: Some("deleted letters".to_owned()),
+        ..DeadLetterFilter::default()
+    };
+    let heads = store.list_dead_letters(&filter, None, 10).await;
+    let ids: Vec<String> = heads.expect("a list").into_iter().map(|h| h.id).collect();
+    for (id, letter) in ids.iter().zip(kept.iter().rev()) {
+        let found = store.dead_letter(id).await.expect("a look-up");
+        let found = found.expect("a letter");
+        assert_eq!((&found.id, &found.letter), (id, letter));
+        assert_eq!((found.attempts, found.last_at), (1, letter.at));
+    }
+    for no_id in ["", "x", "0", "ffffffffffffffffffffffff", "$ne"] {
+        assert_eq!(store.dead_letter(no_id).await.expect("a look-up"), None);
+    }
+
+    let none = store.delete_dead_letters(&[]).await;
+    assert_eq!(none.expect("a deletion"), 0);
+    let some = [ids[0].clone(), "no id".to_owned(), ids[2].clone()];
+    let deleted = store.delete_dead_letters(&some).await;
+    assert_eq!(deleted.expect("a deletion"), 2);
+    let again = store.delete_dead_letters(&some).await;
+    assert_eq!(again.expect("a deletion"), 0);
+    assert_eq!(store.dead_letter(&ids[0]).await.expect("a look-up"), None);
+    let left = store.list_dead_letters(&filter, None, 10).await;
+    let left: Vec<String> = left.expect("a list").into_iter().map(|h| h.id).collect();
+    assert_eq!(left, [ids[1].clone()]);
+
+    let written_anew = commit_records(&store, vec![Record::DeadLetter(&kept[2])]).await;
+    assert_eq!(written_anew, [Fate::Written]);
+}
+
+/// Times before all that other rules use: deletion knows no sources.
+pub(super) async fn what_is_old_is_deleted_oldest_first_in_bounded_steps(store: Subject) {
+    let ancient = |second: i64| at(-66_000_000_000_000 + second * 1000);
+    let events: Vec<_> = (0..5)
+        .map(|second| AuditEvent {
+            at: ancient(second),
+            ..event("old events", &second.to_string())
+        })
+        .collect();
+    let letters: Vec<_> = (0..5)
+        .map(|second| DeadLetter {
+            at: ancient(second),
+            ..letter("old letters", &second.to_string())
+        })
+        .collect();
+    commit_records(&store, records(&events)).await;
+    commit_records(&store, letters.iter().map(Record::DeadLetter).collect()).await;
+    let met_again = DeadLetter {
+        at: ancient(100),
+        ..letters[0].clone()
+    };
+    commit_records(&store, vec![Record::DeadLetter(&met_again)]).await;
+    let listed = DeadLetterFilter {
+        source: Some("old letters".to_owned()),
+        ..DeadLetterFilter::default()
+    };
+
+    let limit = ancient(4);
+    for (step, gone) in [(0, 0), (3, 3), (3, 1), (3, 0)] {
+        let deleted = store.delete_events_before(limit, step).await;
+        assert_eq!(deleted.expect("a deletion"), gone, "events, {step} a step");
+    }
+    let left = of_source(&store, "old events").await;
+    assert_eq!(left.len(), 1, "what is not older stays");
+    assert_same(&left[0], &events[4], None);
+
+    for (step, gone) in [(0, 0), (2, 2), (2, 1), (2, 0)] {
+        let deleted = store.delete_dead_letters_before(limit, step).await;
+        assert_eq!(deleted.expect("a deletion"), gone, "letters, {step} a step");
+    }
+    let left = store.list_dead_letters(&listed, None, 10).await;
+    let left = left.expect("a list");
+    let left: Vec<_> = left.iter().map(|head| head.position.as_str()).collect();
+    assert_eq!(left, ["0", "4"], "the last time counts, not the first");
 }
 
 pub(super) async fn learned_spaces_are_remembered_and_corrected(store: Subject) {

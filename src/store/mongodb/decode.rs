@@ -15,7 +15,8 @@ use serde_json::{Map, Number, Value};
 
 use crate::event::{Actor, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
 use crate::store::{
-    Cursor, Role, StoredDeadLetter, StoredEvent, TenantRecord, TokenRecord, UserRecord,
+    Cursor, DeadLetterHead, Role, StoredDeadLetter, StoredEvent, TenantRecord, TokenRecord,
+    UserRecord,
 };
 
 /// One event; `None` for a document without a date, which no query asks for.
@@ -67,23 +68,36 @@ fn exact_metadata(document: &RawDocument) -> Option<Map<String, Value>> {
 /// One dead letter; `None` for a document that is none.
 pub(super) fn dead_letter(document: &RawDocument) -> Option<StoredDeadLetter> {
     let raw = document.get_binary("raw").ok()?.bytes;
-    let reason = document.get_str("reason").ok()?;
-    let at = date(document, "at")?;
+    let head = dead_letter_head(document)?;
     Some(StoredDeadLetter {
-        id: id_text(document.get("_id").ok()??)?,
+        id: head.id,
         letter: DeadLetter {
-            source: SourceName::new(document.get_str("source").ok()?),
-            position: text(document, "position")?,
-            reason: DeadLetterReason::ALL
-                .into_iter()
-                .find(|known| known.as_str() == reason)?,
-            detail: text(document, "detail").unwrap_or_default(),
+            source: SourceName::new(&head.source),
+            position: head.position,
+            reason: head.reason,
+            detail: head.detail,
             raw: Bytes::copy_from_slice(raw),
-            raw_length: count(document, "rawLength").unwrap_or(raw.len() as u64),
-            at,
+            raw_length: head.raw_length,
+            at: head.first_at,
         },
+        attempts: head.attempts,
+        last_at: head.last_at,
+    })
+}
+
+/// One dead letter without its bytes; `None` for a document that is none.
+pub(super) fn dead_letter_head(document: &RawDocument) -> Option<DeadLetterHead> {
+    let first_at = date(document, "at")?;
+    Some(DeadLetterHead {
+        id: id_text(document.get("_id").ok()??)?,
+        source: text(document, "source")?,
+        position: text(document, "position")?,
+        reason: DeadLetterReason::from_word(document.get_str("reason").ok()?)?,
+        detail: text(document, "detail").unwrap_or_default(),
+        raw_length: count(document, "rawLength").unwrap_or(0),
         attempts: count(document, "attempts").unwrap_or(1),
-        last_at: date(document, "lastAt").unwrap_or(at),
+        first_at,
+        last_at: date(document, "lastAt").unwrap_or(first_at),
     })
 }
 

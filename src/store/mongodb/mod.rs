@@ -15,6 +15,7 @@ mod cursors;
 mod decode;
 mod encode;
 mod errors;
+mod letters;
 mod query;
 mod schema;
 
@@ -30,8 +31,9 @@ use mongodb::options::{Acknowledgment, ClientOptions, ReplaceOptions, WriteConce
 use mongodb::{Client, Collection, Database};
 
 use super::{
-    Commit, Committed, Cursor, DirectoryRecords, EventFilter, LearnedSpace, PageKey, Result, Role,
-    Store, StoreError, StoredDeadLetter, StoredEvent, TokenRecord,
+    Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
+    LearnedSpace, PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent,
+    TokenRecord,
 };
 use crate::config::Collections;
 use crate::event::SourceName;
@@ -242,6 +244,46 @@ impl Store for MongoStore {
             collect(found, decode::dead_letter).await
         };
         self.within("a read of the dead letters", read).await
+    }
+
+    async fn list_dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        before: Option<&PageKey>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterHead>> {
+        let list = self.letter_heads(filter, before, limit);
+        self.within("a list of the dead letters", list).await
+    }
+
+    async fn dead_letter(&self, id: &str) -> Result<Option<StoredDeadLetter>> {
+        let find = async {
+            let filter = doc! { "_id": query::id_bson(id) };
+            let found = self.dead_letters.find_one(filter).await;
+            let found = found.map_err(|error| store_error(&error))?;
+            Ok(found.and_then(|document| decode::dead_letter(&document)))
+        };
+        self.within("a look-up of a dead letter", find).await
+    }
+
+    async fn delete_dead_letters(&self, ids: &[String]) -> Result<u64> {
+        let delete = async {
+            let ids: Vec<_> = ids.iter().map(|id| query::id_bson(id)).collect();
+            let matching = doc! { "_id": { "$in": ids } };
+            let deleted = self.dead_letters.delete_many(matching).await;
+            Ok(deleted.map_err(|error| store_error(&error))?.deleted_count)
+        };
+        self.within("a deletion of dead letters", delete).await
+    }
+
+    async fn delete_events_before(&self, at: Timestamp, limit: u32) -> Result<u64> {
+        let delete = letters::delete_before(&self.events, "at", at, limit);
+        self.within("a deletion of old events", delete).await
+    }
+
+    async fn delete_dead_letters_before(&self, last_at: Timestamp, limit: u32) -> Result<u64> {
+        let delete = letters::delete_before(&self.dead_letters, "lastAt", last_at, limit);
+        self.within("a deletion of old dead letters", delete).await
     }
 
     async fn insert_token(&self, token: &TokenRecord) -> Result<()> {

@@ -76,7 +76,7 @@ fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Document {
     }
     if let Some(before) = before {
         at.insert("$lte", bson_date(before.at));
-        query.insert("$nor", already_seen(before));
+        query.insert("$nor", already_seen("at", before));
     }
     query.insert("at", at);
 
@@ -98,14 +98,14 @@ fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Document {
     query
 }
 
-/// The events of the page key's own millisecond that were on the page. `_id`s of one type compare
-/// by value; in the sort, texts come after object ids.
-fn already_seen(before: &PageKey) -> Vec<Document> {
+/// What of the page key's own millisecond was on the page. `_id`s of one type compare by value; in
+/// the sort, texts come after object ids.
+pub(super) fn already_seen(field: &str, before: &PageKey) -> Vec<Document> {
     let at = bson_date(before.at);
     let id = id_bson(&before.id);
-    let mut seen = vec![doc! { "at": at, "_id": { "$gte": &id } }];
+    let mut seen = vec![doc! { field: at, "_id": { "$gte": &id } }];
     if !matches!(id, Bson::ObjectId(_)) {
-        seen.push(doc! { "at": at, "_id": { "$type": "objectId" } });
+        seen.push(doc! { field: at, "_id": { "$type": "objectId" } });
     }
     seen
 }
@@ -148,7 +148,7 @@ fn escape(text: &str) -> String {
 }
 
 /// The first whole millisecond not before: stored dates have no finer part.
-fn ceiling(at: Timestamp) -> DateTime {
+pub(super) fn ceiling(at: Timestamp) -> DateTime {
     let floor = at.as_nanosecond().div_euclid(1_000_000);
     let rest = i128::from(at.as_nanosecond().rem_euclid(1_000_000) != 0);
     DateTime::from_millis(i64::try_from(floor + rest).unwrap_or(i64::MAX))

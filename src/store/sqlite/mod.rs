@@ -8,7 +8,9 @@
 
 mod commit;
 mod errors;
+mod letters;
 mod query;
+mod retention;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -19,11 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{
-    Commit, Committed, Cursor, DirectoryRecords, EventFilter, PageKey, Result, Role, Store,
-    StoreError, StoredDeadLetter, StoredEvent, TokenRecord,
+    Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
+    PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent, TokenRecord,
 };
 use crate::config::Collections;
 use crate::event::SourceName;
@@ -218,8 +221,56 @@ impl Store for SqliteStore {
 
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {
         self.read("a read of the dead letters", move |connection, tables| {
-            query::dead_letters(connection, tables, limit)
+            letters::newest(connection, tables, limit)
         })
+        .await
+    }
+
+    async fn list_dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        before: Option<&PageKey>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterHead>> {
+        let (filter, before) = (filter.clone(), before.cloned());
+        self.read("a list of the dead letters", move |connection, tables| {
+            letters::list(connection, tables, &filter, before.as_ref(), limit)
+        })
+        .await
+    }
+
+    async fn dead_letter(&self, id: &str) -> Result<Option<StoredDeadLetter>> {
+        let Some(id) = query::parse_id(id) else {
+            return Ok(None);
+        };
+        self.read("a look-up of a dead letter", move |connection, tables| {
+            letters::by_id(connection, tables, id)
+        })
+        .await
+    }
+
+    async fn delete_dead_letters(&self, ids: &[String]) -> Result<u64> {
+        let ids: Vec<i64> = ids.iter().filter_map(|id| query::parse_id(id)).collect();
+        self.write("a deletion of dead letters", move |connection, tables| {
+            letters::delete(connection, tables, &ids)
+        })
+        .await
+    }
+
+    async fn delete_events_before(&self, at: Timestamp, limit: u32) -> Result<u64> {
+        self.write("a deletion of old events", move |connection, tables| {
+            retention::delete_before(connection, &tables.events, "at", at, limit)
+        })
+        .await
+    }
+
+    async fn delete_dead_letters_before(&self, last_at: Timestamp, limit: u32) -> Result<u64> {
+        self.write(
+            "a deletion of old dead letters",
+            move |connection, tables| {
+                retention::delete_before(connection, &tables.dead_letters, "lastAt", last_at, limit)
+            },
+        )
         .await
     }
 

@@ -2,17 +2,16 @@
 
 use std::str::FromStr as _;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use serde_json::{Map, Number, Value};
 
 use super::schema::Tables;
-use crate::event::{Actor, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
+use crate::event::{Actor, Outcome, SourceName, Target};
 use crate::store::{
-    Cursor, DirectoryRecords, EventFilter, LearnedSpace, PageKey, Role, StoredDeadLetter,
-    StoredEvent, TenantRecord, TokenRecord, UserRecord,
+    Cursor, DirectoryRecords, EventFilter, LearnedSpace, PageKey, Role, StoredEvent, TenantRecord,
+    TokenRecord, UserRecord,
 };
 
 const EVENT_COLUMNS: &str = "id, at, ingestedAt, source, externalId, action, outcome, actorId, \
@@ -128,7 +127,7 @@ fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> (String, Vec<Sq
 }
 
 /// The first whole millisecond not before: stored dates have no finer part.
-fn ceiling(at: Timestamp) -> i64 {
+pub(super) fn ceiling(at: Timestamp) -> i64 {
     let floor = at.as_nanosecond().div_euclid(1_000_000);
     let rest = i128::from(at.as_nanosecond().rem_euclid(1_000_000) != 0);
     i64::try_from(floor + rest).unwrap_or(i64::MAX)
@@ -169,7 +168,7 @@ fn parsed(metadata: &str) -> Map<String, Value> {
     })
 }
 
-fn timestamp(milliseconds: i64) -> Timestamp {
+pub(super) fn timestamp(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
@@ -214,41 +213,6 @@ fn cursor(row: &Row<'_>) -> rusqlite::Result<Cursor> {
         last_event_id: row.get(5)?,
         updated_at: timestamp(row.get(6)?),
     })
-}
-
-pub(super) fn dead_letters(
-    connection: &Connection,
-    tables: &Tables,
-    limit: u32,
-) -> rusqlite::Result<Vec<StoredDeadLetter>> {
-    let mut select = connection.prepare_cached(&format!(
-        "SELECT id, source, position, reason, detail, raw, rawLength, at, attempts, lastAt
-         FROM {} ORDER BY lastAt DESC, id DESC LIMIT {limit}",
-        tables.dead_letters
-    ))?;
-    let letters = select.query_map([], |row| {
-        let source: String = row.get(1)?;
-        let reason: String = row.get(3)?;
-        let known = DeadLetterReason::ALL.into_iter();
-        Ok(StoredDeadLetter {
-            id: id_text(row.get(0)?),
-            letter: DeadLetter {
-                source: SourceName::new(&source),
-                position: row.get(2)?,
-                reason: known
-                    .into_iter()
-                    .find(|known| known.as_str() == reason)
-                    .unwrap_or(DeadLetterReason::Malformed),
-                detail: row.get(4)?,
-                raw: Bytes::from(row.get::<_, Vec<u8>>(5)?),
-                raw_length: row.get::<_, i64>(6)?.unsigned_abs(),
-                at: timestamp(row.get(7)?),
-            },
-            attempts: row.get::<_, i64>(8)?.unsigned_abs(),
-            last_at: timestamp(row.get(9)?),
-        })
-    })?;
-    letters.collect()
 }
 
 pub(super) fn token(

@@ -1,0 +1,312 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+use crate::batch::dead_letter_of;
+use crate::config::{
+    AuthentikConfig, Collections, OcisConfig, RecorderConfig, StalwartConfig, TenantsConfig,
+};
+use crate::event::{AuditEvent, SourceName, TenantHints};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{DeadLetterFilter, EventFilter, StoredEvent};
+
+const LINE: &str = r#"{"RemoteAddr":"","User":"alice-id","Time":"2026-11-24T03:44:09Z","App":"admin_audit","Message":"user 'alice-id' created folder 'p$s!n/Reports'","Action":"container_create","Path":"./Reports","FileID":"p$s!n/Reports"}"#;
+const READ: &str = r#"{"RemoteAddr":"","User":"alice-id","Time":"2026-11-24T03:44:09Z","App":"admin_audit","Message":"user 'alice-id' read file 'f'","Action":"file_read","FileID":"f"}"#;
+const PIECE: &str = r#"{"id":"1","createdAt":"2026-11-24T04:05:39Z","type":"auth.failed","data":{"accountName":"alice@acme.example","remoteIp":"192.0.2.7"}}"#;
+
+struct Desk {
+    _dir: TempDir,
+    store: SqliteStore,
+    config: Config,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let directory = dir.path().join("tenants.toml");
+        std::fs::write(
+            &directory,
+            "[[tenants]]\nslug = \"acme\"\ndomains = [\"acme.example\"]\ngroups = [\"staff\"]\n\
+             [[users]]\nsubject = \"alice-id\"\ntenantIds = [\"acme\"]\n",
+        )
+        .unwrap();
+        let path = dir.path().join("daybook.db");
+        let store = SqliteStore::open(&path, Duration::from_secs(30), &Collections::default());
+        let store = store.unwrap();
+        store.prepare().await.unwrap();
+        let config = Config {
+            tenants: TenantsConfig {
+                file: Some(directory),
+                ..TenantsConfig::default()
+            },
+            sources: vec![
+                SourceConfig::Ocis(OcisConfig::default()),
+                SourceConfig::Stalwart(StalwartConfig::default()),
+                SourceConfig::Authentik(AuthentikConfig::default()),
+                SourceConfig::Recorder(RecorderConfig::default()),
+            ],
+            ..Config::default()
+        };
+        Self {
+            _dir: dir,
+            store,
+            config,
+        }
+    }
+
+    /// Puts a letter into the store and tries it again.
+    async fn retry(&self, letter: &DeadLetter) -> Retried {
+        let commit = Commit {
+            records: vec![Record::DeadLetter(letter)],
+            ..Commit::default()
+        };
+        self.store.commit(&commit).await.unwrap();
+        self.retry_stored(&self.letter(&letter.position).await.unwrap())
+            .await
+    }
+
+    async fn retry_stored(&self, stored: &StoredDeadLetter) -> Retried {
+        let mut retrier = Retrier::new(&self.store, &self.config).await.unwrap();
+        retrier.retry(stored).await.unwrap()
+    }
+
+    async fn letter(&self, position: &str) -> Option<StoredDeadLetter> {
+        let letters = self.store.dead_letters(100).await.unwrap();
+        letters
+            .into_iter()
+            .find(|stored| stored.letter.position == position)
+    }
+
+    async fn letters(&self) -> usize {
+        let all = DeadLetterFilter::default();
+        self.store
+            .list_dead_letters(&all, None, 100)
+            .await
+            .unwrap()
+            .len()
+    }
+
+    async fn events(&self) -> Vec<StoredEvent> {
+        let all = EventFilter::default();
+        self.store.find_events(&all, None, 100).await.unwrap()
+    }
+}
+
+fn letter(source: &str, position: &str, raw: &str) -> DeadLetter {
+    DeadLetter {
+        source: SourceName::new(source),
+        position: position.to_owned(),
+        reason: DeadLetterReason::Malformed,
+        detail: "it could not be read".to_owned(),
+        raw: Bytes::copy_from_slice(raw.as_bytes()),
+        raw_length: raw.len() as u64,
+        at: "2026-11-24T05:00:00Z".parse().unwrap(),
+    }
+}
+
+const ONE_EVENT: Retried = Retried::Entered {
+    written: 1,
+    duplicate: 0,
+    dead: 0,
+};
+
+#[tokio::test]
+async fn a_line_becomes_its_event_at_its_own_place_once() {
+    let desk = Desk::new().await;
+    let kept = letter("ocis", "7:ab:100", LINE);
+    assert_eq!(desk.retry(&kept).await, ONE_EVENT);
+    assert_eq!(desk.letters().await, 0);
+    let events = desk.events().await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].external_id, "7:ab:100");
+    assert_eq!(events[0].action, "ocis.container_create");
+    assert_eq!(events[0].tenant_slug.as_deref(), Some("acme"));
+
+    let again = Retried::Entered {
+        written: 0,
+        duplicate: 1,
+        dead: 0,
+    };
+    assert_eq!(desk.retry(&kept).await, again);
+    assert_eq!((desk.letters().await, desk.events().await.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_line_without_a_time_happened_when_it_was_first_met() {
+    let desk = Desk::new().await;
+    let kept = letter("ocis", "7:1", &LINE.replace("2026-11-24T03:44:09Z", ""));
+    assert_eq!(desk.retry(&kept).await, ONE_EVENT);
+    assert_eq!(desk.events().await[0].at, kept.at);
+}
+
+#[tokio::test]
+async fn what_is_still_unreadable_stays_and_is_counted() {
+    let desk = Desk::new().await;
+    let kept = letter("ocis", "7:100", &LINE[..50]);
+    let Retried::Stays(why) = desk.retry(&kept).await else {
+        panic!("it cannot be read");
+    };
+    assert!(why.contains("cut off"), "{why}");
+    let stored = desk.letter("7:100").await.unwrap();
+    assert_eq!(stored.letter, kept, "as it was first met");
+    assert_eq!(stored.attempts, 2);
+    assert!(stored.last_at > kept.at);
+    assert_eq!(desk.events().await.len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_left_out_on_purpose_is_no_dead_letter() {
+    let desk = Desk::new().await;
+    let kept = letter("ocis", "7:100", READ);
+    assert_eq!(desk.retry(&kept).await, Retried::LeftOut);
+    assert_eq!((desk.letters().await, desk.events().await.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn of_two_glued_records_the_good_one_is_entered_and_the_cut_one_stays() {
+    let desk = Desk::new().await;
+    let kept = letter("ocis", "7:100", &format!("{}{LINE}", &LINE[..50]));
+    assert!(matches!(desk.retry(&kept).await, Retried::Stays(_)));
+    assert_eq!(desk.letter("7:100").await.unwrap().attempts, 2);
+    assert_eq!(desk.events().await[0].external_id, "7:150");
+
+    let kept = letter("ocis", "8:100", &format!("{LINE}{}", &LINE[..50]));
+    let parted = Retried::Entered {
+        written: 1,
+        duplicate: 0,
+        dead: 1,
+    };
+    assert_eq!(desk.retry(&kept).await, parted);
+    assert_eq!(desk.letter("8:100").await, None);
+    let rest = desk.letter(&format!("8:{}", 100 + LINE.len())).await;
+    assert_eq!(rest.unwrap().letter.raw, &LINE.as_bytes()[..50]);
+}
+
+#[tokio::test]
+async fn a_webhook_body_and_one_event_of_it_have_the_same_key() {
+    let desk = Desk::new().await;
+    let body = letter(
+        "stalwart",
+        "body hash",
+        &format!("{{\"events\":[{PIECE}]}}"),
+    );
+    assert_eq!(desk.retry(&body).await, ONE_EVENT);
+    let piece = letter("stalwart", "piece hash", PIECE);
+    let there = Retried::Entered {
+        written: 0,
+        duplicate: 1,
+        dead: 0,
+    };
+    assert_eq!(desk.retry(&piece).await, there);
+    let events = desk.events().await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].tenant_slug.as_deref(), Some("acme"));
+    assert_eq!(desk.letters().await, 0);
+
+    for odd in ["{\"type\":\"auth.failed\"}", "[1]", "nonsense"] {
+        let kept = letter("stalwart", odd, odd);
+        assert!(
+            matches!(desk.retry(&kept).await, Retried::Stays(_)),
+            "{odd}"
+        );
+        assert_eq!(desk.letter(odd).await.unwrap().attempts, 2, "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn an_authentik_event_has_its_own_key() {
+    let desk = Desk::new().await;
+    let raw = r#"{"pk":"5f0c","created":"2026-11-24T04:05:39.5Z","action":"login","user":{"pk":5,"username":"alice"},"context":{}}"#;
+    assert_eq!(
+        desk.retry(&letter("authentik", "hash", raw)).await,
+        ONE_EVENT
+    );
+    let events = desk.events().await;
+    assert_eq!(events[0].external_id, "5f0c");
+    assert_eq!(events[0].action, "authentik.login");
+}
+
+#[tokio::test]
+async fn an_event_that_was_refused_comes_back_whole() {
+    let desk = Desk::new().await;
+    let event = AuditEvent {
+        at: "2026-11-24T04:05:39Z".parse().unwrap(),
+        source: SourceName::new("no longer configured"),
+        external_id: "e-1".to_owned(),
+        action: "invoice.paid".to_owned(),
+        outcome: None,
+        actor: crate::event::Actor::default(),
+        target: crate::event::Target::default(),
+        tenant_slug: None,
+        metadata: serde_json::from_str("{\"n\":1.10}").unwrap(),
+    };
+    let hints = TenantHints {
+        groups: vec!["staff".to_owned()],
+        ..TenantHints::default()
+    };
+    for (reason, entered) in [
+        (DeadLetterReason::Rejected, 1),
+        (DeadLetterReason::Poison, 0),
+    ] {
+        let kept = dead_letter_of(&event, &hints, reason, "refused");
+        let expected = Retried::Entered {
+            written: entered,
+            duplicate: 1 - entered,
+            dead: 0,
+        };
+        assert_eq!(desk.retry(&kept).await, expected);
+    }
+    let events = desk.events().await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].metadata, event.metadata);
+    assert_eq!(events[0].external_id, "e-1");
+    assert_eq!(events[0].tenant_slug.as_deref(), Some("acme"));
+}
+
+#[test]
+fn what_cannot_be_tried_says_why() {
+    let ocis = SourceConfig::Ocis(OcisConfig::default());
+    let recorder = SourceConfig::Recorder(RecorderConfig::default());
+    let head = DeadLetter {
+        reason: DeadLetterReason::Oversized,
+        raw_length: 1_000_000,
+        ..letter("ocis", "7:1", LINE)
+    };
+    let emptied = DeadLetter {
+        raw: Bytes::new(),
+        ..letter("ocis", "7:1", LINE)
+    };
+    let payload_only = DeadLetter {
+        reason: DeadLetterReason::Poison,
+        ..letter("ocis", "7:1", "{\"a\":1}")
+    };
+    for (kept, source, why) in [
+        (&head, Some(&ocis), "only the first"),
+        (&emptied, Some(&ocis), "none of its bytes"),
+        (&payload_only, Some(&ocis), "no whole event"),
+        (&letter("gone", "7:1", LINE), None, "\"gone\" is configured"),
+        (&letter("ocis", "nowhere", LINE), Some(&ocis), "no place"),
+        (
+            &letter("recorder", "x", "{}"),
+            Some(&recorder),
+            "answers 400",
+        ),
+    ] {
+        let error = decode_again(kept, source).unwrap_err();
+        assert!(error.contains(why), "{error}, wanted: {why}");
+    }
+    let masked = DeadLetter {
+        raw_length: 5000,
+        ..letter("ocis", "7:1", LINE)
+    };
+    assert!(!is_head_only(&masked), "masking shortens, too");
+    let value: Value = serde_json::from_str(LINE).unwrap();
+    let decoded = decode_again(&masked, Some(&ocis)).unwrap();
+    assert!(
+        matches!(&decoded[..], [Decoded::Event(event, _)] if Value::Object(event.metadata.clone()) == value)
+    );
+}

@@ -1,0 +1,276 @@
+//! The janitor: deletes what is older than `retention.days`, at start and then every hour.
+//!
+//! An event's age counts by `at`, when it happened; a dead letter's by the last time it was met. A
+//! sweep goes in steps of [`STEP`] rows, so that the writer's commits find their way in between. It
+//! runs as a task of the actor's state and ends with it.
+//!
+//! What is gone is not known any more: input that is older than `retention.days` and is read or sent
+//! again is entered again, and goes with the next sweep.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daybook_actors::liveness::Progress;
+use jiff::{SignedDuration, Timestamp};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::task::JoinSet;
+
+use crate::store::{Store, StoreError};
+
+/// Between the end of one sweep and the next.
+pub const EVERY: Duration = Duration::from_secs(3600);
+/// Rows deleted at once.
+pub const STEP: u32 = 1000;
+/// After a sweep that failed.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// What the janitor is told.
+pub enum JanitorMessage {
+    /// Sweep now.
+    Sweep,
+    /// How a sweep ended.
+    Swept(Result<Swept, StoreError>),
+}
+
+/// What a sweep deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Events.
+    pub events: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+}
+
+/// The actor.
+pub struct Janitor;
+
+/// What the janitor works with.
+#[derive(Clone)]
+pub struct JanitorArgs {
+    /// Where it sweeps.
+    pub store: Arc<dyn Store>,
+    /// Days that things are kept; at least 1.
+    pub days: u32,
+    /// Between two sweeps: [`EVERY`].
+    pub every: Duration,
+    /// Shown while a sweep is under way.
+    pub progress: Progress,
+}
+
+/// The actor's state.
+pub struct JanitorState {
+    args: JanitorArgs,
+    sweeps: JoinSet<()>,
+    failing: bool,
+}
+
+impl Actor for Janitor {
+    type Msg = JanitorMessage;
+    type State = JanitorState;
+    type Arguments = JanitorArgs;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        args: JanitorArgs,
+    ) -> Result<JanitorState, ActorProcessingErr> {
+        Ok(JanitorState {
+            args,
+            sweeps: JoinSet::new(),
+            failing: false,
+        })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        _state: &mut JanitorState,
+    ) -> Result<(), ActorProcessingErr> {
+        myself.cast(JanitorMessage::Sweep)?;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: JanitorMessage,
+        state: &mut JanitorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            JanitorMessage::Sweep => state.start_sweep(&myself),
+            JanitorMessage::Swept(outcome) => {
+                let next = state.note(outcome);
+                // Detached: a timer that fires after the actor's end reaches nobody.
+                let _timer = myself.send_after(next, || JanitorMessage::Sweep);
+            }
+        }
+        while let Some(ended) = state.sweeps.try_join_next() {
+            ended?;
+        }
+        Ok(())
+    }
+}
+
+impl JanitorState {
+    fn start_sweep(&mut self, myself: &ActorRef<JanitorMessage>) {
+        let args = self.args.clone();
+        let report = ReportOnce(Some(myself.clone()));
+        self.sweeps.spawn(async move {
+            let working = args.progress.work();
+            let kept = SignedDuration::from_hours(24 * i64::from(args.days));
+            let outcome = sweep(&*args.store, Timestamp::now() - kept, &args.progress).await;
+            drop(working);
+            report.send(outcome);
+        });
+    }
+
+    /// Returns when to sweep next.
+    fn note(&mut self, outcome: Result<Swept, StoreError>) -> Duration {
+        match outcome {
+            Ok(swept) => {
+                self.failing = false;
+                if swept != Swept::default() {
+                    let (events, dead_letters) = (swept.events, swept.dead_letters);
+                    tracing::info!(events, dead_letters, "what retention lets go is deleted");
+                }
+                self.args.every
+            }
+            Err(error) => {
+                if !self.failing {
+                    tracing::warn!(error = %error, "what retention lets go cannot be deleted yet");
+                }
+                self.failing = true;
+                RETRY.min(self.args.every)
+            }
+        }
+    }
+}
+
+/// Deletes everything from before this time, step by step.
+///
+/// # Errors
+/// When the store fails; what was deleted until then is gone.
+pub async fn sweep(
+    store: &dyn Store,
+    before: Timestamp,
+    progress: &Progress,
+) -> Result<Swept, StoreError> {
+    // At start the writer may not have made the tables yet.
+    store.prepare().await?;
+    let mut swept = Swept::default();
+    loop {
+        progress.tick();
+        match store.delete_events_before(before, STEP).await? {
+            0 => break,
+            deleted => swept.events += deleted,
+        }
+    }
+    loop {
+        progress.tick();
+        match store.delete_dead_letters_before(before, STEP).await? {
+            0 => return Ok(swept),
+            deleted => swept.dead_letters += deleted,
+        }
+    }
+}
+
+/// Tells the janitor how a sweep ended, also when it panicked: then its own end follows.
+struct ReportOnce(Option<ActorRef<JanitorMessage>>);
+
+impl ReportOnce {
+    fn send(mut self, outcome: Result<Swept, StoreError>) {
+        if let Some(janitor) = self.0.take() {
+            let _ended = janitor.cast(JanitorMessage::Swept(outcome));
+        }
+    }
+}
+
+impl Drop for ReportOnce {
+    fn drop(&mut self) {
+        if let Some(janitor) = self.0.take() {
+            let panicked = StoreError::Other("a sweep panicked".to_owned());
+            let _ended = janitor.cast(JanitorMessage::Swept(Err(panicked)));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::config::Collections;
+    use crate::event::{Actor as EventActor, AuditEvent, SourceName, Target};
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::{Commit, EventFilter, Record};
+
+    async fn enter(store: &dyn Store, key: &str, age: SignedDuration) {
+        let event = AuditEvent {
+            at: crate::event::to_millis(Timestamp::now() - age),
+            source: SourceName::new("s"),
+            external_id: key.to_owned(),
+            action: "a.b".to_owned(),
+            outcome: None,
+            actor: EventActor::default(),
+            target: Target::default(),
+            tenant_slug: None,
+            metadata: serde_json::Map::new(),
+        };
+        let record = Record::Event {
+            event: &event,
+            tenant_slug: None,
+        };
+        let commit = Commit {
+            records: vec![record],
+            ..Commit::default()
+        };
+        store.commit(&commit).await.unwrap();
+    }
+
+    async fn keys(store: &dyn Store) -> Vec<String> {
+        let events = store.find_events(&EventFilter::default(), None, 10).await;
+        events
+            .unwrap()
+            .into_iter()
+            .map(|event| event.external_id)
+            .collect()
+    }
+
+    /// Asks until it is so; the test's own time limit ends what never comes.
+    async fn until_kept(store: &dyn Store, wanted: &[&str]) {
+        let asking = async {
+            while keys(store).await != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), asking)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_sweeps_at_start_and_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daybook.db");
+        let store = SqliteStore::open(&path, Duration::from_secs(30), &Collections::default());
+        let store: Arc<dyn Store> = Arc::new(store.unwrap());
+        store.prepare().await.unwrap();
+        let (old, young) = (
+            SignedDuration::from_hours(25),
+            SignedDuration::from_hours(23),
+        );
+        enter(&*store, "old", old).await;
+        enter(&*store, "young", young).await;
+        let args = JanitorArgs {
+            store: Arc::clone(&store),
+            days: 1,
+            every: Duration::from_millis(20),
+            progress: Progress::on_demand(),
+        };
+        let (janitor, ended) = ractor::Actor::spawn(None, Janitor, args).await.unwrap();
+        until_kept(&*store, &["young"]).await;
+        enter(&*store, "old again", old).await;
+        until_kept(&*store, &["young"]).await;
+        janitor.stop(None);
+        ended.await.unwrap();
+    }
+}
