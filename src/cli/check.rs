@@ -8,10 +8,12 @@ use crate::sources::authentik::client::{Client, ClientError};
 use crate::sources::authentik::decode::decode_page;
 use crate::sources::authentik::walk::PageRequest;
 use crate::store;
-use crate::tail::{Step, TailOptions, Tailer};
 use crate::telemetry::metrics::Metrics;
 
 use super::{ConfigArgs, Failure};
+
+#[path = "check_ocis.rs"]
+mod probe;
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -121,25 +123,8 @@ async fn try_authentik(config: &AuthentikConfig) -> Result<String, String> {
 }
 
 async fn try_ocis(config: &OcisConfig) -> Result<String, String> {
-    let path = config.path.clone();
-    let step =
-        tokio::task::spawn_blocking(move || Tailer::open(TailOptions::new(path), None).step())
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
-    match step {
-        Step::Lines(chunk) => Ok(format!(
-            "{} is read; lines are there from byte 0 of inode {}",
-            config.path.display(),
-            chunk.inode
-        )),
-        Step::Idle { .. } if config.path.exists() => Ok(format!(
-            "{} is there and has no line yet: set AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH and AUDIT_FORMAT=json (AUDIT_LOG_FILE_PATH and AUDIT_LOG_FORMAT do not exist)",
-            config.path.display()
-        )),
-        Step::Idle { .. } => Err(format!(
-            "{} is not there: OCIS makes it at its first event, if OCIS_ADD_RUN_SERVICES=audit (OpenCloud: OC_ADD_RUN_SERVICES), AUDIT_LOG_TO_FILE=true and AUDIT_FILEPATH are set",
-            config.path.display()
-        )),
-    }
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || probe::probe(&config))
+        .await
+        .map_err(|error| error.to_string())?
 }

@@ -270,6 +270,17 @@ impl Tailer {
         let anchor = written_since(seen.modified);
         let mut parts = later_parts(anchor, &self.beside_if_permitted()?);
         parts.retain(|part| was_made_before_end_of(&now, part) && !self.is_known(&part.stat));
+        let found = parts.len();
+        if let Some(current) = &self.current {
+            // One that was just made, of what still stands in the file, is none of what stood there
+            // before; until the file is read it may yet become that, so it is looked for again.
+            let unread = [current.reader.file()];
+            parts.retain(|part| !self.is_copy_of_any(part, unread.into_iter()));
+        }
+        self.is_copied_unread = parts.len() < found;
+        if parts.is_empty() && self.is_copied_unread {
+            return Ok(false);
+        }
         let Some(mut current) = self.current.take() else {
             return Ok(false);
         };

@@ -35,6 +35,8 @@ pub struct Tailer {
     pub(super) missing: bool,
     pub(super) appeared: bool,
     pub(super) moved: bool,
+    /// A copy is being made of the current file, of which nothing was read yet.
+    pub(super) is_copied_unread: bool,
 }
 
 #[derive(Debug)]
@@ -162,6 +164,7 @@ impl Tailer {
             missing: false,
             appeared: false,
             moved: false,
+            is_copied_unread: false,
         }
     }
 
@@ -203,16 +206,23 @@ impl Tailer {
                     None => continue,
                 }
             }
+            self.is_copied_unread = false;
             if current.reader.position() == 0 && self.queue_missed_copies()? {
                 continue;
             }
             let Some(current) = &mut self.current else {
                 continue;
             };
+            let seen = *current.reader.stat();
             let fill = current
                 .reader
                 .fill(self.options.chunk_bytes.max(1))
                 .map_err(|error| TailError::from_io(&self.options.path, "read", error))?;
+            if self.is_copied_unread && current.reader.position() == 0 {
+                // Truncated after all: nothing is lost, and the copy is to be found from what was there.
+                current.reader.take_cut();
+                current.reader.look(seen);
+            }
             if let Some((from, to)) = current.reader.take_cut() {
                 let inode = current.reader.stat().inode;
                 let file_key = current.key.clone();

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use super::identity::{FileStat, open_regular};
+use super::identity::{FileStat, PRINT_BYTES, open_regular};
 use super::resume::end_of;
 use super::rotation::{
     Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
@@ -131,15 +131,18 @@ impl Tailer {
             if self.is_known(&part.stat) {
                 continue;
             }
+            // Older than what it comes after: it may have been read as a copy.
+            let begun = after.filter(|after| part.stat.birth.is_some_and(|birth| birth < *after));
+            if begun.is_some() && self.was_read_to_its_end(&part) {
+                continue;
+            }
             let opened = (self.queue.len() < HELD_OPEN)
                 .then(|| open_sibling(&self.options.path, &part))
                 .flatten()
                 .and_then(|(file, _)| Followed::new(file, 0).ok());
             self.queue.push_back(match opened {
                 Some(mut followed) => {
-                    // Older than what it comes after: truncated since, what it holds began later.
-                    let begun =
-                        after.filter(|after| part.stat.birth.is_some_and(|birth| birth < *after));
+                    // If it was not, it was truncated since, and what it holds began later.
                     followed.begun = begun.map(|after| after.saturating_add(1));
                     followed.copy_of = copies_of.filter(|_| begun.is_none());
                     followed.fresh = followed.copy_of.is_some();
@@ -148,6 +151,18 @@ impl Tailer {
                 None => Queued::Closed(Box::new(part)),
             });
         }
+    }
+
+    /// Whether all of the part, and nothing else, was read under some key.
+    fn was_read_to_its_end(&self, part: &Sibling) -> bool {
+        let Some((file, stat)) = open_sibling(&self.options.path, part) else {
+            return false;
+        };
+        self.passed.iter().any(|passed| {
+            passed.offset == stat.size
+                && passed.offset >= PRINT_BYTES as u64
+                && passed.stands_in(&file, stat.size).unwrap_or(false)
+        })
     }
 
     pub(super) fn queue_open(

@@ -1,0 +1,216 @@
+//! Would events flow from this audit log? What its newest lines look like, and what to set if they
+//! are none.
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::config::OcisConfig;
+use crate::event::{Decoded, SourceName};
+use crate::sources::ocis::decode::{LineContext, decode_line};
+use crate::tail::{TailOptions, Tailer};
+
+/// So much of the file's end is looked at: a mistake that was put right is no mistake.
+const SAMPLE_BYTES: u64 = 256 << 10;
+const WRONG_NAMES: &str = "AUDIT_LOG_FILE_PATH and AUDIT_LOG_FORMAT do not exist in any version";
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sample {
+    records: usize,
+    /// Text that is no JSON, before the first record: another format, perhaps put right since.
+    bare: usize,
+    /// Text or objects of another kind among the records.
+    noise: usize,
+    /// Objects that are no records, and no record before them.
+    other_json: usize,
+    damaged: usize,
+}
+
+pub(super) fn probe(config: &OcisConfig) -> Result<String, String> {
+    let path = config.path.display();
+    let mut tailer = Tailer::open(TailOptions::new(&config.path), None);
+    tailer.step().map_err(|error| error.to_string())?;
+    if tailer.is_missing() {
+        return Err(format!(
+            "{path} is not there: OCIS makes it at its first event, if OCIS_ADD_RUN_SERVICES=audit (OpenCloud: OC_ADD_RUN_SERVICES), AUDIT_LOG_TO_FILE=true and AUDIT_FILEPATH are set; {WRONG_NAMES}"
+        ));
+    }
+    let reading = |error: std::io::Error| format!("could not read {path}: {error}");
+    let file = File::open(&config.path).map_err(reading)?;
+    let metadata = file.metadata().map_err(reading)?;
+    if metadata.len() == 0 {
+        if was_rotated(&config.path) {
+            return Ok(format!("{path} is read; no line came since its rotation"));
+        }
+        return Err(format!(
+            "{path} is empty: no event was written to it; set AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH and AUDIT_FORMAT=json ({WRONG_NAMES}), then do something in the web interface"
+        ));
+    }
+    let start = metadata.len().saturating_sub(SAMPLE_BYTES);
+    let length = usize::try_from(metadata.len() - start).unwrap_or(0);
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, start).map_err(reading)?;
+    let sample = sample(&bytes, start > 0);
+    let verdict = verdict(&sample);
+    match verdict {
+        Ok(what) => Ok(format!("{path} (inode {}) is read: {what}", metadata.ino())),
+        Err(what) => Err(format!("{path}: {what}")),
+    }
+}
+
+fn was_rotated(path: &Path) -> bool {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return false;
+    };
+    let name = name.to_string_lossy();
+    std::fs::read_dir(directory).is_ok_and(|entries| {
+        entries.flatten().any(|entry| {
+            let other = entry.file_name();
+            let other = other.to_string_lossy();
+            other.len() > name.len() && other.starts_with(&*name)
+        })
+    })
+}
+
+/// Counts the whole lines; the first one is half when it does not begin the file.
+fn sample(bytes: &[u8], begins_within_a_line: bool) -> Sample {
+    let source = SourceName::new("check");
+    let context = LineContext {
+        source: &source,
+        file_key: "check",
+        offset: 0,
+        read_at: Timestamp::now(),
+        include_reads: true,
+    };
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    let lines = bytes[..whole].split(|byte| *byte == b'\n');
+    let mut sample = Sample::default();
+    for line in lines.skip(usize::from(begins_within_a_line)) {
+        let is_record = decode_line(line, &context)
+            .iter()
+            .any(|decoded| matches!(decoded, Decoded::Event(..)));
+        let is_json = serde_json::from_slice::<serde_json::Value>(line).is_ok();
+        let is_text = std::str::from_utf8(line).is_ok_and(|text| {
+            let text = text.trim();
+            !text.starts_with('{') && !text.contains(char::is_control)
+        });
+        match (is_record, sample.records) {
+            _ if line.trim_ascii().is_empty() => {}
+            (true, _) => sample.records += 1,
+            (false, 0) if is_json => sample.other_json += 1,
+            (false, 0) if is_text => sample.bare += 1,
+            (false, _) if is_json || is_text => sample.noise += 1,
+            (false, _) => sample.damaged += 1,
+        }
+    }
+    sample
+}
+
+fn verdict(sample: &Sample) -> Result<String, String> {
+    let Sample {
+        records,
+        bare,
+        noise,
+        other_json,
+        damaged,
+    } = *sample;
+    let others = bare + noise + other_json + damaged;
+    match (records, others) {
+        (0, 0) => Ok("no whole line is there yet".to_owned()),
+        (_, 0) => Ok(format!("the newest {records} lines are audit records")),
+        (0, _) if bare > other_json => Err(
+            "its lines are no JSON: this is the minimal format; set AUDIT_FORMAT=json (AUDIT_LOG_FORMAT does not exist)".to_owned(),
+        ),
+        (0, _) if other_json > 0 => Err(
+            "its lines are the service's own log, no audit records: give the audit log a file of its own (AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH)".to_owned(),
+        ),
+        _ if noise > 0 => Err(format!(
+            "{noise} of the newest {} lines are the service's own messages: the console is no audit file; set AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH and AUDIT_LOG_TO_CONSOLE=false",
+            records + others
+        )),
+        // Formats that were changed, zeros after a power cut, cut lines: kept as dead letters.
+        _ => Ok(format!(
+            "{records} of the newest {} lines are audit records, {others} become dead letters",
+            records + others
+        )),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn of(log: &[u8]) -> Result<String, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        std::fs::write(&path, log).unwrap();
+        probe(&OcisConfig {
+            path,
+            ..OcisConfig::default()
+        })
+    }
+
+    fn capture(name: &str) -> Vec<u8> {
+        let captures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ocis/");
+        std::fs::read(Path::new(captures).join(name)).unwrap()
+    }
+
+    #[test]
+    fn real_logs_are_told_apart() {
+        for name in [
+            "audit-every-event-type.log",
+            "audit-full-server.log",
+            "torn-line-after-disk-full.log",
+        ] {
+            let what = of(&capture(name)).unwrap();
+            assert!(what.contains("audit records"), "{name}: {what}");
+        }
+        let minimal = of(&capture("minimal-format.log")).unwrap_err();
+        assert!(minimal.contains("AUDIT_FORMAT=json"), "{minimal}");
+        let console = of(&capture("console-stdout-with-noise.log")).unwrap_err();
+        assert!(console.contains("AUDIT_LOG_TO_CONSOLE=false"), "{console}");
+    }
+
+    #[test]
+    fn nothing_there_names_the_variables_and_those_that_do_not_exist() {
+        let empty = of(b"").unwrap_err();
+        assert!(empty.contains("AUDIT_LOG_FILE_PATH and AUDIT_LOG_FORMAT do not exist"));
+        let missing = probe(&OcisConfig {
+            path: "/nonexistent/audit.log".into(),
+            ..OcisConfig::default()
+        });
+        let missing = missing.unwrap_err();
+        assert!(missing.contains("is not there"), "{missing}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        std::fs::write(&path, "").unwrap();
+        std::fs::write(directory.path().join("audit.log.1"), "").unwrap();
+        let rotated = probe(&OcisConfig {
+            path,
+            ..OcisConfig::default()
+        });
+        assert!(rotated.unwrap().contains("since its rotation"));
+    }
+
+    #[test]
+    fn a_mistake_put_right_long_ago_is_none() {
+        let mut log = capture("minimal-format.log");
+        while log.len() < 1 << 20 {
+            log.extend_from_slice(&capture("audit-full-server.log"));
+        }
+        assert!(of(&log).unwrap().contains("are audit records"));
+    }
+
+    #[test]
+    fn a_directory_in_its_place_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = OcisConfig {
+            path: directory.path().to_owned(),
+            ..OcisConfig::default()
+        };
+        assert!(probe(&config).unwrap_err().contains("is a directory"));
+    }
+}
