@@ -19,12 +19,15 @@ use super::error::ApiError;
 const BELIEVED: Duration = Duration::from_secs(5);
 const REMEMBERED: usize = 4096;
 
+/// When the store was asked, and what it said.
+type Known = (Instant, Option<Role>);
+
 /// Checks tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Authenticator {
     mode: AuthMode,
     store: Arc<dyn Store>,
-    known: Arc<Mutex<HashMap<String, (Instant, Option<Role>)>>>,
+    known: Arc<Mutex<HashMap<String, Known>>>,
 }
 
 impl Authenticator {

@@ -5,7 +5,8 @@
 //!
 //! - [`Tailer`] decides *which* file is read and where in it: the live file, a rotated one held open
 //!   until it is drained, a copy that `copytruncate` left, a new generation in the same inode.
-//!   `resume` finds the place again at start and after a truncation.
+//!   `watch` queues what takes the place of the live file; `resume` finds the place again at start and
+//!   after a truncation.
 //! - `reader` turns one file into lines; it reads every byte once and never hands out bytes that were
 //!   not there, verified, after they were read.
 //! - `identity` tells files apart; `rotation` finds the rotated ones; [`Doorbell`] says when to look.
@@ -46,6 +47,7 @@ mod resume;
 mod rotation;
 mod tailer;
 mod wake;
+mod watch;
 
 pub use cursor::{Passed, TailCursor};
 pub use identity::{PRINT_BYTES, Print};

@@ -88,10 +88,6 @@ impl Reader {
         &self.file
     }
 
-    pub fn into_file(self) -> File {
-        self.file
-    }
-
     pub fn stat(&self) -> &FileStat {
         &self.stat
     }

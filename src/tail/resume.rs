@@ -1,5 +1,6 @@
 //! Finding the place again: at start, after a truncation, when going back.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io;
 use std::time::SystemTime;
@@ -10,7 +11,8 @@ use super::rotation::{
     Anchor, Sibling, all_parts, compressed_at, directory_of, later_compressed, later_parts,
     open_sibling, siblings,
 };
-use super::tailer::{Followed, Queued, Tailer, compressed_gap, newest_stat};
+use super::tailer::{Followed, Queued, Tailer, newest_stat};
+use super::watch::{compressed_gap, file_name};
 use super::{FileEvent, GapReason, TailError};
 
 type Opened = (File, FileStat);
@@ -43,7 +45,7 @@ impl Tailer {
             .max();
         if self.options.read_rotated_at_first_start && !self.appeared {
             beside.retain(|sibling| !sibling.stat.is_same_inode(&stat));
-            self.queue_parts(all_parts(&beside));
+            self.queue_parts(all_parts(&beside), None, None);
         }
         self.note_present(&stat);
         self.queue_open(file, false, begun.map(|birth| birth.saturating_add(1)))
@@ -65,7 +67,9 @@ impl Tailer {
                 // Nothing was read, so no content can tell whether it was truncated since.
                 let beside = self.beside()?;
                 let anchor = written_since(cursor.modified).begun(cursor.begun);
-                return self.queue_later(anchor, &beside, live, true).map(|()| true);
+                return self
+                    .queue_later(anchor, &beside, live, Some(cursor.stat()))
+                    .map(|()| true);
             }
             self.note_present(stat);
             let file = file.try_clone().map_err(reading)?;
@@ -81,7 +85,7 @@ impl Tailer {
             let anchor = Anchor::new(&stat, &beside).begun(cursor.begun);
             self.declare_compressed(&stat, &beside);
             self.current = Some(self.go_on(file, cursor)?);
-            self.queue_later(anchor, &beside, live, false)?;
+            self.queue_later(anchor, &beside, live, None)?;
             return Ok(true);
         }
         let live_was_truncated = live
@@ -95,6 +99,7 @@ impl Tailer {
                 .and_then(|sibling| open_sibling(&path, sibling)),
         };
         let is_truncated = live_was_truncated || renamed.is_some();
+        let truncated_stat = renamed.as_ref().or(live.as_ref()).map(|(_, stat)| *stat);
         if !is_truncated {
             let Some((file, stat)) = &live else {
                 self.note_missing();
@@ -112,11 +117,15 @@ impl Tailer {
             .iter()
             .filter(|sibling| is_readable_part(sibling) && !cursor.means_inode(&sibling.stat))
             .filter(|sibling| match is_truncated {
-                true => cursor.offset > 0 && sibling.stat.birth >= cursor.birth,
+                true => {
+                    cursor.offset > 0
+                        && truncated_stat.is_none_or(|stat| was_made_before_end_of(&stat, sibling))
+                        && may_be_copy_of(&cursor.stat(), cursor.begun, &sibling.stat)
+                }
                 false => is_unmistakable(cursor),
             })
             .filter_map(|sibling| self.open_if_it_holds(sibling, cursor))
-            .max_by_key(|(_, stat)| stat.size);
+            .max_by_key(|(_, stat)| likeliest_copy(cursor.offset, stat));
         self.remember_cursor(cursor);
         self.moved = true;
         let anchor = match copy {
@@ -145,35 +154,79 @@ impl Tailer {
             }
         };
         let Some((file, stat)) = renamed else {
-            self.queue_later(anchor, &beside, live, live_was_truncated)?;
+            let copies_of = live_was_truncated.then(|| cursor.stat());
+            self.queue_later(anchor, &beside, live, copies_of)?;
             return Ok(true);
         };
         let mut parts = later_parts(anchor, &beside);
-        parts.retain(|part| was_made_before_end_of(&stat, part));
+        parts.retain(|part| was_made_before_end_of(&stat, part) && !part.stat.is_same_inode(&stat));
         let begun = end_of(anchor, &parts);
-        self.queue_parts(parts);
+        self.queue_parts(parts, Some(anchor), Some(cursor.stat()));
         self.queue_open(file, true, begun)?;
         let anchor = Anchor::new(&stat, &beside).begun(begun);
-        self.queue_later(anchor, &beside, live, false)?;
+        self.queue_later(anchor, &beside, live, None)?;
         Ok(true)
     }
 
     /// Another content stands in the current file: what a copy of it still holds is read from there,
     /// then the file from its beginning.
     pub(super) fn begin_generation(&mut self) -> Result<(), TailError> {
-        let Some(current) = self.current.take() else {
+        let Some(current) = &self.current else {
             return Ok(());
         };
-        let beside = siblings(&self.options.path).unwrap_or_default();
+        let beside = self.beside_if_permitted()?;
         let stat = newest_stat(&current.reader);
+        let named = current.copy_of.unwrap_or(*current.reader.stat());
         let (offset, end) = (current.reader.offset(), current.reader.known_end());
         let copy = beside
             .iter()
             .filter(|sibling| is_readable_part(sibling) && !sibling.stat.is_same_inode(&stat))
+            .filter(|sibling| {
+                was_made_before_end_of(&stat, sibling)
+                    && may_be_copy_of(current.reader.stat(), current.begun, &sibling.stat)
+            })
             .filter_map(|sibling| open_sibling(&self.options.path, sibling))
             .filter(|(file, stat)| current.reader.stands_in(file, stat.size).unwrap_or(false))
-            .max_by_key(|(_, stat)| stat.size);
-        let lost = if copy.is_some() { 0 } else { end - offset };
+            .max_by_key(|(_, stat)| likeliest_copy(current.reader.position(), stat));
+        let anchor = match &copy {
+            Some((_, stat)) => Anchor::new(stat, &beside),
+            None => written_since(current.reader.stat().modified),
+        };
+        let copy_inode = copy.as_ref().map(|(_, stat)| *stat);
+        let mut parts = later_parts(anchor, &beside);
+        parts.retain(|part| {
+            was_made_before_end_of(&stat, part)
+                && !part.stat.is_same_inode(&stat)
+                && !self.is_known(&part.stat)
+                && copy_inode.is_none_or(|copy| !copy.is_same_inode(&part.stat))
+        });
+        let begun = end_of(anchor, &parts).max(current.begun);
+        // Whatever can fail comes before the first change.
+        let file = current.reader.file().try_clone();
+        let file = file.map_err(|error| TailError::from_io(&self.options.path, "read", error))?;
+        let mut renewed = self.follow(file, 0)?;
+        renewed.fresh = true;
+        renewed.begun = begun;
+        let rest = match copy {
+            Some((file, stat)) if stat.size > offset => {
+                let mut rest = self.follow(file, offset)?;
+                rest.key.clone_from(&current.key);
+                rest.start = (offset, current.key.clone());
+                rest.fresh = true;
+                rest.copy_of = Some(named);
+                rest.begun = current.begun;
+                Some(rest)
+            }
+            _ => None,
+        };
+        let Some(finished) = std::mem::replace(&mut self.current, rest) else {
+            return Ok(());
+        };
+        let lost = if copy_inode.is_some() {
+            0
+        } else {
+            end - offset
+        };
         self.events.push(FileEvent::Truncated {
             inode: stat.inode,
             read_to: offset,
@@ -181,43 +234,18 @@ impl Tailer {
         });
         if lost > 0 {
             self.events.push(FileEvent::Gap {
-                file_key: current.key.clone(),
+                file_key: finished.key.clone(),
                 inode: stat.inode,
                 from: offset,
                 to: Some(end),
                 why: GapReason::Truncated,
             });
         }
-        let anchor = match &copy {
-            Some((_, stat)) => Anchor::new(stat, &beside),
-            None => written_since(current.reader.stat().modified),
-        };
-        let mut parts = later_parts(anchor, &beside);
-        parts.retain(|part| {
-            was_made_before_end_of(&stat, part)
-                && !part.stat.is_same_inode(&stat)
-                && !self.is_known(&part.stat)
-                && copy
-                    .as_ref()
-                    .is_none_or(|(_, stat)| !stat.is_same_inode(&part.stat))
-        });
-        let after = std::mem::take(&mut self.queue);
-        self.remember(&current);
+        self.remember(&finished);
         self.moved = true;
-        if let Some((file, copy_stat)) = copy
-            && copy_stat.size > offset
-        {
-            let mut followed = self.follow(file, offset)?;
-            followed.key.clone_from(&current.key);
-            followed.start = (offset, current.key.clone());
-            followed.fresh = true;
-            followed.copy_of = Some(current.copy_of.unwrap_or(*current.reader.stat()));
-            followed.begun = current.begun;
-            self.current = Some(followed);
-        }
-        let begun = end_of(anchor, &parts).max(current.begun);
-        self.queue_parts(parts);
-        self.queue_open(current.reader.into_file(), true, begun)?;
+        let after = std::mem::take(&mut self.queue);
+        self.queue_parts(parts, Some(anchor), Some(named));
+        self.queue.push_back(Queued::Open(Box::new(renewed)));
         self.queue.extend(after);
         Ok(())
     }
@@ -233,7 +261,14 @@ impl Tailer {
         if current.copy_of.is_some() || now.modified == seen.modified {
             return Ok(false);
         }
-        let mut parts = later_parts(written_since(seen.modified), &self.beside_if_permitted()?);
+        let is_live = std::fs::metadata(&self.options.path)
+            .is_ok_and(|metadata| FileStat::new(&metadata).is_same_inode(&now));
+        if !is_live {
+            // It was renamed away: what was created since took its place.
+            return Ok(false);
+        }
+        let anchor = written_since(seen.modified);
+        let mut parts = later_parts(anchor, &self.beside_if_permitted()?);
         parts.retain(|part| was_made_before_end_of(&now, part) && !self.is_known(&part.stat));
         let Some(mut current) = self.current.take() else {
             return Ok(false);
@@ -243,15 +278,14 @@ impl Tailer {
             self.current = Some(current);
             return Ok(false);
         }
-        let begun = end_of(written_since(seen.modified), &parts);
+        let begun = end_of(anchor, &parts);
         current.begun = current.begun.max(begun);
-        // Re-read, so that what it was like before counts as copied, not as cut off.
-        let restarted = current.restart();
+        // What it was like before is in a copy, and not cut off.
+        current.reader.look(now);
+        current.reader.take_cut();
         let after = std::mem::take(&mut self.queue);
-        self.queue_parts(parts);
-        if restarted {
-            self.queue.push_back(Queued::Open(Box::new(current)));
-        }
+        self.queue_parts(parts, Some(anchor), Some(seen));
+        self.queue.push_back(Queued::Open(Box::new(current)));
         self.queue.extend(after);
         Ok(true)
     }
@@ -261,12 +295,12 @@ impl Tailer {
         anchor: Anchor,
         beside: &[Sibling],
         live: Option<Opened>,
-        truncated: bool,
+        copies_of: Option<FileStat>,
     ) -> Result<(), TailError> {
         let mut parts = later_parts(anchor, beside);
         let Some((file, stat)) = live else {
             self.note_missing();
-            self.queue_parts(parts);
+            self.queue_parts(parts, Some(anchor), None);
             return Ok(());
         };
         let current = self.current.iter().map(|current| current.reader.file());
@@ -274,13 +308,10 @@ impl Tailer {
         parts.retain(|part| {
             !part.stat.is_same_inode(&stat) && !self.is_copy_of_any(part, known.iter().copied())
         });
-        let begun = match truncated || !parts.is_empty() {
-            true => end_of(anchor, &parts),
-            false => None,
-        };
-        self.queue_parts(parts);
+        let begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
+        self.queue_parts(parts, Some(anchor), copies_of);
         self.note_present(&stat);
-        self.queue_open(file, truncated, begun)
+        self.queue_open(file, copies_of.is_some(), begun)
     }
 
     fn declare_gone(&mut self, cursor: &TailCursor, beside: &[Sibling]) {
@@ -310,6 +341,9 @@ impl Tailer {
     pub(super) fn beside_if_permitted(&self) -> Result<Vec<Sibling>, TailError> {
         match self.beside() {
             Err(TailError::PermissionDenied { .. }) => Ok(Vec::new()),
+            Err(TailError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Vec::new())
+            }
             outcome => outcome,
         }
     }
@@ -344,9 +378,11 @@ impl Followed {
         let named = self.copy_of.unwrap_or(stat);
         let other_generation = match (&self.key, &cursor.file_key) {
             (Some(key), Some(cursor_key)) => **key != **cursor_key,
+            (Some(_), None) => self.copy_of.is_some(),
             _ => false,
         };
         if other_generation
+            || self.begun != cursor.begun
             || !cursor.means_inode(&named)
             || !cursor
                 .stands_in(self.reader.file(), stat.size)
@@ -355,7 +391,17 @@ impl Followed {
             return false;
         }
         let key = cursor.file_key.as_deref().map(Into::into);
-        self.begin_at(cursor.offset, key)
+        let is_back = self.begin_at(cursor.offset, key);
+        if is_back && cursor.offset == 0 {
+            // What it was when nothing of it was read: copies made since are still to be found.
+            self.reader.look(FileStat {
+                size: cursor.size,
+                modified: cursor.modified,
+                ..named
+            });
+            self.reader.take_cut();
+        }
+        is_back
     }
 
     /// Goes back to where it was begun.
@@ -384,6 +430,25 @@ fn written_since(modified: i64) -> Anchor {
         birth: Some(after),
         modified: after,
         number: None,
+    }
+}
+
+/// A copy was created after what it is a copy of, and is not older than what was last seen of that.
+fn may_be_copy_of(seen: &FileStat, begun: Option<i64>, copy: &FileStat) -> bool {
+    let created_after = match (seen.birth.max(begun), copy.birth) {
+        (Some(begun), Some(birth)) => birth >= begun,
+        _ => true,
+    };
+    created_after && copy.modified >= seen.modified
+}
+
+/// Of several copies the longest; but as long as so little was read that any file may begin alike,
+/// the one made first.
+fn likeliest_copy(read_to: u64, copy: &FileStat) -> (u64, Reverse<i64>) {
+    let made = copy.birth.unwrap_or(copy.modified);
+    match read_to >= PRINT_BYTES as u64 {
+        true => (copy.size, Reverse(made)),
+        false => (0, Reverse(made)),
     }
 }
 
@@ -422,6 +487,6 @@ fn gap(cursor: &TailCursor, why: GapReason) -> FileEvent {
 
 fn compressed_as(part: &Sibling) -> GapReason {
     GapReason::Compressed {
-        name: super::tailer::file_name(part),
+        name: file_name(part),
     }
 }

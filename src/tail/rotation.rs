@@ -1,9 +1,11 @@
 //! The files beside the live one: which of them are rotated parts of it, and in what order they were written.
 //!
-//! A later part was created after an earlier one and was not last written before that. The birth
-//! time alone would take a restored backup for a new part, the modification time alone would be
-//! fooled by a late write into a file already renamed; together they are fooled by neither. Without
-//! birth times the modification time has to do, and in a tie the name: `.2` is older than `.1`.
+//! A later part was written after the earlier one's last write, or was created after it and not last
+//! written before that. The birth time alone would take a restored backup for a new part, the
+//! modification time alone would miss a part because of a late write into the file before it;
+//! together they are fooled by neither. Without birth times the modification time has to do, and in
+//! a tie the name: `.2` is older than `.1`. In doubt a file counts as later: what was read of it
+//! before is known by its key.
 
 use std::cmp::Reverse;
 use std::ffi::OsStr;
@@ -198,6 +200,9 @@ fn original_is_gone(sibling: &Sibling, siblings: &[Sibling]) -> bool {
 fn is_later(anchor: Anchor, stat: &FileStat, name: &PartName) -> bool {
     let tie = match (anchor.birth, stat.birth) {
         (Some(anchor_birth), Some(birth)) => {
+            if stat.modified > anchor.modified {
+                return true;
+            }
             if stat.modified < anchor_birth || birth < anchor_birth {
                 return false;
             }

@@ -12,20 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::cursor::{PASSED_LIMIT, Passed, TailCursor};
-use super::identity::{FileStat, base_key, nanoseconds, open_regular};
+use super::identity::{FileStat, base_key, nanoseconds};
 use super::reader::{Fill, Reader};
-use super::resume::end_of;
-use super::rotation::{
-    Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
-};
+use super::rotation::{Sibling, open_sibling};
 use super::{Chunk, FileEvent, GapReason, Line, Step, TailError, TailOptions};
 
 /// Reads of one step that may end without a line: the end of an oversized line is looked for.
 const READS_PER_STEP: usize = 256;
-/// Queued files held open; more are opened when their turn comes.
-const HELD_OPEN: usize = 64;
-/// How often a path is looked at again that changes while its directory is read.
-const LOOKS_AT_A_CHANGING_PATH: usize = 4;
 
 /// Follows one path through its rotations. Blocking; `Send`.
 #[derive(Debug)]
@@ -39,7 +32,7 @@ pub struct Tailer {
     previous: Option<Followed>,
     pub(super) passed: Vec<Passed>,
     pub(super) events: Vec<FileEvent>,
-    missing: bool,
+    pub(super) missing: bool,
     pub(super) appeared: bool,
     pub(super) moved: bool,
 }
@@ -68,7 +61,7 @@ pub(super) enum Queued {
 }
 
 impl Followed {
-    fn new(file: File, offset: u64) -> io::Result<Self> {
+    pub fn new(file: File, offset: u64) -> io::Result<Self> {
         Ok(Self {
             reader: Reader::at(file, offset)?,
             key: None,
@@ -118,21 +111,21 @@ impl Followed {
 }
 
 impl Queued {
-    fn stat(&self) -> &FileStat {
+    pub fn stat(&self) -> &FileStat {
         match self {
             Self::Open(followed) => followed.reader.stat(),
             Self::Closed(sibling) => &sibling.stat,
         }
     }
 
-    fn begun(&self) -> Option<i64> {
+    pub fn begun(&self) -> Option<i64> {
         match self {
             Self::Open(followed) => followed.begun,
             Self::Closed(_) => None,
         }
     }
 
-    fn file(&self) -> Option<&File> {
+    pub fn file(&self) -> Option<&File> {
         match self {
             Self::Open(followed) => Some(followed.reader.file()),
             Self::Closed(_) => None,
@@ -140,7 +133,7 @@ impl Queued {
     }
 
     /// Its newest stat, which a held descriptor gives even of a deleted file.
-    fn fresh_stat(&self) -> FileStat {
+    pub fn fresh_stat(&self) -> FileStat {
         match self {
             Self::Open(followed) => newest_stat(&followed.reader),
             Self::Closed(sibling) => sibling.stat,
@@ -205,7 +198,7 @@ impl Tailer {
                 .reader
                 .take_lines(self.options.max_lines, self.options.max_line);
             if !lines.is_empty() {
-                match self.chunk(lines, before)? {
+                match self.chunk(lines, before) {
                     Some(chunk) => return Ok(Step::Lines(chunk)),
                     None => continue,
                 }
@@ -233,13 +226,16 @@ impl Tailer {
             }
             match fill {
                 Fill::Read => current.quiet = None,
-                Fill::Changed => self.begin_generation()?,
+                Fill::Changed => {
+                    self.begin_generation()?;
+                    trouble = self.watch_path().err();
+                }
                 Fill::End => {
                     if self.queue.is_empty() || !current.is_finished(now, self.options.grace) {
                         break;
                     }
                     if let Some(line) = current.reader.take_unterminated(self.options.max_line) {
-                        match self.chunk(vec![line], before)? {
+                        match self.chunk(vec![line], before) {
                             Some(chunk) => return Ok(Step::Lines(chunk)),
                             None => continue,
                         }
@@ -273,13 +269,11 @@ impl Tailer {
         }
         if let Some(mut previous) = self.previous.take()
             && previous.go_back(cursor)
+            && self.current.as_mut().is_none_or(Followed::restart)
         {
-            if let Some(mut current) = self.current.take()
-                && current.restart()
-            {
+            if let Some(current) = self.current.replace(previous) {
                 self.queue.push_front(Queued::Open(Box::new(current)));
             }
-            self.current = Some(previous);
             return;
         }
         self.current = None;
@@ -330,34 +324,29 @@ impl Tailer {
         current + queued
     }
 
-    fn chunk(&mut self, lines: Vec<Line>, before: u64) -> Result<Option<Chunk>, TailError> {
-        let Some(file_key) = self.key_for(&lines)? else {
-            return Ok(None);
-        };
+    fn chunk(&mut self, lines: Vec<Line>, before: u64) -> Option<Chunk> {
+        let file_key = self.key_for(&lines)?;
         self.moved = false;
-        let Some(cursor_after) = self.cursor() else {
-            return Ok(None);
-        };
-        Ok(Some(Chunk {
+        let cursor_after = self.cursor()?;
+        Some(Chunk {
             lines,
             file_key,
             inode: cursor_after.inode,
             bytes: cursor_after.offset - before,
             cursor_after,
             events: std::mem::take(&mut self.events),
-        }))
+        })
     }
 
     /// The current file's key, made from its first line when that comes; `None` when the file turned
     /// out to be one that was read before and the reader went on to the place reached then.
-    fn key_for(&mut self, lines: &[Line]) -> Result<Option<Arc<str>>, TailError> {
-        let Some(current) = &mut self.current else {
-            return Ok(None);
-        };
+    fn key_for(&mut self, lines: &[Line]) -> Option<Arc<str>> {
+        let current = self.current.as_mut()?;
         if let Some(key) = &current.key {
-            return Ok(Some(key.clone()));
+            return Some(key.clone());
         }
-        let stat = *current.reader.stat();
+        let size = current.reader.stat().size;
+        let stat = *current.named_stat();
         let first_line = lines.first().map_or(&[][..], |line| &line.bytes);
         let base = base_key(stat.inode, stat.birth, first_line);
         let mut newest = 0;
@@ -367,15 +356,13 @@ impl Tailer {
                 continue;
             }
             newest = newest.max(number);
-            let reading = |error: io::Error| TailError::from_io(&self.options.path, "read", error);
-            if !current.fresh
+            // A file that cannot be compared counts as new: a repeat is harmless, a loss is not.
+            let comes_back = !current.fresh
                 && passed
-                    .stands_in(current.reader.file(), stat.size)
-                    .map_err(reading)?
-            {
-                current.reader = current.reader.reopened_at(passed.offset).map_err(reading)?;
-                current.key = Some(passed.key.as_str().into());
-                return Ok(None);
+                    .stands_in(current.reader.file(), size)
+                    .unwrap_or(false);
+            if comes_back && current.begin_at(passed.offset, Some(passed.key.as_str().into())) {
+                return None;
             }
         }
         let key: Arc<str> = match newest {
@@ -389,7 +376,7 @@ impl Tailer {
             });
         }
         current.key = Some(key.clone());
-        Ok(Some(key))
+        Some(key)
     }
 
     /// Lets the current file go and turns to the next; whether there was one.
@@ -446,160 +433,4 @@ impl Tailer {
         let excess = self.passed.len().saturating_sub(PASSED_LIMIT);
         self.passed.drain(..excess);
     }
-
-    pub(super) fn is_known(&self, stat: &FileStat) -> bool {
-        let current = self.current.iter().map(|current| current.reader.stat());
-        let queued = self.queue.iter().map(Queued::stat);
-        current.chain(queued).any(|known| known.is_same_inode(stat))
-    }
-
-    pub(super) fn note_missing(&mut self) {
-        if !std::mem::replace(&mut self.missing, true) {
-            self.events.push(FileEvent::Missing);
-        }
-    }
-
-    pub(super) fn note_present(&mut self, stat: &FileStat) {
-        let was_missing = std::mem::take(&mut self.missing);
-        let was_known = std::mem::replace(&mut self.appeared, true);
-        if was_missing || !was_known {
-            self.events.push(FileEvent::Appeared { inode: stat.inode });
-        }
-    }
-
-    /// Queues what is at the path now, and the parts between it and the newest file known.
-    fn watch_path(&mut self) -> Result<(), TailError> {
-        let path = self.options.path.clone();
-        for look in 1..=LOOKS_AT_A_CHANGING_PATH {
-            match std::fs::metadata(&path) {
-                Ok(metadata) => {
-                    let stat = FileStat::new(&metadata);
-                    if self.is_known(&stat) {
-                        self.note_present(&stat);
-                        return Ok(());
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.note_missing();
-                    return Ok(());
-                }
-                Err(error) => return Err(TailError::from_io(&path, "look at", error)),
-            }
-            let Some((file, stat)) = open_regular(&path)? else {
-                continue;
-            };
-            if self.is_known(&stat) {
-                return Ok(());
-            }
-            let beside = self.beside_if_permitted()?;
-            let still_there = std::fs::metadata(&path)
-                .is_ok_and(|metadata| FileStat::new(&metadata).is_same_inode(&stat));
-            if !still_there && look < LOOKS_AT_A_CHANGING_PATH {
-                continue;
-            }
-            let mut begun = None;
-            let newest = match (self.queue.back(), &self.current) {
-                (Some(queued), _) => Some((queued.fresh_stat(), queued.begun(), queued.file())),
-                (None, Some(current)) => Some((
-                    newest_stat(&current.reader),
-                    current.begun,
-                    Some(current.reader.file()),
-                )),
-                (None, None) => None,
-            };
-            if let Some((newest, newest_begun, newest_file)) = newest {
-                let anchor = Anchor::new(&newest, &beside).begun(newest_begun);
-                let mut parts = later_parts(anchor, &beside);
-                parts.retain(|part| {
-                    !part.stat.is_same_inode(&stat)
-                        && !self.is_copy_of_any(part, newest_file.into_iter().chain([&file]))
-                });
-                self.declare_compressed(&newest, &beside);
-                if !parts.is_empty() {
-                    begun = end_of(anchor, &parts);
-                }
-                self.queue_parts(parts);
-            }
-            self.note_present(&stat);
-            return self.queue_open(file, false, begun);
-        }
-        Ok(())
-    }
-
-    pub(super) fn declare_compressed(&mut self, newest: &FileStat, beside: &[Sibling]) {
-        let mut later = later_compressed(newest.modified, beside);
-        later.sort_by_key(|part| part.stat.modified);
-        let newest_is_gone = !beside.iter().any(|part| part.stat.is_same_inode(newest));
-        // A compression that does not keep the time: the first is that of the file read here.
-        if newest_is_gone && compressed_at(newest.modified, beside).is_none() && !later.is_empty() {
-            later.remove(0);
-        }
-        for part in later {
-            self.events.push(compressed_gap(part));
-        }
-    }
-
-    pub(super) fn is_copy_of_any<'a>(
-        &self,
-        part: &Sibling,
-        mut files: impl Iterator<Item = &'a File>,
-    ) -> bool {
-        let Some((part, _)) = open_sibling(&self.options.path, part) else {
-            return false;
-        };
-        files.any(|file| is_copy(&part, file).unwrap_or(false))
-    }
-
-    pub(super) fn queue_parts(&mut self, parts: Vec<Sibling>) {
-        for part in parts {
-            if self.is_known(&part.stat) {
-                continue;
-            }
-            let opened = (self.queue.len() < HELD_OPEN)
-                .then(|| open_sibling(&self.options.path, &part))
-                .flatten()
-                .and_then(|(file, _)| Followed::new(file, 0).ok());
-            self.queue.push_back(match opened {
-                Some(followed) => Queued::Open(Box::new(followed)),
-                None => Queued::Closed(Box::new(part)),
-            });
-        }
-    }
-
-    pub(super) fn queue_open(
-        &mut self,
-        file: File,
-        fresh: bool,
-        begun: Option<i64>,
-    ) -> Result<(), TailError> {
-        let mut followed = self.follow(file, 0)?;
-        followed.fresh = fresh;
-        followed.begun = begun;
-        self.queue.push_back(Queued::Open(Box::new(followed)));
-        Ok(())
-    }
-
-    pub(super) fn follow(&self, file: File, offset: u64) -> Result<Followed, TailError> {
-        Followed::new(file, offset)
-            .map_err(|error| TailError::from_io(&self.options.path, "read", error))
-    }
-}
-
-pub(super) fn compressed_gap(part: &Sibling) -> FileEvent {
-    FileEvent::Gap {
-        file_key: None,
-        inode: part.stat.inode,
-        from: 0,
-        to: None,
-        why: GapReason::Compressed {
-            name: file_name(part),
-        },
-    }
-}
-
-pub(super) fn file_name(part: &Sibling) -> String {
-    part.path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
 }

@@ -189,6 +189,7 @@ fn bare_space(id: &str) -> &str {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::store::{TenantRecord, UserRecord};

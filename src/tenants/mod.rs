@@ -3,7 +3,7 @@
 //! It works on a snapshot of the directory and never asks the store on an event's behalf. The
 //! snapshot is read again every `refresh`, and sooner when events point to somebody it does not
 //! know: a batch with such events waits for that reading, but never longer than
-//! [`PATIENCE`] and only if the last reading is older than [`EARLY_REFRESH`]. So neither a slow
+//! `PATIENCE` and only if the last reading is older than `EARLY_REFRESH`. So neither a slow
 //! directory nor a stranger knocking all day holds the pipeline up.
 //!
 //! Before the directory has been read once, batches wait: an event entered without its tenant
@@ -183,11 +183,11 @@ impl ResolverState {
         delivery.in_mailbox = Some(InMailbox::new(&self.args.writer_mailbox));
         // A writer that has just died drops the message, and with it the reply port: the source
         // hears of it and sends again.
-        let _died = writer.cast(WriterMessage::Deliver(Resolved {
+        let _died = writer.cast(WriterMessage::Deliver(Box::new(Resolved {
             delivery,
             tenants,
             learned,
-        }));
+        })));
     }
 
     /// Lets those go whose patience is over; all of them when `everyone`.

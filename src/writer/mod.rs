@@ -51,7 +51,7 @@ pub struct Resolved {
 /// What the writer is told.
 pub enum WriterMessage {
     /// Make this durable.
-    Deliver(Resolved),
+    Deliver(Box<Resolved>),
     /// A flush ended; `None`: it panicked.
     Flushed(Option<Result<(), StoreError>>),
     /// `batch_wait` is over for the oldest waiting batch.
@@ -151,7 +151,7 @@ impl Actor for Writer {
         match message {
             WriterMessage::Deliver(mut resolved) => {
                 resolved.delivery.in_mailbox = None;
-                state.take(resolved);
+                state.take(*resolved);
             }
             WriterMessage::Flushed(None) => return Err("a flush panicked".into()),
             WriterMessage::Flushed(Some(outcome)) => {

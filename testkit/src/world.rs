@@ -65,11 +65,8 @@ impl World {
 
     /// The name of its database in MongoDB.
     pub fn database_name(&self) -> String {
-        self.store_url
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned()
+        let path = self.store_url.rsplit('/').next().unwrap_or_default();
+        path.split('?').next().unwrap_or_default().to_owned()
     }
 
     /// Its Daybook.

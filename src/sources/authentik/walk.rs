@@ -500,6 +500,7 @@ fn page_covering(index: u64, granted: u64) -> PageRequest {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};

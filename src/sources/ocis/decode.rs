@@ -36,12 +36,12 @@ pub struct LineContext<'a> {
     pub include_reads: bool,
 }
 
-/// Decodes one line, given without its `\n`; a `\r` at its end is ignored. A blank line yields
-/// nothing, a glued one a result for each of its parts, in order.
+/// Decodes one line, given without its `\n`; a `\r` at its end is ignored. A blank line is
+/// left out, a glued one yields a result for each of its parts, in order.
 pub fn decode_line(line: &[u8], ctx: &LineContext<'_>) -> Vec<Decoded> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.iter().all(u8::is_ascii_whitespace) {
-        return Vec::new();
+        return vec![Decoded::Filtered];
     }
     let whole = decode_record(line, 0, ctx);
     let Err(trouble) = whole else {

@@ -1,0 +1,189 @@
+//! Watching the path: what is there now, and what was there since the last look.
+
+use std::fs::File;
+use std::io;
+
+use super::identity::{FileStat, open_regular};
+use super::resume::end_of;
+use super::rotation::{
+    Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
+};
+use super::tailer::{Followed, Queued, Tailer, newest_stat};
+use super::{FileEvent, GapReason, TailError};
+
+/// Queued files held open; more are opened when their turn comes.
+const HELD_OPEN: usize = 64;
+/// How often a path is looked at again that changes while its directory is read.
+const LOOKS_AT_A_CHANGING_PATH: usize = 4;
+
+impl Tailer {
+    pub(super) fn is_known(&self, stat: &FileStat) -> bool {
+        let current = self.current.iter().map(|current| current.reader.stat());
+        let queued = self.queue.iter().map(Queued::stat);
+        current.chain(queued).any(|known| known.is_same_inode(stat))
+    }
+
+    pub(super) fn note_missing(&mut self) {
+        if !std::mem::replace(&mut self.missing, true) {
+            self.events.push(FileEvent::Missing);
+        }
+    }
+
+    pub(super) fn note_present(&mut self, stat: &FileStat) {
+        let was_missing = std::mem::take(&mut self.missing);
+        let was_known = std::mem::replace(&mut self.appeared, true);
+        if was_missing || !was_known {
+            self.events.push(FileEvent::Appeared { inode: stat.inode });
+        }
+    }
+
+    /// Queues what is at the path now, and the parts between it and the newest file known.
+    pub(super) fn watch_path(&mut self) -> Result<(), TailError> {
+        let path = self.options.path.clone();
+        for look in 1..=LOOKS_AT_A_CHANGING_PATH {
+            match std::fs::metadata(&path) {
+                Ok(metadata) => {
+                    let stat = FileStat::new(&metadata);
+                    if self.is_known(&stat) {
+                        self.note_present(&stat);
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.note_missing();
+                    return Ok(());
+                }
+                Err(error) => return Err(TailError::from_io(&path, "look at", error)),
+            }
+            let Some((file, stat)) = open_regular(&path)? else {
+                continue;
+            };
+            if self.is_known(&stat) {
+                return Ok(());
+            }
+            let beside = self.beside_if_permitted()?;
+            let still_there = std::fs::metadata(&path)
+                .is_ok_and(|metadata| FileStat::new(&metadata).is_same_inode(&stat));
+            if !still_there && look < LOOKS_AT_A_CHANGING_PATH {
+                continue;
+            }
+            let mut begun = None;
+            let newest = match (self.queue.back(), &self.current) {
+                (Some(queued), _) => Some((queued.fresh_stat(), queued.begun(), queued.file())),
+                (None, Some(current)) => Some((
+                    newest_stat(&current.reader),
+                    current.begun,
+                    Some(current.reader.file()),
+                )),
+                (None, None) => None,
+            };
+            if let Some((newest, newest_begun, newest_file)) = newest {
+                let anchor = Anchor::new(&newest, &beside).begun(newest_begun);
+                let mut parts = later_parts(anchor, &beside);
+                parts.retain(|part| {
+                    !part.stat.is_same_inode(&stat)
+                        && !self.is_copy_of_any(part, newest_file.into_iter().chain([&file]))
+                });
+                self.declare_compressed(&newest, &beside);
+                begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
+                self.queue_parts(parts, Some(anchor), None);
+            }
+            self.note_present(&stat);
+            return self.queue_open(file, false, begun);
+        }
+        Ok(())
+    }
+
+    pub(super) fn declare_compressed(&mut self, newest: &FileStat, beside: &[Sibling]) {
+        let mut later = later_compressed(newest.modified, beside);
+        later.sort_by_key(|part| part.stat.modified);
+        let newest_is_gone = !beside.iter().any(|part| part.stat.is_same_inode(newest));
+        // A compression that does not keep the time: the first is that of the file read here.
+        if newest_is_gone && compressed_at(newest.modified, beside).is_none() && !later.is_empty() {
+            later.remove(0);
+        }
+        for part in later {
+            self.events.push(compressed_gap(part));
+        }
+    }
+
+    pub(super) fn is_copy_of_any<'a>(
+        &self,
+        part: &Sibling,
+        mut files: impl Iterator<Item = &'a File>,
+    ) -> bool {
+        let Some((part, _)) = open_sibling(&self.options.path, part) else {
+            return false;
+        };
+        files.any(|file| is_copy(&part, file).unwrap_or(false))
+    }
+
+    /// Parts that are copies of a truncated file go under its identity: their lines have the keys that
+    /// they would have had in the file itself.
+    pub(super) fn queue_parts(
+        &mut self,
+        parts: Vec<Sibling>,
+        after: Option<Anchor>,
+        copies_of: Option<FileStat>,
+    ) {
+        let after = after.and_then(|anchor| anchor.birth);
+        for part in parts {
+            if self.is_known(&part.stat) {
+                continue;
+            }
+            let opened = (self.queue.len() < HELD_OPEN)
+                .then(|| open_sibling(&self.options.path, &part))
+                .flatten()
+                .and_then(|(file, _)| Followed::new(file, 0).ok());
+            self.queue.push_back(match opened {
+                Some(mut followed) => {
+                    // Older than what it comes after: truncated since, what it holds began later.
+                    let begun =
+                        after.filter(|after| part.stat.birth.is_some_and(|birth| birth < *after));
+                    followed.begun = begun.map(|after| after.saturating_add(1));
+                    followed.copy_of = copies_of.filter(|_| begun.is_none());
+                    followed.fresh = followed.copy_of.is_some();
+                    Queued::Open(Box::new(followed))
+                }
+                None => Queued::Closed(Box::new(part)),
+            });
+        }
+    }
+
+    pub(super) fn queue_open(
+        &mut self,
+        file: File,
+        fresh: bool,
+        begun: Option<i64>,
+    ) -> Result<(), TailError> {
+        let mut followed = self.follow(file, 0)?;
+        followed.fresh = fresh;
+        followed.begun = begun;
+        self.queue.push_back(Queued::Open(Box::new(followed)));
+        Ok(())
+    }
+
+    pub(super) fn follow(&self, file: File, offset: u64) -> Result<Followed, TailError> {
+        Followed::new(file, offset)
+            .map_err(|error| TailError::from_io(&self.options.path, "read", error))
+    }
+}
+
+pub(super) fn compressed_gap(part: &Sibling) -> FileEvent {
+    FileEvent::Gap {
+        file_key: None,
+        inode: part.stat.inode,
+        from: 0,
+        to: None,
+        why: GapReason::Compressed {
+            name: file_name(part),
+        },
+    }
+}
+
+pub(super) fn file_name(part: &Sibling) -> String {
+    part.path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}

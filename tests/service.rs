@@ -1,0 +1,305 @@
+//! The service as a process: starting, signals, exit codes, memory, and the demo.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use daybook::simulators::ocis::OcisLog;
+use daybook::simulators::people::People;
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::Value;
+use testkit::mongod::Mongod;
+use testkit::process::{Process, free_port};
+use testkit::world::eventually;
+
+const DAYBOOK: &str = env!("CARGO_BIN_EXE_daybook");
+
+fn write_config(dir: &Path, port: u16, store: &str, rest: &str) -> String {
+    let path = dir.join("daybook.toml");
+    let text = format!(
+        "[store]\nurl = \"{store}\"\ntimeout = \"5s\"\n[http]\nlisten = \"127.0.0.1:{port}\"\nauth = \"none\"\n\
+         [journal]\ndir = \"{}\"\n{rest}",
+        dir.join("journal").display()
+    );
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+fn bulk_log(dir: &Path, lines: u64) -> (OcisLog, u64) {
+    let log = OcisLog::new(dir.join("audit.log"));
+    let mut rng = StdRng::seed_from_u64(11);
+    let people = People::new(11);
+    log.append_bulk(lines, &mut rng, &people, Timestamp::now())
+        .unwrap();
+    let promised = log.promised();
+    let reads = promised.of("file_read") + promised.of("public_link_accessed");
+    let changes = promised.total - reads;
+    (log, changes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_store_stops_the_flow_and_not_the_service() {
+    const LINES: u64 = 500_000;
+    const MEBIBYTE: u64 = 1 << 20;
+    let mongod = Mongod::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (log, changes) = bulk_log(dir.path(), LINES);
+    let port = free_port();
+    let sources = format!(
+        "[[sources]]\nkind = \"ocis\"\npath = \"{}\"\n",
+        log.path().display()
+    );
+    let config = write_config(dir.path(), port, &mongod.url("frozen"), &sources);
+    let mut daybook = Process::spawn(
+        DAYBOOK,
+        &["run", "-c", &config],
+        port,
+        &dir.path().join("log"),
+    );
+    daybook.ready().await;
+    eventually("the first events are written", async || {
+        daybook.metric("daybook_events_written_total", "").await > 1000.0
+    })
+    .await;
+
+    mongod.freeze();
+    eventually("the store is seen to be away", async || {
+        let sources = daybook.json("/api/v1/sources").await;
+        sources["sources"][0]["state"] == "blocked"
+    })
+    .await;
+    let written = daybook.metric("daybook_events_written_total", "").await;
+    assert!(
+        written < changes as f64,
+        "the file was read before the store froze"
+    );
+    let frozen_at = Instant::now();
+    let lag_then = daybook.metric("daybook_ingest_lag_seconds", "").await;
+    while frozen_at.elapsed() < Duration::from_secs(6) {
+        let limit = daybook.metric("daybook_in_flight_limit_bytes", "").await;
+        assert!(daybook.metric("daybook_in_flight_bytes", "").await <= limit);
+        let (now, _) = daybook.memory();
+        assert!(
+            now < 100 * MEBIBYTE,
+            "{now} bytes resident while the store is frozen"
+        );
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(daybook.try_get("/readyz").await.unwrap().0, 503);
+    assert_eq!(daybook.metric("daybook_store_up", "").await, 0.0);
+    let grown = daybook.metric("daybook_ingest_lag_seconds", "").await - lag_then;
+    let passed = frozen_at.elapsed().as_secs_f64();
+    assert!(
+        (grown - passed).abs() < 2.0,
+        "lag grew by {grown} in {passed} s"
+    );
+
+    mongod.thaw();
+    let started = Instant::now();
+    eventually("it goes on by itself", async || {
+        daybook.metric("daybook_events_written_total", "").await > written
+    })
+    .await;
+    println!("flowing again {:?} after the store", started.elapsed());
+    eventually("all of the file is read", async || {
+        daybook.metric("daybook_ocis_bytes_behind", "").await == 0.0
+            && daybook.metric("daybook_ingest_lag_seconds", "").await == 0.0
+    })
+    .await;
+    let collection = mongod
+        .database("frozen")
+        .await
+        .collection::<mongodb::bson::Document>("auditevents");
+    assert_eq!(
+        collection
+            .count_documents(mongodb::bson::doc! {})
+            .await
+            .unwrap(),
+        changes
+    );
+    let (_, peak) = daybook.memory();
+    println!("peak resident memory {} MiB", peak / MEBIBYTE);
+    assert!(peak < 100 * MEBIBYTE, "{peak} bytes at its peak");
+
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_service_goes_on_where_its_cursor_stood() {
+    let mongod = Mongod::shared().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (log, changes) = bulk_log(dir.path(), 30_000);
+    let port = free_port();
+    let sources = format!(
+        "[[sources]]\nkind = \"ocis\"\npath = \"{}\"\n",
+        log.path().display()
+    );
+    let config = write_config(dir.path(), port, &mongod.url("killed"), &sources);
+    let mut kills = 0;
+    loop {
+        let mut daybook = Process::spawn(
+            DAYBOOK,
+            &["run", "-c", &config],
+            port,
+            &dir.path().join("log"),
+        );
+        daybook.ready().await;
+        let done = async || {
+            daybook.metric("daybook_ocis_bytes_behind", "").await == 0.0
+                && daybook
+                    .metric("daybook_source_last_success_timestamp_seconds", "")
+                    .await
+                    > 0.0
+        };
+        if kills == 3 {
+            eventually("the rest is read", done).await;
+            break;
+        }
+        eventually("something is written", async || {
+            daybook.metric("daybook_events_written_total", "").await > 0.0
+        })
+        .await;
+        daybook.signal("KILL");
+        daybook.wait().await;
+        kills += 1;
+    }
+    let collection = mongod
+        .database("killed")
+        .await
+        .collection::<mongodb::bson::Document>("auditevents");
+    assert_eq!(
+        collection
+            .count_documents(mongodb::bson::doc! {})
+            .await
+            .unwrap(),
+        changes
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains_and_status_tells_both_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = bulk_log(dir.path(), 200);
+    let port = free_port();
+    let sources = format!(
+        "[[sources]]\nkind = \"ocis\"\npath = \"{}\"\n",
+        log.path().display()
+    );
+    let store = format!("sqlite:{}", dir.path().join("daybook.db").display());
+    let config = write_config(dir.path(), port, &store, &sources);
+    let mut daybook = Process::spawn(
+        DAYBOOK,
+        &["run", "-c", &config],
+        port,
+        &dir.path().join("log"),
+    );
+    daybook.ready().await;
+    eventually("the file is read", async || {
+        daybook.metric("daybook_ocis_bytes_behind", "").await == 0.0
+            && daybook.metric("daybook_events_written_total", "").await > 0.0
+    })
+    .await;
+    let running = status(&config);
+    assert_eq!(running["running"], true);
+    assert_eq!(running["sources"][0]["state"], "running");
+    let position = running["sources"][0]["cursor"]["lastEventId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        position.ends_with(&format!(":{}", log.bytes_written())),
+        "{position}"
+    );
+
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0));
+    assert!(daybook.log().contains("drained"));
+    let stopped = status(&config);
+    assert_eq!(stopped["running"], false);
+    assert_eq!(
+        stopped["sources"][0]["cursor"]["lastEventId"],
+        position.as_str()
+    );
+}
+
+fn status(config: &str) -> Value {
+    let output = std::process::Command::new(DAYBOOK)
+        .args(["status", "--json", "-c", config])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_78_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("daybook.toml");
+    std::fs::write(&path, "[store]\nurl = \"sqlite:x.db\"\ntimout = \"5s\"\n").unwrap();
+    for command in ["check", "run"] {
+        let output = std::process::Command::new(DAYBOOK)
+            .args([command, "-c"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.contains("store.timout") && said.contains("daybook.toml:3"),
+            "{said}"
+        );
+        assert!(
+            said.contains("timeout"),
+            "names the key that was meant: {said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_all_four_kinds_within_five_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let started = Instant::now();
+    let mut demo = Process::spawn(
+        DAYBOOK,
+        &["demo", "--listen", &listen],
+        port,
+        &dir.path().join("log"),
+    );
+    demo.ready().await;
+    for source in ["authentik", "ocis", "stalwart", "platform-api"] {
+        let path = format!("/api/v1/events?limit=1&source={source}");
+        eventually(&format!("an event of {source}"), async || {
+            demo.json(&path).await["events"]
+                .as_array()
+                .is_some_and(|events| !events.is_empty())
+        })
+        .await;
+    }
+    println!("all four kinds after {:?}", started.elapsed());
+    let events = demo.json("/api/v1/events?limit=1000").await;
+    let events = events["events"].as_array().unwrap();
+    let tenants: std::collections::BTreeSet<_> = events
+        .iter()
+        .filter_map(|event| event["tenantSlug"].as_str())
+        .collect();
+    assert!(tenants.len() >= 5, "{tenants:?}");
+    let view = demo.json("/api/v1/sources").await;
+    for source in view["sources"].as_array().unwrap() {
+        assert_eq!(source["state"], "running", "{source}");
+    }
+    eventually("a line of status", async || {
+        demo.output().contains("entered")
+    })
+    .await;
+    demo.signal("TERM");
+    assert_eq!(demo.wait().await.code(), Some(0));
+}
