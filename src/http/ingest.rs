@@ -1,7 +1,8 @@
 //! Pushed events: Stalwart's webhooks and the recorder.
 //!
 //! A body is read only while there is room in flight for it: the permit for its bytes is taken
-//! before the first of them and goes along until it is answered.
+//! before the first of them and goes along until it is answered. When too much is in flight, the
+//! journal's reserve gives room, and the push goes to the journal.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,12 +14,11 @@ use axum::extract::{Extension, MatchedPath, State};
 use axum::http::{HeaderMap, Request, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use daybook_actors::budget::{Permit, Share};
 use daybook_actors::delivery::call;
 use futures_util::StreamExt;
 use serde_json::json;
 
-use crate::sources::push::{self, AcceptorMessage, Job, Pushed};
+use crate::sources::push::{self, AcceptorMessage, Job, Pushed, Room};
 use crate::sources::{recorder, stalwart};
 use crate::store::Role;
 
@@ -50,14 +50,14 @@ pub async fn webhook(
             "X-Signature is missing: set the webhook's signature key",
         ));
     };
-    let (body, permit) = read_body(&edge, &source.share, request).await?;
+    let (body, room) = read_body(&edge, source, request).await?;
     if !stalwart::signature::is_valid(keys, signature.as_bytes(), &body) {
         tracing::warn!(source = %source.name, %client, bytes = body.len(), "webhook with a wrong signature refused");
         return Err(ApiError::unauthorized(
             "X-Signature does not match the body",
         ));
     }
-    let pushed = push(source, stalwart::job(body, permit)).await?;
+    let pushed = push(source, stalwart::job(&source.name, body, room)).await?;
     Ok(match pushed {
         (received, 0) => Json(json!({ "received": received })),
         (received, quarantined) => {
@@ -92,9 +92,9 @@ pub async fn record(
         .map(|value| value.to_str().map(str::to_owned))
         .transpose()
         .map_err(|_| ApiError::bad_request("Idempotency-Key holds characters that are not text"))?;
-    let (body, permit) = read_body(&edge, &source.share, request).await?;
-    let job = recorder::job(&source.name, &body, idempotency_key.as_deref(), permit)
-        .map_err(ApiError::bad_request)?;
+    let (body, room) = read_body(&edge, source, request).await?;
+    let job =
+        recorder::job(&source.name, body, idempotency_key, room).map_err(ApiError::bad_request)?;
     let (received, _) = push(source, job).await?;
     Ok(Json(json!({ "received": received })).into_response())
 }
@@ -121,9 +121,9 @@ async fn push(source: &PushSource, job: Job) -> Result<(u64, u64), ApiError> {
 /// Reads a body within its limits of size, time and room.
 async fn read_body(
     edge: &Edge,
-    share: &Share,
+    source: &PushSource,
     request: Request<Body>,
-) -> Result<(Bytes, Permit), ApiError> {
+) -> Result<(Bytes, Room), ApiError> {
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -137,10 +137,9 @@ async fn read_body(
     if declared.is_some_and(|declared| declared > edge.max_body) {
         return Err(too_large());
     }
-    let no_room = || ApiError::unavailable("too much is in flight");
     let first = declared.unwrap_or(FIRST_ROOM).min(FIRST_ROOM);
-    let mut permit = share.try_acquire(first).ok_or_else(no_room)?;
     let deadline = tokio::time::Instant::now() + edge.body_timeout;
+    let mut room = room(source, first, deadline).await?;
     let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(FIRST_ROOM) as usize);
     let mut chunks = request.into_body().into_data_stream();
     loop {
@@ -148,19 +147,35 @@ async fn read_body(
             .await
             .map_err(|_| ApiError::request_timeout("the body did not come in time"))?;
         let Some(chunk) = chunk else {
-            return Ok((body.freeze(), permit));
+            return Ok((body.freeze(), room));
         };
         let chunk = chunk.map_err(|_| ApiError::bad_request("the body was cut off"))?;
         if (body.len() + chunk.len()) as u64 > edge.max_body {
             return Err(too_large());
         }
         body.extend_from_slice(&chunk);
-        if body.len() as u64 > permit.bytes() && permit.bytes() < share.limit() {
+        if body.len() as u64 > room.bytes() && room.bytes() < source.limit_of(&room) {
             let more = (body.len() as u64 * 2).min(declared.unwrap_or(edge.max_body));
-            drop(permit);
-            permit = share.try_acquire(more).ok_or_else(no_room)?;
+            drop(room);
+            room = self::room(source, more, deadline).await?;
         }
     }
+}
+
+/// Room for so many bytes: in flight if there is any, else in the journal's reserve, which turns
+/// over with the disk and is worth waiting for.
+async fn room(
+    source: &PushSource,
+    bytes: u64,
+    deadline: tokio::time::Instant,
+) -> Result<Room, ApiError> {
+    if let Some(permit) = source.share.try_acquire(bytes) {
+        return Ok(Room::InFlight(permit));
+    }
+    let no_room = || ApiError::unavailable("too much is in flight");
+    let reserve = source.journal_reserve.as_ref().ok_or_else(no_room)?;
+    let permit = tokio::time::timeout_at(deadline, reserve.acquire(bytes));
+    permit.await.map(Room::Reserve).map_err(|_| no_room())
 }
 
 /// The client's address: the last one in `X-Forwarded-For` that no trusted proxy added, and the

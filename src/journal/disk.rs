@@ -22,14 +22,25 @@ pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The lock file, locked; `None` when another process, or another journal of this one, has it.
-pub(super) fn lock(dir: &Path) -> io::Result<Option<File>> {
+/// The directory is locked for as long as this lives.
+pub(super) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Said aloud, because closing is not enough: a child process that is just being started
+        // shares the descriptor, and with it the lock, until it has become another program.
+        let _unlocked_by_closing = self.0.unlock();
+    }
+}
+
+/// Locks the directory; `None` when another process, or another journal of this one, has it.
+pub(super) fn lock(dir: &Path) -> io::Result<Option<DirectoryLock>> {
     let file = private()
         .truncate(false)
         .create(true)
         .open(dir.join(LOCK))?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(DirectoryLock(file))),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
         Err(fs::TryLockError::Error(error)) => Err(error),
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 
 use tokio::sync::oneshot;
 
-use super::disk;
+use super::disk::{self, DirectoryLock};
 use super::frame::{Piece, SEGMENT_HEAD, SegmentBytes, SegmentHead, check_segment_head};
 use super::read::{self, Window};
 use super::record::PushRecord;
@@ -92,7 +92,7 @@ impl Journal {
         Self::recover(options, lock).map_err(failed)
     }
 
-    fn recover(options: JournalOptions, lock: File) -> io::Result<Self> {
+    fn recover(options: JournalOptions, lock: DirectoryLock) -> io::Result<Self> {
         let dir = &options.dir;
         let drained = disk::read_drained(dir)?;
         let segments = disk::segments(dir)?;

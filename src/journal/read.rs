@@ -59,7 +59,7 @@ pub(super) fn read(dir: &Path, shared: &Shared, max_bytes: u64) -> io::Result<Wi
             0
         };
         let reading = SegmentReading { dir, segment, end };
-        if reading.into_window(from, max_bytes, &mut window)? {
+        if reading.fill(from, max_bytes, &mut window)? {
             break;
         }
     }
@@ -81,7 +81,7 @@ struct SegmentReading<'a> {
 
 impl SegmentReading<'_> {
     /// Whether the window is full.
-    fn into_window(&self, from: u64, max_bytes: u64, window: &mut Window) -> io::Result<bool> {
+    fn fill(&self, from: u64, max_bytes: u64, window: &mut Window) -> io::Result<bool> {
         let file = disk::open_segment(self.dir, self.segment)?;
         let bytes = SegmentBytes {
             file: &file,

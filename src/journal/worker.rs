@@ -9,7 +9,7 @@ use std::sync::mpsc::Receiver;
 
 use tokio::sync::oneshot;
 
-use super::disk;
+use super::disk::{self, DirectoryLock};
 use super::frame::{FRAME_HEAD, Piece, SEGMENT_HEAD, SegmentBytes, frame_head, segment_head};
 use super::open::SyncFile;
 use super::record::PushRecord;
@@ -48,7 +48,7 @@ pub(super) struct Worker {
     pub(super) next_segment: u64,
     pub(super) current: Option<Segment>,
     /// Held until the thread ends.
-    pub(super) lock: File,
+    pub(super) lock: DirectoryLock,
 }
 
 /// The segment that is appended to.
