@@ -232,7 +232,9 @@ async fn a_large_push_goes_through_whole() {
         journal.append(large.clone()),
         journal.append(push(2, 10)),
     );
-    (small.unwrap(), whole.unwrap(), after.unwrap());
+    for outcome in [small, whole, after] {
+        outcome.unwrap();
+    }
     assert_eq!(records(&journal), [push(1, 10), large, push(2, 10)]);
 }
 

@@ -4,6 +4,7 @@
 mod appending;
 mod disk_full;
 mod model;
+mod pipeline;
 mod recovery;
 
 use std::path::{Path, PathBuf};
@@ -31,10 +32,10 @@ fn push(number: u64, length: usize) -> PushRecord {
     PushRecord {
         source: SourceName::new("mail"),
         received_at: Timestamp::from_millisecond(1_790_000_000_000 + number as i64).unwrap(),
-        kind: if number % 3 == 0 {
+        kind: if number.is_multiple_of(3) {
             PushKind::Recorder {
                 request_id: u128::from(number) << 64,
-                idempotency_key: (number % 2 == 0).then(|| format!("key {number}")),
+                idempotency_key: number.is_multiple_of(2).then(|| format!("key {number}")),
             }
         } else {
             PushKind::Stalwart

@@ -81,12 +81,18 @@ async fn zeros_behind_the_end_are_no_damage() {
 }
 
 #[tokio::test]
-async fn every_flipped_bit_is_noticed_kept_aside_and_costs_one_record_at_most() {
+async fn a_flipped_bit_in_any_byte_is_noticed_kept_aside_and_costs_one_record_at_most() {
     let (dir, wanted) = written(3, 20).await;
     let segment = segments(dir.path()).remove(0);
     let whole = fs::read(&segment).unwrap();
     let ends = frame_ends(&whole);
-    for bit in 0..whole.len() * 8 {
+    let in_a_head = |byte: usize| {
+        let begins = std::iter::once(24).chain(ends.iter().copied());
+        byte < 24 || begins.into_iter().any(|at| (at..at + 12).contains(&byte))
+    };
+    // Every bit of the heads, one bit of every other byte.
+    let bits = (0..whole.len() * 8).filter(|bit| in_a_head(bit / 8) || bit % 8 == bit / 8 % 8);
+    for bit in bits {
         let copy = copy_dir(dir.path());
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -209,7 +215,9 @@ async fn a_lost_drained_position_lets_records_come_out_again() {
     journal.drained(window.next).await;
     assert_eq!(records(&journal), wanted[1..]);
     journal.close().await;
-    assert_eq!(records(&open(dir.path())), wanted[1..]);
+    let journal = open(dir.path());
+    assert_eq!(records(&journal), wanted[1..]);
+    journal.close().await;
     fs::write(dir.path().join("drained"), b"nonsense").unwrap();
     assert_eq!(records(&open(dir.path())), wanted);
 }
