@@ -66,6 +66,18 @@ impl Batch {
         }
     }
 
+    /// A batch of pushed events: no place to keep, only the last event to note.
+    pub fn pushed(source: SourceName, entries: Vec<Entry>, permit: impl Into<Arc<Permit>>) -> Self {
+        let last_event_id = entries.iter().rev().find_map(|entry| match entry {
+            Entry::Event(event, _) => Some(event.external_id.clone()),
+            Entry::Dead(_) => None,
+        });
+        Self {
+            last_event_id,
+            ..Self::new(source, 0, entries, permit)
+        }
+    }
+
     /// Moves the cursor too.
     pub fn with_step(mut self, from: u64, to: u64, detail: Value) -> Self {
         self.step = CursorStep::Advance { from, to, detail };

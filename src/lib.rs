@@ -30,6 +30,7 @@ pub mod dead_letters;
 pub mod event;
 pub mod http;
 pub mod janitor;
+pub mod journal;
 pub mod simulators;
 pub mod sources;
 pub mod status;

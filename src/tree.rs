@@ -4,7 +4,7 @@
 //! root ─┬─ store plane ─┬─ writer          too many crashes: the plane is restarted
 //!       │               ├─ resolver
 //!       │               └─ janitor         with retention only; suspended alone
-//!       ├─ source plane ── one actor a source   too many crashes: that source is suspended
+//!       ├─ source plane ── one actor a source, the journal's drainer   too many crashes: that source is suspended
 //!       └─ edge plane ──── http
 //! ```
 //! It ends in the reverse order: no new requests, then no new input, then the resolver passes on
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use daybook_actors::budget::{Budget, Share};
+use daybook_actors::budget::Budget;
 use daybook_actors::liveness::Progress;
 use daybook_actors::policy::Intensity;
 use daybook_actors::slot::Slot;
@@ -37,9 +37,11 @@ use crate::http::refusals::Refusals;
 use crate::http::router::{Edge, PushSource, router};
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::janitor::{self, Janitor, JanitorArgs};
+use crate::journal::{Journal, JournalOptions, OpenError};
 use crate::sources::authentik::actor::{Poller, PollerArgs};
 use crate::sources::authentik::client::Client;
 use crate::sources::courier::Courier;
+use crate::sources::drainer::{self, Drainer, DrainerArgs};
 use crate::sources::ocis::actor::{LogTailer, TailerArgs};
 use crate::sources::push::{Acceptor, AcceptorArgs};
 use crate::status::{Board, SourceState, SourceStatus};
@@ -62,6 +64,10 @@ const PLANES_GIVE_UP: Intensity = Intensity {
 /// Longer than it takes to find and kill an actor that hangs: its end, not a timeout, is what tells
 /// a source who was at fault.
 const ACK_TIMEOUT: Duration = Duration::from_secs(90);
+/// Room for bodies on their way to the journal when too much is in flight: this part of the
+/// bytes in flight on top of them, and no more than so much. An append holds it for one sync.
+const JOURNAL_RESERVE_PART: u64 = 4;
+const JOURNAL_RESERVE_MOST: u64 = 16 << 20;
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why a Daybook did not start.
@@ -78,6 +84,9 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The journal is in use elsewhere, or its directory cannot be used.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
     /// A secret cannot be read, or a client cannot be built.
     #[error("source {name}: {message}")]
     Source {
@@ -101,6 +110,7 @@ pub struct Daybook {
     address: SocketAddr,
     board: Board,
     store: Arc<dyn Store>,
+    journal: Option<Journal>,
     stopping: Arc<AtomicBool>,
     budget: Budget,
     metrics: Metrics,
@@ -194,7 +204,12 @@ impl Daybook {
             metrics.actor_suspended("janitor").set(0.0);
         }
 
+        let journal = open_journal(config).await?;
+        let reserve = (budget.limit() / JOURNAL_RESERVE_PART).min(JOURNAL_RESERVE_MOST);
         let mut wiring = Wiring {
+            journal: journal.clone(),
+            journal_reserve: Budget::new(reserve),
+            pushing: HashMap::new(),
             config,
             store: &store,
             metrics: &metrics,
@@ -210,6 +225,7 @@ impl Daybook {
             for source in &config.sources {
                 wiring.add(source)?;
             }
+            wiring.add_drainer();
         }
         let source_children = std::mem::take(&mut wiring.children);
 
@@ -218,6 +234,7 @@ impl Daybook {
             board: board.clone(),
             metrics: metrics.clone(),
             budget: budget.clone(),
+            journal: journal.clone(),
             authenticator: Authenticator::new(config.http.auth, Arc::clone(&store)),
             readiness: Readiness {
                 stopping: Arc::clone(&stopping),
@@ -281,6 +298,7 @@ impl Daybook {
             address,
             board,
             store,
+            journal,
             stopping,
             budget,
             metrics,
@@ -307,6 +325,11 @@ impl Daybook {
     /// Its bytes in flight.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Its journal, if it has one.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// Its metrics.
@@ -346,6 +369,9 @@ impl Daybook {
         })
         .await;
         self.upkeep.abort();
+        if let Some(journal) = &self.journal {
+            journal.close().await;
+        }
         match drained {
             Ok(true) => End::Drained,
             Ok(false) => End::GaveUp("the root supervisor was gone".to_owned()),
@@ -374,6 +400,29 @@ fn janitor(store: &Arc<dyn Store>, days: u32) -> ChildSpec {
     .with_progress(progress)
 }
 
+/// The journal, for pushing sources and for what a former run has left in it.
+async fn open_journal(config: &Config) -> Result<Option<Journal>, OpenError> {
+    let (dir, max_bytes) = (config.journal.dir.clone(), config.journal.max_size.bytes());
+    let pushing = config.sources.iter().any(|source| {
+        matches!(
+            source,
+            SourceConfig::Stalwart(_) | SourceConfig::Recorder(_)
+        )
+    });
+    let wanted = (pushing && max_bytes > 0) || dir.is_dir();
+    if !config.ingest.enabled || !wanted {
+        return Ok(None);
+    }
+    let options = JournalOptions::new(dir.clone(), max_bytes);
+    let opened = tokio::task::spawn_blocking(move || Journal::open(options)).await;
+    opened
+        .map_err(|error| OpenError::Io {
+            dir,
+            error: std::io::Error::other(error),
+        })?
+        .map(Some)
+}
+
 fn plane(
     name: &'static str,
     slot: &Slot<SupervisorMessage>,
@@ -393,6 +442,10 @@ struct Wiring<'a> {
     store: &'a Arc<dyn Store>,
     metrics: &'a Metrics,
     budget: &'a Budget,
+    journal: Option<Journal>,
+    journal_reserve: Budget,
+    /// The ways downstream of sources that push, for the drainer.
+    pushing: HashMap<SourceName, Courier>,
     board: &'a Board,
     resolver: &'a Slot<crate::tenants::ResolverMessage>,
     children: Vec<ChildSpec>,
@@ -402,25 +455,28 @@ struct Wiring<'a> {
 }
 
 impl Wiring<'_> {
-    fn add(&mut self, source: &SourceConfig) -> Result<(), StartError> {
-        let name = SourceName::new(source.name());
-        let kind = source.kind();
+    /// A source's entry on the board and its way downstream.
+    fn courier(&self, name: &SourceName, kind: &'static str) -> Courier {
         let status = Arc::new(SourceStatus::new(
             name.clone(),
             kind,
-            self.metrics.source(&name, kind),
+            self.metrics.source(name, kind),
         ));
         self.board.add(Arc::clone(&status));
         self.metrics.actor_suspended(name.as_str()).set(0.0);
         self.metrics.actor_mailbox(name.as_str()).set(0.0);
-        let share = self.budget.share(name.as_str(), FAIR_SHARE);
-        let courier = Courier {
+        Courier {
             resolver: self.resolver.clone(),
             resolver_mailbox: self.metrics.actor_mailbox("resolver"),
-            share: share.clone(),
+            share: self.budget.share(name.as_str(), FAIR_SHARE),
             status,
             ack_timeout: ACK_TIMEOUT,
-        };
+        }
+    }
+
+    fn add(&mut self, source: &SourceConfig) -> Result<(), StartError> {
+        let name = SourceName::new(source.name());
+        let courier = self.courier(&name, source.kind());
         let failed = |message: String| StartError::Source {
             name: name.to_string(),
             message,
@@ -463,28 +519,25 @@ impl Wiring<'_> {
                 let keys = config
                     .load_keys()
                     .map_err(|problem| failed(problem.to_string()))?;
-                let push = self.acceptor(&name, courier, share, batch_events);
+                let push = self.acceptor(&name, courier, batch_events);
                 self.webhooks.insert(config.route.clone(), (push, keys));
             }
             SourceConfig::Recorder(_) => {
-                let push = self.acceptor(&name, courier, share, batch_events);
+                let push = self.acceptor(&name, courier, batch_events);
                 self.recorders.push(push);
             }
         }
         Ok(())
     }
 
-    fn acceptor(
-        &mut self,
-        name: &SourceName,
-        courier: Courier,
-        share: Share,
-        batch_events: usize,
-    ) -> PushSource {
+    fn acceptor(&mut self, name: &SourceName, courier: Courier, batch_events: usize) -> PushSource {
         let acceptor = Slot::new();
         let progress = Progress::on_demand();
+        let share = courier.share.clone();
+        self.pushing.insert(name.clone(), courier.clone());
         let args = AcceptorArgs {
             courier,
+            journal: self.journal.clone(),
             batch_events,
             progress: progress.clone(),
         };
@@ -494,7 +547,27 @@ impl Wiring<'_> {
             name: name.clone(),
             acceptor,
             share,
+            journal_reserve: self.journal.as_ref().map(|_| self.journal_reserve.clone()),
         }
+    }
+
+    fn add_drainer(&mut self) {
+        let Some(journal) = self.journal.clone() else {
+            return;
+        };
+        let name = SourceName::new(drainer::NAME);
+        let progress = Progress::on_demand();
+        let args = DrainerArgs {
+            journal,
+            courier: self.courier(&name, drainer::NAME),
+            couriers: std::mem::take(&mut self.pushing),
+            metrics: self.metrics.clone(),
+            batch_events: self.config.writer.batch_events as usize,
+            progress: progress.clone(),
+        };
+        self.child(&name, progress, &Slot::new(), move || {
+            (Drainer, args.clone())
+        });
     }
 
     fn child<A: ractor::Actor>(

@@ -63,6 +63,9 @@ fn check_name(index: usize, source: &SourceConfig, report: &mut Report) {
             quote(name),
             "another name: \"daybook\" enters its own events",
         );
+    } else if name == crate::sources::drainer::NAME {
+        let wanted = "another name: \"journal\" is shown beside the sources itself";
+        report.add(&key, quote(name), wanted);
     }
 }
 

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use daybook_actors::slot::Slot;
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::sources::push::AcceptorMessage;
@@ -90,6 +91,15 @@ pub async fn metrics(State(edge): State<Arc<Edge>>) -> Response {
     edge.metrics
         .backpressure_seconds
         .absolute(edge.budget.waited().as_secs());
+    if let Some(journal) = &edge.journal {
+        let figures = journal.figures();
+        edge.metrics.journal_bytes.set(figures.bytes as f64);
+        let age = figures.oldest.map_or(0.0, |oldest| {
+            let now = Timestamp::now().as_millisecond();
+            now.saturating_sub(oldest.as_millisecond()).max(0) as f64 / 1000.0
+        });
+        edge.metrics.journal_oldest_seconds.set(age);
+    }
     let content_type = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",

@@ -1,8 +1,9 @@
 //! Pushed events: Stalwart's webhooks and the recorder.
 //!
-//! A body is read only while there is room in flight for it: the permit for its bytes grows as
-//! they come and goes along until it is answered. Bodies that grow beside each other must not wait
-//! for each other's room: one of them at a time may wait, the others are refused and give way.
+//! A body is read only while there is room for it: the permit for its bytes grows as they come and
+//! goes along until it is answered. When too much is in flight, the journal's reserve gives room,
+//! and the push goes to the journal. Bodies that grow beside each other must not wait for each
+//! other's room: one of them at a time may wait, the others are refused and give way.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use futures_util::StreamExt;
 use ipnet::IpNet;
 use serde_json::json;
 
-use crate::sources::push::{self, AcceptorMessage, Job, Pushed};
+use crate::sources::push::{self, AcceptorMessage, Job, Pushed, Room};
 use crate::sources::{recorder, stalwart};
 use crate::store::Role;
 
@@ -56,7 +57,7 @@ pub async fn webhook(
             "X-Signature is missing: set the webhook's signature key",
         ));
     };
-    let (body, permit) = read_body(&edge, &source.share, request).await?;
+    let (body, room) = read_body(&edge, source, request).await?;
     if !stalwart::signature::is_valid(keys, signature.as_bytes(), &body) {
         if let Some(untold) = edge.refusals.note(&source.name) {
             tracing::warn!(source = %source.name, %client, bytes = body.len(), untold, "webhook with a wrong signature refused");
@@ -65,7 +66,7 @@ pub async fn webhook(
             "X-Signature does not match the body",
         ));
     }
-    let pushed = push(source, stalwart::job(body, permit)).await?;
+    let pushed = push(source, stalwart::job(&source.name, body, room)).await?;
     Ok(match pushed {
         (received, 0) => Json(json!({ "received": received })),
         (received, quarantined) => {
@@ -107,9 +108,9 @@ pub async fn record(
             "Content-Encoding is not supported: send the body as it is",
         ));
     }
-    let (body, permit) = read_body(&edge, &source.share, request).await?;
-    let job = recorder::job(&source.name, &body, idempotency_key.as_deref(), permit)
-        .map_err(ApiError::bad_request)?;
+    let (body, room) = read_body(&edge, source, request).await?;
+    let job =
+        recorder::job(&source.name, body, idempotency_key, room).map_err(ApiError::bad_request)?;
     let (received, _) = push(source, job).await?;
     Ok(Json(json!({ "received": received })).into_response())
 }
@@ -136,9 +137,9 @@ async fn push(source: &PushSource, job: Job) -> Result<(u64, u64), ApiError> {
 /// Reads a body within its limits of size, time and room.
 async fn read_body(
     edge: &Edge,
-    share: &Share,
+    source: &PushSource,
     request: Request<Body>,
-) -> Result<(Bytes, Permit), ApiError> {
+) -> Result<(Bytes, Room), ApiError> {
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -152,7 +153,7 @@ async fn read_body(
     if declared.is_some_and(|declared| declared > edge.max_body) {
         return Err(too_large());
     }
-    let mut permit = share.try_acquire(0).ok_or_else(no_room)?;
+    let mut room = Room::InFlight(source.share.try_acquire(0).ok_or_else(no_room)?);
     let deadline = tokio::time::Instant::now() + edge.body_timeout;
     let mut body = BytesMut::new();
     let mut chunks = request.into_body().into_data_stream();
@@ -161,7 +162,7 @@ async fn read_body(
             .await
             .map_err(|_| ApiError::request_timeout("the body did not come in time"))?;
         let Some(chunk) = chunk else {
-            return Ok((body.freeze(), permit));
+            return Ok((body.freeze(), room));
         };
         let chunk =
             chunk.map_err(|_| ApiError::bad_request("the body is cut off or badly framed"))?;
@@ -169,15 +170,50 @@ async fn read_body(
             return Err(too_large());
         }
         let length = (body.len() + chunk.len()) as u64;
-        if length > permit.bytes() && permit.bytes() < share.limit() {
+        let limit = source.limit_of(&room);
+        if length > room.bytes() && room.bytes() < limit {
             let wanted = (length * 2).max(FIRST_ROOM);
-            let wanted = wanted
-                .min(declared.unwrap_or(edge.max_body))
-                .min(share.limit());
-            let more = wanted.saturating_sub(permit.bytes());
-            permit.absorb(more_room(edge, share, more, permit.bytes() == 0).await?);
+            let wanted = wanted.min(declared.unwrap_or(edge.max_body)).min(limit);
+            room = grow(edge, source, room, wanted).await?;
         }
         body.extend_from_slice(&chunk);
+    }
+}
+
+/// Room for `wanted` bytes instead: in flight if there is any, else in the journal's reserve, which
+/// turns over with the disk and is worth waiting for.
+async fn grow(edge: &Edge, source: &PushSource, room: Room, wanted: u64) -> Result<Room, ApiError> {
+    match (room, &source.journal_reserve) {
+        (Room::InFlight(mut permit), None) => {
+            let more = wanted.saturating_sub(permit.bytes());
+            let is_first = permit.bytes() == 0;
+            permit.absorb(more_room(edge, &source.share, more, is_first).await?);
+            Ok(Room::InFlight(permit))
+        }
+        (Room::InFlight(mut permit), Some(reserve)) => {
+            let more = wanted.saturating_sub(permit.bytes());
+            if let Some(more) = source.share.try_acquire(more) {
+                permit.absorb(more);
+                return Ok(Room::InFlight(permit));
+            }
+            let taken = tokio::time::timeout(ROOM_PATIENCE, reserve.acquire(wanted)).await;
+            taken.map(Room::Reserve).map_err(|_| no_room())
+        }
+        (Room::Reserve(mut permit), reserve) => {
+            let more = wanted.saturating_sub(permit.bytes());
+            let reserve = reserve.as_ref().ok_or_else(no_room)?;
+            let taken = match reserve.try_acquire(more) {
+                Some(taken) => taken,
+                None => {
+                    let _turn = edge.growth.try_lock().map_err(|_| no_room())?;
+                    tokio::time::timeout(ROOM_PATIENCE, reserve.acquire(more))
+                        .await
+                        .map_err(|_| no_room())?
+                }
+            };
+            permit.absorb(taken);
+            Ok(Room::Reserve(permit))
+        }
     }
 }
 

@@ -15,7 +15,8 @@ use ipnet::IpNet;
 
 use crate::config::Secret;
 use crate::event::SourceName;
-use crate::sources::push::AcceptorMessage;
+use crate::journal::Journal;
+use crate::sources::push::{AcceptorMessage, Room};
 use crate::status::Board;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +35,18 @@ pub struct PushSource {
     pub acceptor: Slot<AcceptorMessage>,
     /// Its part of the bytes in flight.
     pub share: Share,
+    /// Room for bodies on their way to the journal, if there is one.
+    pub journal_reserve: Option<Budget>,
+}
+
+impl PushSource {
+    /// The most that such room can have.
+    pub fn limit_of(&self, room: &Room) -> u64 {
+        match (room, &self.journal_reserve) {
+            (Room::Reserve(_), Some(reserve)) => reserve.limit(),
+            _ => self.share.limit(),
+        }
+    }
 }
 
 /// What the handlers share.
@@ -46,6 +59,8 @@ pub struct Edge {
     pub metrics: Metrics,
     /// Bytes in flight.
     pub budget: Budget,
+    /// For metrics.
+    pub journal: Option<Journal>,
     /// Who may do what.
     pub authenticator: Authenticator,
     /// Whether the planes are up.

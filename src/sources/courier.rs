@@ -55,6 +55,17 @@ pub enum Attempt {
     Reload(String),
 }
 
+/// Why a single attempt has made nothing durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undurable {
+    /// Somebody downstream has refused it.
+    #[error("the store does not take events")]
+    Refused,
+    /// No answer came in time.
+    #[error("the store is late")]
+    Late,
+}
+
 impl Courier {
     /// Waits for room in flight.
     pub async fn room(&self, bytes: u64) -> Permit {
@@ -156,6 +167,22 @@ impl Courier {
             .intake
             .settle(&parcel.whole, &receipt, parcel.filtered);
         receipt
+    }
+
+    /// One attempt, for so long at most. For pushed events that can go to the journal instead.
+    ///
+    /// # Errors
+    /// Why the parcel is not durable. Part of it may be, or may still become so.
+    pub async fn deliver_once(
+        &self,
+        mut parcel: Parcel,
+        at_most: Duration,
+    ) -> Result<Receipt, Undurable> {
+        match tokio::time::timeout(at_most, self.attempt(&mut parcel)).await {
+            Ok(Attempt::Durable) => Ok(self.settle(parcel)),
+            Ok(Attempt::Later(_) | Attempt::Reload(_)) => Err(Undurable::Refused),
+            Err(_) => Err(Undurable::Late),
+        }
     }
 
     /// Sends again and again until the parcel is durable or the time is over. For pushed events:

@@ -3,6 +3,7 @@
 
 pub mod authentik;
 pub mod courier;
+pub mod drainer;
 pub mod ocis;
 pub mod push;
 pub mod recorder;

@@ -3,11 +3,12 @@
 //! A connection's task hands over a job (decode this body, deliver it) and waits. The jobs run
 //! beside each other, owned by the actor's state: when the actor ends, however it ends, they end
 //! with it, and every waiting connection hears its reply port close and answers 503, so that the
-//! sender sends again. The answer is 200 only for what is durable.
+//! sender sends again. The answer is 200 only for what is durable: in the store, or in the journal
+//! when the store does not take it in time.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use daybook_actors::budget::Permit;
@@ -17,11 +18,19 @@ use tokio::task::JoinSet;
 
 use crate::batch::{Batch, Entry, Receipt};
 use crate::event::DeadLetterReason;
-use crate::sources::courier::Courier;
+use crate::journal::{Journal, PushRecord};
+use crate::sources::courier::{Courier, Undurable};
 use crate::status::{CursorView, SourceState};
 
 /// How long a push may take in all. Stalwart gives up after 30 s and sends again.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the store may take for a batch before the push goes to the journal.
+pub const JOURNAL_AFTER: Duration = Duration::from_secs(2);
+
+const LATE: &str = "the store is late";
+/// After a store that was late, pushes go straight to the journal for so long, or until it is
+/// drained: one push at a time finds out whether the store is still late, not every one.
+const DETOUR: Duration = Duration::from_secs(5);
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +44,24 @@ pub enum Pushed {
     },
     /// Not durable: to be sent again.
     Unavailable(String),
+}
+
+/// What pays for a push's bytes in memory.
+#[derive(Debug)]
+pub enum Room {
+    /// Bytes in flight: the push goes to the store.
+    InFlight(Permit),
+    /// The journal's reserve, because too much is in flight: the push goes to the journal.
+    Reserve(Permit),
+}
+
+impl Room {
+    /// The bytes paid for.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::InFlight(permit) | Self::Reserve(permit) => permit.bytes(),
+        }
+    }
 }
 
 /// A job: runs with the source's way downstream.
@@ -54,6 +81,8 @@ pub struct Acceptor;
 pub struct AcceptorArgs {
     /// Its way downstream.
     pub courier: Courier,
+    /// Where pushes go that the store does not take.
+    pub journal: Option<Journal>,
     /// Events a batch.
     pub batch_events: usize,
     /// Shown while a message is handled.
@@ -63,6 +92,7 @@ pub struct AcceptorArgs {
 /// The actor's state.
 pub struct AcceptorState {
     args: AcceptorArgs,
+    detour: Detour,
     jobs: JoinSet<()>,
 }
 
@@ -78,6 +108,7 @@ impl Actor for Acceptor {
     ) -> Result<AcceptorState, ActorProcessingErr> {
         Ok(AcceptorState {
             args,
+            detour: Detour::default(),
             jobs: JoinSet::new(),
         })
     }
@@ -103,6 +134,8 @@ impl Actor for Acceptor {
         let AcceptorMessage::Push(job, reply) = message;
         let pusher = Pusher {
             courier: state.args.courier.clone(),
+            journal: state.args.journal.clone(),
+            detour: state.detour.clone(),
             batch_events: state.args.batch_events,
             until: Instant::now() + PATIENCE,
         };
@@ -133,51 +166,51 @@ impl Actor for Acceptor {
 /// What a job delivers with.
 pub struct Pusher {
     courier: Courier,
+    journal: Option<Journal>,
+    detour: Detour,
     batch_events: usize,
     until: Instant,
 }
 
-impl Pusher {
-    /// The source that pushes.
-    pub fn source(&self) -> &crate::event::SourceName {
-        &self.courier.status.name
+/// Until when pushes of this source go straight to the journal.
+#[derive(Clone, Default)]
+struct Detour(Arc<Mutex<Option<Instant>>>);
+
+impl Detour {
+    fn is_taken(&self, journal: &Journal) -> bool {
+        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_some_and(|until| Instant::now() >= until || journal.is_empty()) {
+            *until = None;
+        }
+        until.is_some()
     }
 
-    /// Delivers entries as they are decoded, a batch at a time, so that a large body is never in
-    /// memory both raw and decoded. The permit covers the body and travels with every batch.
-    pub async fn deliver(
-        self,
-        entries: impl Iterator<Item = Entry> + Send,
-        permit: Arc<Permit>,
-    ) -> Pushed {
-        let mut entries = entries.peekable();
-        let (mut received, mut quarantined) = (0, 0);
-        while entries.peek().is_some() {
-            let chunk: Vec<Entry> = entries.by_ref().take(self.batch_events).collect();
-            let dead = chunk
-                .iter()
-                .filter(|entry| matches!(entry, Entry::Dead(_)))
-                .count() as u64;
-            let events = chunk.len() as u64 - dead;
-            let last_id = chunk.iter().rev().find_map(|entry| match entry {
-                Entry::Event(event, _) => Some(event.external_id.clone()),
-                Entry::Dead(_) => None,
-            });
-            let mut batch = Batch::new(self.source().clone(), 0, chunk, Arc::clone(&permit));
-            batch.last_event_id = last_id;
-            let parcel = self.courier.parcel(batch, 0);
-            let receipt = match self.courier.deliver_within(parcel, self.until).await {
-                Ok(receipt) => receipt,
-                Err(reason) => return Pushed::Unavailable(reason),
-            };
-            let refused = refused_downstream(&receipt).min(events);
-            received += events - refused;
-            quarantined += dead + refused;
+    fn take(&self) {
+        let until = Instant::now() + DETOUR;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    received: u64,
+    quarantined: u64,
+}
+
+impl Tally {
+    fn count(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Event(..) => self.received += 1,
+            Entry::Dead(_) => self.quarantined += 1,
         }
-        self.courier.status.set_state(SourceState::Running, None);
+    }
+
+    /// `refused`: events that became dead letters on their way.
+    fn durable(&self, refused: u64) -> Pushed {
+        let refused = refused.min(self.received);
         Pushed::Durable {
-            received,
-            quarantined,
+            received: self.received - refused,
+            quarantined: self.quarantined + refused,
         }
     }
 }
@@ -195,4 +228,116 @@ fn refused_downstream(receipt: &Receipt) -> u64 {
         })
         .map(|(_, count)| count)
         .sum()
+}
+
+impl Pusher {
+    /// Delivers a push's entries as they are decoded, a batch at a time, so that a large body is
+    /// never in memory both raw and decoded. The room covers the body and travels with every batch.
+    ///
+    /// When the store does not take them, the push goes to the journal, whole: what is in the store
+    /// already is recognised when it is drained.
+    pub async fn deliver(
+        self,
+        push: &PushRecord,
+        entries: impl Iterator<Item = Entry> + Send,
+        room: Room,
+    ) -> Pushed {
+        let mut tally = Tally::default();
+        let mut entries = entries.inspect(|entry| tally.count(entry));
+        let delivered = match room {
+            Room::InFlight(permit) if self.is_detoured() => {
+                let outcome = self.to_journal(push, LATE).await;
+                drop(permit);
+                outcome
+            }
+            Room::InFlight(permit) => self.to_store(&mut entries, permit.into()).await,
+            Room::Reserve(permit) => {
+                let outcome = self.to_journal(push, "too much is in flight").await;
+                drop(permit);
+                outcome
+            }
+        };
+        let outcome = match (delivered, &self.journal) {
+            (Err(Undelivered::Store(reason)), Some(_)) => self.to_journal(push, &reason).await,
+            (Err(Undelivered::Late), Some(_)) => {
+                let outcome = self.to_journal(push, LATE).await;
+                // Not before: a detour ends when the journal is empty.
+                self.detour.take();
+                outcome
+            }
+            (outcome, _) => outcome,
+        };
+        entries.for_each(drop);
+        match outcome {
+            Ok(refused) => tally.durable(refused),
+            Err(Undelivered::Store(reason) | Undelivered::Journal(reason)) => {
+                Pushed::Unavailable(reason)
+            }
+            Err(Undelivered::Late) => Pushed::Unavailable(LATE.to_owned()),
+        }
+    }
+
+    fn is_detoured(&self) -> bool {
+        let journal = self.journal.as_ref();
+        journal.is_some_and(|journal| self.detour.is_taken(journal))
+    }
+
+    async fn to_store(
+        &self,
+        entries: &mut (impl Iterator<Item = Entry> + Send),
+        permit: Arc<Permit>,
+    ) -> Result<u64, Undelivered> {
+        let mut refused = 0;
+        loop {
+            let chunk: Vec<Entry> = entries.take(self.batch_events).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            let source = self.courier.status.name.clone();
+            let batch = Batch::pushed(source, chunk, Arc::clone(&permit));
+            let parcel = self.courier.parcel(batch, 0);
+            if self.journal.is_none() {
+                let delivered = self.courier.deliver_within(parcel, self.until).await;
+                refused += refused_downstream(&delivered.map_err(Undelivered::Store)?);
+                continue;
+            }
+            let left = self.until.saturating_duration_since(Instant::now());
+            let at_most = left.min(JOURNAL_AFTER);
+            match self.courier.deliver_once(parcel, at_most).await {
+                Ok(receipt) => refused += refused_downstream(&receipt),
+                Err(Undurable::Late) => return Err(Undelivered::Late),
+                Err(refused) => return Err(Undelivered::Store(refused.to_string())),
+            }
+        }
+        self.courier.status.set_state(SourceState::Running, None);
+        Ok(refused)
+    }
+
+    async fn to_journal(&self, push: &PushRecord, why: &str) -> Result<u64, Undelivered> {
+        let Some(journal) = &self.journal else {
+            return Err(Undelivered::Journal(why.to_owned()));
+        };
+        let status = &self.courier.status;
+        let appended = journal.append(push.clone()).await;
+        let appended = appended.map_err(|error| format!("{why}, and the {error}"));
+        match appended {
+            Ok(()) => {
+                let reason = format!("{why}: pushes go to the journal");
+                status.set_state(SourceState::Blocked, Some(reason));
+                status.succeeded();
+                Ok(0)
+            }
+            Err(reason) => {
+                status.set_state(SourceState::Blocked, Some(reason.clone()));
+                Err(Undelivered::Journal(reason))
+            }
+        }
+    }
+}
+
+/// Who did not take a push.
+enum Undelivered {
+    Store(String),
+    Late,
+    Journal(String),
 }

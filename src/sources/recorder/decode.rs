@@ -38,6 +38,9 @@ pub struct RequestContext<'a> {
     pub source: &'a SourceName,
     /// When it was received.
     pub received_at: Timestamp,
+    /// Random, made for this request: the keys that Daybook makes are derived from it, so that
+    /// the same request decoded again has the same ones.
+    pub request_id: u128,
 }
 
 /// What is wrong with a request; shown as `events[3].at: …`. Holds nothing of what was sent but
@@ -92,7 +95,7 @@ impl Wrong {
 /// Decodes a request: one event, or `{"events":[…]}`.
 ///
 /// An event without an `externalId` gets `idem:<hash of the key>:<index>` when the request bears
-/// an idempotency key, and a random one otherwise.
+/// an idempotency key, and one derived from the request id otherwise.
 ///
 /// # Errors
 /// Names the first thing that is wrong; then no event of the request may be taken.
@@ -121,7 +124,10 @@ pub fn decode_request(
     let key_hash = idempotency_key.map(|key| sha256_hex(key.as_bytes()));
     let made_id = |index: usize| match &key_hash {
         Some(hash) => format!("idem:{}:{index}", &hash[..32]),
-        None => format!("rnd:{:032x}", rand::random::<u128>()),
+        None => {
+            let seed = format!("{:032x}:{index}", ctx.request_id);
+            format!("rnd:{}", &sha256_hex(seed.as_bytes())[..32])
+        }
     };
     let Some(events) = request.remove("events") else {
         let event = event(request, ctx, || made_id(0)).map_err(|wrong| wrong.at(None))?;

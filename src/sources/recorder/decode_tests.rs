@@ -11,6 +11,7 @@ fn decode_with(body: &[u8], key: Option<&str>) -> Result<Vec<AuditEvent>, Reques
     let ctx = RequestContext {
         source: &source,
         received_at: "2026-11-24T05:00:00.1239Z".parse().unwrap(),
+        request_id: 7,
     };
     decode_request(body, key, &ctx)
 }

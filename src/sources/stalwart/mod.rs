@@ -7,40 +7,49 @@ pub mod signature;
 pub mod verbs;
 
 use bytes::Bytes;
-use daybook_actors::budget::Permit;
-use jiff::Timestamp;
 
 use crate::batch::Entry;
-use crate::event::Decoded;
-use crate::sources::push::Job;
+use crate::event::{Decoded, SourceName};
+use crate::journal::{PushKind, PushRecord};
+use crate::sources::push::{Job, Room};
 
 use decode::{BodyContext, decode_body, quarantine};
 
 /// The job that delivers a body whose signature was checked.
+pub fn job(source: &SourceName, body: Bytes, room: Room) -> Job {
+    let record = PushRecord::new(source.clone(), PushKind::Stalwart, body);
+    Box::new(move |pusher| {
+        Box::pin(async move {
+            let context = context(&record);
+            let entries = entries(&record, &context);
+            pusher.deliver(&record, entries, room).await
+        })
+    })
+}
+
+/// Where a body comes from.
+pub fn context(record: &PushRecord) -> BodyContext<'_> {
+    BodyContext {
+        source: &record.source,
+        received_at: record.received_at,
+    }
+}
+
+/// Decodes a body, one entry after the other: the same each time.
 ///
 /// What cannot be read is quarantined and acknowledged all the same: it would be no better the
 /// next time, and Stalwart would send it, and all that follows, again and again.
-pub fn job(body: Bytes, permit: Permit) -> Job {
-    Box::new(move |pusher| {
-        Box::pin(async move {
-            let source = pusher.source().clone();
-            let context = BodyContext {
-                source: &source,
-                received_at: Timestamp::now(),
-            };
-            match decode_body(&body, &context) {
-                Ok(events) => {
-                    pusher
-                        .deliver(events.filter_map(entry_of), permit.into())
-                        .await
-                }
-                Err(error) => {
-                    let letter = Entry::Dead(quarantine(&body, &context, &error));
-                    pusher.deliver(std::iter::once(letter), permit.into()).await
-                }
-            }
-        })
-    })
+pub fn entries<'a>(
+    record: &'a PushRecord,
+    context: &'a BodyContext<'a>,
+) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+    match decode_body(&record.body, context) {
+        Ok(events) => Box::new(events.filter_map(entry_of)),
+        Err(error) => {
+            let letter = Entry::Dead(quarantine(&record.body, context, &error));
+            Box::new(std::iter::once(letter))
+        }
+    }
 }
 
 fn entry_of(decoded: Decoded) -> Option<Entry> {

@@ -1,0 +1,265 @@
+//! Opening a journal, with what a crash has left; and the handle that everyone holds.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+use tokio::sync::oneshot;
+
+use super::disk::{self, DirectoryLock};
+use super::frame::{Piece, SEGMENT_HEAD, SegmentBytes, SegmentHead, check_segment_head};
+use super::read::{self, Window};
+use super::record::PushRecord;
+use super::shared::{AppendError, Figures, Position, Shared};
+use super::worker::{Append, Command, Worker};
+
+const SEGMENT_BYTES: u64 = 16 << 20;
+const SMALLEST_SEGMENT_BYTES: u64 = 64 << 10;
+
+/// How a file is made durable.
+pub type SyncFile = Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
+
+/// Where a journal is and how large it may be.
+#[derive(Clone)]
+pub struct JournalOptions {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The most bytes its segments may have in all; 0: nothing is appended, only drained.
+    pub max_bytes: u64,
+    /// A segment that has so many bytes is followed by another.
+    pub segment_bytes: u64,
+    /// `fdatasync`, unless a test counts it or lets it fail.
+    pub sync: SyncFile,
+}
+
+impl JournalOptions {
+    /// The usual options: segments of 16 MiB, smaller in a small journal so that its drained part
+    /// can be deleted.
+    pub fn new(dir: PathBuf, max_bytes: u64) -> Self {
+        Self {
+            dir,
+            max_bytes,
+            segment_bytes: (max_bytes / 8).clamp(SMALLEST_SEGMENT_BYTES, SEGMENT_BYTES),
+            sync: Arc::new(File::sync_data),
+        }
+    }
+}
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Two writers would overwrite each other.
+    #[error("journal {} is in use by another process", dir.display())]
+    InUse {
+        /// Its directory.
+        dir: PathBuf,
+    },
+    /// No directory, no right, a failing disk.
+    #[error("journal {} cannot be opened: {error}", dir.display())]
+    Io {
+        /// Its directory.
+        dir: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// An open journal. Clones are the same journal; it closes with the last of them.
+#[derive(Clone)]
+pub struct Journal {
+    dir: Arc<Path>,
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+impl Journal {
+    /// Opens the journal of a directory, which is made if it is not there. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When another process has it open, or the directory cannot be used.
+    pub fn open(options: JournalOptions) -> Result<Self, OpenError> {
+        let dir = options.dir.clone();
+        let failed = |error| OpenError::Io {
+            dir: dir.clone(),
+            error,
+        };
+        disk::make_directory(&dir).map_err(failed)?;
+        let Some(lock) = disk::lock(&dir).map_err(failed)? else {
+            return Err(OpenError::InUse { dir });
+        };
+        Self::recover(options, lock).map_err(failed)
+    }
+
+    fn recover(options: JournalOptions, lock: DirectoryLock) -> io::Result<Self> {
+        let dir = &options.dir;
+        let drained = disk::read_drained(dir)?;
+        let segments = disk::segments(dir)?;
+        let last = segments.last().map(|(segment, _)| *segment);
+        let mut ends = BTreeMap::new();
+        for (segment, length) in segments {
+            if drained.is_some_and(|drained| segment < drained.segment) {
+                fs::remove_file(disk::segment_path(dir, segment))?;
+                continue;
+            }
+            let end = if Some(segment) == last {
+                cut_unfinished(dir, segment, length, drained)?
+            } else {
+                length
+            };
+            if end <= SEGMENT_HEAD {
+                fs::remove_file(disk::segment_path(dir, segment))?;
+                continue;
+            }
+            ends.insert(segment, end);
+        }
+        let first = ends.keys().next().copied();
+        let begin = Position {
+            segment: first.unwrap_or_default(),
+            offset: 0,
+        };
+        let highest = last
+            .max(drained.map(|drained| drained.segment))
+            .unwrap_or_default();
+        let shared = Arc::new(Shared::new(
+            options.max_bytes,
+            ends,
+            drained.unwrap_or_default().max(begin),
+        ));
+        let (commands, received) = mpsc::channel();
+        let worker = Worker {
+            dir: dir.clone(),
+            segment_bytes: options.segment_bytes,
+            sync: options.sync,
+            shared: Arc::clone(&shared),
+            next_segment: highest + 1,
+            current: None,
+            lock,
+        };
+        std::thread::Builder::new()
+            .name("daybook-journal".to_owned())
+            .spawn(move || worker.run(&received))?;
+        let journal = Self {
+            dir: options.dir.into(),
+            commands,
+            shared,
+        };
+        if !journal.is_empty() {
+            let figures = journal.figures();
+            tracing::info!(
+                bytes = figures.bytes,
+                segments = figures.segments,
+                "journal holds pushes that are not in the store yet"
+            );
+            // For the age of the oldest record. What cannot be read is reported by who drains.
+            let _read_again_later = journal.read(1);
+        }
+        Ok(journal)
+    }
+
+    /// Appends a push; returns when it is durable. Cancel-safe in this sense: a cancelled append
+    /// may or may not take effect.
+    ///
+    /// # Errors
+    /// Then nothing of it counts.
+    pub async fn append(&self, record: PushRecord) -> Result<(), AppendError> {
+        let head = record.head()?;
+        let (done, outcome) = oneshot::channel();
+        let append = Append { record, head, done };
+        let bytes = append.frame_bytes();
+        self.shared.reserve(bytes)?;
+        if self.commands.send(Command::Append(append)).is_err() {
+            self.shared.release(bytes);
+            return Err(AppendError::Closed);
+        }
+        outcome.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Reads what is not drained, from its beginning: until the records have `max_bytes`, and one
+    /// at least. Blocks on the disk. For one reader.
+    ///
+    /// # Errors
+    /// When the disk fails, or a later version wrote it.
+    pub fn read(&self, max_bytes: u64) -> io::Result<Window> {
+        read::read(&self.dir, &self.shared, max_bytes)
+    }
+
+    /// Everything before `position`, which a [`Window`] has named, is in the store: what is not
+    /// needed any more is deleted. Cancel-safe.
+    pub async fn drained(&self, position: Position) {
+        let (done, noted) = oneshot::channel();
+        if self.commands.send(Command::Drained(position, done)).is_ok() {
+            // A journal that is closed meanwhile lets it come out again: harmless.
+            let _closed = noted.await;
+        }
+    }
+
+    /// Waits until there is something to drain. Cancel-safe.
+    pub async fn filled(&self) {
+        self.shared.until_filled().await;
+    }
+
+    /// Whether nothing is left to drain.
+    pub fn is_empty(&self) -> bool {
+        self.shared.is_empty()
+    }
+
+    /// How it is doing.
+    pub fn figures(&self) -> Figures {
+        self.shared.figures()
+    }
+
+    /// Finishes the appends before and lets the next process have the directory, whoever still
+    /// holds a clone.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.commands.send(Command::Close(done)).is_ok() {
+            let _already = closed.await;
+        }
+    }
+}
+
+/// Cuts off what a crash has left unfinished at the end of the last segment; where it ends now.
+fn cut_unfinished(
+    dir: &Path,
+    segment: u64,
+    length: u64,
+    drained: Option<Position>,
+) -> io::Result<u64> {
+    let file = disk::open_segment(dir, segment)?;
+    let bytes = SegmentBytes {
+        file: &file,
+        segment,
+        end: length,
+    };
+    if length < SEGMENT_HEAD {
+        return Ok(length);
+    }
+    if let SegmentHead::Foreign(_) = check_segment_head(&file, segment)? {
+        return Ok(length);
+    }
+    let mut offset = match drained {
+        Some(drained) if drained.segment == segment => drained.offset.max(SEGMENT_HEAD),
+        _ => SEGMENT_HEAD,
+    };
+    while let Some(piece) = bytes.piece(offset)? {
+        match piece {
+            Piece::Record(_, after) => offset = after,
+            // Kept aside and reported by who drains it, in its turn.
+            Piece::Damaged(after) => offset = after,
+            Piece::Unfinished => {
+                tracing::warn!(
+                    segment,
+                    offset,
+                    bytes = length - offset,
+                    "journal ends in a push that was never answered: cut off"
+                );
+                file.set_len(offset)?;
+                file.sync_all()?;
+                return Ok(offset);
+            }
+        }
+    }
+    Ok(length)
+}

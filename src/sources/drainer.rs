@@ -1,0 +1,423 @@
+//! The journal's drainer: reads pushes back in the order in which they came, decodes them with
+//! their source's decoder and delivers them under their source's name, like any other input.
+//!
+//! It works through the journal window by window. The entries of a window go out in one batch a
+//! source, all of them at once, and the next window is read when every one of them is durable;
+//! only then is the window gone from the journal. So the events of a source are entered in the
+//! order in which they arrived, and a window's bytes bound the memory.
+//!
+//! The work is a task that the actor's state owns: it ends with the actor, however that ends, and
+//! its end, which should never come, fails the actor.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daybook_actors::budget::Permit;
+use daybook_actors::liveness::Progress;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::batch::{Batch, Entry};
+use crate::event::mask::{SECRET_KEYS, mask_raw};
+use crate::event::{DeadLetter, DeadLetterReason, SourceName};
+use crate::journal::{Damage, Journal, PushKind, PushRecord, Stored, Window};
+use crate::sources::courier::{Attempt, Courier};
+use crate::sources::stalwart::decode::BodyContext;
+use crate::sources::text::{LetterContext, sha256_hex};
+use crate::sources::{recorder, stalwart};
+use crate::status::{SourceState, SourceStatus};
+use crate::telemetry::metrics::Metrics;
+
+/// The drainer's name among the sources.
+pub const NAME: &str = "journal";
+const WINDOW_BYTES: u64 = 1 << 20;
+/// A disk that fails is asked again after this.
+const READ_RETRY: Duration = Duration::from_secs(5);
+
+/// What the drainer is told: nothing; it is only stopped.
+pub enum DrainerMessage {
+    /// Its task has ended, which it never should.
+    Ended(String),
+}
+
+/// The actor.
+pub struct Drainer;
+
+/// What the drainer works with.
+#[derive(Clone)]
+pub struct DrainerArgs {
+    /// What it drains.
+    pub journal: Journal,
+    /// Its own way downstream: room in flight, and what is damaged.
+    pub courier: Courier,
+    /// The ways downstream of the sources that push.
+    pub couriers: HashMap<SourceName, Courier>,
+    /// For sources that are not configured any more.
+    pub metrics: Metrics,
+    /// Events a batch.
+    pub batch_events: usize,
+    /// Shown while the journal is read.
+    pub progress: Progress,
+}
+
+/// The actor's state.
+pub struct DrainerState {
+    status: Arc<SourceStatus>,
+    draining: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    work: Option<DrainerArgs>,
+}
+
+impl Actor for Drainer {
+    type Msg = DrainerMessage;
+    type State = DrainerState;
+    type Arguments = DrainerArgs;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        args: DrainerArgs,
+    ) -> Result<DrainerState, ActorProcessingErr> {
+        Ok(DrainerState {
+            status: Arc::clone(&args.courier.status),
+            draining: JoinSet::new(),
+            stop: watch::Sender::new(false),
+            work: Some(args),
+        })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut DrainerState,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(args) = state.work.take() else {
+            return Err("started twice".into());
+        };
+        let stop = state.stop.subscribe();
+        let report = ReportEnd(myself);
+        state.draining.spawn(async move {
+            let _report = report;
+            Draining { args, stop }.run().await;
+        });
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        message: DrainerMessage,
+        _state: &mut DrainerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            DrainerMessage::Ended(how) => Err(how.into()),
+        }
+    }
+
+    /// A graceful end: what is on its way is finished first.
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut DrainerState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.stop.send_replace(true);
+        while state.draining.join_next().await.is_some() {}
+        state.status.set_state(SourceState::Stopped, None);
+        Ok(())
+    }
+}
+
+/// Tells the actor that its task has ended, also when it panicked.
+struct ReportEnd(ActorRef<DrainerMessage>);
+
+impl Drop for ReportEnd {
+    fn drop(&mut self) {
+        let how = if std::thread::panicking() {
+            "draining panicked"
+        } else {
+            "draining ended"
+        };
+        // After a graceful stop nobody listens any more.
+        let _ended = self.0.cast(DrainerMessage::Ended(how.to_owned()));
+    }
+}
+
+/// The drainer was stopped.
+struct Stopped;
+
+struct Draining {
+    args: DrainerArgs,
+    stop: watch::Receiver<bool>,
+}
+
+/// What goes out for one source.
+struct Load {
+    courier: Courier,
+    entries: Vec<Entry>,
+    received_at: Timestamp,
+}
+
+impl Draining {
+    /// Until it is stopped.
+    async fn run(mut self) {
+        self.at_rest();
+        while let Ok(()) = self.drain_window().await {}
+    }
+
+    fn at_rest(&self) {
+        self.args
+            .courier
+            .status
+            .set_state(SourceState::Running, None);
+    }
+
+    async fn drain_window(&mut self) -> Result<(), Stopped> {
+        let journal = self.args.journal.clone();
+        unless_stopped(&mut self.stop, journal.filled()).await?;
+        let room = self.args.courier.share.acquire(WINDOW_BYTES);
+        let mut permit = unless_stopped(&mut self.stop, room).await?;
+        let window = match self.read().await {
+            Ok(window) => window,
+            Err(reason) => {
+                let status = &self.args.courier.status;
+                status.set_state(SourceState::Failing, Some(reason));
+                return self.pause(READ_RETRY).await;
+            }
+        };
+        if window.bytes > permit.bytes() {
+            // Only a record that is larger than a window; it passes alone.
+            drop(permit);
+            let room = self.args.courier.share.acquire(window.bytes);
+            permit = unless_stopped(&mut self.stop, room).await?;
+        }
+        let next = window.next;
+        self.deliver(window, permit.into()).await?;
+        journal.drained(next).await;
+        self.args.courier.status.succeeded();
+        self.at_rest();
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<Window, String> {
+        let _working = self.args.progress.work();
+        let journal = self.args.journal.clone();
+        tokio::task::spawn_blocking(move || journal.read(WINDOW_BYTES))
+            .await
+            .map_err(|error| format!("reading the journal failed: {error}"))?
+            .map_err(|error| format!("cannot read the journal: {error}"))
+    }
+
+    async fn pause(&mut self, pause: Duration) -> Result<(), Stopped> {
+        unless_stopped(&mut self.stop, tokio::time::sleep(pause)).await
+    }
+
+    async fn deliver(&mut self, window: Window, permit: Arc<Permit>) -> Result<(), Stopped> {
+        let mut loads = Vec::new();
+        for stored in window.stored {
+            match stored {
+                Stored::Push(record) => self.load(&record, &mut loads, &permit).await?,
+                Stored::Damage(damage) => {
+                    let letter = letter_of(&self.args.courier.status.name, &damage);
+                    tracing::error!(
+                        from = ?damage.from, length = damage.length, what = damage.what,
+                        kept = %damage.kept.display(), "the journal is damaged"
+                    );
+                    let courier = self.args.courier.clone();
+                    add(&mut loads, &courier, Timestamp::now(), Entry::Dead(letter));
+                }
+            }
+        }
+        self.send(&mut loads, &permit).await
+    }
+
+    /// Decodes a push; sends what has gathered whenever it is a whole batch.
+    async fn load(
+        &mut self,
+        record: &PushRecord,
+        loads: &mut Vec<Load>,
+        permit: &Arc<Permit>,
+    ) -> Result<(), Stopped> {
+        let courier = self.courier_of(record);
+        let context = stalwart::context(record);
+        let mut entries = Guarded {
+            record,
+            entries: None,
+            broken: false,
+        };
+        while let Some(entry) = entries.next(&context) {
+            let gathered = add(loads, &courier, record.received_at, entry);
+            if gathered >= self.args.batch_events {
+                self.send(loads, permit).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn courier_of(&mut self, record: &PushRecord) -> Courier {
+        if let Some(courier) = self.args.couriers.get(&record.source) {
+            return courier.clone();
+        }
+        let kind = match record.kind {
+            PushKind::Stalwart => "stalwart",
+            PushKind::Recorder { .. } => "recorder",
+        };
+        let name = record.source.clone();
+        tracing::warn!(source = %name, "the journal holds pushes of a source that is not configured any more");
+        let metrics = self.args.metrics.source(&name, kind);
+        let courier = Courier {
+            status: Arc::new(SourceStatus::new(name.clone(), kind, metrics)),
+            ..self.args.courier.clone()
+        };
+        self.args.couriers.insert(name, courier.clone());
+        courier
+    }
+
+    /// Delivers the loads, one batch a source, and waits until all of them are durable.
+    async fn send(&mut self, loads: &mut Vec<Load>, permit: &Arc<Permit>) -> Result<(), Stopped> {
+        let sent = loads.drain(..).map(|load| {
+            let (permit, stop) = (Arc::clone(permit), self.stop.clone());
+            until_durable(load, permit, &self.args.courier.status, stop)
+        });
+        join_all(sent).await.into_iter().collect()
+    }
+}
+
+/// The entries of a push. A decoder that panics over one leaves a dead letter in the place of the
+/// rest: draining would otherwise stop at that push for ever.
+struct Guarded<'a> {
+    record: &'a PushRecord,
+    entries: Option<Box<dyn Iterator<Item = Entry> + Send + 'a>>,
+    broken: bool,
+}
+
+impl<'a> Guarded<'a> {
+    fn next(&mut self, context: &'a BodyContext<'a>) -> Option<Entry> {
+        if self.broken {
+            return None;
+        }
+        let record = self.record;
+        let entries = &mut self.entries;
+        let decode = move || {
+            let entries = entries.get_or_insert_with(|| entries_of(record, context));
+            entries.next()
+        };
+        std::panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+            self.broken = true;
+            let detail = "its decoder panicked over it".to_owned();
+            let letter = letter_in_place_of(record, DeadLetterReason::Poison, detail);
+            Some(Entry::Dead(letter))
+        })
+    }
+}
+
+fn entries_of<'a>(
+    record: &'a PushRecord,
+    context: &'a BodyContext<'a>,
+) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+    if record.kind == PushKind::Stalwart {
+        return stalwart::entries(record, context);
+    }
+    match recorder::entries(record) {
+        Ok(entries) => Box::new(entries.into_iter()),
+        // It was good when it was accepted, and is not for this version.
+        Err(error) => {
+            let letter = letter_in_place_of(record, DeadLetterReason::UnexpectedShape, error);
+            Box::new(std::iter::once(Entry::Dead(letter)))
+        }
+    }
+}
+
+async fn until_durable(
+    load: Load,
+    permit: Arc<Permit>,
+    own: &SourceStatus,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Stopped> {
+    let status = Arc::clone(&load.courier.status);
+    let mut batch = Batch::pushed(status.name.clone(), load.entries, permit);
+    let age = Timestamp::now().as_millisecond() - load.received_at.as_millisecond();
+    let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
+    batch.received_at = Instant::now().checked_sub(age).unwrap_or(batch.received_at);
+    let mut parcel = load.courier.parcel(batch, 0);
+    loop {
+        let pause = match load.courier.attempt(&mut parcel).await {
+            Attempt::Durable => break,
+            Attempt::Later(pause) => pause,
+            // Pushed events have no cursor that could stand elsewhere.
+            Attempt::Reload(_) => READ_RETRY,
+        };
+        own.set_state(
+            SourceState::Blocked,
+            Some("the store does not take events".to_owned()),
+        );
+        unless_stopped(&mut stop, tokio::time::sleep(pause)).await?;
+    }
+    load.courier.settle(parcel);
+    if status.view().state == SourceState::Blocked {
+        status.set_state(SourceState::Running, None);
+    }
+    Ok(())
+}
+
+/// Adds an entry to its source's load; how many entries there are in all.
+fn add(loads: &mut Vec<Load>, courier: &Courier, received_at: Timestamp, entry: Entry) -> usize {
+    let name = &courier.status.name;
+    match loads
+        .iter_mut()
+        .find(|load| load.courier.status.name == *name)
+    {
+        Some(load) => load.entries.push(entry),
+        None => loads.push(Load {
+            courier: courier.clone(),
+            entries: vec![entry],
+            received_at,
+        }),
+    }
+    loads.iter().map(|load| load.entries.len()).sum()
+}
+
+/// What the future yields, unless the drainer is stopped before.
+async fn unless_stopped<T>(
+    stop: &mut watch::Receiver<bool>,
+    future: impl Future<Output = T>,
+) -> Result<T, Stopped> {
+    tokio::select! {
+        biased;
+        // An error means that the actor is gone.
+        _ = stop.wait_for(|stop| *stop) => Err(Stopped),
+        outcome = future => Ok(outcome),
+    }
+}
+
+/// The bytes stay beside the journal: they cannot be masked, so they do not go into the store.
+fn letter_of(source: &SourceName, damage: &Damage) -> DeadLetter {
+    DeadLetter {
+        source: source.clone(),
+        position: format!("{}:{}", damage.from.segment, damage.from.offset),
+        reason: DeadLetterReason::Malformed,
+        detail: format!(
+            "{} bytes of the journal: {}; kept as {}",
+            damage.length,
+            damage.what,
+            damage.kept.display()
+        ),
+        raw: bytes::Bytes::new(),
+        raw_length: damage.length,
+        at: Timestamp::now(),
+    }
+}
+
+fn letter_in_place_of(record: &PushRecord, reason: DeadLetterReason, detail: String) -> DeadLetter {
+    let letters = LetterContext {
+        source: &record.source,
+        at: record.received_at,
+    };
+    let position = sha256_hex(&record.body);
+    let mask = |raw: &[u8]| mask_raw(raw, SECRET_KEYS);
+    letters.letter(position, reason, detail, &record.body, mask)
+}

@@ -1,0 +1,399 @@
+//! A whole Daybook whose store goes away: pushes are answered from the journal and are in the
+//! store afterwards, each once, in the order of arrival.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use daybook::config::LoadedConfig;
+use daybook::store::StoredEvent;
+use daybook::tree::{Daybook, End};
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use testkit::mongod::Mongod;
+use testkit::world::{Plan, World, eventually};
+
+use super::*;
+
+const KEY: &str = "hook-key";
+const ROUTE: &str = "/ingest/stalwart/webhook";
+
+fn plan(plan: Plan) -> Plan {
+    plan.file("hook.key", KEY);
+    let key = plan.dir().join("hook.key");
+    let stalwart = format!(
+        "kind = \"stalwart\"\nname = \"mail\"\nroute = \"{ROUTE}\"\nsecret_files = [\"{}\"]",
+        key.display()
+    );
+    plan.source(&stalwart)
+        .source("kind = \"recorder\"\nname = \"platform\"")
+}
+
+/// With a store that is believed to be away sooner than by default.
+async fn started(plan: Plan) -> World {
+    plan.start_with("auth = \"none\"", "timeout = \"3s\"").await
+}
+
+/// A webhook of so many events, told apart by `batch` and their place.
+fn webhook(batch: usize, events: usize) -> (String, String) {
+    let events: Vec<Value> = (0..events)
+        .map(|event| {
+            json!({
+                "id": "1", "type": "auth.failed",
+                "createdAt": "2026-11-24T04:05:39Z",
+                "data": {"accountName": format!("{batch}-{event}@example.org"), "remoteIp": "192.0.2.1"},
+            })
+        })
+        .collect();
+    let body = json!({ "events": events }).to_string();
+    let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let signature = STANDARD.encode(mac.finalize().into_bytes());
+    (body, signature)
+}
+
+async fn send(world: &World, batch: usize, events: usize) -> (u16, Value) {
+    let (body, signature) = webhook(batch, events);
+    world
+        .post(ROUTE, body, &[("x-signature", &signature)])
+        .await
+}
+
+fn account(event: &StoredEvent) -> String {
+    event.metadata["data"]["accountName"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+async fn not_ready(world: &World) {
+    eventually("the store is known to be away", async || {
+        world.get("/readyz").await.0 == 503
+    })
+    .await;
+}
+
+async fn ready(world: &World) {
+    eventually("the store takes writes", async || {
+        world.get("/readyz").await.0 == 200
+    })
+    .await;
+}
+
+async fn drained(world: &World) {
+    eventually("the journal is drained", async || {
+        world.daybook().journal().unwrap().is_empty()
+    })
+    .await;
+}
+
+/// received = written + duplicate + filtered + dead-lettered, nothing being in flight.
+async fn accounts_balance(world: &World, source: &str) {
+    let label = format!("source=\"{source}\"");
+    let received = world.metric("daybook_events_received_total", &label).await;
+    let mut settled = 0.0;
+    for name in ["written", "duplicate", "filtered", "dead_lettered"] {
+        settled += world
+            .metric(&format!("daybook_events_{name}_total"), &label)
+            .await;
+    }
+    assert_eq!(received, settled, "accounts of {source}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_while_mongod_is_gone_are_answered_and_entered_afterwards_once_and_in_order() {
+    let mongod = Mongod::start().await;
+    let world = started(plan(World::mongodb(&mongod).await)).await;
+    assert_eq!(send(&world, 0, 2).await, (200, json!({"received": 2})));
+    world.events_reach(2).await;
+    mongod.kill9();
+
+    for batch in 1..=60 {
+        let wanted = (200, json!({"received": 3}));
+        assert_eq!(send(&world, batch, 3).await, wanted, "batch {batch}");
+        if batch % 10 == 0 {
+            let event = json!({"action": "invoice.paid", "target": {"id": batch.to_string()}});
+            let answer = world.post("/api/v1/events", event.to_string(), &[]).await;
+            assert_eq!(answer, (200, json!({"received": 1})));
+        }
+    }
+    not_ready(&world).await;
+    let figures = world.daybook().journal().unwrap().figures();
+    assert_eq!(figures.appended, 66);
+    assert!(world.metric("daybook_journal_bytes", "").await > 10_000.0);
+    assert!(world.metric("daybook_journal_oldest_seconds", "").await > 0.0);
+    let (_, sources) = world.get("/api/v1/sources").await;
+    let states: Vec<&Value> = sources["sources"].as_array().unwrap().iter().collect();
+    let state =
+        |name: &str| states.iter().find(|each| each["name"] == name).unwrap()["state"].clone();
+    assert_eq!(state("mail"), "blocked");
+    world.source_becomes("journal", "blocked").await;
+
+    mongod.restart().await;
+    let events = world.events_reach(2 + 60 * 3 + 6).await;
+    drained(&world).await;
+    let mut mails: Vec<_> = events
+        .iter()
+        .filter(|event| event.source == "mail")
+        .collect();
+    // The store's ids grow as events are entered.
+    mails.sort_by(|a, b| a.id.cmp(&b.id));
+    let entered: Vec<_> = mails.iter().map(|event| account(event)).collect();
+    let sent = (0..=60).flat_map(|batch| {
+        let events = if batch == 0 { 2 } else { 3 };
+        (0..events).map(move |event| format!("{batch}-{event}@example.org"))
+    });
+    assert_eq!(entered, sent.collect::<Vec<_>>());
+    world.source_becomes("mail", "running").await;
+    world.source_becomes("platform", "running").await;
+    world.source_becomes("journal", "running").await;
+    assert_eq!(world.metric("daybook_journal_bytes", "").await, 0.0);
+    assert_eq!(
+        world.metric("daybook_journal_oldest_seconds", "").await,
+        0.0
+    );
+    accounts_balance(&world, "mail").await;
+    accounts_balance(&world, "platform").await;
+    let latency = world
+        .metric("daybook_ingest_latency_seconds_count", "source=\"mail\"")
+        .await;
+    assert_eq!(latency, 182.0);
+    assert_eq!(send(&world, 99, 1).await, (200, json!({"received": 1})));
+    world.events_reach(189).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_mongod_sends_pushes_to_the_journal_within_seconds() {
+    let mongod = Mongod::start().await;
+    let world = started(plan(World::mongodb(&mongod).await)).await;
+    assert_eq!(send(&world, 0, 1).await.0, 200);
+    mongod.freeze();
+    let started = std::time::Instant::now();
+    let pushes = (1..=20).map(|batch| send(&world, batch, 2));
+    for answer in futures_util::future::join_all(pushes).await {
+        assert_eq!(answer, (200, json!({"received": 2})));
+    }
+    let took = started.elapsed();
+    assert!(
+        took > Duration::from_secs(1),
+        "the store was given a chance: {took:?}"
+    );
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert_eq!(world.daybook().journal().unwrap().figures().appended, 20);
+    mongod.thaw();
+    world.events_reach(41).await;
+    drained(&world).await;
+    accounts_balance(&world, "mail").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_journal_outlives_a_restart_and_every_kill_of_the_drainer() {
+    let mongod = Mongod::start().await;
+    let mut world = started(plan(World::mongodb(&mongod).await)).await;
+    assert_eq!(send(&world, 0, 1).await.0, 200);
+    mongod.kill9();
+    for batch in 1..=10 {
+        assert_eq!(send(&world, batch, 1).await.0, 200);
+    }
+    let event = json!({"action": "made.key"}).to_string();
+    assert_eq!(world.post("/api/v1/events", event, &[]).await.0, 200);
+    world.restart().await;
+    let figures = world.daybook().journal().unwrap().figures();
+    assert!(figures.bytes > 0 && figures.oldest.is_some());
+    for batch in 11..=20 {
+        assert_eq!(send(&world, batch, 1).await.0, 200, "batch {batch}");
+    }
+    assert!(world.daybook().kill("journal").await, "the drainer was up");
+    world.source_becomes("journal", "running").await;
+    mongod.restart().await;
+    let mut kills = 0;
+    while !world.daybook().journal().unwrap().is_empty() {
+        kills += u32::from(world.daybook().kill("journal").await);
+        world.source_becomes("journal", "running").await;
+        tokio::task::yield_now().await;
+        if kills > 3 {
+            break;
+        }
+    }
+    world.events_reach(22).await;
+    drained(&world).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_journal_answers_503_and_takes_pushes_again_when_it_is_drained() {
+    let mongod = Mongod::start().await;
+    let plan = plan(World::mongodb(&mongod).await);
+    // Stands behind the world's own lines of `[journal]`.
+    let world = started(plan.settings("max_size = \"8KiB\"")).await;
+    assert_eq!(send(&world, 0, 1).await.0, 200);
+    mongod.kill9();
+    let mut kept = 0;
+    let refused = loop {
+        let answer = send(&world, kept + 1, 1).await;
+        if answer.0 != 200 {
+            break answer;
+        }
+        kept += 1;
+        assert!(kept < 100);
+    };
+    assert_eq!(refused.0, 503);
+    assert!(
+        refused.1["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("journal is full"),
+        "{refused:?}"
+    );
+    assert!(kept > 5, "{kept}");
+    mongod.restart().await;
+    world.events_reach(kept + 1).await;
+    drained(&world).await;
+    assert_eq!(send(&world, kept + 1, 1).await.0, 200);
+    world.events_reach(kept + 2).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_too_much_is_in_flight_pushes_go_to_the_journal() {
+    let world = plan(World::sqlite().await).start().await;
+    assert_eq!(send(&world, 0, 1).await.0, 200);
+    let budget = world.daybook().budget();
+    let everything = budget.acquire(budget.limit()).await;
+    let before = world.daybook().journal().unwrap().figures().appended;
+    for batch in 1..=5 {
+        assert_eq!(send(&world, batch, 2).await, (200, json!({"received": 2})));
+    }
+    let quarantined = {
+        let body = "no json";
+        let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
+        mac.update(body.as_bytes());
+        let signature = STANDARD.encode(mac.finalize().into_bytes());
+        world
+            .post(ROUTE, body, &[("x-signature", &signature)])
+            .await
+    };
+    assert_eq!(quarantined, (200, json!({"received": 0, "quarantined": 1})));
+    let journal = world.daybook().journal().unwrap();
+    assert_eq!(journal.figures().appended - before, 6);
+    assert!(!journal.is_empty(), "there is no room to drain either");
+    drop(everything);
+    world.events_reach(11).await;
+    drained(&world).await;
+    let letters = world.daybook().store().dead_letters(10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    accounts_balance(&world, "mail").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_of_the_journal_enters_nothing_twice() {
+    let plan = plan(World::sqlite().await);
+    let dir = plan.dir().join("journal");
+    let journal = open(&dir);
+    let record = |kind, body: String| PushRecord {
+        source: SourceName::new(if kind == PushKind::Stalwart {
+            "mail"
+        } else {
+            "platform"
+        }),
+        received_at: Timestamp::now(),
+        kind,
+        body: body.into(),
+    };
+    let recorder = PushKind::Recorder {
+        request_id: 5,
+        idempotency_key: None,
+    };
+    let event = json!({"events": [{"action": "a"}, {"action": "b"}]}).to_string();
+    journal
+        .append(record(PushKind::Stalwart, webhook(1, 3).0))
+        .await
+        .unwrap();
+    journal.append(record(recorder, event)).await.unwrap();
+    let unknown = PushRecord {
+        source: SourceName::new("gone"),
+        ..record(PushKind::Stalwart, webhook(2, 1).0)
+    };
+    journal.append(unknown).await.unwrap();
+    journal.close().await;
+    let copy = copy_dir(&dir);
+
+    let mut world = plan.start().await;
+    ready(&world).await;
+    let first = world.events_reach(6).await;
+    assert!(first.iter().any(|event| event.source == "gone"));
+    drained(&world).await;
+    for segment in segments(copy.path()) {
+        std::fs::copy(&segment, dir.join(segment.file_name().unwrap())).unwrap();
+    }
+    // As after a power cut that undid the last changes to the directory.
+    std::fs::remove_file(dir.join("drained")).unwrap();
+    world.restart().await;
+    drained(&world).await;
+    assert_eq!(world.events_reach(6).await, first);
+    let duplicates = world.metric("daybook_events_duplicate_total", "").await;
+    assert_eq!(duplicates, 6.0, "they did come out again");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_a_dead_letter_and_what_stands_around_it_is_entered() {
+    let plan = plan(World::sqlite().await);
+    let dir = plan.dir().join("journal");
+    let journal = open(&dir);
+    for batch in 0..3 {
+        let record = PushRecord {
+            source: SourceName::new("mail"),
+            received_at: Timestamp::now(),
+            kind: PushKind::Stalwart,
+            body: webhook(batch, 1).0.into(),
+        };
+        journal.append(record).await.unwrap();
+    }
+    journal.close().await;
+    let segment = segments(&dir).remove(0);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(&segment, bytes).unwrap();
+    let world = plan.start().await;
+    ready(&world).await;
+    let events = world.events_reach(2).await;
+    let mut accounts: Vec<_> = events.iter().map(account).collect();
+    accounts.sort();
+    assert_eq!(accounts, ["0-0@example.org", "2-0@example.org"]);
+    drained(&world).await;
+    let letters = world.daybook().store().dead_letters(10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].letter.source.as_str(), "journal");
+    assert!(letters[0].letter.detail.contains(".corrupt"), "{letters:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_daybook_on_the_same_journal_does_not_start() {
+    let plan = plan(World::sqlite().await);
+    let journal = open(&plan.dir().join("journal"));
+    let toml = format!(
+        "[http]\nlisten = \"127.0.0.1:0\"\nauth = \"none\"\n[store]\nurl = \"{}\"\n[journal]\ndir = \"{}\"\n\
+         [[sources]]\nkind = \"recorder\"\n",
+        plan.store_url(),
+        plan.dir().join("journal").display(),
+    );
+    let file = Some((PathBuf::from("second.toml"), toml));
+    let config = LoadedConfig::from_parts(file, Vec::new()).unwrap().config;
+    let Err(error) = Daybook::start(&config).await else {
+        panic!("two of them");
+    };
+    assert!(
+        error.to_string().contains("in use by another process"),
+        "{error}"
+    );
+    journal.close().await;
+    let daybook = Daybook::start(&config).await.unwrap();
+    assert_eq!(daybook.shutdown().await, End::Drained);
+}
