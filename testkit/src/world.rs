@@ -33,6 +33,7 @@ pub struct Plan {
     store_url: String,
     settings: String,
     sources: String,
+    journal_size: String,
 }
 
 /// A running world.
@@ -222,6 +223,7 @@ impl Plan {
             dir,
             store_url,
             settings: String::new(),
+            journal_size: "1GiB".to_owned(),
             sources: String::new(),
         }
     }
@@ -261,6 +263,13 @@ impl Plan {
         self
     }
 
+    /// The journal's `max_size`, 1 GiB unless said. With `"0B"` there is none: a push is then
+    /// answered 200 only from the store.
+    pub fn journal_size(mut self, size: &str) -> Self {
+        size.clone_into(&mut self.journal_size);
+        self
+    }
+
     /// Starts its Daybook, on a free port, open to everyone on loopback unless `http` says otherwise.
     pub async fn start(self) -> World {
         self.start_with("auth = \"none\"", "").await
@@ -269,9 +278,10 @@ impl Plan {
     /// The same with lines of one's own for `[http]` (instead of `auth = "none"`) and `[store]`.
     pub async fn start_with(self, http: &str, store: &str) -> World {
         let toml = format!(
-            "[store]\nurl = \"{}\"\n{store}\n[http]\nlisten = \"127.0.0.1:0\"\n{http}\n[journal]\ndir = \"{}\"\n{}\n{}",
+            "[store]\nurl = \"{}\"\n{store}\n[http]\nlisten = \"127.0.0.1:0\"\n{http}\n[journal]\ndir = \"{}\"\nmax_size = \"{}\"\n{}\n{}",
             self.store_url,
             self.dir.path().join("journal").display(),
+            self.journal_size,
             self.settings,
             self.sources,
         );

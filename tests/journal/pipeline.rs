@@ -228,7 +228,7 @@ async fn a_full_journal_answers_503_and_takes_pushes_again_when_it_is_drained() 
     let mongod = Mongod::start().await;
     let plan = plan(World::mongodb(&mongod).await);
     // Stands behind the world's own lines of `[journal]`.
-    let world = started(plan.settings("max_size = \"8KiB\"")).await;
+    let world = started(plan.journal_size("8KiB")).await;
     assert_eq!(send(&world, 0, 1).await.0, 200);
     mongod.kill9();
     let mut kept = 0;

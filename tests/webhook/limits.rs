@@ -216,6 +216,7 @@ async fn two_thousand_announced_bodies_hinder_nobody() {
 async fn bodies_larger_than_their_room_come_through_one_after_the_other() {
     let plan = with_keys(World::sqlite().await, &[KEY]);
     let world = plan
+        .journal_size("0B")
         .settings("[ingest]\nin_flight = \"2MiB\"")
         .start()
         .await;
