@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Debug;
+use std::time::Instant;
 
 use daybook::event::{Decoded, SourceName};
 use daybook::simulators::workspace::Workspace;
@@ -53,13 +54,21 @@ pub async fn settle(workspace: &Workspace, store: &dyn Store) -> usize {
     let mut events = Vec::new();
     let mut seen = 0;
     eventually("all promised events stand in the store", async || {
+        let started = Instant::now();
         let Ok(found) = all_events(store).await else {
             return false;
         };
         events = found;
         if events.len() != seen {
             seen = events.len();
-            println!("{seen} of {wanted} promised events are there");
+            println!(
+                "{seen} of {wanted} promised events are there: {}",
+                counts(&events)
+            );
+        }
+        if seen < wanted {
+            // Looking takes more of the machine than what is looked at: not most of the time.
+            tokio::time::sleep(started.elapsed() * 2).await;
         }
         seen >= wanted
     })
@@ -68,6 +77,12 @@ pub async fn settle(workspace: &Workspace, store: &dyn Store) -> usize {
     let letters = store.dead_letters(10).await.expect("the store answers");
     assert!(letters.is_empty(), "dead letters: {letters:?}");
     events.len()
+}
+
+fn counts(events: &[StoredEvent]) -> String {
+    let of = |source| events.iter().filter(|event| event.source == source).count();
+    let counts = SOURCES.map(|source| format!("{source} {}", of(source)));
+    counts.join(", ")
 }
 
 /// The keys of what was promised, with how often.

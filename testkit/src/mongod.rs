@@ -361,6 +361,29 @@ impl ReplicaSet {
         found.expect("the primary is a member")
     }
 
+    /// Waits until a write of a majority succeeds.
+    ///
+    /// # Panics
+    /// When none does in time.
+    pub async fn takes_writes(&self) {
+        let database = self.database("probe").await;
+        let write = doc! {
+            "insert": "probe",
+            "documents": [{}],
+            "writeConcern": { "w": "majority", "j": true, "wtimeout": 1000 },
+        };
+        let written = async {
+            loop {
+                let answer = database.run_command(write.clone()).await;
+                if answer.is_ok_and(|answer| !answer.contains_key("writeConcernError")) {
+                    return;
+                }
+            }
+        };
+        let written = tokio::time::timeout(START_LIMIT, written).await;
+        written.expect("a write of a majority");
+    }
+
     /// Makes the primary step down; another one is elected meanwhile or afterwards.
     ///
     /// # Panics
