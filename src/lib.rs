@@ -28,6 +28,7 @@ pub mod cli;
 pub mod config;
 pub mod event;
 pub mod http;
+pub mod probe;
 pub mod simulators;
 pub mod sources;
 pub mod status;

@@ -55,6 +55,7 @@ pub async fn webhook(
         ));
     };
     let (body, permit) = read_body(&edge, &source.share, request).await?;
+    edge.strike("after_body").await?;
     if !stalwart::signature::is_valid(keys, signature.as_bytes(), &body) {
         tracing::warn!(source = %source.name, %client, bytes = body.len(), "webhook with a wrong signature refused");
         return Err(ApiError::unauthorized(
@@ -62,6 +63,7 @@ pub async fn webhook(
         ));
     }
     let pushed = push(source, stalwart::job(body, permit)).await?;
+    edge.strike("before_answer").await?;
     Ok(match pushed {
         (received, 0) => Json(json!({ "received": received })),
         (received, quarantined) => {
@@ -104,10 +106,19 @@ pub async fn record(
         ));
     }
     let (body, permit) = read_body(&edge, &source.share, request).await?;
+    edge.strike("after_body").await?;
     let job = recorder::job(&source.name, &body, idempotency_key.as_deref(), permit)
         .map_err(ApiError::bad_request)?;
     let (received, _) = push(source, job).await?;
+    edge.strike("before_answer").await?;
     Ok(Json(json!({ "received": received })).into_response())
+}
+
+impl Edge {
+    async fn strike(&self, point: &'static str) -> Result<(), ApiError> {
+        let passed = self.probe.hit(point).await;
+        passed.map_err(|struck| ApiError::unavailable(struck.to_string()))
+    }
 }
 
 async fn push(source: &PushSource, job: Job) -> Result<(u64, u64), ApiError> {

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use crate::config::Secret;
 use crate::event::SourceName;
+use crate::probe::Probe;
 use crate::sources::push::AcceptorMessage;
 use crate::status::Board;
 use crate::store::Store;
@@ -61,6 +62,8 @@ pub struct Edge {
     pub body_timeout: Duration,
     /// Held by the one body that may wait for room to grow.
     pub growth: tokio::sync::Mutex<()>,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// All routes.

@@ -17,11 +17,15 @@ use tokio::task::JoinSet;
 
 use crate::batch::{Batch, Entry, Receipt};
 use crate::event::DeadLetterReason;
+use crate::probe::Probe;
 use crate::sources::courier::Courier;
 use crate::status::{CursorView, SourceState};
 
-/// How long a push may take in all. Stalwart gives up after 30 s and sends again.
+/// How long a push may take in all, unless the tree says otherwise. Stalwart gives up after 30 s
+/// and sends again.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// What a job may take beyond its patience before it is dropped with all that it holds.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +60,12 @@ pub struct AcceptorArgs {
     pub courier: Courier,
     /// Events a batch.
     pub batch_events: usize,
+    /// How long a push may take in all.
+    pub patience: Duration,
     /// Shown while a message is handled.
     pub progress: Progress,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// The actor's state.
@@ -87,6 +95,8 @@ impl Actor for Acceptor {
         _myself: ActorRef<Self::Msg>,
         state: &mut AcceptorState,
     ) -> Result<(), ActorProcessingErr> {
+        let _working = state.args.progress.work();
+        state.args.probe.hit("post_start").await?;
         let status = &state.args.courier.status;
         status.set_cursor(CursorView::default());
         status.set_state(SourceState::Running, None);
@@ -101,13 +111,18 @@ impl Actor for Acceptor {
     ) -> Result<(), ActorProcessingErr> {
         let _working = state.args.progress.work();
         let AcceptorMessage::Push(job, reply) = message;
+        state.args.probe.hit("after_read").await?;
         let pusher = Pusher {
             courier: state.args.courier.clone(),
             batch_events: state.args.batch_events,
-            until: Instant::now() + PATIENCE,
+            probe: state.args.probe.clone(),
+            until: Instant::now() + state.args.patience,
         };
+        let given_up = pusher.until + GRACE;
         state.jobs.spawn(async move {
-            let pushed = job(pusher).await;
+            let pushed = tokio::time::timeout_at(given_up.into(), job(pusher)).await;
+            let late = || Pushed::Unavailable("the push took too long".to_owned());
+            let pushed = pushed.unwrap_or_else(|_| late());
             // A sender that has hung up meanwhile gets no answer and sends again.
             let _gone = reply.send(pushed);
         });
@@ -134,6 +149,7 @@ impl Actor for Acceptor {
 pub struct Pusher {
     courier: Courier,
     batch_events: usize,
+    probe: Probe,
     until: Instant,
 }
 
@@ -166,10 +182,16 @@ impl Pusher {
             let mut batch = Batch::new(self.source().clone(), 0, chunk, Arc::clone(&permit));
             batch.last_event_id = last_id;
             let parcel = self.courier.parcel(batch, 0);
+            if let Err(struck) = self.probe.hit("in_job").await {
+                return Pushed::Unavailable(struck.to_string());
+            }
             let receipt = match self.courier.deliver_within(parcel, self.until).await {
                 Ok(receipt) => receipt,
                 Err(reason) => return Pushed::Unavailable(reason),
             };
+            if let Err(struck) = self.probe.hit("after_ack").await {
+                return Pushed::Unavailable(struck.to_string());
+            }
             let refused = refused_downstream(&receipt).min(events);
             received += events - refused;
             quarantined += dead + refused;

@@ -21,6 +21,7 @@ use crate::event::{
     Actor as EventActor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, SourceName,
     Target, TenantHints, to_millis,
 };
+use crate::probe::{Probe, Struck};
 use crate::sources::courier::{Attempt, Courier, Parcel};
 use crate::status::{CursorView, SourceState};
 use crate::store::{CursorStep, Store};
@@ -64,6 +65,8 @@ pub struct TailerArgs {
     pub courier: Courier,
     /// Shown while a message is handled.
     pub progress: Progress,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// The actor's state.
@@ -120,11 +123,13 @@ impl Actor for LogTailer {
         myself: ActorRef<Self::Msg>,
         state: &mut TailerState,
     ) -> Result<(), ActorProcessingErr> {
+        let _working = state.args.progress.work();
         state
             .args
             .courier
             .status
             .set_state(SourceState::Starting, None);
+        state.args.probe.hit("post_start").await?;
         state.hang_doorbell(&myself);
         myself.cast(TailerMessage::Claim)?;
         Ok(())
@@ -148,7 +153,7 @@ impl Actor for LogTailer {
                 Ok(())
             }
             TailerMessage::Resume => {
-                state.deliver(&myself).await;
+                state.deliver(&myself).await?;
                 Ok(())
             }
         }
@@ -220,6 +225,7 @@ impl TailerState {
         self.generation = cursor.generation;
         self.seq = cursor.seq;
         self.parcel = None;
+        status.claimed(cursor.seq);
         let place: Option<TailCursor> = if cursor.detail.is_null() {
             None
         } else {
@@ -262,7 +268,8 @@ impl TailerState {
             Ok(Step::Lines(chunk)) => {
                 self.backlog.grew_to(self.consumed + chunk.bytes + behind);
                 self.take_lines(chunk, permit);
-                self.deliver(myself).await;
+                self.args.probe.hit("after_read").await?;
+                self.deliver(myself).await?;
             }
             Ok(Step::Idle {
                 events,
@@ -271,7 +278,7 @@ impl TailerState {
                 self.backlog.grew_to(self.consumed + behind);
                 self.take_silence(&events, cursor_after, permit);
                 if self.parcel.is_some() {
-                    self.deliver(myself).await;
+                    self.deliver(myself).await?;
                 } else {
                     if behind == 0 {
                         self.backlog.clear();
@@ -367,15 +374,14 @@ impl TailerState {
         self.parcel = Some((self.args.courier.parcel(batch, filtered), bytes));
     }
 
-    async fn deliver(&mut self, myself: &ActorRef<TailerMessage>) {
+    async fn deliver(&mut self, myself: &ActorRef<TailerMessage>) -> Result<(), Struck> {
         let Some((mut parcel, bytes)) = self.parcel.take() else {
-            return;
+            return Ok(());
         };
-        let waiting = self.args.progress.long_wait(self.args.courier.ack_timeout);
         let attempt = self.args.courier.attempt(&mut parcel).await;
-        drop(waiting);
         match attempt {
             Attempt::Durable => {
+                self.args.probe.hit("after_ack").await?;
                 if let CursorStep::Advance { to, .. } = parcel.batch().step {
                     self.seq = to;
                 }
@@ -402,6 +408,7 @@ impl TailerState {
                 self.arm(FENCED_RETRY, myself, || TailerMessage::Claim);
             }
         }
+        Ok(())
     }
 
     fn at_rest(&self) {
