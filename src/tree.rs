@@ -22,8 +22,8 @@ use daybook_actors::liveness::Progress;
 use daybook_actors::policy::{Backoff, Intensity};
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{
-    ChildSpec, ChildState, Exit, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs,
-    SupervisorMessage, spawn_root,
+    ChildSpec, Exit, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
+    spawn_root,
 };
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorRef, RpcReplyPort};
@@ -46,6 +46,8 @@ use crate::store::{self, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::tenants::{Resolver, ResolverArgs};
 use crate::writer::{Writer, WriterArgs};
+
+pub use daybook_actors::supervisor::ChildState;
 
 /// A shutdown takes no longer than this.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);

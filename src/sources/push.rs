@@ -24,8 +24,6 @@ use crate::status::{CursorView, SourceState};
 /// How long a push may take in all, unless the tree says otherwise. Stalwart gives up after 30 s
 /// and sends again.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// What a job may take beyond its patience before it is dropped with all that it holds.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +116,8 @@ impl Actor for Acceptor {
             probe: state.args.probe.clone(),
             until: Instant::now() + state.args.patience,
         };
-        let given_up = pusher.until + GRACE;
+        // A job keeps its time by itself; one that does not is dropped with all that it holds.
+        let given_up = pusher.until + state.args.patience / 4;
         state.jobs.spawn(async move {
             let pushed = tokio::time::timeout_at(given_up.into(), job(pusher)).await;
             let late = || Pushed::Unavailable("the push took too long".to_owned());

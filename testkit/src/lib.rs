@@ -2,7 +2,9 @@
 
 pub mod chaos;
 pub mod http;
+pub mod load;
 pub mod mongod;
+pub mod oracle;
 pub mod process;
 pub mod world;
 
