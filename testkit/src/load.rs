@@ -127,7 +127,9 @@ impl Sources {
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             while runs.wait_for(|runs| *runs).await.is_ok() {
                 ticks.tick().await;
-                for source in SOURCES {
+                // Held, so that nothing is said once a pause has begun.
+                let runs = runs.borrow();
+                for source in SOURCES.iter().filter(|_| *runs) {
                     driven.say(source);
                 }
             }

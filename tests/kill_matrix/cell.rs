@@ -288,8 +288,15 @@ impl Stage<'_> {
             // It must be down to come up again.
             self.fell_by(cell.actor, Blow::Kill).await;
         }
-        self.until("the point is struck", async || strike.has_struck())
-            .await;
+        self.until("the point is struck", async || {
+            if cell.point == "after_accept" {
+                // The senders keep their connections; this one is new.
+                let address = self.world.daybook().address();
+                let _refused = tokio::net::TcpStream::connect(address).await;
+            }
+            strike.has_struck()
+        })
+        .await;
         if cell.fault() == Fault::Stand {
             self.bystanders_flow().await;
         }
