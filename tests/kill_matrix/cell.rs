@@ -18,7 +18,7 @@ const LOAD: f64 = 15.0;
 /// From the end of a fault until everything promised is stored and accounted for.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(15);
 /// Without hangs nobody should be taken for hanging, however busy the machine.
-const PATIENT: Duration = Duration::from_secs(30);
+pub const PATIENT: Duration = Duration::from_secs(30);
 const IMPATIENT: Duration = Duration::from_millis(600);
 
 /// What strikes.
@@ -166,7 +166,7 @@ fn poll_often(config: &mut Config) {
 }
 
 /// Restarts come soon, and as many as there are cells.
-fn eager(stall_after: Duration, probes: &Probes) -> TreeOptions {
+pub fn eager(stall_after: Duration, probes: &Probes) -> TreeOptions {
     let often = Intensity {
         max_restarts: 10_000,
         within: Duration::from_secs(60),
@@ -406,7 +406,7 @@ impl Stage<'_> {
 }
 
 /// Planned panics are no news.
-fn quiet_panics() {
+pub fn quiet_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let loud = std::panic::take_hook();

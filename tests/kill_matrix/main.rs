@@ -13,11 +13,12 @@
 //! | `after_accept`, `after_body`, `before_answer` | in the accept loop; in one request |
 //!
 //! An actor in backoff has no task that could return an error or hang, and a supervisor returns
-//! errors only by giving up (the crates's own tests show that); else every blow meets every point.
+//! errors only by giving up (the supervisor's own tests show that); else every blow meets every point.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod cell;
 mod recovery;
+mod stories;
 
 use cell::{Blow, Cell, Group, Store, Then};
 
