@@ -281,7 +281,7 @@ mod void {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(debug_assertions, feature = "probes")))]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;

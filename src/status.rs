@@ -345,7 +345,7 @@ impl SourceStatus {
     pub fn claimed(&self, seq: u64) {
         let mut condition = self.condition();
         for account in std::mem::take(&mut condition.abandoned) {
-            if !account.step_to.is_some_and(|to| to <= seq) {
+            if account.step_to.is_none_or(|to| to > seq) {
                 condition.owed += account.pieces();
                 continue;
             }

@@ -189,6 +189,9 @@ impl Stage {
                 let line = ocis::realistic(rng, people, at);
                 let offset = self.sources.ocis.bytes_written();
                 let is_read = ["file_read", "public_link_accessed"].contains(&line.action());
+                if is_read {
+                    self.oracle.left_out(source);
+                }
                 let promise = (!is_read).then(|| {
                     let said = serde_json::from_slice(&line.to_bytes()).expect("a line is JSON");
                     self.oracle.promise(source, offset.to_string(), said)

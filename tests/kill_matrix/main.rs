@@ -14,6 +14,7 @@
 //!
 //! An actor in backoff has no task that could return an error or hang, and a supervisor returns
 //! errors only by giving up (the supervisor's own tests show that); else every blow meets every point.
+#![cfg(any(debug_assertions, feature = "probes"))]
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod cell;
