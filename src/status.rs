@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::batch::{Batch, Entry, Receipt};
 use crate::event::{DeadLetterReason, SourceName};
+use crate::store::CursorStep;
 use crate::telemetry::metrics::SourceMetrics;
 
 /// What a source is doing.
@@ -56,6 +57,10 @@ struct Condition {
     restarts: u64,
     counts: Counts,
     suspended: bool,
+    /// Input whose actor died before it heard what became of it.
+    abandoned: Vec<Account>,
+    /// Pieces of such input that will be taken again.
+    owed: u64,
     outstanding: Vec<(u64, Instant)>,
     known_since: Option<Instant>,
 }
@@ -138,7 +143,6 @@ pub struct SourceStatus {
     pub metrics: SourceMetrics,
     condition: Mutex<Condition>,
     next_ticket: AtomicU64,
-    abandoned: AtomicU64,
 }
 
 impl SourceStatus {
@@ -159,11 +163,12 @@ impl SourceStatus {
                 restarts: 0,
                 counts: Counts::default(),
                 suspended: false,
+                abandoned: Vec::new(),
+                owed: 0,
                 outstanding: Vec::new(),
                 known_since: None,
             }),
             next_ticket: AtomicU64::new(0),
-            abandoned: AtomicU64::new(0),
         }
     }
 
@@ -238,8 +243,9 @@ impl SourceStatus {
         self.condition().known_since = since;
     }
 
-    /// The supervisor restarted the actor.
+    /// The supervisor restarts the actor after a while.
     pub fn restarted(&self, reason: &str) {
+        self.set_state(SourceState::Starting, Some(format!("restarts: {reason}")));
         let mut condition = self.condition();
         condition.restarts += 1;
         condition.last_error = Some(LastError {
@@ -315,26 +321,89 @@ impl SourceStatus {
     ///
     /// Input that a dead actor had taken and its successor takes again is counted once: that is
     /// what keeps *received = written + duplicate + filtered + dead-lettered + in flight* true.
-    pub fn take_in(self: &Arc<Self>, pieces: u64, since: Instant) -> Intake {
-        let mut again = 0;
-        let _previous =
-            self.abandoned
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |abandoned| {
-                    again = abandoned.min(pieces);
-                    Some(abandoned - again)
-                });
-        self.metrics.received.increment(pieces - again);
+    pub fn take_in(self: &Arc<Self>, batch: &Batch, filtered: u64) -> Intake {
+        let account = Account::of(batch, filtered);
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         let mut condition = self.condition();
-        condition.counts.received += pieces - again;
-        condition.outstanding.push((ticket, since));
+        let again = condition.owed.min(account.pieces());
+        condition.owed -= again;
+        let fresh = account.pieces() - again;
+        self.metrics.received.increment(fresh);
+        condition.counts.received += fresh;
+        condition.outstanding.push((ticket, batch.received_at));
         drop(condition);
         Intake {
             status: Arc::clone(self),
             ticket,
-            pieces,
-            settled: false,
+            account: Some(account),
         }
+    }
+
+    /// The source's cursor was claimed and stands here. From this tells what became of input whose
+    /// actor died between the commit and the acknowledgement: up to here it is durable and will
+    /// not be taken again, beyond it will be.
+    pub fn claimed(&self, seq: u64) {
+        let mut condition = self.condition();
+        for account in std::mem::take(&mut condition.abandoned) {
+            if account.step_to.is_none_or(|to| to > seq) {
+                condition.owed += account.pieces();
+                continue;
+            }
+            // Which of them were there before, nobody knows any more.
+            let receipt = Receipt {
+                written: account.events,
+                dead: account.dead,
+                ..Receipt::default()
+            };
+            self.count(&mut condition, &receipt, account.filtered);
+        }
+    }
+
+    fn count(&self, condition: &mut Condition, receipt: &Receipt, filtered: u64) {
+        self.metrics.written.increment(receipt.written);
+        self.metrics.duplicate.increment(receipt.duplicate);
+        self.metrics.unresolved_tenant.increment(receipt.unresolved);
+        self.metrics.filtered.increment(filtered);
+        for (reason, count) in DeadLetterReason::ALL.iter().zip(receipt.dead) {
+            self.metrics.dead_lettered(*reason).increment(count);
+        }
+        condition.counts.add(receipt, filtered);
+    }
+}
+
+/// What a batch counts for, kept apart from the batch.
+#[derive(Clone, Debug)]
+struct Account {
+    events: u64,
+    dead: [u64; DeadLetterReason::ALL.len()],
+    filtered: u64,
+    /// Where the cursor stands once it is durable; `None`: it takes no cursor along.
+    step_to: Option<u64>,
+}
+
+impl Account {
+    fn of(batch: &Batch, filtered: u64) -> Self {
+        let mut receipt = Receipt::default();
+        let mut events = 0;
+        for entry in batch.entries() {
+            match entry {
+                Entry::Event(..) => events += 1,
+                Entry::Dead(letter) => receipt.count_dead(letter.reason),
+            }
+        }
+        Self {
+            events,
+            dead: receipt.dead,
+            filtered,
+            step_to: match batch.step {
+                CursorStep::Advance { to, .. } => Some(to),
+                CursorStep::Touch => None,
+            },
+        }
+    }
+
+    fn pieces(&self) -> u64 {
+        self.events + self.filtered + self.dead.iter().sum::<u64>()
     }
 }
 
@@ -342,23 +411,17 @@ impl SourceStatus {
 pub struct Intake {
     status: Arc<SourceStatus>,
     ticket: u64,
-    pieces: u64,
-    settled: bool,
+    /// Until it is settled.
+    account: Option<Account>,
 }
 
 impl Intake {
     /// All of it is durable or left out on purpose.
     pub fn settle(mut self, batch: &Batch, receipt: &Receipt, filtered: u64) {
-        self.settled = true;
+        self.account = None;
         let metrics = &self.status.metrics;
-        metrics.written.increment(receipt.written);
-        metrics.duplicate.increment(receipt.duplicate);
-        metrics.unresolved_tenant.increment(receipt.unresolved);
-        metrics.filtered.increment(filtered);
-        for (reason, count) in DeadLetterReason::ALL.iter().zip(receipt.dead) {
-            metrics.dead_lettered(*reason).increment(count);
-        }
-        self.status.condition().counts.add(receipt, filtered);
+        self.status
+            .count(&mut self.status.condition(), receipt, filtered);
         let now = Timestamp::now();
         let latency = batch.received_at.elapsed().as_secs_f64();
         for entry in batch.entries() {
@@ -377,16 +440,15 @@ impl Intake {
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        if !self.settled {
-            self.status
-                .abandoned
-                .fetch_add(self.pieces, Ordering::Relaxed);
-        }
         let ticket = self.ticket;
-        self.status
-            .condition()
-            .outstanding
-            .retain(|(each, _)| *each != ticket);
+        let mut condition = self.status.condition();
+        condition.outstanding.retain(|(each, _)| *each != ticket);
+        match self.account.take() {
+            // Nothing but its sender knows of it, who sends it again.
+            Some(account) if account.step_to.is_none() => condition.owed += account.pieces(),
+            Some(account) => condition.abandoned.push(account),
+            None => {}
+        }
     }
 }
 

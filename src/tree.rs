@@ -18,15 +18,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use daybook_actors::budget::Budget;
+use daybook_actors::delivery;
 use daybook_actors::liveness::Progress;
-use daybook_actors::policy::Intensity;
+use daybook_actors::policy::{Backoff, Intensity};
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{
     ChildSpec, Exit, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
     spawn_root,
 };
-use ractor::ActorRef;
 use ractor::concurrency::JoinHandle;
+use ractor::{ActorRef, RpcReplyPort};
 use tokio::net::TcpListener;
 
 use crate::config::{Config, Secret, SourceConfig};
@@ -38,17 +39,20 @@ use crate::http::router::{Edge, PushSource, router};
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::janitor::{self, Janitor, JanitorArgs};
 use crate::journal::{Journal, JournalOptions, OpenError};
+use crate::probe::{Probe, Probes};
 use crate::sources::authentik::actor::{Poller, PollerArgs};
 use crate::sources::authentik::client::Client;
 use crate::sources::courier::Courier;
 use crate::sources::drainer::{self, Drainer, DrainerArgs};
 use crate::sources::ocis::actor::{LogTailer, TailerArgs};
-use crate::sources::push::{Acceptor, AcceptorArgs};
+use crate::sources::push::{self, Acceptor, AcceptorArgs};
 use crate::status::{Board, SourceState, SourceStatus};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::tenants::{Resolver, ResolverArgs};
 use crate::writer::{Writer, WriterArgs};
+
+pub use daybook_actors::supervisor::ChildState;
 
 /// A shutdown takes no longer than this.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
@@ -61,14 +65,72 @@ const PLANES_GIVE_UP: Intensity = Intensity {
     max_restarts: 3,
     within: Duration::from_secs(600),
 };
-/// Longer than it takes to find and kill an actor that hangs: its end, not a timeout, is what tells
-/// a source who was at fault.
-const ACK_TIMEOUT: Duration = Duration::from_secs(90);
 /// Room for bodies on their way to the journal when too much is in flight: this part of the
 /// bytes in flight on top of them, and no more than so much. An append holds it for one sync.
 const JOURNAL_RESERVE_PART: u64 = 4;
 const JOURNAL_RESERVE_MOST: u64 = 16 << 20;
+const STALL_AFTER: Duration = Duration::from_secs(60);
+const FELL_LIMIT: Duration = Duration::from_secs(5);
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How the tree reacts to faults. The configuration does not offer these: see
+/// [`TreeOptions::of`]; tests do.
+#[derive(Clone, Debug)]
+pub struct TreeOptions {
+    /// The wait before an actor is restarted.
+    pub backoff: Backoff,
+    /// How many crashes of one actor are too many.
+    pub intensity: Intensity,
+    /// How many crashes of one plane are too many.
+    pub planes_intensity: Intensity,
+    /// An actor that shows no progress for so long is killed.
+    pub stall_after: Duration,
+    /// How long a push may take in all.
+    pub push_patience: Duration,
+    /// Where tests strike.
+    pub probes: Probes,
+}
+
+impl TreeOptions {
+    /// What fits a configuration: whoever waits for the store, or for Authentik, within the time
+    /// that the configuration gives them is not stalled.
+    pub fn of(config: &Config) -> Self {
+        let upstream = config.sources.iter().filter_map(|source| match source {
+            SourceConfig::Authentik(authentik) => Some(authentik.timeout),
+            _ => None,
+        });
+        let longest = upstream.fold(config.store.timeout, Duration::max);
+        Self {
+            backoff: Backoff::default(),
+            intensity: Intensity::default(),
+            planes_intensity: PLANES_GIVE_UP,
+            stall_after: STALL_AFTER.max(longest * 3),
+            push_patience: push::PATIENCE,
+            probes: Probes::default(),
+        }
+    }
+
+    /// Longer than it takes to find and kill an actor that hangs: its end, not a timeout, is what
+    /// tells a source who was at fault.
+    fn ack_timeout(&self) -> Duration {
+        self.stall_after * 3 / 2
+    }
+
+    fn supervisor(
+        &self,
+        name: &str,
+        children: Vec<ChildSpec>,
+        observer: &Arc<dyn Observer>,
+    ) -> SupervisorArgs {
+        SupervisorArgs {
+            backoff: self.backoff,
+            intensity: self.intensity,
+            stall_after: self.stall_after,
+            observer: Arc::clone(observer),
+            ..SupervisorArgs::new(name, children)
+        }
+    }
+}
 
 /// Why a Daybook did not start.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +214,20 @@ impl Daybook {
     /// # Errors
     /// As [`Daybook::start`].
     pub async fn start_with(config: &Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        Self::start_with_options(config, store, TreeOptions::of(config)).await
+    }
+
+    /// The same with reactions to faults of one's own.
+    ///
+    /// # Errors
+    /// As [`Daybook::start`].
+    pub async fn start_with_options(
+        config: &Config,
+        store: Arc<dyn Store>,
+        options: TreeOptions,
+    ) -> Result<Self, StartError> {
         crate::install_crypto_provider();
+        store.set_probe(options.probes.actor("writer"));
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen)
             .await
@@ -167,9 +242,10 @@ impl Daybook {
         let store_up = Arc::new(AtomicBool::new(false));
         let writer = Slot::new();
         let resolver = Slot::new();
-        let observer: Arc<dyn Observer> = Arc::new(Witness {
+        let witness = Arc::new(Witness {
             board: board.clone(),
             metrics: metrics.clone(),
+            probes: options.probes.clone(),
         });
 
         let writer_args = WriterArgs {
@@ -178,6 +254,7 @@ impl Daybook {
             metrics: metrics.clone(),
             store_up: Arc::clone(&store_up),
             progress: Progress::on_demand(),
+            probe: options.probes.actor("writer"),
         };
         let resolver_args = ResolverArgs {
             store: Arc::clone(&store),
@@ -185,6 +262,7 @@ impl Daybook {
             writer: writer.clone(),
             writer_mailbox: metrics.actor_mailbox("writer"),
             progress: Progress::on_demand(),
+            probe: options.probes.actor("resolver"),
         };
         let mut store_children = vec![
             ChildSpec::actor("writer", OnGiveUp::Escalate, &writer, {
@@ -216,6 +294,7 @@ impl Daybook {
             budget: &budget,
             board: &board,
             resolver: &resolver,
+            options: &options,
             children: Vec::new(),
             webhooks: HashMap::new(),
             recorders: Vec::new(),
@@ -250,6 +329,7 @@ impl Daybook {
             body_timeout: config.http.body_timeout,
             growth: tokio::sync::Mutex::default(),
             refusals: Refusals::default(),
+            probe: options.probes.actor("http"),
         };
         let http_args = HttpArgs {
             listener: Arc::new(listener),
@@ -262,31 +342,34 @@ impl Daybook {
                 .transpose()
                 .map_err(StartError::Tls)?,
             router: router(edge),
-            progress: Progress::on_demand(),
+            progress: Progress::new(),
+            pulse: (options.stall_after / 8).max(Duration::from_millis(10)),
+            probe: options.probes.actor("http"),
         };
-        let edge_children = vec![ChildSpec::actor(
-            "http",
-            OnGiveUp::Escalate,
-            &Slot::new(),
-            move || (HttpServer, http_args.clone()),
-        )];
+        let http_progress = http_args.progress.clone();
+        let edge_children = vec![
+            ChildSpec::actor("http", OnGiveUp::Escalate, &Slot::new(), move || {
+                (HttpServer, http_args.clone())
+            })
+            .with_progress(http_progress),
+        ];
 
         for child in ["writer", "resolver", "http"] {
             metrics.actor_mailbox(child).set(0.0);
             metrics.actor_suspended(child).set(0.0);
         }
         let planes = Planes::default();
+        let plane =
+            |name, slot, children| plane(name, slot, children, Arc::clone(&witness), &options);
+        let planes_of_root = vec![
+            plane("store", &planes.store, store_children),
+            plane("sources", &planes.sources, source_children),
+            plane("edge", &planes.edge, edge_children),
+        ];
+        let observer: Arc<dyn Observer> = witness.clone();
         let root = SupervisorArgs {
-            intensity: PLANES_GIVE_UP,
-            observer: Arc::clone(&observer),
-            ..SupervisorArgs::new(
-                "root",
-                vec![
-                    plane("store", &planes.store, store_children, &observer),
-                    plane("sources", &planes.sources, source_children, &observer),
-                    plane("edge", &planes.edge, edge_children, &observer),
-                ],
-            )
+            intensity: options.planes_intensity,
+            ..options.supervisor("root", planes_of_root, &observer)
         };
         let (root, end) = spawn_root(root)
             .await
@@ -337,18 +420,51 @@ impl Daybook {
         &self.metrics
     }
 
-    /// Kills an actor by name, as a fault would; whether it was up. For tests.
+    /// Kills an actor, or a plane with all its actors, by name, as a fault would; whether it was
+    /// up. For tests.
     pub async fn kill(&self, actor: &str) -> bool {
-        for plane in [&self.planes.store, &self.planes.sources, &self.planes.edge] {
-            let killed = daybook_actors::delivery::call(plane, Duration::from_secs(5), |reply| {
-                SupervisorMessage::KillChild(actor.to_owned(), reply)
-            })
-            .await;
-            if killed == Ok(true) {
+        self.fell(actor, SupervisorMessage::KillChild).await
+    }
+
+    /// Cancels the task of an actor or a plane by name, as a runtime that goes down would; whether
+    /// it was up. For tests.
+    pub async fn abort(&self, actor: &str) -> bool {
+        self.fell(actor, SupervisorMessage::AbortChild).await
+    }
+
+    async fn fell(
+        &self,
+        actor: &str,
+        order: fn(String, RpcReplyPort<bool>) -> SupervisorMessage,
+    ) -> bool {
+        let root = Slot::new();
+        root.publish(self.root.clone());
+        let planes = &self.planes;
+        for supervisor in [&planes.store, &planes.sources, &planes.edge, &root] {
+            let felled = delivery::call(supervisor, FELL_LIMIT, |reply| {
+                order(actor.to_owned(), reply)
+            });
+            if felled.await == Ok(true) {
                 return true;
             }
         }
         false
+    }
+
+    /// Where every actor of every plane stands, as `name: state`; a plane that is down has none.
+    /// For tests.
+    pub async fn actors(&self) -> HashMap<String, ChildState> {
+        let mut actors = HashMap::new();
+        let planes = &self.planes;
+        for plane in [&planes.store, &planes.sources, &planes.edge] {
+            let Some(plane) = plane.current() else {
+                continue;
+            };
+            if let Ok(children) = ractor::call!(plane, SupervisorMessage::Status) {
+                actors.extend(children.into_iter().map(|child| (child.name, child.state)));
+            }
+        }
+        actors
     }
 
     /// Waits for an end that nobody asked for.
@@ -427,12 +543,17 @@ fn plane(
     name: &'static str,
     slot: &Slot<SupervisorMessage>,
     children: Vec<ChildSpec>,
-    observer: &Arc<dyn Observer>,
+    witness: Arc<Witness>,
+    options: &TreeOptions,
 ) -> ChildSpec {
-    let observer = Arc::clone(observer);
-    Supervisor::child_spec(name, OnGiveUp::Escalate, slot, move || SupervisorArgs {
-        observer: Arc::clone(&observer),
-        ..SupervisorArgs::new(name, children.clone())
+    let options = options.clone();
+    Supervisor::child_spec(name, OnGiveUp::Escalate, slot, move || {
+        // A plane begins with a clean slate, and so must what people see of it.
+        for child in &children {
+            witness.is_suspended(&child.name, false);
+        }
+        let observer: Arc<dyn Observer> = witness.clone();
+        options.supervisor(name, children.clone(), &observer)
     })
 }
 
@@ -448,6 +569,7 @@ struct Wiring<'a> {
     pushing: HashMap<SourceName, Courier>,
     board: &'a Board,
     resolver: &'a Slot<crate::tenants::ResolverMessage>,
+    options: &'a TreeOptions,
     children: Vec<ChildSpec>,
     webhooks: HashMap<String, (PushSource, Vec<Secret>)>,
     recorders: Vec<PushSource>,
@@ -470,13 +592,15 @@ impl Wiring<'_> {
             resolver_mailbox: self.metrics.actor_mailbox("resolver"),
             share: self.budget.share(name.as_str(), FAIR_SHARE),
             status,
-            ack_timeout: ACK_TIMEOUT,
+            ack_timeout: self.options.ack_timeout(),
+            waits_of: None,
         }
     }
 
     fn add(&mut self, source: &SourceConfig) -> Result<(), StartError> {
         let name = SourceName::new(source.name());
         let courier = self.courier(&name, source.kind());
+        let probe = self.options.probes.actor(name.as_str());
         let failed = |message: String| StartError::Source {
             name: name.to_string(),
             message,
@@ -494,7 +618,11 @@ impl Wiring<'_> {
                     config: config.clone(),
                     client,
                     store: Arc::clone(self.store),
-                    courier,
+                    courier: Courier {
+                        waits_of: Some(progress.clone()),
+                        ..courier
+                    },
+                    probe,
                     metrics: self.metrics.clone(),
                     progress: progress.clone(),
                 };
@@ -508,7 +636,11 @@ impl Wiring<'_> {
                     config: config.clone(),
                     batch_events,
                     store: Arc::clone(self.store),
-                    courier,
+                    courier: Courier {
+                        waits_of: Some(progress.clone()),
+                        ..courier
+                    },
+                    probe,
                     progress: progress.clone(),
                 };
                 self.child(&name, progress, &Slot::new(), move || {
@@ -519,18 +651,18 @@ impl Wiring<'_> {
                 let keys = config
                     .load_keys()
                     .map_err(|problem| failed(problem.to_string()))?;
-                let push = self.acceptor(&name, courier, batch_events);
+                let push = self.acceptor(&name, courier, probe);
                 self.webhooks.insert(config.route.clone(), (push, keys));
             }
             SourceConfig::Recorder(_) => {
-                let push = self.acceptor(&name, courier, batch_events);
+                let push = self.acceptor(&name, courier, probe);
                 self.recorders.push(push);
             }
         }
         Ok(())
     }
 
-    fn acceptor(&mut self, name: &SourceName, courier: Courier, batch_events: usize) -> PushSource {
+    fn acceptor(&mut self, name: &SourceName, courier: Courier, probe: Probe) -> PushSource {
         let acceptor = Slot::new();
         let progress = Progress::on_demand();
         let share = courier.share.clone();
@@ -538,8 +670,10 @@ impl Wiring<'_> {
         let args = AcceptorArgs {
             courier,
             journal: self.journal.clone(),
-            batch_events,
+            batch_events: self.config.writer.batch_events as usize,
+            patience: self.options.push_patience,
             progress: progress.clone(),
+            probe,
         };
         self.child(name, progress, &acceptor, move || (Acceptor, args.clone()));
         self.acceptors.push((name.to_string(), acceptor.clone()));
@@ -592,6 +726,17 @@ impl Wiring<'_> {
 struct Witness {
     board: Board,
     metrics: Metrics,
+    probes: Probes,
+}
+
+impl Witness {
+    fn is_suspended(&self, child: &str, suspended: bool) {
+        let value = if suspended { 1.0 } else { 0.0 };
+        self.metrics.actor_suspended(child).set(value);
+        if let Some(source) = self.board.source(child) {
+            source.set_suspended(suspended);
+        }
+    }
 }
 
 impl Observer for Witness {
@@ -603,6 +748,8 @@ impl Observer for Witness {
         if let Some(source) = self.board.source(child) {
             source.restarted(&exit.to_string());
         }
+        // Here a test strikes the supervisor; it has no error to return.
+        let _passed = self.probes.actor(child).hit_blocking("in_backoff");
     }
 
     fn suspended(&self, child: &str, exit: &Exit) {
@@ -610,19 +757,15 @@ impl Observer for Witness {
         self.metrics
             .actor_restarts(child, exit.reason())
             .increment(1);
-        self.metrics.actor_suspended(child).set(1.0);
+        self.is_suspended(child, true);
         if let Some(source) = self.board.source(child) {
-            source.set_suspended(true);
             source.set_state(SourceState::Suspended, Some(exit.to_string()));
         }
     }
 
     fn resumed(&self, child: &str) {
         tracing::info!(actor = child, "actor has recovered");
-        self.metrics.actor_suspended(child).set(0.0);
-        if let Some(source) = self.board.source(child) {
-            source.set_suspended(false);
-        }
+        self.is_suspended(child, false);
     }
 
     fn gave_up(&self, supervisor: &str, child: &str) {

@@ -19,10 +19,11 @@ pub struct Progress {
 
 #[derive(Debug)]
 struct Inner {
+    /// The last sign of life; works that begin and end beside each other are none for each other.
     last: Instant,
     on_demand: bool,
-    working: u32,
-    next_wait: u64,
+    next_id: u64,
+    works: Vec<(u64, Instant)>,
     long_waits: Vec<(u64, Instant)>,
 }
 
@@ -48,8 +49,8 @@ impl Progress {
             inner: Arc::new(Mutex::new(Inner {
                 last: Instant::now(),
                 on_demand,
-                working: 0,
-                next_wait: 0,
+                next_id: 0,
+                works: Vec::new(),
                 long_waits: Vec::new(),
             })),
         }
@@ -60,20 +61,24 @@ impl Progress {
         self.lock().last = Instant::now();
     }
 
-    /// Work begins; it ends when the guard is dropped.
+    /// Work begins; it ends when the guard is dropped. Of several that are under way each must
+    /// end, or [`Progress::tick`] be called, in time: one that hangs is not excused by others that
+    /// come and go.
     pub fn work(&self) -> Working {
         let mut inner = self.lock();
-        inner.working += 1;
-        inner.last = Instant::now();
-        Working(self.clone())
+        let id = inner.new_id();
+        inner.works.push((id, Instant::now()));
+        Working {
+            progress: self.clone(),
+            id,
+        }
     }
 
     /// Declares that no progress is to be expected for this long; the guard's end is progress.
     pub fn long_wait(&self, at_most: Duration) -> LongWait {
         let mut inner = self.lock();
         let now = Instant::now();
-        let id = inner.next_wait;
-        inner.next_wait += 1;
+        let id = inner.new_id();
         // Far enough ahead to be "never", near enough for the clock's arithmetic.
         let until = now + at_most.min(Duration::from_secs(10 * 365 * 86_400));
         inner.long_waits.push((id, until));
@@ -84,15 +89,18 @@ impl Progress {
         }
     }
 
-    /// How long progress has been overdue: since the last sign of life or since the end of the
-    /// longest declared wait, whichever is later. `None` where none is due.
+    /// How long progress has been overdue: since the last sign of life, since the oldest work under
+    /// way began, or since the end of the longest declared wait, whichever is latest. `None` where
+    /// none is due.
     pub fn stalled_for(&self, now: Instant) -> Option<Duration> {
         let inner = self.lock();
-        if inner.on_demand && inner.working == 0 {
+        let oldest_work = inner.works.iter().map(|(_, begun)| *begun).min();
+        if inner.on_demand && oldest_work.is_none() {
             return None;
         }
         let declared = inner.long_waits.iter().map(|(_, until)| *until).max();
-        let due = declared.map_or(inner.last, |until| until.max(inner.last));
+        let due = [oldest_work, declared].into_iter().flatten().max();
+        let due = due.map_or(inner.last, |due| due.max(inner.last));
         now.checked_duration_since(due)
             .filter(|stalled| !stalled.is_zero())
     }
@@ -102,16 +110,28 @@ impl Progress {
     }
 }
 
+impl Inner {
+    fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
 /// Held while an actor works (see [`Progress::on_demand`]).
 #[derive(Debug)]
 #[must_use = "the work ends when this is dropped"]
-pub struct Working(Progress);
+pub struct Working {
+    progress: Progress,
+    id: u64,
+}
 
 impl Drop for Working {
     fn drop(&mut self) {
-        let mut inner = self.0.lock();
-        inner.working -= 1;
-        inner.last = Instant::now();
+        let mut inner = self.progress.lock();
+        inner.works.retain(|(id, _)| *id != self.id);
+        if !inner.on_demand {
+            inner.last = Instant::now();
+        }
     }
 }
 
@@ -181,5 +201,24 @@ mod tests {
         drop(work);
         tokio::time::advance(100 * SECOND).await;
         assert_eq!(progress.stalled_for(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn works_that_come_and_go_do_not_excuse_one_that_hangs() {
+        let progress = Progress::on_demand();
+        let hanging = progress.work();
+        for _ in 0..10 {
+            let quick = progress.work();
+            tokio::time::advance(SECOND).await;
+            drop(quick);
+        }
+        assert_eq!(progress.stalled_for(Instant::now()), Some(10 * SECOND));
+        progress.tick();
+        assert_eq!(progress.stalled_for(Instant::now()), None);
+        drop(hanging);
+        let begun = progress.work();
+        tokio::time::advance(SECOND).await;
+        assert_eq!(progress.stalled_for(Instant::now()), Some(SECOND));
+        drop(begun);
     }
 }

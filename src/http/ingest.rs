@@ -58,6 +58,7 @@ pub async fn webhook(
         ));
     };
     let (body, room) = read_body(&edge, source, request).await?;
+    edge.strike("after_body").await?;
     if !stalwart::signature::is_valid(keys, signature.as_bytes(), &body) {
         if let Some(untold) = edge.refusals.note(&source.name) {
             tracing::warn!(source = %source.name, %client, bytes = body.len(), untold, "webhook with a wrong signature refused");
@@ -67,6 +68,7 @@ pub async fn webhook(
         ));
     }
     let pushed = push(source, stalwart::job(&source.name, body, room)).await?;
+    edge.strike("before_answer").await?;
     Ok(match pushed {
         (received, 0) => Json(json!({ "received": received })),
         (received, quarantined) => {
@@ -109,10 +111,19 @@ pub async fn record(
         ));
     }
     let (body, room) = read_body(&edge, source, request).await?;
+    edge.strike("after_body").await?;
     let job =
         recorder::job(&source.name, body, idempotency_key, room).map_err(ApiError::bad_request)?;
     let (received, _) = push(source, job).await?;
+    edge.strike("before_answer").await?;
     Ok(Json(json!({ "received": received })).into_response())
+}
+
+impl Edge {
+    async fn strike(&self, point: &'static str) -> Result<(), ApiError> {
+        let passed = self.probe.hit(point).await;
+        passed.map_err(|struck| ApiError::unavailable(struck.to_string()))
+    }
 }
 
 async fn push(source: &PushSource, job: Job) -> Result<(u64, u64), ApiError> {

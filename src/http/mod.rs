@@ -36,6 +36,7 @@ use tokio_rustls::server::TlsStream;
 use tower_service::Service;
 
 use crate::config::HttpConfig;
+use crate::probe::Probe;
 
 use linger::Lingering;
 
@@ -64,12 +65,17 @@ pub struct HttpArgs {
     pub tls: Option<TlsAcceptor>,
     /// What it serves.
     pub router: Router,
-    /// Shown while a message is handled.
+    /// Shown by the accept loop, once in every `pulse`.
     pub progress: Progress,
+    /// See `progress`.
+    pub pulse: Duration,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// The actor's state.
 pub struct HttpState {
+    args: HttpArgs,
     accepting: JoinSet<()>,
     stop_accepting: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -85,19 +91,31 @@ impl Actor for HttpServer {
 
     async fn pre_start(
         &self,
-        myself: ActorRef<Self::Msg>,
+        _myself: ActorRef<Self::Msg>,
         args: HttpArgs,
     ) -> Result<HttpState, ActorProcessingErr> {
-        let mut accepting = JoinSet::new();
-        let (stop_accepting, stopped) = tokio::sync::oneshot::channel();
-        accepting.spawn(async move {
-            accept(args, stopped).await;
-            let _ended = myself.cast(HttpMessage::AcceptEnded);
-        });
         Ok(HttpState {
-            accepting,
-            stop_accepting: Some(stop_accepting),
+            args,
+            accepting: JoinSet::new(),
+            stop_accepting: None,
         })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut HttpState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.args.probe.hit("post_start").await?;
+        let args = state.args.clone();
+        let (stop_accepting, stopped) = tokio::sync::oneshot::channel();
+        state.stop_accepting = Some(stop_accepting);
+        let ended = TellOfEnd(myself);
+        state.accepting.spawn(async move {
+            let _ended = ended;
+            accept(args, stopped).await;
+        });
+        Ok(())
     }
 
     async fn handle(
@@ -122,6 +140,16 @@ impl Actor for HttpServer {
     }
 }
 
+/// Tells the actor that its accept loop has ended, also when it panicked.
+struct TellOfEnd(ActorRef<HttpMessage>);
+
+impl Drop for TellOfEnd {
+    fn drop(&mut self) {
+        // An actor that has ended itself has no use for it.
+        let _ended = self.0.cast(HttpMessage::AcceptEnded);
+    }
+}
+
 /// Accepts until `stop` is dropped; then lets open requests finish. Its connections are owned by
 /// it: when the actor is killed they are cut, and their senders send again.
 async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
@@ -129,10 +157,15 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
     let graceful = GracefulShutdown::new();
     let mut open = JoinSet::new();
     let mut failing = false;
+    let mut pulse = tokio::time::interval(args.pulse);
     loop {
         let accepted = tokio::select! {
             biased;
             _ = &mut stop => break,
+            _ = pulse.tick() => {
+                args.progress.tick();
+                continue;
+            }
             accepted = next_connection(&args.listener, &connections) => accepted,
             Some(_) = open.join_next(), if !open.is_empty() => continue,
         };
@@ -150,6 +183,9 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
         };
         failing = false;
         while open.try_join_next().is_some() {}
+        if args.probe.hit("after_accept").await.is_err() {
+            return;
+        }
         // Answers are small and complete: no reason to let them wait for company.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, error = %error, "nodelay");

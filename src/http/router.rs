@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use crate::config::Secret;
 use crate::event::SourceName;
 use crate::journal::Journal;
+use crate::probe::Probe;
 use crate::sources::push::{AcceptorMessage, Room};
 use crate::status::Board;
 use crate::store::Store;
@@ -79,6 +80,8 @@ pub struct Edge {
     pub growth: tokio::sync::Mutex<()>,
     /// When refused webhooks were last told.
     pub refusals: Refusals,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// All routes.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use daybook_actors::budget::{Permit, Share};
 use daybook_actors::delivery::{CallError, Custody, Outbox, Verdict, call};
+use daybook_actors::liveness::Progress;
 use daybook_actors::slot::Slot;
 use rand::Rng;
 
@@ -29,9 +30,11 @@ pub struct Courier {
     pub share: Share,
     /// The source's entry.
     pub status: Arc<SourceStatus>,
-    /// How long an ack may take. Longer than the store's own timeout. Not progress meanwhile:
-    /// who waits for an ack declares it (see `Progress::long_wait`).
+    /// How long an ack may take. Longer than the store's own timeout.
     pub ack_timeout: Duration,
+    /// Where an actor that waits here in its own handler declares it: neither a late ack nor a
+    /// want of room is its fault.
+    pub waits_of: Option<Progress>,
 }
 
 /// A batch that is not durable yet, with its accounts.
@@ -69,13 +72,15 @@ pub enum Undurable {
 impl Courier {
     /// Waits for room in flight.
     pub async fn room(&self, bytes: u64) -> Permit {
+        let progress = self.waits_of.as_ref();
+        // Permits go back by themselves, so room always comes, however late.
+        let _waiting = progress.map(|progress| progress.long_wait(Duration::MAX));
         self.share.acquire(bytes).await
     }
 
     /// Makes a parcel of a batch. `filtered`: pieces of input left out of it on purpose.
     pub fn parcel(&self, batch: Batch, filtered: u64) -> Parcel {
-        let pieces = batch.entries().len() as u64 + filtered;
-        let intake = self.status.take_in(pieces, batch.received_at);
+        let intake = self.status.take_in(&batch, filtered);
         let mut outbox = Outbox::new();
         outbox.push(batch.clone());
         Parcel {
@@ -96,6 +101,8 @@ impl Courier {
             let suspect = parcel.outbox.is_suspect();
             let custody = Custody::new();
             let travelling = custody.clone();
+            let progress = self.waits_of.as_ref();
+            let waiting = progress.map(|progress| progress.long_wait(self.ack_timeout));
             let answer: Result<Reply, CallError> =
                 call(&self.resolver, self.ack_timeout, |reply| {
                     ResolverMessage::Resolve(Delivery {
@@ -107,6 +114,7 @@ impl Courier {
                     })
                 })
                 .await;
+            drop(waiting);
             match answer {
                 Ok(Ok(receipt)) => {
                     parcel.receipt.add(&receipt);

@@ -19,10 +19,12 @@ use tokio::task::JoinSet;
 use crate::batch::{Batch, Entry, Receipt};
 use crate::event::DeadLetterReason;
 use crate::journal::{Journal, PushRecord};
+use crate::probe::Probe;
 use crate::sources::courier::{Courier, Undurable};
 use crate::status::{CursorView, SourceState};
 
-/// How long a push may take in all. Stalwart gives up after 30 s and sends again.
+/// How long a push may take in all, unless the tree says otherwise. Stalwart gives up after 30 s
+/// and sends again.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the store may take for a batch before the push goes to the journal.
 pub const JOURNAL_AFTER: Duration = Duration::from_secs(2);
@@ -85,8 +87,12 @@ pub struct AcceptorArgs {
     pub journal: Option<Journal>,
     /// Events a batch.
     pub batch_events: usize,
+    /// How long a push may take in all.
+    pub patience: Duration,
     /// Shown while a message is handled.
     pub progress: Progress,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// The actor's state.
@@ -118,6 +124,8 @@ impl Actor for Acceptor {
         _myself: ActorRef<Self::Msg>,
         state: &mut AcceptorState,
     ) -> Result<(), ActorProcessingErr> {
+        let _working = state.args.progress.work();
+        state.args.probe.hit("post_start").await?;
         let status = &state.args.courier.status;
         status.set_cursor(CursorView::default());
         status.set_state(SourceState::Running, None);
@@ -132,15 +140,21 @@ impl Actor for Acceptor {
     ) -> Result<(), ActorProcessingErr> {
         let _working = state.args.progress.work();
         let AcceptorMessage::Push(job, reply) = message;
+        state.args.probe.hit("after_read").await?;
         let pusher = Pusher {
             courier: state.args.courier.clone(),
             journal: state.args.journal.clone(),
             detour: state.detour.clone(),
             batch_events: state.args.batch_events,
-            until: Instant::now() + PATIENCE,
+            probe: state.args.probe.clone(),
+            until: Instant::now() + state.args.patience,
         };
+        // A job keeps its time by itself; one that does not is dropped with all that it holds.
+        let given_up = pusher.until + state.args.patience / 4;
         state.jobs.spawn(async move {
-            let pushed = job(pusher).await;
+            let pushed = tokio::time::timeout_at(given_up.into(), job(pusher)).await;
+            let late = || Pushed::Unavailable("the push took too long".to_owned());
+            let pushed = pushed.unwrap_or_else(|_| late());
             // A sender that has hung up meanwhile gets no answer and sends again.
             let _gone = reply.send(pushed);
         });
@@ -169,6 +183,7 @@ pub struct Pusher {
     journal: Option<Journal>,
     detour: Detour,
     batch_events: usize,
+    probe: Probe,
     until: Instant,
 }
 
@@ -296,21 +311,32 @@ impl Pusher {
             let source = self.courier.status.name.clone();
             let batch = Batch::pushed(source, chunk, Arc::clone(&permit));
             let parcel = self.courier.parcel(batch, 0);
+            self.strike("in_job").await?;
             if self.journal.is_none() {
                 let delivered = self.courier.deliver_within(parcel, self.until).await;
                 refused += refused_downstream(&delivered.map_err(Undelivered::Store)?);
+                self.strike("after_ack").await?;
                 continue;
             }
             let left = self.until.saturating_duration_since(Instant::now());
             let at_most = left.min(JOURNAL_AFTER);
             match self.courier.deliver_once(parcel, at_most).await {
-                Ok(receipt) => refused += refused_downstream(&receipt),
+                Ok(receipt) => {
+                    refused += refused_downstream(&receipt);
+                    self.strike("after_ack").await?;
+                }
                 Err(Undurable::Late) => return Err(Undelivered::Late),
                 Err(refused) => return Err(Undelivered::Store(refused.to_string())),
             }
         }
         self.courier.status.set_state(SourceState::Running, None);
         Ok(refused)
+    }
+
+    /// A test's strike ends the push, not in the journal.
+    async fn strike(&self, point: &'static str) -> Result<(), Undelivered> {
+        let struck = self.probe.hit(point).await;
+        struck.map_err(|struck| Undelivered::Journal(struck.to_string()))
     }
 
     async fn to_journal(&self, push: &PushRecord, why: &str) -> Result<u64, Undelivered> {

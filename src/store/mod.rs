@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{StoreConfig, StoreTarget};
 use crate::event::{Actor, AuditEvent, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
+use crate::probe::Probe;
 
 /// One thing to make durable. The tenant stands beside the event, which stays shared and unchanged.
 #[derive(Clone, Debug)]
@@ -408,6 +409,10 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// sense: a cancelled call may or may not have taken effect, and repeating it is harmless.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Takes the point between records and cursors, where tests strike.
+    #[doc(hidden)]
+    fn set_probe(&self, _probe: Probe) {}
+
     /// Creates what is missing: tables, indexes. Idempotent; to be called before anything else.
     /// On a large collection that lacks an index this may time out while the server goes on
     /// building; calling again waits for the same build.

@@ -7,7 +7,7 @@
 //! directory nor a stranger knocking all day holds the pipeline up.
 //!
 //! Before the directory has been read once, batches wait: an event entered without its tenant
-//! stays without.
+//! stays without. When it cannot be read at all they are refused, so that nothing piles up here.
 
 pub mod directory;
 pub mod file;
@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::batch::{Delivery, Entry, InMailbox, Nack};
 use crate::config::TenantsConfig;
+use crate::probe::Probe;
 use crate::store::Store;
 use crate::writer::{Resolved, WriterMessage};
 
@@ -34,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A directory younger than this is not read again for an unknown user.
 const EARLY_REFRESH: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// One reading of the directory: the store has its own timeout, a file has none.
+const READING_LIMIT: Duration = Duration::from_secs(45);
 
 /// What the resolver is told.
 pub enum ResolverMessage {
@@ -63,6 +66,8 @@ pub struct ResolverArgs {
     pub writer_mailbox: metrics::Gauge,
     /// Shown while a message is handled.
     pub progress: Progress,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// The actor's state.
@@ -104,6 +109,8 @@ impl Actor for Resolver {
         myself: ActorRef<Self::Msg>,
         state: &mut ResolverState,
     ) -> Result<(), ActorProcessingErr> {
+        let _working = state.args.progress.work();
+        state.args.probe.hit("post_start").await?;
         state.read_directory(&myself);
         Ok(())
     }
@@ -116,7 +123,11 @@ impl Actor for Resolver {
     ) -> Result<(), ActorProcessingErr> {
         let _working = state.args.progress.work();
         match message {
-            ResolverMessage::Resolve(delivery) => state.resolve(delivery, &myself),
+            ResolverMessage::Resolve(delivery) => {
+                state.args.probe.hit("after_read").await?;
+                state.resolve(delivery, &myself);
+                state.args.probe.hit("after_send").await?;
+            }
             ResolverMessage::Refresh => state.read_directory(&myself),
             ResolverMessage::Refreshed(outcome) => state.refreshed(outcome, &myself),
             ResolverMessage::PatienceOver => state.release(false),
@@ -142,7 +153,11 @@ impl ResolverState {
             return;
         }
         let Some(directory) = &self.directory else {
-            self.patient.push_back((delivery, None));
+            if self.failed_readings > 0 {
+                unavailable(delivery, UNREAD);
+            } else {
+                self.patient.push_back((delivery, None));
+            }
             return;
         };
         let stale = self.read_at.elapsed() >= EARLY_REFRESH || self.reading;
@@ -157,8 +172,11 @@ impl ResolverState {
     }
 
     fn pass_on(&mut self, mut delivery: Delivery) {
+        if delivery.reply.is_closed() {
+            return;
+        }
         let Some(directory) = &mut self.directory else {
-            unavailable(delivery, "the directory of tenants has not been read yet");
+            unavailable(delivery, UNREAD);
             return;
         };
         let handling = delivery.custody.begin();
@@ -211,11 +229,12 @@ impl ResolverState {
         let store = Arc::clone(&self.args.store);
         let file = self.args.config.file.clone();
         let ignored_groups = self.args.config.ignored_groups.clone();
-        let report = myself.clone();
+        let report = TellOnce(Some(myself.clone()));
         self.tasks.spawn(async move {
-            let outcome = read(&*store, file).await;
-            let directory = outcome.map(|records| Directory::new(records, &ignored_groups));
-            let _ended = report.cast(ResolverMessage::Refreshed(directory));
+            let reading = tokio::time::timeout(READING_LIMIT, read(&*store, file)).await;
+            let outcome =
+                reading.unwrap_or_else(|_| Err(format!("not read within {READING_LIMIT:?}")));
+            report.tell(outcome.map(|records| Directory::new(records, &ignored_groups)));
         });
     }
 
@@ -247,9 +266,8 @@ impl ResolverState {
                     );
                 }
                 self.failed_readings += 1;
-                if self.directory.is_some() {
-                    self.release(true);
-                }
+                // Without any directory this refuses them.
+                self.release(true);
                 (RETRY_FIRST * 2u32.saturating_pow(self.failed_readings.min(4)))
                     .min(self.args.config.refresh)
             }
@@ -257,6 +275,26 @@ impl ResolverState {
         let timer = myself.send_after(next, || ResolverMessage::Refresh);
         if let Some(former) = self.next_reading.replace(timer.abort_handle()) {
             former.abort();
+        }
+    }
+}
+
+/// Tells the resolver what a reading brought, also when it panicked.
+struct TellOnce(Option<ActorRef<ResolverMessage>>);
+
+impl TellOnce {
+    fn tell(mut self, outcome: Result<Directory, String>) {
+        if let Some(resolver) = self.0.take() {
+            let _ended = resolver.cast(ResolverMessage::Refreshed(outcome));
+        }
+    }
+}
+
+impl Drop for TellOnce {
+    fn drop(&mut self) {
+        if let Some(resolver) = self.0.take() {
+            let panicked = Err("its reading panicked".to_owned());
+            let _ended = resolver.cast(ResolverMessage::Refreshed(panicked));
         }
     }
 }
@@ -292,6 +330,8 @@ fn names_a_stranger(directory: &Directory, delivery: &Delivery) -> bool {
         Entry::Dead(_) => false,
     })
 }
+
+const UNREAD: &str = "the directory of tenants has not been read yet";
 
 fn unavailable(delivery: Delivery, reason: &str) {
     let _gone = delivery.reply.send(Err(Nack::Unavailable {

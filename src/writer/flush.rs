@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::{Delivery, Entry, Nack, Receipt, Reply, dead_letter_of};
 use crate::event::{DeadLetter, DeadLetterReason};
+use crate::probe::Probe;
 use crate::store::{
     Commit, Committed, CursorMove, CursorStep, Fate, MoveFate, Record, Store, StoreError,
 };
@@ -20,13 +21,17 @@ pub(super) async fn flush(
     store: Arc<dyn Store>,
     batches: Vec<Resolved>,
     metrics: &Metrics,
+    probe: &Probe,
 ) -> Result<(), StoreError> {
     let started = Instant::now();
     let handlings: Vec<_> = batches
         .iter()
         .map(|resolved| resolved.delivery.custody.begin())
         .collect();
-    let outcome = commit(&*store, &batches).await;
+    let outcome = match probe.hit("before_insert").await {
+        Ok(()) => commit(&*store, &batches).await,
+        Err(struck) => Err(StoreError::Unavailable(struck.to_string())),
+    };
     for handling in handlings {
         handling.finish();
     }
@@ -37,6 +42,9 @@ pub(super) async fn flush(
         Ok(replies) => {
             let entries: usize = batches.iter().map(|resolved| resolved.tenants.len()).sum();
             metrics.writer_batch_events.record(entries as f64);
+            if let Err(struck) = probe.hit("between_cursor_and_ack").await {
+                return Err(StoreError::Unavailable(struck.to_string()));
+            }
             for (resolved, reply) in batches.into_iter().zip(replies) {
                 answer(resolved.delivery, reply);
             }

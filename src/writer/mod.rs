@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 
 use crate::batch::{Delivery, Nack};
 use crate::config::WriterConfig;
+use crate::probe::Probe;
 use crate::store::{LearnedSpace, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
@@ -76,8 +77,10 @@ pub struct WriterArgs {
     pub metrics: Metrics,
     /// Whether the store takes writes, for readiness.
     pub store_up: Arc<AtomicBool>,
-    /// Shown while a flush is under way.
+    /// Shown while a message is handled and while a flush is under way.
     pub progress: Progress,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 struct Waiting {
@@ -136,8 +139,10 @@ impl Actor for Writer {
     async fn post_start(
         &self,
         myself: ActorRef<Self::Msg>,
-        _state: &mut WriterState,
+        state: &mut WriterState,
     ) -> Result<(), ActorProcessingErr> {
+        let _working = state.args.progress.work();
+        state.args.probe.hit("post_start").await?;
         myself.cast(WriterMessage::Probe)?;
         Ok(())
     }
@@ -148,9 +153,11 @@ impl Actor for Writer {
         message: WriterMessage,
         state: &mut WriterState,
     ) -> Result<(), ActorProcessingErr> {
+        let _working = state.args.progress.work();
         match message {
             WriterMessage::Deliver(mut resolved) => {
                 resolved.delivery.in_mailbox = None;
+                state.args.probe.hit("after_read").await?;
                 state.take(*resolved);
             }
             WriterMessage::Flushed(None) => return Err("a flush panicked".into()),
@@ -246,11 +253,16 @@ impl WriterState {
         self.running += 1;
         let store = Arc::clone(&self.args.store);
         let metrics = self.args.metrics.clone();
-        let report = ReportOnce(Some(myself.clone()));
+        let report = ReportOnce::new(
+            myself,
+            |outcome| WriterMessage::Flushed(Some(outcome)),
+            || WriterMessage::Flushed(None),
+        );
         let progress = self.args.progress.clone();
+        let probe = self.args.probe.clone();
         self.flushes.spawn(async move {
             let _working = progress.work();
-            let outcome = flush::flush(store, taken, &metrics).await;
+            let outcome = flush::flush(store, taken, &metrics, &probe).await;
             report.send(outcome);
         });
         while self.flushes.try_join_next().is_some() {}
@@ -294,15 +306,15 @@ impl WriterState {
     fn probe(&mut self, myself: &ActorRef<WriterMessage>) {
         let store = Arc::clone(&self.args.store);
         let prepared = self.prepared;
-        let report = myself.clone();
+        let report = ReportOnce::new(myself, WriterMessage::Probed, || {
+            WriterMessage::Probed(Err(StoreError::Other("a probe panicked".to_owned())))
+        });
         self.flushes.spawn(async move {
-            let outcome = if prepared {
+            report.send(if prepared {
                 probe_once(&*store).await
             } else {
                 store.prepare().await
-            };
-            // The writer may have ended meanwhile; then nobody waits for the answer.
-            let _ended = report.cast(WriterMessage::Probed(outcome));
+            });
         });
     }
 
@@ -351,21 +363,38 @@ fn refuse(resolved: Resolved, reason: &str) {
     );
 }
 
-/// Tells the writer how a flush ended, also when it panicked.
-struct ReportOnce(Option<ActorRef<WriterMessage>>);
+/// Tells the writer how a flush or a probe ended, also when it panicked. A writer that has ended
+/// meanwhile hears nothing and needs nothing.
+struct ReportOnce {
+    writer: Option<ActorRef<WriterMessage>>,
+    ended: fn(Result<(), StoreError>) -> WriterMessage,
+    panicked: fn() -> WriterMessage,
+}
 
 impl ReportOnce {
+    fn new(
+        writer: &ActorRef<WriterMessage>,
+        ended: fn(Result<(), StoreError>) -> WriterMessage,
+        panicked: fn() -> WriterMessage,
+    ) -> Self {
+        Self {
+            writer: Some(writer.clone()),
+            ended,
+            panicked,
+        }
+    }
+
     fn send(mut self, outcome: Result<(), StoreError>) {
-        if let Some(writer) = self.0.take() {
-            let _ended = writer.cast(WriterMessage::Flushed(Some(outcome)));
+        if let Some(writer) = self.writer.take() {
+            let _gone = writer.cast((self.ended)(outcome));
         }
     }
 }
 
 impl Drop for ReportOnce {
     fn drop(&mut self) {
-        if let Some(writer) = self.0.take() {
-            let _ended = writer.cast(WriterMessage::Flushed(None));
+        if let Some(writer) = self.writer.take() {
+            let _gone = writer.cast((self.panicked)());
         }
     }
 }

@@ -3,7 +3,9 @@
 pub mod chaos;
 pub mod http;
 pub mod ledger;
+pub mod load;
 pub mod mongod;
+pub mod oracle;
 pub mod process;
 pub mod proxy;
 pub mod world;

@@ -15,10 +15,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use daybook::config::LoadedConfig;
+use daybook::config::{Config, LoadedConfig};
 use daybook::simulators::workspace::Workspace;
 use daybook::store::{EventFilter, PageKey, StoredEvent};
-use daybook::tree::{Daybook, End};
+use daybook::tree::{Daybook, End, TreeOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -34,6 +34,14 @@ pub struct Plan {
     settings: String,
     sources: String,
     journal_size: String,
+    tuning: Tuning,
+}
+
+/// What a configuration cannot say.
+#[derive(Clone, Default)]
+struct Tuning {
+    adjust: Option<fn(&mut Config)>,
+    options: Option<TreeOptions>,
 }
 
 /// A running world.
@@ -41,6 +49,7 @@ pub struct World {
     dir: TempDir,
     store_url: String,
     toml: String,
+    tuning: Tuning,
     daybook: Option<Daybook>,
     client: reqwest::Client,
 }
@@ -206,7 +215,7 @@ impl World {
     /// Starts a Daybook again on the same folder and store.
     pub async fn resume(&mut self) {
         self.halt().await;
-        self.daybook = Some(start(&self.toml).await);
+        self.daybook = Some(start(&self.toml, &self.tuning).await);
     }
 
     /// Drains and ends.
@@ -225,6 +234,7 @@ impl Plan {
             settings: String::new(),
             journal_size: "1GiB".to_owned(),
             sources: String::new(),
+            tuning: Tuning::default(),
         }
     }
 
@@ -270,6 +280,18 @@ impl Plan {
         self
     }
 
+    /// Changes the configuration after it was read and checked, to values that it does not offer.
+    pub fn adjust(mut self, adjust: fn(&mut Config)) -> Self {
+        self.tuning.adjust = Some(adjust);
+        self
+    }
+
+    /// Sets how the tree reacts to faults.
+    pub fn options(mut self, options: TreeOptions) -> Self {
+        self.tuning.options = Some(options);
+        self
+    }
+
     /// Starts its Daybook, on a free port, open to everyone on loopback unless `http` says otherwise.
     pub async fn start(self) -> World {
         self.start_with("auth = \"none\"", "").await
@@ -285,24 +307,33 @@ impl Plan {
             self.settings,
             self.sources,
         );
-        let daybook = start(&toml).await;
+        let daybook = start(&toml, &self.tuning).await;
         World {
             dir: self.dir,
             store_url: self.store_url,
             toml,
+            tuning: self.tuning,
             daybook: Some(daybook),
             client: client(),
         }
     }
 }
 
-async fn start(toml: &str) -> Daybook {
+async fn start(toml: &str, tuning: &Tuning) -> Daybook {
     let loaded = LoadedConfig::from_parts(
         Some((PathBuf::from("world.toml"), toml.to_owned())),
         Vec::new(),
     );
     let loaded = loaded.unwrap_or_else(|error| panic!("{error}\n{toml}"));
-    Daybook::start(&loaded.config).await.expect("a Daybook")
+    let mut config = loaded.config;
+    if let Some(adjust) = tuning.adjust {
+        adjust(&mut config);
+    }
+    let options = tuning.options.clone();
+    let options = options.unwrap_or_else(|| TreeOptions::of(&config));
+    let store = daybook::store::open(&config.store).await.expect("a store");
+    let daybook = Daybook::start_with_options(&config, store, options).await;
+    daybook.expect("a Daybook")
 }
 
 /// The configuration of a workspace's directory and four sources, Authentik asked once a second,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::SupervisorMessage;
 use super::child::{AbortOnDrop, Child, Ending, Timer};
-use super::keeper::{Crew, Report, WeakCrew};
+use super::keeper::{Crew, Keeper, Report, WeakCrew};
 use super::reporting::exit_of;
 use super::root::{RootEnd, Verdict};
 use super::spec::{ChildSpec, ChildState, Exit, GaveUp, OnGiveUp, SupervisorArgs};
@@ -139,6 +139,12 @@ impl Actor for Supervisor {
             }
             SupervisorMessage::KillChild(name, reply) => {
                 let _ = reply.send(state.kill_child(&name));
+            }
+            SupervisorMessage::AbortChild(name, reply) => {
+                let keeper = state
+                    .position(&name)
+                    .and_then(|index| state.children[index].keeper.as_ref());
+                let _ = reply.send(keeper.is_some_and(Keeper::abort));
             }
         }
         Ok(())

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId, ActorRef};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::SupervisorMessage;
-use super::spec::ChildSpec;
+use super::spec::{ChildSpec, Spawned};
 
 /// How long a killed child may take to be gone. Longer means that it blocks its thread; nothing
 /// inside the process can end it.
@@ -40,7 +40,7 @@ pub(super) enum Report {
 #[derive(Clone, Debug)]
 enum Phase {
     Spawning,
-    Up(ActorCell),
+    Up(ActorCell, AbortHandle),
     Gone,
 }
 
@@ -78,15 +78,15 @@ impl Keeper {
                 _ = abandoned => Err("abandoned".to_owned()),
             };
             let last_report = match outcome {
-                Ok((cell, handle)) => {
-                    phase_sender.send_replace(Phase::Up(cell.clone()));
+                Ok(Spawned { cell, task, gone }) => {
+                    phase_sender.send_replace(Phase::Up(cell.clone(), task));
                     if report(Report::Up(cell.clone())).is_err() {
                         cell.kill();
                     }
                     let id = cell.get_id();
                     drop(cell);
                     // A panic of the task (a state that panics in its drop) is an end like others.
-                    let _ = handle.await;
+                    let _ = gone.await;
                     Report::Ended(id)
                 }
                 Err(reason) => Report::SpawnFailed(reason),
@@ -104,9 +104,18 @@ impl Keeper {
     /// The child, while it is up.
     pub(super) fn cell(&self) -> Option<ActorCell> {
         match &*self.phase.borrow() {
-            Phase::Up(cell) => Some(cell.clone()),
+            Phase::Up(cell, _) => Some(cell.clone()),
             Phase::Spawning | Phase::Gone => None,
         }
+    }
+
+    /// Aborts the task that the child runs in, as a runtime that shuts down does; false if it is not up.
+    pub(super) fn abort(&self) -> bool {
+        let Phase::Up(_, task) = &*self.phase.borrow() else {
+            return false;
+        };
+        task.abort();
+        true
     }
 
     /// Lets the child empty its mailbox and waits for its end; kills it after the limit.
@@ -119,7 +128,7 @@ impl Keeper {
         let mut phase = self.phase.clone();
         async move {
             let settled = phase.wait_for(|phase| !matches!(phase, Phase::Spawning));
-            let Ok(Phase::Up(cell)) = settled.await.map(|phase| phase.clone()) else {
+            let Ok(Phase::Up(cell, _)) = settled.await.map(|phase| phase.clone()) else {
                 return;
             };
             // Fails only for a child that is ending already.
@@ -158,9 +167,9 @@ async fn gone_within(phase: &mut watch::Receiver<Phase>, limit: Duration) -> boo
 }
 
 async fn bring_up(
-    attempt: impl Future<Output = Result<(ActorCell, JoinHandle<()>), ractor::SpawnErr>>,
+    attempt: impl Future<Output = Result<Spawned, ractor::SpawnErr>>,
     limit: Duration,
-) -> Result<(ActorCell, JoinHandle<()>), String> {
+) -> Result<Spawned, String> {
     match timeout(limit, AssertUnwindSafe(attempt).catch_unwind()).await {
         Ok(Ok(Ok(up))) => Ok(up),
         Ok(Ok(Err(error))) => Err(error.to_string()),

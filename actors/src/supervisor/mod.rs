@@ -58,6 +58,8 @@ pub enum SupervisorMessage {
     Status(RpcReplyPort<Vec<ChildStatus>>),
     /// Kills a child, which is a crash like any other; answers whether it was up.
     KillChild(String, RpcReplyPort<bool>),
+    /// Cancels the task that a child runs in, which is a crash like any other; answers whether it was up.
+    AbortChild(String, RpcReplyPort<bool>),
     /// The supervisor to itself: a backoff or a suspension is over.
     Respawn {
         /// Whose.

@@ -7,7 +7,7 @@ use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorRef, SpawnErr};
 
 use super::actor::Supervisor;
-use super::spec::{GaveUp, SupervisorArgs};
+use super::spec::{GaveUp, Spawned, SupervisorArgs};
 use super::{ChildSpec, OnGiveUp, SupervisorMessage};
 use crate::slot::Slot;
 
@@ -64,7 +64,7 @@ impl Supervisor {
     ) -> ChildSpec {
         let published = slot.clone();
         let withdrawn = slot.clone();
-        ChildSpec::new(name, on_give_up, move |parent| {
+        ChildSpec::spawning(name, on_give_up, move |parent| {
             let arguments = make();
             let slot = published.clone();
             Box::pin(async move {
@@ -72,11 +72,13 @@ impl Supervisor {
                 let (plane, handle) =
                     Actor::spawn_linked(None, supervisor, arguments, parent).await?;
                 slot.publish(plane.clone());
-                let subtree = tokio::spawn(async move {
+                let task = handle.abort_handle();
+                let gone = tokio::spawn(async move {
                     let _ = handle.await;
                     let _ = crew_gone.recv().await;
                 });
-                Ok((plane.get_cell(), subtree))
+                let cell = plane.get_cell();
+                Ok(Spawned { cell, task, gone })
             })
         })
         .on_down(Arc::new(move || withdrawn.withdraw_dead()))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell, ActorId, SpawnErr};
+use tokio::task::AbortHandle;
 
 use super::reporting::spawn_child;
 use crate::liveness::Progress;
@@ -19,8 +20,17 @@ pub const DEFAULT_DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// The future that brings a child up.
 pub type SpawnFuture = BoxFuture<'static, Result<(ActorCell, JoinHandle<()>), SpawnErr>>;
 
-type Spawn = dyn Fn(ActorCell) -> SpawnFuture + Send + Sync;
+type Spawn = dyn Fn(ActorCell) -> BoxFuture<'static, Result<Spawned, SpawnErr>> + Send + Sync;
 type OnDown = dyn Fn() + Send + Sync;
+
+/// A child that is up.
+pub(super) struct Spawned {
+    pub(super) cell: ActorCell,
+    /// The task that the actor itself runs in.
+    pub(super) task: AbortHandle,
+    /// Done when nothing of the child is left.
+    pub(super) gone: JoinHandle<()>,
+}
 
 /// What follows when a child crashes more often than the intensity bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +77,24 @@ impl ChildSpec {
         name: impl Into<String>,
         on_give_up: OnGiveUp,
         spawn: impl Fn(ActorCell) -> SpawnFuture + Send + Sync + 'static,
+    ) -> Self {
+        Self::spawning(name, on_give_up, move |supervisor| {
+            let spawn = spawn(supervisor);
+            Box::pin(async move {
+                let (cell, gone) = spawn.await?;
+                let task = gone.abort_handle();
+                Ok(Spawned { cell, task, gone })
+            })
+        })
+    }
+
+    pub(super) fn spawning(
+        name: impl Into<String>,
+        on_give_up: OnGiveUp,
+        spawn: impl Fn(ActorCell) -> BoxFuture<'static, Result<Spawned, SpawnErr>>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Self {
             name: name.into(),

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use crate::batch::{Batch, Entry};
 use crate::config::AuthentikConfig;
 use crate::event::Decoded;
+use crate::probe::{Probe, Struck};
 use crate::sources::courier::{Attempt, Courier, Parcel};
 use crate::status::{CursorView, SourceState};
 use crate::store::Store;
@@ -35,8 +36,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_CAP: Duration = Duration::from_secs(30);
 /// While older events are being read, so many of their pages come before the top is looked at again.
 const PAGES_BETWEEN_HEADS: u32 = 5;
-/// Waiting for room in flight is no stall; for this long it is not.
-const ROOM_PATIENCE: Duration = Duration::from_secs(3600);
 const UNREADABLE_CAP: usize = 10_000;
 /// Where a person must act, asking often only fills the other side's log.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
@@ -69,6 +68,8 @@ pub struct PollerArgs {
     pub metrics: Metrics,
     /// Shown while a message is handled.
     pub progress: Progress,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// The actor's state.
@@ -143,11 +144,13 @@ impl Actor for Poller {
         myself: ActorRef<Self::Msg>,
         state: &mut PollerState,
     ) -> Result<(), ActorProcessingErr> {
+        let _working = state.args.progress.work();
         state
             .args
             .courier
             .status
             .set_state(SourceState::Starting, None);
+        state.args.probe.hit("post_start").await?;
         myself.cast(PollerMessage::Claim)?;
         Ok(())
     }
@@ -163,7 +166,7 @@ impl Actor for Poller {
         let next = match message {
             PollerMessage::Claim => state.claim().await,
             PollerMessage::Poll => state.begin_poll(),
-            PollerMessage::Continue => state.step().await,
+            PollerMessage::Continue => state.step().await?,
         };
         state.arm(next, &myself);
         Ok(())
@@ -213,6 +216,8 @@ impl PollerState {
         self.failures = 0;
         self.generation = cursor.generation;
         self.seq = cursor.seq;
+        self.parcel = None;
+        status.claimed(cursor.seq);
         let place = if cursor.detail.is_null() {
             WalkCursor::default()
         } else {
@@ -237,7 +242,6 @@ impl PollerState {
             self.args.config.overlap,
             self.args.config.page_size,
         ));
-        self.parcel = None;
         Next::Poll(Duration::ZERO)
     }
 
@@ -263,28 +267,28 @@ impl PollerState {
         Next::Continue(Duration::ZERO)
     }
 
-    async fn step(&mut self) -> Next {
+    async fn step(&mut self) -> Result<Next, Struck> {
         if self.parcel.is_some() {
             return self.deliver().await;
         }
         if !self.probed
             && let Err(error) = self.probe().await
         {
-            return self.failed(&error);
+            return Ok(self.failed(&error));
         }
         let interval = self.args.config.interval;
         let Some(walk) = &mut self.walk else {
-            return Next::Claim(Duration::ZERO);
+            return Ok(Next::Claim(Duration::ZERO));
         };
         // New events do not wait behind a long backlog.
         let head_is_old =
             self.last_head.elapsed() >= interval && self.pages_since_head >= PAGES_BETWEEN_HEADS;
         if walk.has_gaps() && head_is_old {
-            return self.begin_poll();
+            return Ok(self.begin_poll());
         }
         let Some(request) = walk.next_request() else {
             self.rest();
-            return Next::Poll(interval);
+            return Ok(Next::Poll(interval));
         };
         self.pages_since_head += 1;
         let answer = {
@@ -303,7 +307,7 @@ impl PollerState {
         };
         match page {
             Ok((page, answer)) => self.take(page, answer).await,
-            Err(error) => self.failed(&error),
+            Err(error) => Ok(self.failed(&error)),
         }
     }
 
@@ -322,11 +326,11 @@ impl PollerState {
         Ok(())
     }
 
-    async fn take(&mut self, page: Page, answer: Answer) -> Next {
+    async fn take(&mut self, page: Page, answer: Answer) -> Result<Next, Struck> {
         self.failures = 0;
         self.args.courier.status.succeeded();
         let Some(walk) = &mut self.walk else {
-            return Next::Claim(Duration::ZERO);
+            return Ok(Next::Claim(Duration::ZERO));
         };
         let received_at = Instant::now();
         let context = EventContext {
@@ -365,9 +369,9 @@ impl PollerState {
             server_time: answer.server_time,
         });
         if walk.is_lost() {
-            return self.failed(&ClientError::Unreadable(
+            return Ok(self.failed(&ClientError::Unreadable(
                 "pages contradict each other".to_owned(),
-            ));
+            )));
         }
         let people = taken.rows.iter().filter_map(|index| rows[*index].1);
         self.people.look_up(&self.args.client, people).await;
@@ -391,12 +395,9 @@ impl PollerState {
             entries.extend(self.entry_of(decoded, None));
         }
         if entries.is_empty() && !taken.moved {
-            return Next::Continue(Duration::ZERO);
+            return Ok(Next::Continue(Duration::ZERO));
         }
-        let permit = {
-            let _waiting = self.args.progress.long_wait(ROOM_PATIENCE);
-            self.args.courier.room(answer.body.len() as u64).await
-        };
+        let permit = self.args.courier.room(answer.body.len() as u64).await;
         let detail = serde_json::to_value(&taken.cursor).unwrap_or_default();
         let mut batch = Batch::new(
             self.args.courier.status.name.clone(),
@@ -412,6 +413,7 @@ impl PollerState {
             rows: keys,
             late: taken.late,
         });
+        self.args.probe.hit("after_read").await?;
         self.deliver().await
     }
 
@@ -430,15 +432,14 @@ impl PollerState {
         }
     }
 
-    async fn deliver(&mut self) -> Next {
+    async fn deliver(&mut self) -> Result<Next, Struck> {
         let Some(mut outgoing) = self.parcel.take() else {
-            return Next::Continue(Duration::ZERO);
+            return Ok(Next::Continue(Duration::ZERO));
         };
-        let waiting = self.args.progress.long_wait(self.args.courier.ack_timeout);
         let attempt = self.args.courier.attempt(&mut outgoing.parcel).await;
-        drop(waiting);
-        match attempt {
+        Ok(match attempt {
             Attempt::Durable => {
+                self.args.probe.hit("after_ack").await?;
                 self.seq += 1;
                 self.settle(outgoing);
                 self.note_backlog();
@@ -454,7 +455,7 @@ impl PollerState {
                 status.set_state(SourceState::Fenced, Some(reason));
                 Next::Claim(self.backoff(Duration::from_secs(30)))
             }
-        }
+        })
     }
 
     /// Events that the list is known to hold and that are not read yet are behind, too.

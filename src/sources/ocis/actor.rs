@@ -24,6 +24,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::batch::{Batch, Entry};
 use crate::config::OcisConfig;
 use crate::event::{DeadLetter, DeadLetterReason, Decoded, SourceName, to_millis};
+use crate::probe::Probe;
 use crate::sources::courier::{Attempt, Courier, Parcel};
 use crate::status::{CursorView, SourceState};
 use crate::store::{CursorStep, Store};
@@ -73,6 +74,8 @@ pub struct TailerArgs {
     pub courier: Courier,
     /// Shown while a message is handled.
     pub progress: Progress,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// The actor's state.
@@ -131,11 +134,13 @@ impl Actor for LogTailer {
         myself: ActorRef<Self::Msg>,
         state: &mut TailerState,
     ) -> Result<(), ActorProcessingErr> {
+        let _working = state.args.progress.work();
         state
             .args
             .courier
             .status
             .set_state(SourceState::Starting, None);
+        state.args.probe.hit("post_start").await?;
         state.hang_doorbell(&myself);
         myself.cast(TailerMessage::Claim)?;
         Ok(())
@@ -228,6 +233,7 @@ impl TailerState {
         self.generation = cursor.generation;
         self.seq = cursor.seq;
         self.parcel = None;
+        status.claimed(cursor.seq);
         let place: Option<TailCursor> = if cursor.detail.is_null() {
             None
         } else {
@@ -278,6 +284,7 @@ impl TailerState {
                 self.knows(chunk.bytes + behind);
                 let permit = self.room(chunk.bytes, charge(&chunk)).await?;
                 self.take_lines(&chunk, permit);
+                self.args.probe.hit("after_read").await?;
                 self.deliver(myself).await
             }
             Ok(Step::Idle {
@@ -448,6 +455,7 @@ impl TailerState {
         let attempt = courier.attempt(&mut parcel);
         match self.while_watching(bytes, attempt).await? {
             Attempt::Durable => {
+                self.args.probe.hit("after_ack").await?;
                 if let CursorStep::Advance { to, .. } = parcel.batch().step {
                     self.seq = to;
                 }

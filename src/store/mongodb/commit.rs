@@ -86,6 +86,10 @@ impl MongoStore {
         self.count_repeated_letters(commit, &letters.indexes, &fates)
             .await?;
 
+        if let Some(probe) = self.probe.get() {
+            let passed = probe.hit("between_insert_and_cursor").await;
+            passed.map_err(|struck| StoreError::Unavailable(struck.to_string()))?;
+        }
         let rejected = fates.iter().any(|fate| matches!(fate, Fate::Rejected(_)));
         let moves = if rejected {
             Vec::new()

@@ -37,6 +37,7 @@ use super::{
 };
 use crate::config::Collections;
 use crate::event::SourceName;
+use crate::probe::Probe;
 use errors::store_error;
 
 /// The database when the URL names none.
@@ -56,6 +57,7 @@ pub struct MongoStore {
     spaces: Collection<RawDocumentBuf>,
     /// What the index on (`source`, `externalId`) is called, once [`Store::prepare`] saw it.
     unique_index: std::sync::Arc<OnceLock<String>>,
+    probe: std::sync::Arc<OnceLock<Probe>>,
 }
 
 impl std::fmt::Debug for MongoStore {
@@ -113,6 +115,7 @@ impl MongoStore {
             database,
             timeout,
             unique_index: std::sync::Arc::default(),
+            probe: std::sync::Arc::default(),
         })
     }
 
@@ -157,6 +160,11 @@ fn bson_date(at: Timestamp) -> DateTime {
 
 #[async_trait]
 impl Store for MongoStore {
+    fn set_probe(&self, probe: Probe) {
+        // A second Daybook on one store is struck where the first is.
+        let _already = self.probe.set(probe);
+    }
+
     async fn prepare(&self) -> Result<()> {
         self.within("preparation of the indexes", self.create_indexes())
             .await

@@ -5,6 +5,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, params};
 
 use super::schema::Tables;
 use crate::event::{AuditEvent, DeadLetter};
+use crate::probe::Probe;
 use crate::store::{
     Commit, Committed, CursorMove, CursorStep, Fate, LearnedSpace, MoveFate, Record,
 };
@@ -65,6 +66,7 @@ pub(super) fn commit(
     connection: &mut Connection,
     tables: &Tables,
     commit: &OwnedCommit,
+    probe: &Probe,
 ) -> rusqlite::Result<Committed> {
     let now = Timestamp::now().as_millisecond();
     let transaction = super::write_transaction(connection)?;
@@ -103,6 +105,9 @@ pub(super) fn commit(
     }
     let rejected = records.iter().any(|fate| matches!(fate, Fate::Rejected(_)));
     let mut moves = Vec::new();
+    probe
+        .hit_blocking("between_insert_and_cursor")
+        .map_err(|struck| rusqlite::Error::ToSqlConversionFailure(Box::new(struck)))?;
     if !rejected {
         for step in &commit.moves {
             moves.push(move_cursor(&transaction, tables, step, now)?);

@@ -17,7 +17,7 @@ mod tests;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,6 +30,7 @@ use super::{
 };
 use crate::config::Collections;
 use crate::event::SourceName;
+use crate::probe::Probe;
 use errors::store_error;
 use schema::Tables;
 use worker::Workers;
@@ -46,6 +47,7 @@ const PREPARED_STATEMENTS: usize = 64;
 /// The store in a SQLite file.
 pub struct SqliteStore {
     path: PathBuf,
+    probe: OnceLock<Probe>,
     tables: Arc<Tables>,
     writer: Workers,
     readers: Workers,
@@ -85,6 +87,7 @@ impl SqliteStore {
         };
         Ok(Self {
             path: path.to_owned(),
+            probe: OnceLock::new(),
             tables,
             writer: threads("sqlite-writer", vec![writer])?,
             readers: threads("sqlite-reader", readers)?,
@@ -157,6 +160,11 @@ fn in_file(path: &Path, error: StoreError) -> StoreError {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn set_probe(&self, probe: Probe) {
+        // A second Daybook on one store is struck where the first is.
+        let _already = self.probe.set(probe);
+    }
+
     async fn prepare(&self) -> Result<()> {
         self.write("preparation of the tables", |connection, tables| {
             tables.create(connection)
@@ -174,8 +182,9 @@ impl Store for SqliteStore {
 
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed> {
         let owned = commit::OwnedCommit::of(commit);
+        let probe = self.probe.get().cloned().unwrap_or_default();
         self.write("a commit", move |connection, tables| {
-            commit::commit(connection, tables, &owned)
+            commit::commit(connection, tables, &owned, &probe)
         })
         .await
     }

@@ -1,0 +1,422 @@
+//! One cell of the matrix, and a world in which several are struck one after the other.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use daybook::config::{Config, SourceConfig};
+use daybook::probe::{Fault, Probes};
+use daybook::tree::{ChildState, TreeOptions};
+use daybook_actors::policy::{Backoff, Intensity};
+use jiff::Timestamp;
+use testkit::World;
+use testkit::load::{Load, SOURCES, Sources};
+use testkit::mongod::Mongod;
+use testkit::world::sum_of;
+
+/// Per source and second. Enough that every point is passed within moments.
+const LOAD: f64 = 15.0;
+/// From the end of a fault until everything promised is stored and accounted for.
+const CONVERGENCE_LIMIT: Duration = Duration::from_secs(15);
+/// Without hangs nobody should be taken for hanging, however busy the machine.
+pub const PATIENT: Duration = Duration::from_secs(30);
+const IMPATIENT: Duration = Duration::from_millis(600);
+
+/// What strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    Panic,
+    Error,
+    /// From outside, while it stands at the point.
+    Kill,
+    /// The cancellation of its task, while it stands at the point.
+    Abort,
+    /// It stands at the point until somebody ends that.
+    Hang,
+}
+
+/// What must follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// This actor or plane is restarted for this reason.
+    Restarts(&'static str, &'static str),
+    /// Nobody is restarted for it.
+    GoesOn,
+}
+
+/// One cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell {
+    actor: &'static str,
+    point: &'static str,
+    blow: Blow,
+    then: Then,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{} × {:?}", self.actor, self.point, self.blow)
+    }
+}
+
+impl Cell {
+    pub fn new(actor: &'static str, point: &'static str, blow: Blow, then: Then) -> Self {
+        Self {
+            actor,
+            point,
+            blow,
+            then,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self.blow {
+            Blow::Panic => Fault::Panic,
+            Blow::Error => Fault::Error,
+            // The supervisor is struck there, not whoever passes.
+            Blow::Kill | Blow::Abort if self.point == "in_backoff" => Fault::Nothing,
+            Blow::Kill | Blow::Abort | Blow::Hang => Fault::Stand,
+        }
+    }
+
+    /// Sources that do not need what is struck: they must not notice.
+    fn bystanders(&self) -> Vec<&'static str> {
+        let all = SOURCES.into_iter();
+        match self.actor {
+            "writer" | "resolver" | "store" | "sources" => Vec::new(),
+            _ if self.point == "in_backoff" => Vec::new(),
+            "http" | "edge" => vec!["authentik", "ocis"],
+            source => all.filter(|other| *other != source).collect(),
+        }
+    }
+}
+
+/// Where the timeline stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    Sqlite,
+    MongoDb,
+}
+
+/// The cells of one actor.
+pub struct Group {
+    name: &'static str,
+    cells: Vec<Cell>,
+    store: Store,
+}
+
+impl Group {
+    pub fn new(name: &'static str, cells: Vec<Cell>) -> Self {
+        Self {
+            name,
+            cells,
+            store: Store::Sqlite,
+        }
+    }
+
+    pub fn on(mut self, store: Store) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// Strikes every cell: hangs in one world, whose supervisors are impatient, and the rest in
+    /// another beside it.
+    pub async fn run(self) {
+        let _matrix = super::recovery::MATRIX.read().await;
+        quiet_panics();
+        let started = Instant::now();
+        let cells = self.cells.len();
+        let (hangs, others): (Vec<Cell>, Vec<Cell>) = self
+            .cells
+            .into_iter()
+            .partition(|cell| cell.blow == Blow::Hang);
+        let (first, second) = tokio::join!(
+            run_in_one_world(others, self.store, PATIENT),
+            run_in_one_world(hangs, self.store, IMPATIENT),
+        );
+        println!(
+            "{}: {cells} cells struck, {} events, slowest convergence {:?}, {:?} in all",
+            self.name,
+            first.0 + second.0,
+            first.1.max(second.1),
+            started.elapsed()
+        );
+    }
+}
+
+/// A world as the matrix needs it; the load is connected and paused.
+pub async fn world(store: Store, options: TreeOptions, seed: u64) -> (World, Load) {
+    let plan = match store {
+        Store::Sqlite => World::sqlite().await,
+        Store::MongoDb => World::mongodb(Mongod::shared().await).await,
+    };
+    let (sources, plan) = Sources::add_to(plan, seed).await;
+    let world = plan.adjust(poll_often).options(options).start().await;
+    let load = sources.connect(&world, seed, LOAD);
+    world.ready().await;
+    (world, load)
+}
+
+/// More often than a configuration may ask for.
+fn poll_often(config: &mut Config) {
+    for source in &mut config.sources {
+        if let SourceConfig::Authentik(authentik) = source {
+            authentik.interval = Duration::from_millis(100);
+        }
+    }
+}
+
+/// Restarts come soon, and as many as there are cells.
+pub fn eager(stall_after: Duration, probes: &Probes) -> TreeOptions {
+    let often = Intensity {
+        max_restarts: 10_000,
+        within: Duration::from_secs(60),
+    };
+    TreeOptions {
+        backoff: Backoff {
+            base: Duration::from_millis(60),
+            cap: Duration::from_millis(200),
+            reset_after: Duration::from_millis(100),
+        },
+        intensity: often,
+        planes_intensity: often,
+        stall_after,
+        push_patience: Duration::from_millis(1500),
+        probes: probes.clone(),
+    }
+}
+
+async fn run_in_one_world(
+    cells: Vec<Cell>,
+    store: Store,
+    stall_after: Duration,
+) -> (usize, Duration) {
+    if cells.is_empty() {
+        return (0, Duration::ZERO);
+    }
+    let probes = Probes::new();
+    let seed = 7 + cells.len() as u64;
+    let (world, load) = world(store, eager(stall_after, &probes), seed).await;
+    let watch = load.oracle().watch(world.daybook());
+    let mut slowest = Duration::ZERO;
+    for cell in cells {
+        let stage = Stage {
+            world: &world,
+            load: &load,
+            probes: &probes,
+            cell,
+            since: Timestamp::now(),
+        };
+        slowest = slowest.max(stage.play().await);
+    }
+    let violations = load.oracle().judge(world.daybook(), None).await;
+    assert!(violations.is_empty(), "{violations:#?}");
+    drop(watch);
+    let promised = load.oracle().promised();
+    world.stop().await;
+    (promised, slowest)
+}
+
+struct Stage<'a> {
+    world: &'a World,
+    load: &'a Load,
+    probes: &'a Probes,
+    cell: Cell,
+    since: Timestamp,
+}
+
+impl Stage<'_> {
+    /// The whole cell; how long the world took to converge.
+    async fn play(&self) -> Duration {
+        let cell = self.cell;
+        let before = self.restarts();
+        self.load.resume();
+        match (cell.point, cell.blow) {
+            ("busy", _) => {
+                self.bystanders_flow().await;
+                self.fell(cell.actor).await;
+            }
+            ("in_backoff", Blow::Kill | Blow::Abort) => self.fell_plane_in_backoff().await,
+            _ => self.strike().await,
+        }
+        self.until("the restart is seen", async || {
+            matches!(cell.then, Then::GoesOn) || self.restarts() > before
+        })
+        .await;
+        let faults_over = Instant::now();
+        // Everybody says something after the fault, so that "flows again" is more than "is idle".
+        let fresh: Vec<_> = SOURCES.map(|source| self.load.say(source)).into();
+        self.load.pause();
+        self.until("the senders are rid of their events", async || {
+            tokio::time::timeout(Duration::from_millis(20), self.load.drained())
+                .await
+                .is_ok()
+        })
+        .await;
+        self.until(
+            "everything promised is stored and accounted for",
+            async || {
+                self.load
+                    .oracle()
+                    .settled(self.world.daybook(), self.since)
+                    .await
+            },
+        )
+        .await;
+        let converged = faults_over.elapsed();
+        let store = self.world.daybook().store();
+        let stored = self
+            .load
+            .oracle()
+            .stored(&**store, &fresh, self.since)
+            .await;
+        assert_eq!(stored.len(), fresh.len(), "{cell}: a source is silent");
+        let oracle = self.load.oracle();
+        let violations = oracle.judge(self.world.daybook(), Some(self.since)).await;
+        assert!(violations.is_empty(), "{cell}: {violations:#?}");
+        if cell.then == Then::GoesOn {
+            let restarts = self.restarts();
+            assert_eq!(restarts, before, "{cell}: somebody was restarted");
+        }
+        converged
+    }
+
+    /// Strikes at the point, and makes sure that it struck.
+    async fn strike(&self) {
+        let cell = self.cell;
+        let strike = self.probes.strike(cell.actor, cell.point, cell.fault(), 1);
+        if ["post_start", "in_backoff"].contains(&cell.point) {
+            // It must be down to come up again.
+            self.fell_by(cell.actor, Blow::Kill).await;
+        }
+        self.until("the point is struck", async || {
+            if cell.point == "after_accept" {
+                // The senders keep their connections; this one is new.
+                let address = self.world.daybook().address();
+                let _refused = tokio::net::TcpStream::connect(address).await;
+            }
+            strike.has_struck()
+        })
+        .await;
+        if cell.fault() == Fault::Stand {
+            self.bystanders_flow().await;
+        }
+        match cell.blow {
+            Blow::Kill | Blow::Abort => self.fell(cell.actor).await,
+            Blow::Hang if matches!(cell.then, Then::Restarts(..)) => self.until_stalled().await,
+            _ => {}
+        }
+        drop(strike);
+    }
+
+    async fn until_stalled(&self) {
+        let Then::Restarts(actor, reason) = self.cell.then else {
+            return;
+        };
+        let before = self.restarts_of(actor, reason);
+        self.until("the hang is found", async || {
+            self.restarts_of(actor, reason) > before
+        })
+        .await;
+    }
+
+    /// The plane falls while one of its actors waits for its restart.
+    async fn fell_plane_in_backoff(&self) {
+        let Then::Restarts(plane, _) = self.cell.then else {
+            panic!("{}: a plane is restarted", self.cell);
+        };
+        let mut proven = false;
+        // The backoff is drawn at random and may be over in no time; then it is tried again.
+        for _ in 0..20 {
+            let strike = self
+                .probes
+                .strike(self.cell.actor, "in_backoff", Fault::Nothing, 1);
+            self.fell_by(self.cell.actor, Blow::Kill).await;
+            self.until("the backoff has begun", async || strike.has_struck())
+                .await;
+            let actors = self.world.daybook().actors().await;
+            proven = actors.get(self.cell.actor) == Some(&ChildState::Restarting);
+            if proven {
+                break;
+            }
+            self.until("the actor is up again", async || {
+                let actors = self.world.daybook().actors().await;
+                actors.get(self.cell.actor) == Some(&ChildState::Running)
+            })
+            .await;
+        }
+        assert!(proven, "{}: the actor was never in backoff", self.cell);
+        self.fell(plane).await;
+    }
+
+    async fn fell(&self, actor: &str) {
+        self.fell_by(actor, self.cell.blow).await;
+    }
+
+    async fn fell_by(&self, actor: &str, blow: Blow) {
+        self.until("somebody is up to be felled", async || match blow {
+            Blow::Abort => self.world.daybook().abort(actor).await,
+            _ => self.world.daybook().kill(actor).await,
+        })
+        .await;
+    }
+
+    /// While the struck one stands, the others' events arrive.
+    async fn bystanders_flow(&self) {
+        let bystanders = self.cell.bystanders();
+        let said: Vec<_> = bystanders
+            .iter()
+            .map(|source| self.load.say(source))
+            .collect();
+        let store = self.world.daybook().store();
+        self.until("the other sources flow", async || {
+            let oracle = self.load.oracle();
+            oracle.stored(&**store, &said, self.since).await.len() == said.len()
+        })
+        .await;
+    }
+
+    fn restarts(&self) -> f64 {
+        match self.cell.then {
+            Then::Restarts(actor, reason) => self.restarts_of(actor, reason),
+            Then::GoesOn => sum_of(&self.metrics(), "daybook_actor_restarts_total", ""),
+        }
+    }
+
+    fn restarts_of(&self, actor: &str, reason: &str) -> f64 {
+        let labels = format!("actor=\"{actor}\",reason=\"{reason}\"");
+        sum_of(&self.metrics(), "daybook_actor_restarts_total", &labels)
+    }
+
+    fn metrics(&self) -> String {
+        self.world.daybook().metrics().render()
+    }
+
+    async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+        let started = Instant::now();
+        while !condition().await {
+            assert!(
+                started.elapsed() < CONVERGENCE_LIMIT,
+                "{}: waited in vain until {what}\n{}",
+                self.cell,
+                self.load.oracle().missing(self.world.daybook())
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Planned panics are no news.
+pub fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let planned = panic
+                .payload_as_str()
+                .is_some_and(|message| message.starts_with("struck at"));
+            if !planned {
+                loud(panic);
+            }
+        }));
+    });
+}
