@@ -183,8 +183,11 @@ fn formats_that_are_not_supported_are_refused_with_their_remedy() {
     let mut letters = 0;
     for (_, _, decoded) in decode("minimal-format.log", false) {
         for one in decoded {
-            let Decoded::Dead(letter) = one else {
-                panic!("{one:?}")
+            let letter = match one {
+                Decoded::Dead(letter) => letter,
+                // Two of its messages are empty: a blank line.
+                Decoded::Filtered => continue,
+                Decoded::Event(..) => panic!("{one:?}"),
             };
             assert_eq!(letter.reason, DeadLetterReason::Malformed);
             assert!(
