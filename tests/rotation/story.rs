@@ -375,8 +375,25 @@ impl Logrotate {
         assert!(self.parts().len() > parts, "nothing was rotated: {said}");
     }
 
-    /// The names of the rotated files.
-    pub fn parts(&self) -> Vec<String> {
+    /// When the writer makes the next file before logrotate does, that one is moved to a name of the
+    /// hour, where the next collision would destroy it.
+    pub fn keep_collision(&self) {
+        let parts = self.parts();
+        for name in parts.iter().filter(|name| name.ends_with(".backup")) {
+            let kept = format!("{name}.{}", parts.len());
+            std::fs::rename(self.log.with_file_name(name), self.log.with_file_name(kept)).unwrap();
+        }
+    }
+
+    /// The names of the files that it has rotated.
+    pub fn rotated(&self) -> Vec<String> {
+        let mut parts = self.parts();
+        parts.retain(|name| !name.contains(".backup"));
+        parts
+    }
+
+    /// The names of all files beside the live one.
+    fn parts(&self) -> Vec<String> {
         let live = self.log.file_name().unwrap().to_str().unwrap();
         let mut parts: Vec<String> = std::fs::read_dir(self.log.parent().unwrap())
             .unwrap()
