@@ -79,6 +79,7 @@ async fn while_the_directory_cannot_be_read_nothing_piles_up() {
         "[[tenants]]\nslug = \"acme\"\nname = \"Acme\"\n",
     );
     let world = plan
+        .journal_size("0B")
         .source("kind = \"recorder\"\nname = \"platform-api\"")
         .settings(&format!("[tenants]\nfile = \"{}\"", file.display()))
         .options(TreeOptions {
