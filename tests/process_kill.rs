@@ -91,7 +91,7 @@ impl Stage {
     }
 
     /// Lives that end by SIGKILL at a random instant; one more that ends in peace, and the sum.
-    async fn is_killed_again_and_again(mut self, store: &dyn Store, seed: u64) {
+    async fn dies_again_and_again(mut self, store: &dyn Store, seed: u64) {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut readiness = Vec::new();
         self.begins().await;
@@ -158,7 +158,7 @@ async fn killed_at_any_instant_over_mongodb() {
     let url = mongod.url("killed");
     let stage = Stage::new(|_| url.clone()).await;
     let store = mongodb(&url).await;
-    stage.is_killed_again_and_again(&store, 1).await;
+    stage.dies_again_and_again(&store, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +167,7 @@ async fn killed_at_any_instant_over_sqlite() {
     let stage = Stage::new(|dir| format!("sqlite:{}", file(dir).display())).await;
     let path = file(stage.dir.path());
     let store = SqliteStore::open(&path, Duration::from_secs(10), &Collections::default()).unwrap();
-    stage.is_killed_again_and_again(&store, 2).await;
+    stage.dies_again_and_again(&store, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,28 +89,27 @@ async fn what_was_written_and_never_acknowledged_is_recognised() {
     let proxy = Proxy::start(loopback(mongod.port())).await;
     let (through, direct) = (proxy.mongodb_url("silent"), mongod.url("silent"));
     let scene = Scene::start(&through, &direct, 100.0).await;
-    for round in 1..=2 {
+    let mut recognised = 0;
+    for round in 1..=8 {
         let before = proxy.counts();
-        let label = "daybook_events_duplicate_total";
-        let duplicates = scene.metric(label, "").await;
-        let stored = scene.observer_count().await;
-        let written = scene.metric("daybook_events_written_total", "").await;
+        let duplicates = scene.metric("daybook_events_duplicate_total", "").await;
         proxy.set(Mode::DropReplies).await;
         strikes(&proxy, before, "silence", |counts| {
             counts.dropped_reply_bytes
         })
         .await;
         scene.store_is_seen_away().await;
-        let unknown = scene.metric("daybook_events_written_total", "").await - written;
-        let landed = scene.observer_count().await - stored;
-        assert!(landed as f64 > unknown, "nothing landed unacknowledged");
         proxy.set(Mode::Pass).await;
         scene.flows_soon(&format!("after silence {round}")).await;
-        eventually("the repeats are recognised", async || {
-            scene.metric(label, "").await > duplicates
-        })
-        .await;
+        // Silence may strike where no write waits for its answer; then nothing is to be recognised.
+        if scene.metric("daybook_events_duplicate_total", "").await > duplicates {
+            recognised += 1;
+        }
+        if recognised == 2 {
+            break;
+        }
     }
+    assert_eq!(recognised, 2, "no write was left unacknowledged");
     scene.finish().await;
 }
 
