@@ -92,6 +92,8 @@ pub struct Proxy {
 struct Shared {
     target: SocketAddr,
     switch: watch::Sender<Switch>,
+    /// The newest epoch that the listener has followed.
+    followed: watch::Sender<u64>,
     connections: AtomicU64,
     counters: Counters,
 }
@@ -123,6 +125,7 @@ impl Proxy {
                 reset_tainted_below: 0,
                 forget_below: 0,
             }),
+            followed: watch::Sender::new(0),
             connections: AtomicU64::new(0),
             counters: Counters::default(),
         });
@@ -148,8 +151,9 @@ impl Proxy {
         )
     }
 
-    /// Switches, for open connections and for those to come.
-    pub fn set(&self, mode: Mode) {
+    /// Switches, for open connections and for those to come. When it returns the port is listened
+    /// on, or is not, as the mode says.
+    pub async fn set(&self, mode: Mode) {
         let next = self.shared.connections.load(Ordering::Acquire);
         self.shared.switch.send_modify(|switch| {
             if switch.mode == Mode::DropReplies && mode != Mode::DropReplies {
@@ -161,6 +165,10 @@ impl Proxy {
             switch.mode = mode;
             switch.epoch += 1;
         });
+        let epoch = self.shared.switch.borrow().epoch;
+        let mut followed = self.shared.followed.subscribe();
+        // The sender lives as long as self.
+        let _followed = followed.wait_for(|followed| *followed >= epoch).await;
     }
 
     /// Open connections are silent from here on, for ever, and nobody is told: what a firewall
@@ -231,12 +239,13 @@ async fn serve(
     let mut listener = Some(listener);
     let mut open = JoinSet::new();
     loop {
-        let mode = switch.borrow_and_update().mode;
+        let Switch { mode, epoch, .. } = *switch.borrow_and_update();
         if mode == Mode::Refuse {
             listener = None;
         } else if listener.is_none() {
             listener = Some(listen(address).expect("the reserved port can be listened on"));
         }
+        shared.followed.send_replace(epoch);
         let accept = async {
             match &listener {
                 Some(listener) => listener.accept().await,
@@ -449,138 +458,5 @@ enum Weighed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A server that answers every piece with the same piece.
-    async fn echo() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let (mut from, mut to) = stream.split();
-                    tokio::io::copy(&mut from, &mut to).await
-                });
-            }
-        });
-        address
-    }
-
-    async fn says(stream: &mut TcpStream, words: &str) -> io::Result<String> {
-        stream.write_all(words.as_bytes()).await?;
-        let mut answer = vec![0; words.len()];
-        stream.read_exact(&mut answer).await?;
-        Ok(String::from_utf8(answer).expect("what was sent"))
-    }
-
-    async fn stays_silent(stream: &mut TcpStream) -> bool {
-        let mut byte = [0];
-        let read = stream.read(&mut byte);
-        tokio::time::timeout(Duration::from_millis(100), read)
-            .await
-            .is_err()
-    }
-
-    #[tokio::test]
-    async fn refuses_and_listens_again_on_the_same_port() {
-        let proxy = Proxy::start(echo().await).await;
-        let mut open = TcpStream::connect(proxy.address()).await.expect("open");
-        assert_eq!(says(&mut open, "hello").await.expect("an echo"), "hello");
-        proxy.set(Mode::Refuse);
-        let reset = says(&mut open, "hello").await.expect_err("a reset");
-        assert!(matches!(
-            reset.kind(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-        ));
-        let refused = TcpStream::connect(proxy.address()).await;
-        assert_eq!(
-            refused.expect_err("nobody listens").kind(),
-            io::ErrorKind::ConnectionRefused
-        );
-        proxy.set(Mode::Pass);
-        let mut again = None;
-        crate::world::eventually("it listens again", async || {
-            again = TcpStream::connect(proxy.address()).await.ok();
-            again.is_some()
-        })
-        .await;
-        let mut again = again.expect("a connection");
-        assert_eq!(says(&mut again, "again").await.expect("an echo"), "again");
-        assert_eq!(proxy.counts().reset, 1);
-    }
-
-    #[tokio::test]
-    async fn resets_at_once() {
-        let proxy = Proxy::start(echo().await).await;
-        proxy.set(Mode::Reset);
-        let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
-        assert!(says(&mut stream, "hello").await.is_err());
-        assert_eq!((proxy.counts().accepted, proxy.counts().reset), (1, 1));
-    }
-
-    #[tokio::test]
-    async fn a_black_hole_keeps_what_was_sent_until_it_heals() {
-        let proxy = Proxy::start(echo().await).await;
-        let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
-        says(&mut stream, "before").await.expect("an echo");
-        proxy.set(Mode::BlackHole);
-        stream.write_all(b"during").await.expect("sent");
-        assert!(stays_silent(&mut stream).await);
-        assert_eq!(proxy.counts().held, 1);
-        proxy.set(Mode::Pass);
-        let mut answer = [0; 6];
-        stream.read_exact(&mut answer).await.expect("an echo");
-        assert_eq!(&answer, b"during");
-    }
-
-    #[tokio::test]
-    async fn replies_are_dropped_although_the_request_arrived() {
-        let proxy = Proxy::start(echo().await).await;
-        let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
-        proxy.set(Mode::DropReplies);
-        stream.write_all(b"hello").await.expect("sent");
-        assert!(stays_silent(&mut stream).await);
-        let counts = proxy.counts();
-        assert_eq!((counts.request_bytes, counts.dropped_reply_bytes), (5, 5));
-        proxy.set(Mode::Pass);
-        assert!(says(&mut stream, "more").await.is_err(), "it is reset");
-    }
-
-    #[tokio::test]
-    async fn cuts_in_the_middle_of_a_message_in_either_direction() {
-        let proxy = Proxy::start(echo().await).await;
-        for (mode, requests, replies) in [
-            (Mode::CutRequestsAfter(3), 3, 0..=3),
-            (Mode::CutRepliesAfter(2), 5, 2..=2),
-        ] {
-            let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
-            let before = proxy.counts();
-            proxy.set(mode);
-            assert!(says(&mut stream, "hello").await.is_err(), "{mode:?}");
-            let after = proxy.counts();
-            assert_eq!(after.request_bytes - before.request_bytes, requests);
-            assert!(replies.contains(&(after.reply_bytes - before.reply_bytes)));
-            assert_eq!(after.cut - before.cut, 1);
-            proxy.set(Mode::Pass);
-        }
-    }
-
-    #[tokio::test]
-    async fn delays_and_forgets() {
-        let proxy = Proxy::start(echo().await).await;
-        let mut stream = TcpStream::connect(proxy.address()).await.expect("open");
-        proxy.set(Mode::Delay(Duration::from_millis(30)));
-        let started = tokio::time::Instant::now();
-        says(&mut stream, "slowly").await.expect("an echo");
-        assert!(started.elapsed() >= Duration::from_millis(60));
-        assert_eq!(proxy.counts().delayed, 2);
-        proxy.set(Mode::Pass);
-        proxy.forget_connections();
-        stream.write_all(b"anybody?").await.expect("sent");
-        assert!(stays_silent(&mut stream).await);
-        assert_eq!(proxy.counts().forgotten, 1);
-        let mut fresh = TcpStream::connect(proxy.address()).await.expect("open");
-        assert_eq!(says(&mut fresh, "fresh").await.expect("an echo"), "fresh");
-    }
-}
+#[path = "proxy_tests.rs"]
+mod tests;

@@ -32,25 +32,25 @@ async fn every_way_in_which_the_way_to_the_server_can_fail() {
     let scene = Scene::start(&through, &direct, 100.0).await;
 
     let before = proxy.counts();
-    proxy.set(Mode::Refuse);
+    proxy.set(Mode::Refuse).await;
     assert!(TcpStream::connect(proxy.address()).await.is_err());
     scene.store_is_seen_away().await;
     assert!(proxy.counts().reset > before.reset);
-    proxy.set(Mode::Pass);
+    proxy.set(Mode::Pass).await;
     scene.flows_soon("after refused connections").await;
 
     let before = proxy.counts();
-    proxy.set(Mode::Reset);
+    proxy.set(Mode::Reset).await;
     scene.store_is_seen_away().await;
     assert!(proxy.counts().reset > before.reset + 1, "new ones too");
-    proxy.set(Mode::Pass);
+    proxy.set(Mode::Pass).await;
     scene.flows_soon("after reset connections").await;
 
     let before = proxy.counts();
-    proxy.set(Mode::BlackHole);
+    proxy.set(Mode::BlackHole).await;
     strikes(&proxy, before, "the black hole", |counts| counts.held).await;
     scene.store_is_seen_away().await;
-    proxy.set(Mode::Pass);
+    proxy.set(Mode::Pass).await;
     scene.flows_soon("after a partition that healed").await;
 
     let before = proxy.counts();
@@ -61,7 +61,7 @@ async fn every_way_in_which_the_way_to_the_server_can_fail() {
     assert!(took < STORE_TIMEOUT + BACK_LIMIT, "{took:?}");
 
     let before = proxy.counts();
-    proxy.set(Mode::Delay(Duration::from_millis(40)));
+    proxy.set(Mode::Delay(Duration::from_millis(40))).await;
     strikes(&proxy, before, "the delay", |counts| counts.delayed).await;
     scene.flows_soon("with a slow network").await;
 
@@ -74,9 +74,9 @@ async fn every_way_in_which_the_way_to_the_server_can_fail() {
         ),
     ] {
         let before = proxy.counts();
-        proxy.set(mode);
+        proxy.set(mode).await;
         strikes(&proxy, before, what, |counts| counts.cut).await;
-        proxy.set(Mode::Pass);
+        proxy.set(Mode::Pass).await;
         scene.flows_soon(what).await;
     }
     assert_eq!(scene.metric("daybook_actor_restarts_total", "").await, 0.0);
@@ -89,28 +89,27 @@ async fn what_was_written_and_never_acknowledged_is_recognised() {
     let proxy = Proxy::start(loopback(mongod.port())).await;
     let (through, direct) = (proxy.mongodb_url("silent"), mongod.url("silent"));
     let scene = Scene::start(&through, &direct, 100.0).await;
-    for round in 1..=2 {
+    let mut recognised = 0;
+    for round in 1..=8 {
         let before = proxy.counts();
-        let label = "daybook_events_duplicate_total";
-        let duplicates = scene.metric(label, "").await;
-        let stored = scene.observer_count().await;
-        let written = scene.metric("daybook_events_written_total", "").await;
-        proxy.set(Mode::DropReplies);
+        let duplicates = scene.metric("daybook_events_duplicate_total", "").await;
+        proxy.set(Mode::DropReplies).await;
         strikes(&proxy, before, "silence", |counts| {
             counts.dropped_reply_bytes
         })
         .await;
         scene.store_is_seen_away().await;
-        let unknown = scene.metric("daybook_events_written_total", "").await - written;
-        let landed = scene.observer_count().await - stored;
-        assert!(landed as f64 > unknown, "nothing landed unacknowledged");
-        proxy.set(Mode::Pass);
+        proxy.set(Mode::Pass).await;
         scene.flows_soon(&format!("after silence {round}")).await;
-        eventually("the repeats are recognised", async || {
-            scene.metric(label, "").await > duplicates
-        })
-        .await;
+        // Silence may strike where no write waits for its answer; then nothing is to be recognised.
+        if scene.metric("daybook_events_duplicate_total", "").await > duplicates {
+            recognised += 1;
+        }
+        if recognised == 2 {
+            break;
+        }
     }
+    assert_eq!(recognised, 2, "no write was left unacknowledged");
     scene.finish().await;
 }
 
@@ -151,12 +150,12 @@ async fn the_ways_of_the_sources_fail_as_well() {
         ("a partition that heals", Mode::BlackHole, held),
     ] {
         let before = (to_authentik.counts(), to_daybook.counts());
-        to_authentik.set(mode);
-        to_daybook.set(mode);
+        to_authentik.set(mode).await;
+        to_daybook.set(mode).await;
         strikes(&to_authentik, before.0, what, count).await;
         strikes(&to_daybook, before.1, what, count).await;
-        to_authentik.set(Mode::Pass);
-        to_daybook.set(Mode::Pass);
+        to_authentik.set(Mode::Pass).await;
+        to_daybook.set(Mode::Pass).await;
         scene.flows(&format!("after {what}")).await;
     }
     assert!(scene.metric("daybook_events_duplicate_total", "").await > 0.0);

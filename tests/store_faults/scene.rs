@@ -103,14 +103,6 @@ impl Scene {
         self.world.metric(name, labels).await
     }
 
-    /// How many events stand in the store.
-    pub async fn observer_count(&self) -> usize {
-        let events = ledger::all_events(&*self.observer).await;
-        events
-            .expect("the observer goes straight to the store")
-            .len()
-    }
-
     /// Waits until the writer has noticed that the store is away.
     pub async fn store_is_seen_away(&self) {
         eventually("the store is seen to be away", async || {
