@@ -6,8 +6,9 @@ use testkit::mongod::{Mongod, ReplicaSet};
 
 use crate::scene::Scene;
 
-/// More than a small machine carries in a debug build: the sources are busy all the time.
-const LOAD: f64 = 2_000.0;
+/// About what a small machine carries in a debug build beside three servers: the sources are busy
+/// most of the time, and what piles up during the faults is worked off soon.
+const LOAD: f64 = 600.0;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_steps_down_freezes_and_is_killed_under_load() {
