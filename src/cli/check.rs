@@ -9,6 +9,7 @@ use crate::sources::authentik::decode::decode_page;
 use crate::sources::authentik::walk::PageRequest;
 use crate::store;
 use crate::telemetry::metrics::Metrics;
+use crate::tenants;
 
 use super::{ConfigArgs, Failure};
 
@@ -67,9 +68,9 @@ async fn try_store(config: &Config) -> Result<String, String> {
         .map_err(|error| error.to_string())?;
     store.prepare().await.map_err(|error| error.to_string())?;
     store.ping().await.map_err(|error| error.to_string())?;
-    let records = store.directory().await.map_err(|error| error.to_string())?;
+    let records = tenants::read(&*store, config.tenants.file.clone()).await?;
     Ok(format!(
-        "takes writes; {} tenants and {} users in its directory",
+        "takes writes; {} tenants and {} users in the directory",
         records.tenants.len(),
         records.users.len()
     ))
