@@ -61,7 +61,7 @@ pub fn write(event: &AuditEvent, hints: &TenantHints) -> serde_json::Result<Vec<
     })
 }
 
-/// What [`write`] wrote.
+/// What [`write()`] wrote.
 ///
 /// # Errors
 /// When it is anything else.

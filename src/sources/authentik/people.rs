@@ -42,7 +42,7 @@ pub struct People {
 }
 
 impl People {
-    /// Looks up those of `pks` that are not known, for [`PATIENCE`] at most.
+    /// Looks up those of `pks` that are not known, for `PATIENCE` at most.
     pub async fn look_up(&mut self, client: &Client, pks: impl Iterator<Item = i64>) {
         let now = Instant::now();
         if self.paused_until.is_some_and(|until| until > now) {

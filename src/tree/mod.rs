@@ -11,6 +11,10 @@
 //! what it has, then the writer enters it. Correctness does not rest on that order: what was not
 //! acknowledged is read, or sent, again.
 
+mod options;
+mod wiring;
+mod witness;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,117 +24,40 @@ use std::time::Duration;
 use daybook_actors::budget::Budget;
 use daybook_actors::delivery;
 use daybook_actors::liveness::Progress;
-use daybook_actors::policy::{Backoff, Intensity};
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{
-    ChildSpec, Exit, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
+    ChildSpec, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
     spawn_root,
 };
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio::net::TcpListener;
 
-use crate::config::{Config, Secret, SourceConfig};
-use crate::event::SourceName;
+use crate::config::Config;
 use crate::http::auth::Authenticator;
 use crate::http::health::Readiness;
 use crate::http::refusals::Refusals;
-use crate::http::router::{Edge, PushSource, router};
+use crate::http::router::{Edge, router};
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::janitor::{self, Janitor, JanitorArgs};
-use crate::journal::{Journal, JournalOptions, OpenError};
-use crate::probe::{Probe, Probes};
-use crate::sources::authentik::actor::{Poller, PollerArgs};
-use crate::sources::authentik::client::Client;
-use crate::sources::courier::Courier;
-use crate::sources::drainer::{self, Drainer, DrainerArgs};
-use crate::sources::ocis::actor::{LogTailer, TailerArgs};
-use crate::sources::push::{self, Acceptor, AcceptorArgs};
-use crate::status::{Board, SourceState, SourceStatus};
+use crate::journal::{Journal, OpenError};
+use crate::status::Board;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::tenants::{Resolver, ResolverArgs};
 use crate::writer::{Writer, WriterArgs};
 
 pub use daybook_actors::supervisor::ChildState;
+pub use options::TreeOptions;
+
+use wiring::{Wiring, journal_reserve, open_journal};
+use witness::Witness;
 
 /// A shutdown takes no longer than this.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
 const SUSPENDED_PROBE: Duration = Duration::from_secs(300);
-const SOURCE_DRAIN_LIMIT: Duration = Duration::from_secs(5);
-/// One source may hold this part of the bytes in flight, so that another always finds room.
-const FAIR_SHARE: f64 = 0.5;
-/// A plane gives up only after most of a minute of restarts, so it cannot do so more often than this.
-const PLANES_GIVE_UP: Intensity = Intensity {
-    max_restarts: 3,
-    within: Duration::from_secs(600),
-};
-/// Room for bodies on their way to the journal when too much is in flight: this part of the
-/// bytes in flight on top of them, and no more than so much. An append holds it for one sync.
-const JOURNAL_RESERVE_PART: u64 = 4;
-const JOURNAL_RESERVE_MOST: u64 = 16 << 20;
-const STALL_AFTER: Duration = Duration::from_secs(60);
 const FELL_LIMIT: Duration = Duration::from_secs(5);
 const UPKEEP: Duration = Duration::from_secs(5);
-
-/// How the tree reacts to faults. The configuration does not offer these: see
-/// [`TreeOptions::of`]; tests do.
-#[derive(Clone, Debug)]
-pub struct TreeOptions {
-    /// The wait before an actor is restarted.
-    pub backoff: Backoff,
-    /// How many crashes of one actor are too many.
-    pub intensity: Intensity,
-    /// How many crashes of one plane are too many.
-    pub planes_intensity: Intensity,
-    /// An actor that shows no progress for so long is killed.
-    pub stall_after: Duration,
-    /// How long a push may take in all.
-    pub push_patience: Duration,
-    /// Where tests strike.
-    pub probes: Probes,
-}
-
-impl TreeOptions {
-    /// What fits a configuration: whoever waits for the store, or for Authentik, within the time
-    /// that the configuration gives them is not stalled.
-    pub fn of(config: &Config) -> Self {
-        let upstream = config.sources.iter().filter_map(|source| match source {
-            SourceConfig::Authentik(authentik) => Some(authentik.timeout),
-            _ => None,
-        });
-        let longest = upstream.fold(config.store.timeout, Duration::max);
-        Self {
-            backoff: Backoff::default(),
-            intensity: Intensity::default(),
-            planes_intensity: PLANES_GIVE_UP,
-            stall_after: STALL_AFTER.max(longest * 3),
-            push_patience: push::PATIENCE,
-            probes: Probes::default(),
-        }
-    }
-
-    /// Longer than it takes to find and kill an actor that hangs: its end, not a timeout, is what
-    /// tells a source who was at fault.
-    fn ack_timeout(&self) -> Duration {
-        self.stall_after * 3 / 2
-    }
-
-    fn supervisor(
-        &self,
-        name: &str,
-        children: Vec<ChildSpec>,
-        observer: &Arc<dyn Observer>,
-    ) -> SupervisorArgs {
-        SupervisorArgs {
-            backoff: self.backoff,
-            intensity: self.intensity,
-            stall_after: self.stall_after,
-            observer: Arc::clone(observer),
-            ..SupervisorArgs::new(name, children)
-        }
-    }
-}
 
 /// Why a Daybook did not start.
 #[derive(Debug, thiserror::Error)]
@@ -283,10 +210,9 @@ impl Daybook {
         }
 
         let journal = open_journal(config).await?;
-        let reserve = (budget.limit() / JOURNAL_RESERVE_PART).min(JOURNAL_RESERVE_MOST);
         let mut wiring = Wiring {
             journal: journal.clone(),
-            journal_reserve: Budget::new(reserve),
+            journal_reserve: journal_reserve(&budget),
             pushing: HashMap::new(),
             config,
             store: &store,
@@ -516,29 +442,6 @@ fn janitor(store: &Arc<dyn Store>, days: u32) -> ChildSpec {
     .with_progress(progress)
 }
 
-/// The journal, for pushing sources and for what a former run has left in it.
-async fn open_journal(config: &Config) -> Result<Option<Journal>, OpenError> {
-    let (dir, max_bytes) = (config.journal.dir.clone(), config.journal.max_size.bytes());
-    let pushing = config.sources.iter().any(|source| {
-        matches!(
-            source,
-            SourceConfig::Stalwart(_) | SourceConfig::Recorder(_)
-        )
-    });
-    let wanted = (pushing && max_bytes > 0) || dir.is_dir();
-    if !config.ingest.enabled || !wanted {
-        return Ok(None);
-    }
-    let options = JournalOptions::new(dir.clone(), max_bytes);
-    let opened = tokio::task::spawn_blocking(move || Journal::open(options)).await;
-    opened
-        .map_err(|error| OpenError::Io {
-            dir,
-            error: std::io::Error::other(error),
-        })?
-        .map(Some)
-}
-
 fn plane(
     name: &'static str,
     slot: &Slot<SupervisorMessage>,
@@ -555,222 +458,6 @@ fn plane(
         let observer: Arc<dyn Observer> = witness.clone();
         options.supervisor(name, children.clone(), &observer)
     })
-}
-
-/// Builds each source's actor and what the edge needs to reach it.
-struct Wiring<'a> {
-    config: &'a Config,
-    store: &'a Arc<dyn Store>,
-    metrics: &'a Metrics,
-    budget: &'a Budget,
-    journal: Option<Journal>,
-    journal_reserve: Budget,
-    /// The ways downstream of sources that push, for the drainer.
-    pushing: HashMap<SourceName, Courier>,
-    board: &'a Board,
-    resolver: &'a Slot<crate::tenants::ResolverMessage>,
-    options: &'a TreeOptions,
-    children: Vec<ChildSpec>,
-    webhooks: HashMap<String, (PushSource, Vec<Secret>)>,
-    recorders: Vec<PushSource>,
-    acceptors: Vec<(String, Slot<crate::sources::push::AcceptorMessage>)>,
-}
-
-impl Wiring<'_> {
-    /// A source's entry on the board and its way downstream.
-    fn courier(&self, name: &SourceName, kind: &'static str) -> Courier {
-        let status = Arc::new(SourceStatus::new(
-            name.clone(),
-            kind,
-            self.metrics.source(name, kind),
-        ));
-        self.board.add(Arc::clone(&status));
-        self.metrics.actor_suspended(name.as_str()).set(0.0);
-        self.metrics.actor_mailbox(name.as_str()).set(0.0);
-        Courier {
-            resolver: self.resolver.clone(),
-            resolver_mailbox: self.metrics.actor_mailbox("resolver"),
-            share: self.budget.share(name.as_str(), FAIR_SHARE),
-            status,
-            ack_timeout: self.options.ack_timeout(),
-            waits_of: None,
-        }
-    }
-
-    fn add(&mut self, source: &SourceConfig) -> Result<(), StartError> {
-        let name = SourceName::new(source.name());
-        let courier = self.courier(&name, source.kind());
-        let probe = self.options.probes.actor(name.as_str());
-        let failed = |message: String| StartError::Source {
-            name: name.to_string(),
-            message,
-        };
-        let batch_events = self.config.writer.batch_events as usize;
-        match source {
-            SourceConfig::Authentik(config) => {
-                let token = config
-                    .load_token()
-                    .map_err(|problem| failed(problem.to_string()))?;
-                let client = Client::new(&config.url, &token, config.timeout, self.metrics.clone())
-                    .map_err(failed)?;
-                let progress = Progress::on_demand();
-                let args = PollerArgs {
-                    config: config.clone(),
-                    client,
-                    store: Arc::clone(self.store),
-                    courier: Courier {
-                        waits_of: Some(progress.clone()),
-                        ..courier
-                    },
-                    probe,
-                    metrics: self.metrics.clone(),
-                    progress: progress.clone(),
-                };
-                self.child(&name, progress, &Slot::new(), move || {
-                    (Poller, args.clone())
-                });
-            }
-            SourceConfig::Ocis(config) => {
-                let progress = Progress::on_demand();
-                let args = TailerArgs {
-                    config: config.clone(),
-                    batch_events,
-                    store: Arc::clone(self.store),
-                    courier: Courier {
-                        waits_of: Some(progress.clone()),
-                        ..courier
-                    },
-                    probe,
-                    progress: progress.clone(),
-                };
-                self.child(&name, progress, &Slot::new(), move || {
-                    (LogTailer, args.clone())
-                });
-            }
-            SourceConfig::Stalwart(config) => {
-                let keys = config
-                    .load_keys()
-                    .map_err(|problem| failed(problem.to_string()))?;
-                let push = self.acceptor(&name, courier, probe);
-                self.webhooks.insert(config.route.clone(), (push, keys));
-            }
-            SourceConfig::Recorder(_) => {
-                let push = self.acceptor(&name, courier, probe);
-                self.recorders.push(push);
-            }
-        }
-        Ok(())
-    }
-
-    fn acceptor(&mut self, name: &SourceName, courier: Courier, probe: Probe) -> PushSource {
-        let acceptor = Slot::new();
-        let progress = Progress::on_demand();
-        let share = courier.share.clone();
-        self.pushing.insert(name.clone(), courier.clone());
-        let args = AcceptorArgs {
-            courier,
-            journal: self.journal.clone(),
-            batch_events: self.config.writer.batch_events as usize,
-            patience: self.options.push_patience,
-            progress: progress.clone(),
-            probe,
-        };
-        self.child(name, progress, &acceptor, move || (Acceptor, args.clone()));
-        self.acceptors.push((name.to_string(), acceptor.clone()));
-        PushSource {
-            name: name.clone(),
-            acceptor,
-            share,
-            journal_reserve: self.journal.as_ref().map(|_| self.journal_reserve.clone()),
-        }
-    }
-
-    fn add_drainer(&mut self) {
-        let Some(journal) = self.journal.clone() else {
-            return;
-        };
-        let name = SourceName::new(drainer::NAME);
-        let progress = Progress::on_demand();
-        let args = DrainerArgs {
-            journal,
-            courier: self.courier(&name, drainer::NAME),
-            couriers: std::mem::take(&mut self.pushing),
-            metrics: self.metrics.clone(),
-            batch_events: self.config.writer.batch_events as usize,
-            progress: progress.clone(),
-        };
-        self.child(&name, progress, &Slot::new(), move || {
-            (Drainer, args.clone())
-        });
-    }
-
-    fn child<A: ractor::Actor>(
-        &mut self,
-        name: &SourceName,
-        progress: Progress,
-        slot: &Slot<A::Msg>,
-        make: impl Fn() -> (A, A::Arguments) + Send + Sync + 'static,
-    ) {
-        let give_up = OnGiveUp::Suspend {
-            probe_every: SUSPENDED_PROBE,
-        };
-        self.children.push(
-            ChildSpec::actor(name.as_str(), give_up, slot, make)
-                .with_progress(progress)
-                .with_drain_limit(SOURCE_DRAIN_LIMIT),
-        );
-    }
-}
-
-/// Tells metrics and status what happens in the tree.
-struct Witness {
-    board: Board,
-    metrics: Metrics,
-    probes: Probes,
-}
-
-impl Witness {
-    fn is_suspended(&self, child: &str, suspended: bool) {
-        let value = if suspended { 1.0 } else { 0.0 };
-        self.metrics.actor_suspended(child).set(value);
-        if let Some(source) = self.board.source(child) {
-            source.set_suspended(suspended);
-        }
-    }
-}
-
-impl Observer for Witness {
-    fn restarted(&self, child: &str, exit: &Exit, delay: Duration) {
-        tracing::warn!(actor = child, %exit, ?delay, "actor restarts");
-        self.metrics
-            .actor_restarts(child, exit.reason())
-            .increment(1);
-        if let Some(source) = self.board.source(child) {
-            source.restarted(&exit.to_string());
-        }
-        // Here a test strikes the supervisor; it has no error to return.
-        let _passed = self.probes.actor(child).hit_blocking("in_backoff");
-    }
-
-    fn suspended(&self, child: &str, exit: &Exit) {
-        tracing::error!(actor = child, %exit, "actor crashed too often and is suspended");
-        self.metrics
-            .actor_restarts(child, exit.reason())
-            .increment(1);
-        self.is_suspended(child, true);
-        if let Some(source) = self.board.source(child) {
-            source.set_state(SourceState::Suspended, Some(exit.to_string()));
-        }
-    }
-
-    fn resumed(&self, child: &str) {
-        tracing::info!(actor = child, "actor has recovered");
-        self.is_suspended(child, false);
-    }
-
-    fn gave_up(&self, supervisor: &str, child: &str) {
-        tracing::error!(supervisor, actor = child, "supervisor gave up");
-    }
 }
 
 /// Histograms keep their samples until somebody looks; when nobody scrapes, this does.
