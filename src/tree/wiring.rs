@@ -203,6 +203,7 @@ impl Wiring<'_> {
             metrics: self.metrics.clone(),
             batch_events: self.config.writer.batch_events as usize,
             progress: progress.clone(),
+            probe: self.options.probes.actor(name.as_str()),
         };
         self.child(&name, progress, &Slot::new(), move || {
             (Drainer, args.clone())

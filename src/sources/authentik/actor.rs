@@ -447,10 +447,16 @@ impl PollerState {
                 Next::Continue(Duration::ZERO)
             }
             Attempt::Later(pause) => {
+                self.args.probe.hit("in_retry").await?;
                 self.parcel = Some(outgoing);
                 Next::Continue(pause)
             }
             Attempt::Reload(reason) => {
+                let status = &self.args.courier.status;
+                status.set_state(SourceState::Blocked, Some(reason));
+                Next::Claim(self.backoff(Duration::from_secs(1)))
+            }
+            Attempt::Fenced(reason) => {
                 let status = &self.args.courier.status;
                 status.set_state(SourceState::Fenced, Some(reason));
                 Next::Claim(self.backoff(Duration::from_secs(30)))
