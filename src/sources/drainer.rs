@@ -22,7 +22,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::batch::{Batch, Entry};
+use crate::batch::{BATCH_WEIGHT, Batch, Entry};
 use crate::event::mask::{SECRET_KEYS, mask_raw};
 use crate::event::{DeadLetter, DeadLetterReason, SourceName};
 use crate::journal::{Damage, Journal, PushKind, PushRecord, Stored, Window};
@@ -165,6 +165,8 @@ struct Draining {
 struct Load {
     courier: Courier,
     entries: Vec<Entry>,
+    /// Of all entries, see [`Entry::weight`].
+    weight: usize,
     received_at: Timestamp,
 }
 
@@ -265,12 +267,18 @@ impl Draining {
             broken: false,
         };
         while let Some(entry) = entries.next(&context) {
-            let gathered = add(loads, &courier, record.received_at, entry);
-            if gathered >= self.args.batch_events {
+            add(loads, &courier, record.received_at, entry);
+            if self.is_whole_batch(loads) {
                 self.send(loads, permit).await?;
             }
         }
         Ok(())
+    }
+
+    fn is_whole_batch(&self, loads: &[Load]) -> bool {
+        let entries: usize = loads.iter().map(|load| load.entries.len()).sum();
+        let weight: usize = loads.iter().map(|load| load.weight).sum();
+        entries >= self.args.batch_events || weight >= BATCH_WEIGHT
     }
 
     fn courier_of(&mut self, record: &PushRecord) -> Courier {
@@ -374,7 +382,7 @@ fn entries_of<'a>(
         return stalwart::entries(record, context);
     }
     match recorder::entries(record) {
-        Ok(entries) => Box::new(entries.into_iter()),
+        Ok(entries) => Box::new(entries),
         // It was good when it was accepted, and is not for this version.
         Err(error) => {
             let letter = letter_in_place_of(record, DeadLetterReason::UnexpectedShape, error);
@@ -383,21 +391,25 @@ fn entries_of<'a>(
     }
 }
 
-/// Adds an entry to its source's load; how many entries there are in all.
-fn add(loads: &mut Vec<Load>, courier: &Courier, received_at: Timestamp, entry: Entry) -> usize {
+/// Adds an entry to its source's load.
+fn add(loads: &mut Vec<Load>, courier: &Courier, received_at: Timestamp, entry: Entry) {
+    let weight = entry.weight();
     let name = &courier.status.name;
     match loads
         .iter_mut()
         .find(|load| load.courier.status.name == *name)
     {
-        Some(load) => load.entries.push(entry),
+        Some(load) => {
+            load.entries.push(entry);
+            load.weight += weight;
+        }
         None => loads.push(Load {
             courier: courier.clone(),
             entries: vec![entry],
+            weight,
             received_at,
         }),
     }
-    loads.iter().map(|load| load.entries.len()).sum()
 }
 
 /// What the future yields, unless the drainer is stopped before.

@@ -1,11 +1,14 @@
 //! Real servers, faults and an oracle for Daybook's tests; never shipped.
 
+pub mod arguments;
 pub mod chaos;
+pub mod fail_point;
 pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod mongod;
 pub mod oracle;
+pub mod outage;
 pub mod process;
 pub mod proxy;
 pub mod world;

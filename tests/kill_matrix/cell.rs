@@ -314,6 +314,13 @@ impl Stage<'_> {
         })
         .await;
         drop(refusals);
+        if cell.needs_refusals() {
+            // A push that comes before the store takes writes again would go to the journal.
+            let pulls = ["authentik", "ocis"];
+            let witness = pulls.iter().find(|source| **source != cell.actor);
+            self.flow(witness.map(std::slice::from_ref).unwrap_or_default())
+                .await;
+        }
         if cell.fault() == Fault::Stand {
             self.bystanders_flow().await;
         }
@@ -395,11 +402,11 @@ impl Stage<'_> {
 
     /// While the struck one stands, the others' events arrive.
     async fn bystanders_flow(&self) {
-        let bystanders = self.cell.bystanders();
-        let said: Vec<_> = bystanders
-            .iter()
-            .map(|source| self.load.say(source))
-            .collect();
+        self.flow(&self.cell.bystanders()).await;
+    }
+
+    async fn flow(&self, sources: &[&'static str]) {
+        let said: Vec<_> = sources.iter().map(|source| self.load.say(source)).collect();
         let store = self.world.daybook().store();
         self.until("the other sources flow", async || {
             let oracle = self.load.oracle();
