@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod chaos;
 pub mod fail_point;
+pub mod fuzz;
 pub mod http;
 pub mod ledger;
 pub mod load;

@@ -12,7 +12,7 @@ use super::{append_line, log_is_read, with_log, written};
 
 const KEY: &str = "flood-key";
 const ROUTE: &str = "/ingest/stalwart/webhook";
-const SENDERS: usize = 24;
+const SENDERS: usize = 48;
 const BODY_EVENTS: u64 = 100;
 /// Rounds of one line and one record, while the flood lasts.
 const ROUNDS: u64 = 40;

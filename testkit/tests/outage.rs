@@ -18,8 +18,8 @@ async fn suffer(faults: &[Fault], each: Duration, rate: f64, events: u64) -> Rep
         rate,
         events,
         child: (
-            env!("CARGO_BIN_EXE_daybook").into(),
-            ["run", "-c"].map(str::to_owned).into(),
+            env!("CARGO_BIN_EXE_outage").into(),
+            vec!["child".to_owned()],
         ),
     };
     let report = outage::run(&plan).await.expect("a run");
