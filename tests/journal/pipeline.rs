@@ -180,7 +180,6 @@ async fn what_cannot_be_read_while_mongod_is_gone_is_a_dead_letter_afterwards() 
     ready(&world).await;
     world.source_becomes("ocis", "running").await;
     mongod.kill9();
-    not_ready(&world).await;
 
     let before = Timestamp::now();
     let quarantined = (200, json!({"received": 0, "quarantined": 1}));
