@@ -12,6 +12,7 @@ pub mod error;
 pub mod health;
 pub mod ingest;
 mod linger;
+pub mod query;
 pub mod refusals;
 pub mod router;
 pub mod tls;
