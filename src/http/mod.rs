@@ -10,6 +10,7 @@ pub mod api;
 pub mod auth;
 pub mod error;
 pub mod health;
+pub mod histogram;
 pub mod ingest;
 mod linger;
 pub mod query;
