@@ -32,6 +32,15 @@ pub struct Authenticator {
     known: Arc<Mutex<HashMap<String, Finding>>>,
 }
 
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// What they may do.
+    pub role: Role,
+    /// The token's name, if it was given one; nobody is named where everyone is let in.
+    pub name: Option<String>,
+}
+
 /// What the store knew about a token's hash.
 #[derive(Clone)]
 struct Finding {
@@ -39,16 +48,16 @@ struct Finding {
     asked: Instant,
     /// When it answered last.
     answered: Instant,
-    role: Option<Role>,
+    caller: Option<Caller>,
     expires_at: Option<Timestamp>,
 }
 
 impl Finding {
-    /// The role that is believed while the store cannot be asked.
-    fn in_outage(&self) -> Option<&Role> {
+    /// Whoever is believed to be asking while the store cannot be asked.
+    fn in_outage(&self) -> Option<&Caller> {
         let is_recent = self.answered.elapsed() < BELIEVED_IN_OUTAGE;
         let has_expired = self.expires_at.is_some_and(|end| end <= Timestamp::now());
-        self.role.as_ref().filter(|_| is_recent && !has_expired)
+        self.caller.as_ref().filter(|_| is_recent && !has_expired)
     }
 }
 
@@ -62,14 +71,17 @@ impl Authenticator {
         }
     }
 
-    /// The role of whoever sent these headers.
+    /// Whoever sent these headers.
     ///
     /// # Errors
     /// 401 without a valid token; 503 when the store cannot be asked about one that was not good
     /// within the last hour.
-    pub async fn role(&self, headers: &HeaderMap) -> Result<Role, ApiError> {
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.mode == AuthMode::None {
-            return Ok(Role::Operator);
+            return Ok(Caller {
+                role: Role::Operator,
+                name: None,
+            });
         }
         let token = bearer(headers)
             .ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
@@ -78,30 +90,34 @@ impl Authenticator {
         if let Some(finding) = &known
             && finding.asked.elapsed() < BELIEVED
         {
-            return finding.role.clone().ok_or_else(unknown_token);
+            return finding.caller.clone().ok_or_else(unknown_token);
         }
         let believed = known.as_ref().and_then(Finding::in_outage).cloned();
         match (self.ask(&hash, believed.is_some()).await, known, believed) {
             (Ok(found), ..) => {
                 let now = Instant::now();
-                let role = found.as_ref().map(|token| token.role.clone());
+                let expires_at = found.as_ref().and_then(|token| token.expires_at);
+                let caller = found.map(|token| Caller {
+                    role: token.role,
+                    name: token.name,
+                });
                 let finding = Finding {
                     asked: now,
                     answered: now,
-                    role: role.clone(),
-                    expires_at: found.and_then(|token| token.expires_at),
+                    caller: caller.clone(),
+                    expires_at,
                 };
                 self.remember(hash, finding);
-                role.ok_or_else(unknown_token)
+                caller.ok_or_else(unknown_token)
             }
             (
                 Err(StoreError::Unavailable(_) | StoreError::Timeout { .. }),
                 Some(finding),
-                Some(role),
+                Some(caller),
             ) => {
                 let asked = Instant::now();
                 self.remember(hash, Finding { asked, ..finding });
-                Ok(role)
+                Ok(caller)
             }
             (Err(error), ..) => Err(error.into()),
         }
@@ -129,7 +145,7 @@ impl Authenticator {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             // Who guesses tokens must not make the good ones forgotten.
-            known.retain(|_, finding| finding.role.is_some());
+            known.retain(|_, finding| finding.caller.is_some());
         }
         if known.len() >= REMEMBERED {
             known.clear();

@@ -10,7 +10,7 @@ use daybook::event::{DeadLetterReason, SourceName};
 use daybook::probe::Probe;
 use daybook::store::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
-    PageKey, Record, Result, Store, StoredDeadLetter, StoredEvent, TokenRecord,
+    Histogram, PageKey, Record, Result, Store, StoredDeadLetter, StoredEvent, TokenRecord,
 };
 use daybook::tree::TreeOptions;
 use daybook_actors::policy::{Backoff, Intensity};
@@ -159,6 +159,10 @@ impl Store for Allergic {
         limit: u32,
     ) -> Result<Vec<StoredEvent>> {
         self.inner.find_events(filter, before, limit).await
+    }
+
+    async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
+        self.inner.histogram(filter, buckets).await
     }
 
     async fn event(&self, id: &str) -> Result<Option<StoredEvent>> {
