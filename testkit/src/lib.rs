@@ -7,6 +7,7 @@ pub mod load;
 pub mod mongod;
 pub mod oracle;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod world;
 
