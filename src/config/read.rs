@@ -6,7 +6,8 @@ use super::section::Section;
 use super::tree::Node;
 use super::units::ByteSize;
 use super::values::{
-    Mismatch, boolean, duration, filled_text, network, path, size, socket_address, text, whole, word,
+    Mismatch, boolean, duration, filled_text, network, path, size, socket_address, text, whole,
+    word,
 };
 use super::{
     AuthMode, AuthentikConfig, Collections, Config, HttpConfig, IngestConfig, JournalConfig,
@@ -70,11 +71,13 @@ fn set<T>(field: &mut T, value: Option<T>) {
 fn url_in_file(node: &Node) -> Result<StoreUrl, Mismatch> {
     const WANTED: &str = "a file with the store's address in it";
     let path = path(node)?;
-    let text = std::fs::read_to_string(&path).map_err(|error| {
-        Mismatch::new(format!("{}: {error}", path.display()), WANTED)
-    })?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Mismatch::new(format!("{}: {error}", path.display()), WANTED))?;
     match text.trim() {
-        "" => Err(Mismatch::new(format!("{} is empty", path.display()), WANTED)),
+        "" => Err(Mismatch::new(
+            format!("{} is empty", path.display()),
+            WANTED,
+        )),
         url => Ok(StoreUrl(url.to_owned())),
     }
 }
