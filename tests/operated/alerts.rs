@@ -16,7 +16,7 @@ use testkit::world::{PATIENCE, workspace_toml};
 
 use crate::{root, text};
 
-const FASTER: u64 = 90;
+const FASTER: u64 = 75;
 const ROUTE: &str = "/ingest/stalwart/webhook";
 const SECOND_ROUTE: &str = "/ingest/mail-2";
 
@@ -61,9 +61,9 @@ fn hurried(rules: &str) -> String {
 
 #[test]
 fn durations_are_divided_and_nothing_else() {
-    let rule = "for: 3m\nexpr: a[15m] > 300 and b[2h] offset 1d > 5 # [not] for: ever\n";
+    let rule = "for: 5m\nexpr: a[15m] > 300 and b[2h] offset 1d > 5 # [not] for: ever\n";
     let wanted =
-        "for: 2000ms\nexpr: a[10000ms] > 4 and b[80000ms] offset 960000ms > 5 # [not] for: ever\n";
+        "for: 4000ms\nexpr: a[12000ms] > 4 and b[96000ms] offset 1152000ms > 5 # [not] for: ever\n";
     assert_eq!(hurried(rule), wanted);
 }
 
@@ -168,7 +168,7 @@ async fn each_fault_makes_its_alert_fire_and_no_other() {
     let prometheus = Prometheus::start(&Setup {
         targets: vec![("daybook".to_owned(), port)],
         rules,
-        interval: "300ms",
+        interval: "400ms",
     })
     .await;
     prometheus.all_up(1).await;
@@ -176,6 +176,8 @@ async fn each_fault_makes_its_alert_fire_and_no_other() {
         prometheus,
         log: Vec::new(),
     };
+    // Targets are discovered some seconds after the rules are first evaluated.
+    watch.ends("DaybookDown{}").await;
     watch.is_quiet(Duration::from_secs(8)).await;
     for source in ["authentik", "ocis", "stalwart", "platform-api"] {
         let label = format!("source=\"{source}\"");

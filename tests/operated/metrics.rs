@@ -250,7 +250,7 @@ async fn security_events_are_counted_once_and_only_from_the_list() {
 async fn lag_grows_with_the_clock_and_a_dead_source_is_not_up() {
     let mongod = Mongod::start().await;
     let dir = tempfile::tempdir().unwrap();
-    let workspace = busy_workspace(dir.path(), 40.0).await;
+    let mut workspace = busy_workspace(dir.path(), 40.0).await;
     let plan = World::mongodb(&mongod).await.workspace(&workspace);
     let quiet = plan.file("quiet.log", "");
     let source = format!(
@@ -299,10 +299,12 @@ async fn lag_grows_with_the_clock_and_a_dead_source_is_not_up() {
     mongod.thaw();
     eventually("the lag is gone", async || lag("ocis").await < 1.0).await;
 
-    // Authentik dies: nobody knows of events that wait, so the lag cannot tell.
+    // Authentik dies. Nobody knows of events that wait, so the lag cannot tell.
     let up = "source=\"authentik\"";
-    eventually("Authentik is up", async || {
-        world.metric("daybook_source_up", up).await == 1.0
+    workspace.pause().await;
+    eventually("everything that Authentik has is entered", async || {
+        let is_up = world.metric("daybook_source_up", up).await == 1.0;
+        is_up && lag("authentik").await == 0.0
     })
     .await;
     workspace
