@@ -18,7 +18,7 @@ pub struct Setup {
     /// Rule files.
     pub rules: Vec<PathBuf>,
     /// Between two scrapes, and between two evaluations: `500ms`.
-    pub interval: &'static str,
+    pub interval: String,
 }
 
 /// A running Prometheus.
@@ -180,7 +180,7 @@ fn encode(text: &str) -> String {
 }
 
 fn yaml(setup: &Setup) -> String {
-    let interval = setup.interval;
+    let interval = &setup.interval;
     let mut text = format!(
         "global: {{scrape_interval: {interval}, scrape_timeout: {interval}, evaluation_interval: {interval}}}\nrule_files:\n"
     );

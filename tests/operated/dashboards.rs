@@ -172,7 +172,7 @@ async fn every_query_finds_series_in_a_daybook_at_work() {
     let prometheus = Prometheus::start(&Setup {
         targets: vec![("daybook".to_owned(), world.daybook().address().port())],
         rules: rules.iter().map(|path| root().join(path)).collect(),
-        interval: "500ms",
+        interval: "500ms".to_owned(),
     })
     .await;
     prometheus.all_up(1).await;

@@ -87,7 +87,7 @@ async fn prometheus_sees_every_metric_with_its_type_and_labels() {
     let prometheus = Prometheus::start(&Setup {
         targets: vec![("daybook".to_owned(), port)],
         rules: Vec::new(),
-        interval: "500ms",
+        interval: "500ms".to_owned(),
     })
     .await;
     for source in ["authentik", "ocis", "stalwart", "platform-api"] {

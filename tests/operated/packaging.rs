@@ -133,7 +133,11 @@ fn compose_gives_daybook_what_it_needs_and_no_more() {
     }
     // Named in .env.example, and the other way round.
     for line in text(".env.example").lines() {
-        if let Some((name, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+        let line = line.trim_start_matches('#');
+        let name = line.split_once('=').map(|(name, _)| name);
+        // compose itself reads its profiles.
+        let name = name.filter(|name| !name.contains(' ') && *name != "COMPOSE_PROFILES");
+        if let Some(name) = name {
             assert!(
                 compose.contains(&format!("${{{name}:-")),
                 "{name} is used nowhere"
@@ -153,28 +157,37 @@ fn the_configuration_of_the_image_is_valid() {
         .status()
         .unwrap();
     assert!(drawn.success());
-    let config = text("deploy/daybook.toml")
-        .replace("/run/secrets", &secrets.display().to_string())
-        .replace("/etc/daybook", &root().join("deploy").display().to_string())
-        .replace("/var/lib/daybook", &dir.path().display().to_string());
-    let path = dir.path().join("daybook.toml");
-    std::fs::write(&path, config).unwrap();
-    let told = succeeds(DAYBOOK, &["check", "-c", path.to_str().unwrap()]);
-    assert!(told.contains("configuration is valid"), "{told}");
+    for name in ["daybook.toml", "daybook-workspace.toml"] {
+        let config = text(&format!("deploy/{name}"))
+            .replace("/run/secrets", &secrets.display().to_string())
+            .replace("/etc/daybook", &root().join("deploy").display().to_string())
+            .replace("/var/lib/daybook", &dir.path().display().to_string());
+        let path = dir.path().join(name);
+        std::fs::write(&path, config).unwrap();
+        let told = succeeds(DAYBOOK, &["check", "-c", path.to_str().unwrap()]);
+        assert!(told.contains("configuration is valid"), "{told}");
+    }
     // The example of the repository too.
     succeeds(DAYBOOK, &["check", "-c", "daybook.example.toml"]);
 }
 
-/// Runs a command in the root file system, without a network; this needs user namespaces.
+/// Runs a command in the root file system, as root or in a user namespace.
 fn inside(rootfs: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new("unshare");
+    let is_root = succeeds("id", &["-u"]).trim() == "0";
+    let mut command = if is_root {
+        Command::new("chroot")
+    } else {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "chroot"]);
+        command
+    };
+    let listen = format!("127.0.0.1:{}", testkit::process::free_port());
     command
-        .args(["--user", "--map-root-user", "--net"])
-        .arg("chroot")
         .arg(rootfs)
         .args(arguments)
         .env_clear()
-        .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin");
+        .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin")
+        .env("DAYBOOK__HTTP__LISTEN", listen);
     command.output().unwrap()
 }
 
