@@ -12,7 +12,9 @@
 mod check;
 mod dead_letters;
 mod demo;
+mod healthcheck;
 mod run;
+mod service;
 mod status;
 mod token;
 
@@ -49,6 +51,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Shows cursors, lag, state and restarts of every source.
     Status(status::StatusArgs),
+    /// Asks the running service whether it is alive; for containers.
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Looks at what could not become an event, tries it again, or drops it.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Manages access tokens.
@@ -128,6 +132,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&args).await,
             Command::Status(args) => status::status(&args).await,
+            Command::Healthcheck(args) => healthcheck::healthcheck(&args).await,
             Command::DeadLetters(args) => dead_letters::dead_letters(&args).await,
             Command::Token(args) => token::token(&args).await,
         }

@@ -90,8 +90,7 @@ impl Wiring<'_> {
             self.metrics.source(name, kind),
         ));
         self.board.add(Arc::clone(&status));
-        self.metrics.actor_suspended(name.as_str()).set(0.0);
-        self.metrics.actor_mailbox(name.as_str()).set(0.0);
+        self.metrics.declare_actor(name.as_str());
         Courier {
             resolver: self.resolver.clone(),
             resolver_mailbox: self.metrics.actor_mailbox("resolver"),
@@ -217,6 +216,7 @@ impl Wiring<'_> {
         slot: &Slot<A::Msg>,
         make: impl Fn() -> (A, A::Arguments) + Send + Sync + 'static,
     ) {
+        self.metrics.watch_busy(name.as_str(), &progress);
         let give_up = OnGiveUp::Suspend {
             probe_every: SUSPENDED_PROBE,
         };

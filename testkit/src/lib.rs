@@ -11,6 +11,7 @@ pub mod mongod;
 pub mod oracle;
 pub mod outage;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod world;
 

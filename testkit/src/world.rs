@@ -91,6 +91,11 @@ impl World {
         path.split('?').next().unwrap_or_default().to_owned()
     }
 
+    /// Where its store is.
+    pub fn store_url(&self) -> &str {
+        &self.store_url
+    }
+
     /// Its Daybook.
     pub fn daybook(&self) -> &Daybook {
         self.daybook.as_ref().expect("the Daybook runs")

@@ -250,6 +250,8 @@ impl PollerState {
             return Next::Claim(Duration::ZERO);
         };
         let overlap = self.args.config.overlap;
+        let name = &self.args.courier.status.name;
+        self.args.metrics.authentik_polls(name).increment(1);
         if walk.has_gaps() {
             walk.begin_poll();
         } else if self.last_wide.elapsed() >= WIDE_EVERY {
@@ -329,6 +331,8 @@ impl PollerState {
     async fn take(&mut self, page: Page, answer: Answer) -> Result<Next, Struck> {
         self.failures = 0;
         self.args.courier.status.succeeded();
+        let name = &self.args.courier.status.name;
+        self.args.metrics.authentik_pages(name).increment(1);
         let Some(walk) = &mut self.walk else {
             return Ok(Next::Claim(Duration::ZERO));
         };

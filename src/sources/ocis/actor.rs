@@ -509,6 +509,12 @@ impl TailerState {
         let source = &self.args.courier.status.name;
         for event in events {
             match event {
+                FileEvent::Rotated { .. } | FileEvent::Truncated { .. } => {
+                    if let Some(rotations) = &self.args.courier.status.metrics.rotations {
+                        rotations.increment(1);
+                    }
+                    tracing::info!(%source, ?event, "file");
+                }
                 FileEvent::Gap { .. } => {
                     tracing::error!(%source, ?event, "lines were destroyed before they could be read");
                 }
