@@ -101,6 +101,10 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// The most connections open at once; more wait in the listen queue.
     pub max_connections: u32,
+    /// The most readers of the live stream at once; more are refused.
+    pub max_streams: u32,
+    /// The longest a client may take nothing of an answer.
+    pub write_timeout: Duration,
 }
 
 /// `http.tls`
@@ -352,6 +356,8 @@ impl Default for HttpConfig {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             max_connections: 4096,
+            max_streams: 1000,
+            write_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod cursors;
 mod events;
+mod feed;
 mod hostile;
 mod queries;
 mod records;
@@ -80,6 +81,11 @@ rules![
     queries::pages_cover_ties_once_each,
     queries::pages_are_stable_under_inserts,
     queries::an_event_is_found_by_its_id_only,
+    feed::following_tells_what_is_entered_from_now_on,
+    feed::following_goes_on_after_any_place,
+    feed::following_takes_no_foreign_place,
+    feed::following_tells_each_of_many_racing_events_once,
+    feed::the_filter_in_memory_agrees_with_the_store,
 ];
 
 /// Runs every rule, one after the other, on a store that is fresh and prepared by nobody.

@@ -15,6 +15,7 @@ mod cursors;
 mod decode;
 mod encode;
 mod errors;
+mod feed;
 mod letters;
 mod query;
 mod schema;
@@ -30,6 +31,7 @@ use mongodb::bson::{DateTime, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, ClientOptions, ReplaceOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 
+use super::feed::{Caseless, Follow};
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
     LearnedSpace, PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent,
@@ -239,6 +241,14 @@ impl Store for MongoStore {
             Ok(found.and_then(|document| decode::event(&document)))
         };
         self.within("a look-up of an event", find).await
+    }
+
+    async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
+        self.start_following(after).await
+    }
+
+    fn caseless(&self) -> Caseless {
+        Caseless::SimpleFolding
     }
 
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {
