@@ -8,6 +8,7 @@ pub mod mongod;
 pub mod oracle;
 pub mod process;
 pub mod proxy;
+pub mod sse;
 pub mod world;
 
 pub use world::World;
