@@ -89,6 +89,11 @@ async fn readers_outlast_a_change_of_the_primary() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_huge_event_does_not_end_the_stream() {
     let set = ReplicaSet::start(1).await;
+    let admin = set.database("admin").await;
+    let larger = mongodb::bson::doc! {
+        "setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=1G",
+    };
+    admin.run_command(larger).await.unwrap();
     let world = World::at(&set.url("huge")).start().await;
     let mut stream = open(&world, "").await;
     let store = world.daybook().store();
