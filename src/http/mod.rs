@@ -11,6 +11,7 @@ pub mod auth;
 pub mod error;
 pub mod export;
 pub mod health;
+pub mod histogram;
 pub mod ingest;
 mod linger;
 pub mod query;

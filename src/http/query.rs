@@ -12,6 +12,8 @@ use super::error::ApiError;
 
 const DEFAULT_LIMIT: u32 = 100;
 const MOST_EVENTS: u32 = 1000;
+const DEFAULT_BUCKETS: u32 = 100;
+const MOST_BUCKETS: u32 = 1000;
 const LONGEST_VALUE: usize = 1024;
 
 /// A tenant's token sees its tenant, whatever it asks for.
@@ -50,36 +52,73 @@ impl EventQuery {
     /// # Errors
     /// 400 with the parameter's name: unknown, given twice, or not of its type.
     pub fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut parsed = Self {
-            filter: EventFilter::default(),
-            before: None,
-            limit: DEFAULT_LIMIT,
-        };
-        let mut seen = Vec::new();
-        for (name, value) in form_pairs(query)? {
-            if value.len() > LONGEST_VALUE {
-                return Err(wrong(&name, "is longer than 1024 bytes"));
+        let (mut before, mut limit) = (None, DEFAULT_LIMIT);
+        let filter = parse_filter(query, |name, value| {
+            match name {
+                "limit" => {
+                    limit = value.map_or(Ok(DEFAULT_LIMIT), |text| parse_limit(&text))?;
+                }
+                "before" => before = value.map(|text| decode_page_key(&text)).transpose()?,
+                _ => return Ok(false),
             }
-            if seen.contains(&name) {
-                return Err(wrong(&name, "is given twice"));
-            }
-            parsed.set(&name, value)?;
-            seen.push(name);
-        }
-        let filter = &parsed.filter;
-        if let (Some(since), Some(until)) = (filter.since, filter.until)
-            && since > until
-        {
-            return Err(wrong("until", "is before since"));
-        }
-        Ok(parsed)
+            Ok(true)
+        })?;
+        Ok(Self {
+            filter,
+            before,
+            limit,
+        })
     }
+}
 
-    fn set(&mut self, name: &str, value: String) -> Result<(), ApiError> {
-        let filter = &mut self.filter;
+/// The parameters of a histogram, typed.
+#[derive(Debug, PartialEq)]
+pub struct HistogramQuery {
+    /// Which events.
+    pub filter: EventFilter,
+    /// How many bars at most.
+    pub buckets: u32,
+}
+
+impl HistogramQuery {
+    /// Reads a query string.
+    ///
+    /// # Errors
+    /// As [`EventQuery::parse`].
+    pub fn parse(query: &str) -> Result<Self, ApiError> {
+        let mut buckets = DEFAULT_BUCKETS;
+        let filter = parse_filter(query, |name, value| {
+            if name != "buckets" {
+                return Ok(false);
+            }
+            buckets = value.map_or(Ok(DEFAULT_BUCKETS), |text| parse_buckets(&text))?;
+            Ok(true)
+        })?;
+        Ok(Self { filter, buckets })
+    }
+}
+
+/// Reads a filter out of a query string. Other parameters are offered to `own`, which says whether
+/// it knows them; an empty value is `None`.
+///
+/// # Errors
+/// 400 with the parameter's name: unknown, given twice, or not of its type.
+pub fn parse_filter(
+    query: &str,
+    mut own: impl FnMut(&str, Option<String>) -> Result<bool, ApiError>,
+) -> Result<EventFilter, ApiError> {
+    let mut filter = EventFilter::default();
+    let mut seen = Vec::new();
+    for (name, value) in form_pairs(query)? {
+        if value.len() > LONGEST_VALUE {
+            return Err(wrong(&name, "is longer than 1024 bytes"));
+        }
+        if seen.contains(&name) {
+            return Err(wrong(&name, "is given twice"));
+        }
         // A form sends its empty fields too: they ask for nothing.
         let text = (!value.is_empty()).then_some(value);
-        match name {
+        match name.as_str() {
             "source" => filter.source = text,
             "tenant" => filter.tenant = text,
             "action" => filter.action = text,
@@ -90,12 +129,17 @@ impl EventQuery {
             "outcome" => filter.outcome = text.map(|text| parse_outcome(&text)).transpose()?,
             "since" => filter.since = text.map(|text| parse_time("since", &text)).transpose()?,
             "until" => filter.until = text.map(|text| parse_time("until", &text)).transpose()?,
-            "limit" => self.limit = text.map_or(Ok(DEFAULT_LIMIT), |text| parse_limit(&text))?,
-            "before" => self.before = text.map(|text| decode_page_key(&text)).transpose()?,
-            _ => return Err(wrong(name, "is not a parameter of this query")),
+            other if own(other, text)? => {}
+            other => return Err(wrong(other, "is not a parameter of this query")),
         }
-        Ok(())
+        seen.push(name);
     }
+    if let (Some(since), Some(until)) = (filter.since, filter.until)
+        && since > until
+    {
+        return Err(wrong("until", "is before since"));
+    }
+    Ok(filter)
 }
 
 /// 400 that names the parameter.
@@ -131,6 +175,13 @@ fn parse_limit(text: &str) -> Result<u32, ApiError> {
         .ok()
         .filter(|limit| (1..=MOST_EVENTS).contains(limit))
         .ok_or_else(|| wrong("limit", "must be a number from 1 to 1000"))
+}
+
+fn parse_buckets(text: &str) -> Result<u32, ApiError> {
+    text.parse()
+        .ok()
+        .filter(|buckets| (1..=MOST_BUCKETS).contains(buckets))
+        .ok_or_else(|| wrong("buckets", "must be a number from 1 to 1000"))
 }
 
 /// The `next` of a page that ends at this event.
@@ -233,6 +284,20 @@ mod tests {
         ] {
             let error = format!("{:?}", EventQuery::parse(bad).expect_err(bad));
             assert!(error.contains(named), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_histogram_takes_a_filter_and_a_number_of_bars() {
+        let query = HistogramQuery::parse("source=a&buckets=7").unwrap();
+        assert_eq!(query.filter.source.as_deref(), Some("a"));
+        assert_eq!(query.buckets, 7);
+        let default = HistogramQuery::parse("buckets=").unwrap();
+        assert_eq!(default.buckets, DEFAULT_BUCKETS);
+        for bad in ["buckets=0", "buckets=1001", "limit=1", "before=x", "bar=1"] {
+            let error = format!("{:?}", HistogramQuery::parse(bad).expect_err(bad));
+            let name = bad.split('=').next().unwrap();
+            assert!(error.contains(name), "{bad}: {error}");
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::telemetry::metrics::Metrics;
 use super::auth::Authenticator;
 use super::error::ApiError;
 use super::refusals::Refusals;
-use super::{api, export, health, ingest, stream};
+use super::{api, export, health, histogram, ingest, stream};
 
 /// A pushing source as the edge sees it.
 #[derive(Clone)]
@@ -103,6 +103,7 @@ pub fn router(edge: Edge) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/api/v1/events", get(api::list).post(ingest::record))
         .route("/api/v1/events/stream", get(stream::stream))
+        .route("/api/v1/events/histogram", get(histogram::histogram))
         .route("/api/v1/events/{id}", get(api::one))
         .route("/api/v1/export", get(export::export))
         .route("/api/v1/sources", get(api::sources));

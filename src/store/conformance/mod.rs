@@ -7,6 +7,7 @@
 mod cursors;
 mod events;
 mod feed;
+mod histograms;
 mod hostile;
 mod queries;
 mod records;
@@ -86,6 +87,8 @@ rules![
     feed::following_takes_no_foreign_place,
     feed::following_tells_each_of_many_racing_events_once,
     feed::the_filter_in_memory_agrees_with_the_store,
+    histograms::bars_count_what_the_list_finds,
+    histograms::the_range_is_that_of_the_filter,
 ];
 
 /// Runs every rule, one after the other, on a store that is fresh and prepared by nobody.

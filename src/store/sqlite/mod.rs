@@ -9,6 +9,7 @@
 mod commit;
 mod errors;
 mod feed;
+mod histogram;
 mod letters;
 mod query;
 mod retention;
@@ -28,7 +29,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::feed::{Caseless, Follow};
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
-    PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent, TokenRecord,
+    Histogram, PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent,
+    TokenRecord,
 };
 use crate::config::Collections;
 use crate::event::SourceName;
@@ -216,6 +218,14 @@ impl Store for SqliteStore {
         let (filter, before) = (filter.clone(), before.cloned());
         self.read("a query", move |connection, tables| {
             query::events(connection, tables, &filter, before.as_ref(), limit)
+        })
+        .await
+    }
+
+    async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
+        let filter = filter.clone();
+        self.read("a histogram", move |connection, tables| {
+            histogram::count_by_time(connection, tables, &filter, buckets)
         })
         .await
     }
