@@ -102,7 +102,7 @@ fn parse_reason(word: &str) -> Result<DeadLetterReason, String> {
 }
 
 /// RFC 3339, or a date alone (midnight UTC), as the API takes it.
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     let whole = if text.len() == 10 {
         format!("{text}T00:00:00Z")
     } else {
@@ -385,20 +385,23 @@ fn as_json(stored: &StoredDeadLetter) -> Result<String, anyhow::Error> {
 
 /// Text in which nothing acts on a terminal: control characters, and those that change the
 /// direction of writing or cannot be seen, stand as escapes.
-fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        let acts = character.is_control()
-            || matches!(character,
-                '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-        if acts {
+        if acts_on_a_terminal(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
         }
     }
     shown
+}
+
+pub(super) fn acts_on_a_terminal(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The same for bytes: what is no UTF-8 stands as `\xff`.

@@ -141,6 +141,14 @@ fn read_http(mut section: Section<'_>, http: &mut HttpConfig) {
         &mut http.max_connections,
         section.take("max_connections", whole(1, 1_000_000)),
     );
+    set(
+        &mut http.max_streams,
+        section.take("max_streams", whole(0, 1_000_000)),
+    );
+    set(
+        &mut http.write_timeout,
+        section.take("write_timeout", patience()),
+    );
     section.finish();
 }
 

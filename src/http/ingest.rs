@@ -263,7 +263,11 @@ fn no_room() -> ApiError {
 
 /// The client's address: the last one in `X-Forwarded-For` that no trusted proxy added, and the
 /// peer's own when the peer is no trusted proxy.
-fn client_address(trusted_proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+pub(super) fn client_address(
+    trusted_proxies: &[IpNet],
+    peer: IpAddr,
+    headers: &HeaderMap,
+) -> IpAddr {
     let trusted = |address: &IpAddr| {
         trusted_proxies
             .iter()

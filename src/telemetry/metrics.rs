@@ -105,6 +105,10 @@ declare! {
     gauge MAILBOX = "daybook_actor_mailbox_messages", Some(Unit::Count), "Messages waiting for an actor.";
     counter BUSY = "daybook_actor_busy_seconds_total", Some(Unit::Seconds), "Time that an actor worked, without what it waited for others.";
     gauge SUSPENDED = "daybook_actor_suspended", None, "1 while an actor that kept crashing is suspended, else 0.";
+    gauge STREAM_READERS = "daybook_stream_readers", Some(Unit::Count), "Readers of the live stream.";
+    counter STREAMS_CUT = "daybook_streams_cut_total", Some(Unit::Count), "Readers of the live stream that were cut off, by reason.";
+    counter FEED_EVENTS = "daybook_feed_events_total", Some(Unit::Count), "Events handed out to the readers of the live stream, each counted once.";
+    counter EXPORTS = "daybook_exports_total", Some(Unit::Count), "Exports over HTTP by outcome.";
     gauge BUILD_INFO = "daybook_build_info", None, "Always 1; the version is a label.";
 }
 
@@ -136,6 +140,10 @@ pub struct Metrics {
     pub retention_deleted_dead_letters: Counter,
     /// Gauge.
     pub journal_oldest_seconds: Gauge,
+    /// Gauge.
+    pub stream_readers: Gauge,
+    /// Counter.
+    pub feed_events: Counter,
 }
 
 impl Default for Metrics {
@@ -184,12 +192,21 @@ impl Metrics {
             retention_deleted_dead_letters: counter(RETENTION_LETTERS),
             busy: Arc::default(),
             journal_oldest_seconds: gauge(JOURNAL_OLDEST),
+            stream_readers: gauge(STREAM_READERS),
+            feed_events: recorder.register_counter(&Key::from_name(FEED_EVENTS), &METADATA),
             recorder: Arc::new(recorder),
             handle,
         };
         for reason in ["unavailable", "timeout", "unauthorized", "full", "other"] {
             metrics.store_errors(reason).increment(0);
         }
+        for reason in ["slow", "refused"] {
+            metrics.streams_cut(reason).increment(0);
+        }
+        for outcome in ["success", "failure"] {
+            metrics.exports(outcome).increment(0);
+        }
+        metrics.stream_readers.set(0.0);
         metrics
     }
 
@@ -220,6 +237,16 @@ impl Metrics {
     /// `store_errors_total{reason}`
     pub fn store_errors(&self, reason: &'static str) -> Counter {
         self.counter(STORE_ERRORS, vec![Label::new("reason", reason)])
+    }
+
+    /// `streams_cut_total{reason}`: `slow`, `refused`.
+    pub fn streams_cut(&self, reason: &'static str) -> Counter {
+        self.counter(STREAMS_CUT, vec![Label::new("reason", reason)])
+    }
+
+    /// `exports_total{outcome}`: `success`, `failure`.
+    pub fn exports(&self, outcome: &'static str) -> Counter {
+        self.counter(EXPORTS, vec![Label::new("outcome", outcome)])
     }
 
     /// `webhook_requests_total{code}`

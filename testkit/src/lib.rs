@@ -13,6 +13,7 @@ pub mod outage;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;
+pub mod sse;
 pub mod world;
 
 pub use world::World;

@@ -85,15 +85,15 @@ impl World {
         self.dir.path()
     }
 
+    /// Where its store is.
+    pub fn store_url(&self) -> &str {
+        &self.store_url
+    }
+
     /// The name of its database in MongoDB.
     pub fn database_name(&self) -> String {
         let path = self.store_url.rsplit('/').next().unwrap_or_default();
         path.split('?').next().unwrap_or_default().to_owned()
-    }
-
-    /// Where its store is.
-    pub fn store_url(&self) -> &str {
-        &self.store_url
     }
 
     /// Its Daybook.

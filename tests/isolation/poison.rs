@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use daybook::config::Config;
 use daybook::event::{DeadLetterReason, SourceName};
 use daybook::probe::Probe;
+use daybook::store::feed::{Caseless, Follow};
 use daybook::store::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
     Histogram, PageKey, Record, Result, Store, StoredDeadLetter, StoredEvent, TokenRecord,
@@ -163,6 +164,14 @@ impl Store for Allergic {
 
     async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
         self.inner.histogram(filter, buckets).await
+    }
+
+    async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
+        self.inner.follow(after).await
+    }
+
+    fn caseless(&self) -> Caseless {
+        self.inner.caseless()
     }
 
     async fn event(&self, id: &str) -> Result<Option<StoredEvent>> {

@@ -15,6 +15,7 @@ mod cursors;
 mod decode;
 mod encode;
 mod errors;
+mod feed;
 mod histogram;
 mod letters;
 mod query;
@@ -31,6 +32,7 @@ use mongodb::bson::{DateTime, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, ClientOptions, ReplaceOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 
+use super::feed::{Caseless, Follow};
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
     Histogram, LearnedSpace, PageKey, Result, Role, Store, StoreError, StoredDeadLetter,
@@ -245,6 +247,14 @@ impl Store for MongoStore {
             Ok(found.and_then(|document| decode::event(&document)))
         };
         self.within("a look-up of an event", find).await
+    }
+
+    async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
+        self.start_following(after).await
+    }
+
+    fn caseless(&self) -> Caseless {
+        Caseless::SimpleFolding
     }
 
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {
