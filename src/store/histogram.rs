@@ -44,8 +44,10 @@ impl Bar {
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+/// Milliseconds of an hour.
+pub(super) const HOUR: i64 = 60 * MINUTE;
+/// Milliseconds of a day.
+pub(super) const DAY: i64 = 24 * HOUR;
 
 #[rustfmt::skip]
 const WIDTHS: [i64; 24] = [
@@ -100,6 +102,11 @@ impl Grid {
     /// How wide a bar is.
     pub(super) fn width(&self) -> i64 {
         self.width
+    }
+
+    /// Whether there is one bar, whose width is no usual one.
+    pub(super) fn is_single(&self) -> bool {
+        self.bars.len() == 1
     }
 
     /// Counts events of a source at a time; those outside of the range are left out.

@@ -10,6 +10,7 @@
 #[doc(hidden)]
 pub mod conformance;
 mod histogram;
+mod keys;
 pub mod mongodb;
 pub mod sqlite;
 
@@ -26,6 +27,7 @@ use crate::event::{Actor, AuditEvent, DeadLetter, DeadLetterReason, Outcome, Sou
 use crate::probe::Probe;
 
 pub use histogram::{Bar, Histogram};
+pub use keys::fold;
 
 /// One thing to make durable. The tenant stands beside the event, which stays shared and unchanged.
 #[derive(Clone, Debug)]

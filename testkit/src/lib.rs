@@ -1,5 +1,6 @@
 //! Real servers, faults and an oracle for Daybook's tests; never shipped.
 
+pub mod bigstore;
 pub mod chaos;
 pub mod http;
 pub mod ledger;

@@ -13,11 +13,13 @@ use mongodb::Collection;
 use mongodb::bson::{RawDocumentBuf, doc};
 use mongodb::error::{ErrorKind, IndexedWriteError};
 
+use super::announce::News;
 use super::cursors::is_upsert_race;
 use super::encode;
 use super::errors::{by_code, store_error};
 use super::{MongoStore, bson_date};
 use crate::event::DeadLetter;
+use crate::store::keys::{EventKeys, Facet};
 use crate::store::{Commit, Committed, Fate, LearnedSpace, Record, Result, StoreError};
 
 /// `DuplicateKey`.
@@ -50,13 +52,20 @@ struct Target<'a> {
 impl MongoStore {
     pub(super) async fn commit_all(&self, commit: &Commit<'_>) -> Result<Committed> {
         let ingested_at = Timestamp::now();
+        self.upkeep.committing();
         let mut fates = vec![Fate::Written; commit.records.len()];
         let mut events = Batch::default();
         let mut letters = Batch::default();
+        let mut news = News::new(ingested_at);
         for (index, record) in commit.records.iter().enumerate() {
             let (batch, encoded) = match record {
                 Record::Event { event, tenant_slug } => {
-                    (&mut events, encode::event(event, *tenant_slug, ingested_at))
+                    let keys = EventKeys::of(event, *tenant_slug);
+                    let document = encode::event(event, *tenant_slug, ingested_at, &keys);
+                    let facet = || Facet::of(event, *tenant_slug);
+                    let at = event.at.as_millisecond();
+                    news.add(self, at, *tenant_slug, &keys, facet);
+                    (&mut events, document)
                 }
                 Record::DeadLetter(letter) => (&mut letters, encode::dead_letter(letter)),
             };
@@ -65,6 +74,8 @@ impl MongoStore {
                 Err(reason) => fates[index] = Fate::Rejected(reason),
             }
         }
+
+        self.announce(news).await?;
 
         let event_target = Target {
             collection: &self.events,

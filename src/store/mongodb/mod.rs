@@ -9,19 +9,27 @@
 //!
 //! `encode` and `decode` hold the form of the documents, `commit` the writes, `cursors` the
 //! compare-and-set, `query` the reads, `schema` the indexes, `errors` the meaning of failures.
+//! Beside the events stand what finds and counts them fast: `facets`, `texts` and `cells`, to which
+//! `announce` adds before a commit and `upkeep` in the background; `plan` chooses among them.
 
+mod announce;
+mod cells;
 mod commit;
 mod cursors;
 mod decode;
 mod encode;
 mod errors;
+mod facets;
 mod histogram;
 mod letters;
+mod plan;
 mod query;
 mod schema;
+mod texts;
+mod upkeep;
 
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,9 +64,17 @@ pub struct MongoStore {
     users: Collection<RawDocumentBuf>,
     tokens: Collection<RawDocumentBuf>,
     spaces: Collection<RawDocumentBuf>,
+    facets: Collection<RawDocumentBuf>,
+    texts: Collection<RawDocumentBuf>,
+    pending: Collection<RawDocumentBuf>,
+    cells: Collection<RawDocumentBuf>,
+    known: Arc<Mutex<announce::Known>>,
+    /// There are texts to settle.
+    work: Arc<tokio::sync::Notify>,
+    upkeep: Arc<upkeep::Upkeep>,
     /// What the index on (`source`, `externalId`) is called, once [`Store::prepare`] saw it.
-    unique_index: std::sync::Arc<OnceLock<String>>,
-    probe: std::sync::Arc<OnceLock<Probe>>,
+    unique_index: Arc<OnceLock<String>>,
+    probe: Arc<OnceLock<Probe>>,
 }
 
 impl std::fmt::Debug for MongoStore {
@@ -105,6 +121,7 @@ impl MongoStore {
         let name = options.default_database.clone();
         let client = Client::with_options(options).map_err(|error| url_error(&error))?;
         let database = client.database(name.as_deref().unwrap_or(DEFAULT_DATABASE));
+        let beside = |part: &str| database.collection(&format!("{}.{part}", collections.events));
         Ok(Self {
             events: database.collection(&collections.events),
             cursors: database.collection(&collections.cursors),
@@ -113,10 +130,17 @@ impl MongoStore {
             users: database.collection(&collections.users),
             tokens: database.collection(&collections.tokens),
             spaces: database.collection(&collections.spaces),
+            facets: beside("facets"),
+            texts: beside("texts"),
+            pending: beside("pendingtexts"),
+            cells: beside("counts"),
+            known: Arc::default(),
+            work: Arc::default(),
+            upkeep: Arc::default(),
             database,
             timeout,
-            unique_index: std::sync::Arc::default(),
-            probe: std::sync::Arc::default(),
+            unique_index: Arc::default(),
+            probe: Arc::default(),
         })
     }
 
@@ -168,7 +192,9 @@ impl Store for MongoStore {
 
     async fn prepare(&self) -> Result<()> {
         self.within("preparation of the indexes", self.create_indexes())
-            .await
+            .await?;
+        self.begin_upkeep();
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {
@@ -291,7 +317,7 @@ impl Store for MongoStore {
     }
 
     async fn delete_events_before(&self, at: Timestamp, limit: u32) -> Result<u64> {
-        let delete = letters::delete_before(&self.events, "at", at, limit);
+        let delete = self.delete_old_events(at, limit);
         self.within("a deletion of old events", delete).await
     }
 
