@@ -9,18 +9,22 @@
 //! Both are the first eight bytes of a SHA-256. Should two collide, an index yields an event too
 //! many: queries compare the fields themselves as well.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 
+use super::histogram::DAY;
 use super::{EventFilter, StoredEvent};
 use crate::event::{Actor, AuditEvent, Outcome, Target};
 
-/// A text as it is compared "in any case of letters": character by character in lower case.
-pub fn fold(text: &str) -> String {
-    let lower = text.chars().flat_map(char::to_lowercase);
-    // Lower case at the end of a Greek word, and within one.
-    lower.map(|c| if c == 'ς' { 'σ' } else { c }).collect()
+/// A text in one case of letters, character by character. Texts that a store takes for equal in any
+/// case fold to one; some that it does not, too.
+pub(super) fn fold(text: &str) -> String {
+    let upper = text
+        .chars()
+        .flat_map(char::to_lowercase)
+        .flat_map(char::to_uppercase);
+    upper.flat_map(char::to_lowercase).collect()
 }
 
 /// What kind of text a term is.
@@ -125,6 +129,42 @@ impl Facet {
     }
 }
 
+/// Texts that a process remembers at most, in two halves of which the older is forgotten.
+const REMEMBERED_TEXTS: usize = 64 * 1024;
+
+/// The texts that this process has seen to stand in the dictionary, and until which day.
+#[derive(Debug, Default)]
+pub(super) struct KnownTexts {
+    halves: [HashMap<i64, i32>; 2],
+}
+
+impl KnownTexts {
+    /// Whether the text stands there with this day or a later one.
+    pub(super) fn has(&self, key: i64, day: i32) -> bool {
+        let mut days = self.halves.iter().filter_map(|half| half.get(&key));
+        days.any(|known| *known >= day)
+    }
+
+    /// Remembers that it does.
+    pub(super) fn learn(&mut self, key: i64, day: i32) {
+        if self.halves[0].len() >= REMEMBERED_TEXTS / 2 {
+            let [young, old] = &mut self.halves;
+            std::mem::swap(young, old);
+            young.clear();
+        }
+        self.halves[0].insert(key, day);
+    }
+}
+
+/// The day, since 1970, of a time in milliseconds.
+pub(super) fn day(at: i64) -> i32 {
+    i32::try_from(at.div_euclid(DAY)).unwrap_or(i32::MAX)
+}
+
+/// Days that a text outlives the last event it was in: clocks differ, and what is known is known for
+/// a while.
+pub(super) const TEXTS_OUTLIVE: i32 = 3;
+
 /// Everything that one event is found by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EventKeys {
@@ -205,6 +245,10 @@ mod tests {
         assert_eq!(fold("ÅLICE"), "ålice");
         assert_eq!(fold("ΟΔΟΣ"), fold("οδος"));
         assert_eq!(fold("a\0B"), "a\0b");
+        // Pairs that a caseless pattern takes for equal.
+        for (one, other) in [("ſ", "S"), ("ẞ", "ß"), ("\u{212A}", "k"), ("µ", "μ")] {
+            assert_eq!(fold(one), fold(other));
+        }
     }
 
     #[test]

@@ -27,7 +27,6 @@ use crate::event::{Actor, AuditEvent, DeadLetter, DeadLetterReason, Outcome, Sou
 use crate::probe::Probe;
 
 pub use histogram::{Bar, Histogram};
-pub use keys::fold;
 
 /// One thing to make durable. The tenant stands beside the event, which stays shared and unchanged.
 #[derive(Clone, Debug)]

@@ -13,10 +13,7 @@ use super::MongoStore;
 use super::cells::{Cell, HOT};
 use super::texts::NewText;
 use crate::store::Result;
-use crate::store::keys::{EventKeys, Facet};
-
-/// Texts that a process remembers at most, in two halves of which the older is forgotten.
-const REMEMBERED_TEXTS: usize = 64 * 1024;
+use crate::store::keys::{EventKeys, Facet, KnownTexts, day};
 
 /// Marks that a process remembers at most.
 const REMEMBERED_MARKS: usize = 16 * 1024;
@@ -25,27 +22,8 @@ const REMEMBERED_MARKS: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub facets: HashSet<i64>,
-    texts: [HashMap<i64, i32>; 2],
+    texts: KnownTexts,
     marks: HashMap<Cell, Instant>,
-}
-
-impl Known {
-    /// Whether the text stands there with this day or a later one.
-    fn has_text(&self, key: i64, day: i32) -> bool {
-        let mut days = self.texts.iter().filter_map(|half| half.get(&key));
-        days.any(|known| *known >= day)
-    }
-
-    fn learn_texts(&mut self, texts: &[NewText]) {
-        for text in texts {
-            if self.texts[0].len() >= REMEMBERED_TEXTS / 2 {
-                let [young, old] = &mut self.texts;
-                std::mem::swap(young, old);
-                young.clear();
-            }
-            self.texts[0].insert(text.term.key, text.day);
-        }
-    }
 }
 
 /// Gathered from the events of one commit.
@@ -82,7 +60,7 @@ impl News {
         }
         let day = day(at.max(self.now));
         for term in &keys.terms {
-            if known.has_text(term.key, day) {
+            if known.texts.has(term.key, day) {
                 continue;
             }
             let text = self.texts.entry(term.key).or_insert_with(|| NewText {
@@ -105,11 +83,6 @@ impl News {
     }
 }
 
-fn day(at: i64) -> i32 {
-    let day = at.div_euclid(24 * 60 * 60 * 1000);
-    i32::try_from(day).unwrap_or(i32::MAX)
-}
-
 impl MongoStore {
     /// Makes the news stand; to be awaited before the events are inserted.
     pub(super) async fn announce(&self, news: News) -> Result<()> {
@@ -125,7 +98,9 @@ impl MongoStore {
             return Ok(());
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.learn_texts(&texts);
+        for text in &texts {
+            known.texts.learn(text.term.key, text.day);
+        }
         if known.marks.len() + cells.len() > REMEMBERED_MARKS {
             known.marks.clear();
         }

@@ -16,7 +16,7 @@ use super::errors::store_error;
 use super::query::{ceiling, id_bson};
 use super::schema::by_facet;
 use super::{MongoStore, bson_date, collect, decode};
-use crate::store::keys::{EventKeys, Facet};
+use crate::store::keys::{EventKeys, Facet, TEXTS_OUTLIVE, day};
 use crate::store::{EventFilter, Result, StoreError, StoredEvent};
 
 /// How often hours and days are counted that have become countable.
@@ -27,9 +27,6 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// Events that get their keys at once.
 const EVENTS_AT_ONCE: i64 = 500;
-
-/// Days that a text outlives the events it was in: clocks and time zones differ.
-const TEXTS_OUTLIVE: i64 = 3;
 
 /// The background task of a store; ends with it.
 #[derive(Debug, Default)]
@@ -201,9 +198,8 @@ impl MongoStore {
         })
         .await?;
         if old.is_empty() {
-            let day = before.as_millisecond().div_euclid(24 * 60 * 60 * 1000) - TEXTS_OUTLIVE;
-            self.forget_texts_before(i32::try_from(day).unwrap_or(i32::MIN))
-                .await?;
+            let day = day(before.as_millisecond()) - TEXTS_OUTLIVE;
+            self.forget_texts_before(day).await?;
             return Ok(0);
         }
         let cells = old.iter().flat_map(|(_, at)| Cell::around(*at));

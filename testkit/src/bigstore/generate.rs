@@ -77,8 +77,8 @@ const PLATFORM_ACTIONS: [&str; 4] = [
     "plan.changed",
 ];
 const WORDS: [&str; 16] = [
-    "report", "budget", "minutes", "contract", "invoice", "photo", "plan", "draft", "offer", "notes",
-    "summary", "letter", "agenda", "protocol", "roadmap", "poster",
+    "report", "budget", "minutes", "contract", "invoice", "photo", "plan", "draft", "offer",
+    "notes", "summary", "letter", "agenda", "protocol", "roadmap", "poster",
 ];
 const NAMES: [&str; 20] = [
     "Alice", "Bob", "Carol", "David", "Erika", "Frank", "Grace", "Heidi", "Ivan", "Judith", "Karl",
@@ -183,7 +183,9 @@ pub(super) fn event(number: u64, events: u64) -> (AuditEvent, Option<String>) {
     if number == events * 37 / 100 {
         needle(&mut one);
     }
-    let filler: String = (0..6).map(|_| format!("{:016x}", random.random::<u64>())).collect();
+    let filler: String = (0..6)
+        .map(|_| format!("{:016x}", random.random::<u64>()))
+        .collect();
     let metadata = json!({
         "type": one.action, "createdAt": one.at, "userAgent": "Mozilla/5.0 (X11; Linux x86_64)",
         "data": { "span": number, "trace": filler, "list": [1, 2, 3], "ok": true },
@@ -233,11 +235,17 @@ pub async fn fill(store: &Arc<dyn Store>, events: u64, name: &str) -> Result<()>
             };
             store.commit(&commit).await?;
             if from % (events / 10).max(1) < BATCH {
-                eprintln!("{name}: {from} events after {:.0} s", begun.elapsed().as_secs_f64());
+                eprintln!(
+                    "{name}: {from} events after {:.0} s",
+                    begun.elapsed().as_secs_f64()
+                );
             }
             Ok::<_, anyhow::Error>(())
         });
-        stream::iter(batches).buffered(2).try_collect::<()>().await?;
+        stream::iter(batches)
+            .buffered(2)
+            .try_collect::<()>()
+            .await?;
         let rate = events as f64 / begun.elapsed().as_secs_f64();
         println!("{name}: {events} events entered, {rate:.0} a second");
     } else {

@@ -45,7 +45,9 @@ fn filters() -> Vec<(String, EventFilter)> {
     add("action prefix: a", &|f| f.action = text("a*"));
     add("action prefix: one event", &|f| f.action = text("needle.*"));
     add("outcome: failure", &|f| f.outcome = Some(Outcome::Failure));
-    add("outcome: one event", &|f| f.outcome = Some(Outcome::Unknown));
+    add("outcome: one event", &|f| {
+        f.outcome = Some(Outcome::Unknown)
+    });
     add("actor: busiest", &|f| f.actor = Some(someone.clone()));
     add("actor: one event", &|f| f.actor = text("NADJA nadel"));
     add("actor: none", &|f| f.actor = text("nobody"));
@@ -63,11 +65,19 @@ fn filters() -> Vec<(String, EventFilter)> {
     add("text: one event", &|f| f.text = text("ten milli"));
     add("text: one file", &|f| f.text = text("REPORT-12352.o"));
     add("text: none", &|f| f.text = text("nowhere@example"));
-    add("text: none, long", &|f| f.text = text("tenant-07.example.org/heidi"));
+    add("text: none, long", &|f| {
+        f.text = text("tenant-07.example.org/heidi")
+    });
     add("text: tenant left", &|f| f.text = text("@tenant-49."));
-    add("since and until", &|f| (f.since, f.until) = (at(0.4), at(0.41)));
-    add("until, tenant", &|f| (f.until, f.tenant) = (at(0.3), Some(small.clone())));
-    add("since, actor", &|f| (f.since, f.actor) = (at(0.9), Some(someone.clone())));
+    add("since and until", &|f| {
+        (f.since, f.until) = (at(0.4), at(0.41))
+    });
+    add("until, tenant", &|f| {
+        (f.until, f.tenant) = (at(0.3), Some(small.clone()))
+    });
+    add("since, actor", &|f| {
+        (f.since, f.actor) = (at(0.9), Some(someone.clone()))
+    });
     add("tenant, source, outcome", &|f| {
         f.tenant = Some(large.clone());
         f.source = text("stalwart");
@@ -200,7 +210,10 @@ async fn examined(
 ) -> Result<(i64, i64)> {
     let profile = |level: i32| server.run_command(doc! { "profile": level, "slowms": 0 });
     profile(0).await?;
-    server.collection::<Document>("system.profile").drop().await?;
+    server
+        .collection::<Document>("system.profile")
+        .drop()
+        .await?;
     profile(2).await?;
     store.find_events(filter, None, PAGE).await?;
     profile(0).await?;

@@ -47,7 +47,9 @@ async fn run(arguments: &[String]) -> Result<()> {
     };
     let number = |name: &str| -> Result<Option<u64>> {
         let number = value(name).map(|text| text.parse());
-        number.transpose().with_context(|| format!("{name} wants a number"))
+        number
+            .transpose()
+            .with_context(|| format!("{name} wants a number"))
     };
     let runs = number("--runs")?.unwrap_or(20);
     if let Some(events) = number("--sqlite")? {
