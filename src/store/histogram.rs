@@ -14,7 +14,7 @@ use jiff::Timestamp;
 /// events between those two are counted. A single bar is just the range, to whole seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
-    /// The filter's bound, or the time of its first event. With no event at all `until`.
+    /// The filter's bound, or the time of its first event; `until` (or 1970) when there is none.
     pub since: Timestamp,
     /// The filter's bound, or a millisecond after its last event; exclusive.
     pub until: Timestamp,
@@ -89,8 +89,7 @@ impl Grid {
 
     /// What to answer about a filter without an event.
     pub(super) fn empty(since: Option<i64>, until: Option<i64>) -> Self {
-        let now = || Timestamp::now().as_millisecond();
-        let at = since.or(until).unwrap_or_else(now);
+        let at = since.or(until).unwrap_or(0);
         Self::new(at, at, 1)
     }
 

@@ -5,12 +5,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::PoisonError;
-use std::time::Instant;
-
-use jiff::Timestamp;
 
 use super::MongoStore;
-use super::cells::{Cell, HOT};
+use super::cells::{Cell, hot};
 use super::texts::NewText;
 use crate::store::Result;
 use crate::store::keys::{EventKeys, Facet, KnownTexts, day};
@@ -23,7 +20,7 @@ const REMEMBERED_MARKS: usize = 16 * 1024;
 pub(super) struct Known {
     pub facets: HashSet<i64>,
     texts: KnownTexts,
-    marks: HashMap<Cell, Instant>,
+    marks: HashMap<Cell, i64>,
 }
 
 /// Gathered from the events of one commit.
@@ -36,9 +33,9 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn new(now: Timestamp) -> Self {
+    pub(super) fn new(store: &MongoStore) -> Self {
         Self {
-            now: now.as_millisecond(),
+            now: store.now(),
             facets: HashMap::new(),
             texts: HashMap::new(),
             cells: BTreeSet::new(),
@@ -76,7 +73,7 @@ impl News {
                 continue;
             }
             let marked = known.marks.get(&cell);
-            if marked.is_none_or(|marked| marked.elapsed() > HOT / 2) {
+            if marked.is_none_or(|marked| self.now - marked > hot() / 2) {
                 self.cells.insert(cell);
             }
         }
@@ -88,7 +85,7 @@ impl MongoStore {
     pub(super) async fn announce(&self, news: News) -> Result<()> {
         let texts: Vec<NewText> = news.texts.into_values().collect();
         let cells: Vec<Cell> = news.cells.into_iter().collect();
-        let begun = Instant::now();
+        let begun = news.now;
         tokio::try_join!(
             self.enter_facets(news.facets),
             self.enter_texts(&texts),

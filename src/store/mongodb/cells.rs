@@ -17,7 +17,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use jiff::Timestamp;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Document, RawDocument, doc};
 use mongodb::options::{Hint, ReadConcern};
@@ -30,7 +29,7 @@ use crate::store::histogram::{DAY, HOUR};
 use crate::store::{Result, StoreError};
 
 /// How long a cell is counted anew each time after it ended or was marked.
-pub(super) const HOT: Duration = Duration::from_secs(5 * 60);
+const HOT: Duration = Duration::from_secs(5 * 60);
 
 /// Cells that are counted at once.
 const CELLS_AT_ONCE: i64 = 32;
@@ -66,6 +65,13 @@ pub(super) struct Count {
     pub bar: i64,
     pub facet: i64,
     pub count: u64,
+}
+
+/// What was counted in a cell, and its version before.
+struct Counted {
+    cell: Cell,
+    version: i64,
+    counts: Vec<(i64, u64)>,
 }
 
 /// What a cell's document says.
@@ -115,7 +121,8 @@ fn unpack(bytes: &[u8]) -> Vec<(i64, u64)> {
     entries.collect()
 }
 
-fn hot() -> i64 {
+/// [`HOT`] in milliseconds.
+pub(super) fn hot() -> i64 {
     i64::try_from(HOT.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -125,7 +132,7 @@ impl MongoStore {
         if cells.is_empty() {
             return Ok(());
         }
-        let now = DateTime::from_millis(Timestamp::now().as_millisecond());
+        let now = DateTime::from_millis(self.now());
         let mark = doc! {
             "$inc": { "version": 1_i64 },
             "$max": { "markedAt": now },
@@ -148,7 +155,7 @@ impl MongoStore {
             "update": self.cells.name(),
             "updates": updates,
             "ordered": false,
-            "writeConcern": { "w": "majority", "j": true, "wtimeout": timeout },
+            "writeConcern": { "w": "majority", "wtimeout": timeout },
         };
         // Two that make one document at once: the later one finds it there when it tries again.
         for _ in 0..3 {
@@ -227,7 +234,7 @@ impl MongoStore {
             };
             let start = next.div_euclid(width) * width;
             let end = to.min(start + CELLS_AT_ONCE * width);
-            let begun = Timestamp::now().as_millisecond();
+            let begun = self.now();
             let mut counts: HashMap<i64, Vec<(i64, u64)>> = HashMap::new();
             for counted in self.scan((start, end), (start, width), None).await? {
                 let cell = start + counted.bar * width;
@@ -244,7 +251,12 @@ impl MongoStore {
                     continue;
                 }
                 let counts = counts.remove(&start).unwrap_or_default();
-                updates.push((Cell { width, start }, version, counts));
+                let cell = Cell { width, start };
+                updates.push(Counted {
+                    cell,
+                    version,
+                    counts,
+                });
             }
             self.keep(updates).await?;
             position = end;
@@ -252,19 +264,20 @@ impl MongoStore {
         Ok(())
     }
 
-    async fn keep(&self, counted: Vec<(Cell, i64, Vec<(i64, u64)>)>) -> Result<()> {
+    async fn keep(&self, counted: Vec<Counted>) -> Result<()> {
         if counted.is_empty() {
             return Ok(());
         }
         let updates: Vec<Document> = counted
             .into_iter()
-            .map(|(cell, version, counts)| {
+            .map(|counted| {
                 let counts = Binary {
                     subtype: BinarySubtype::Generic,
-                    bytes: pack(&counts),
+                    bytes: pack(&counted.counts),
                 };
+                let version = counted.version;
                 doc! {
-                    "q": { "_id": cell.id(), "version": version },
+                    "q": { "_id": counted.cell.id(), "version": version },
                     "u": { "$set": { "counts": counts } },
                     // Nobody marked it yet; who does so now makes this a duplicate key, and wins.
                     "upsert": version == 0,

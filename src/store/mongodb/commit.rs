@@ -56,7 +56,7 @@ impl MongoStore {
         let mut fates = vec![Fate::Written; commit.records.len()];
         let mut events = Batch::default();
         let mut letters = Batch::default();
-        let mut news = News::new(ingested_at);
+        let mut news = News::new(self);
         for (index, record) in commit.records.iter().enumerate() {
             let (batch, encoded) = match record {
                 Record::Event { event, tenant_slug } => {
@@ -76,6 +76,7 @@ impl MongoStore {
         }
 
         self.announce(news).await?;
+        self.pass("between_announcement_and_insert").await?;
 
         let event_target = Target {
             collection: &self.events,
@@ -97,10 +98,7 @@ impl MongoStore {
         self.count_repeated_letters(commit, &letters.indexes, &fates)
             .await?;
 
-        if let Some(probe) = self.probe.get() {
-            let passed = probe.hit("between_insert_and_cursor").await;
-            passed.map_err(|struck| StoreError::Unavailable(struck.to_string()))?;
-        }
+        self.pass("between_insert_and_cursor").await?;
         let rejected = fates.iter().any(|fate| matches!(fate, Fate::Rejected(_)));
         let moves = if rejected {
             Vec::new()
@@ -111,6 +109,15 @@ impl MongoStore {
             records: fates,
             moves,
         })
+    }
+
+    /// Where tests strike.
+    async fn pass(&self, point: &'static str) -> Result<()> {
+        if let Some(probe) = self.probe.get() {
+            let passed = probe.hit(point).await;
+            passed.map_err(|struck| StoreError::Unavailable(struck.to_string()))?;
+        }
+        Ok(())
     }
 
     async fn learn(&self, learned: &[LearnedSpace]) -> Result<()> {

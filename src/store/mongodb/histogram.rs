@@ -4,12 +4,11 @@
 use std::collections::HashMap;
 
 use futures_util::TryStreamExt as _;
-use jiff::Timestamp;
 use mongodb::bson::{DateTime, Document, RawDocument, doc};
 use mongodb::options::Hint;
 
 use super::MongoStore;
-use super::cells::HOT;
+use super::cells::hot;
 use super::errors::store_error;
 use super::plan::{Plan, Way};
 use super::query::{ceiling, conditions};
@@ -86,8 +85,7 @@ impl MongoStore {
             width if width % HOUR == 0 => &[HOUR],
             _ => &[],
         };
-        let hot = i64::try_from(HOT.as_millis()).unwrap_or(i64::MAX);
-        let cold = Timestamp::now().as_millisecond() - hot;
+        let cold = self.now() - hot();
         let mut stretches = vec![(from, to, units)];
         while let Some((from, to, units)) = stretches.pop() {
             let Some((&unit, finer)) = units.split_first() else {

@@ -29,6 +29,7 @@ mod texts;
 mod upkeep;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -36,7 +37,9 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::bson::{DateTime, RawDocumentBuf, doc};
-use mongodb::options::{Acknowledgment, ClientOptions, ReplaceOptions, WriteConcern};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, CollectionOptions, ReplaceOptions, WriteConcern,
+};
 use mongodb::{Client, Collection, Database};
 
 use super::{
@@ -69,6 +72,8 @@ pub struct MongoStore {
     pending: Collection<RawDocumentBuf>,
     cells: Collection<RawDocumentBuf>,
     known: Arc<Mutex<announce::Known>>,
+    /// Milliseconds by which tests have moved the clock.
+    moved_clock: Arc<AtomicI64>,
     /// There are texts to settle.
     work: Arc<tokio::sync::Notify>,
     upkeep: Arc<upkeep::Upkeep>,
@@ -121,7 +126,13 @@ impl MongoStore {
         let name = options.default_database.clone();
         let client = Client::with_options(options).map_err(|error| url_error(&error))?;
         let database = client.database(name.as_deref().unwrap_or(DEFAULT_DATABASE));
-        let beside = |part: &str| database.collection(&format!("{}.{part}", collections.events));
+        let unsynced = CollectionOptions::builder()
+            .write_concern(before_another(timeout))
+            .build();
+        let beside = |part: &str| {
+            let name = format!("{}.{part}", collections.events);
+            database.collection_with_options(&name, unsynced.clone())
+        };
         Ok(Self {
             events: database.collection(&collections.events),
             cursors: database.collection(&collections.cursors),
@@ -135,6 +146,7 @@ impl MongoStore {
             pending: beside("pendingtexts"),
             cells: beside("counts"),
             known: Arc::default(),
+            moved_clock: Arc::default(),
             work: Arc::default(),
             upkeep: Arc::default(),
             database,
@@ -142,6 +154,18 @@ impl MongoStore {
             unique_index: Arc::default(),
             probe: Arc::default(),
         })
+    }
+
+    /// Lets this store believe that time has gone on.
+    #[doc(hidden)]
+    pub fn move_clock(&self, by: Duration) {
+        let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.moved_clock.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since 1970.
+    fn now(&self) -> i64 {
+        Timestamp::now().as_millisecond() + self.moved_clock.load(Ordering::Relaxed)
     }
 
     /// Runs an operation within its time.
@@ -167,6 +191,14 @@ fn durable(timeout: Duration) -> WriteConcern {
         .w(Acknowledgment::Majority)
         .w_timeout(timeout)
         .journal(true)
+        .build()
+}
+
+/// The same for what a later write builds on: that one's journal holds it too.
+fn before_another(timeout: Duration) -> WriteConcern {
+    WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .w_timeout(timeout)
         .build()
 }
 

@@ -14,10 +14,10 @@ use super::announce::News;
 use super::cells::Cell;
 use super::errors::store_error;
 use super::query::{ceiling, id_bson};
-use super::schema::by_facet;
+use super::schema::{by_facet, by_time};
 use super::{MongoStore, bson_date, collect, decode};
 use crate::store::keys::{EventKeys, Facet, TEXTS_OUTLIVE, day};
-use crate::store::{EventFilter, Result, StoreError, StoredEvent};
+use crate::store::{EventFilter, Result, StoredEvent};
 
 /// How often hours and days are counted that have become countable.
 const ROUND: Duration = Duration::from_secs(60);
@@ -124,24 +124,35 @@ impl MongoStore {
         unbounded.count_by_time(&everything, 1).await.map(|_| ())
     }
 
-    /// Gives keys to the events without: entered by an older version, or by somebody else.
+    /// Gives keys to the events without: entered by an older version, or by somebody else. To all of
+    /// them when the dictionary is gone, as when the events alone were restored from a backup.
     async fn give_keys(&self) -> Result<()> {
-        let mut from = DateTime::MIN;
+        let facets = self.facets.find_one(doc! {}).await;
+        let has_dictionary = facets.map_err(|error| store_error(&error))?.is_some();
+        let (which, index) = if has_dictionary {
+            (doc! { "facet": null }, by_facet())
+        } else {
+            (doc! {}, by_time())
+        };
+        let mut passed = (DateTime::MIN, Bson::MinKey);
         loop {
-            let query = doc! { "facet": null, "at": { "$gte": from } };
+            let mut query = which.clone();
+            let (at, id) = passed;
+            query.insert("at", doc! { "$gte": at });
+            query.insert("$nor", [doc! { "at": at, "_id": { "$lte": id } }]);
             let found = self
                 .events
                 .find(query)
                 .sort(doc! { "at": 1, "_id": 1 })
                 .limit(EVENTS_AT_ONCE)
-                .hint(Hint::Keys(by_facet()))
+                .hint(Hint::Keys(index.clone()))
                 .await;
             let events: Vec<StoredEvent> = collect(found, decode::event).await?;
             let Some(last) = events.last() else {
                 return Ok(());
             };
-            let reached = bson_date(last.at);
-            let mut news = News::new(Timestamp::now());
+            passed = (bson_date(last.at), id_bson(&last.id));
+            let mut news = News::new(self);
             let mut updates = Vec::new();
             for event in &events {
                 let keys = EventKeys::of_stored(event);
@@ -150,22 +161,16 @@ impl MongoStore {
                 news.add(self, event.at.as_millisecond(), tenant, &keys, facet);
                 let terms: Vec<Bson> = keys.terms.iter().map(|term| term.key.into()).collect();
                 updates.push(doc! {
-                    "q": { "_id": id_bson(&event.id), "facet": null },
+                    "q": { "_id": id_bson(&event.id) },
                     "u": { "$set": { "facet": keys.facet, "terms": terms } },
                 });
             }
             self.announce(news).await?;
-            let changed = self.update_events(updates).await?;
-            // Events that cannot be changed are passed over, by the millisecond.
-            from = if changed > 0 {
-                reached
-            } else {
-                DateTime::from_millis(reached.timestamp_millis() + 1)
-            };
+            self.update_events(updates).await?;
         }
     }
 
-    async fn update_events(&self, updates: Vec<Document>) -> Result<i32> {
+    async fn update_events(&self, updates: Vec<Document>) -> Result<()> {
         let command = doc! {
             "update": self.events.name(),
             "updates": updates,
@@ -173,10 +178,7 @@ impl MongoStore {
             "writeConcern": { "w": "majority" },
         };
         let answer = self.database.run_command(command).await;
-        let answer = answer.map_err(|error| store_error(&error))?;
-        answer
-            .get_i32("nModified")
-            .map_err(|error| StoreError::Other(format!("answer to an update: {error}")))
+        answer.map(|_| ()).map_err(|error| store_error(&error))
     }
 
     /// Deletes the oldest events, at most `limit`, and in the end the texts of none but such.
