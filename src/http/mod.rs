@@ -9,6 +9,7 @@
 pub mod api;
 pub mod auth;
 pub mod error;
+pub mod export;
 pub mod health;
 pub mod histogram;
 pub mod ingest;
@@ -16,9 +17,11 @@ mod linger;
 pub mod query;
 pub mod refusals;
 pub mod router;
+pub mod stream;
 pub mod tls;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +36,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower_service::Service;
@@ -192,6 +196,9 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, error = %error, "nodelay");
         }
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(args.config.write_timeout));
+        let stream = Box::pin(stream);
         let (args, watcher) = (args.clone(), graceful.watcher());
         open.spawn(async move {
             let _permit = permit;
@@ -216,6 +223,9 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
     let _late = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     open.shutdown().await;
 }
+
+/// A connection whose client must take its answers in time.
+type Patient = Pin<Box<TimeoutStream<TcpStream>>>;
 
 type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
 
@@ -242,9 +252,9 @@ fn concerns_one_connection(error: &std::io::Error) -> bool {
 
 async fn handshake(
     tls: &TlsAcceptor,
-    stream: TcpStream,
+    stream: Patient,
     timeout: Duration,
-) -> Result<TlsStream<TcpStream>, String> {
+) -> Result<TlsStream<Patient>, String> {
     match tokio::time::timeout(timeout, tls.accept(stream)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(format!("TLS handshake failed: {error}")),

@@ -12,9 +12,11 @@ use axum::routing::{get, post};
 use daybook_actors::budget::{Budget, Share};
 use daybook_actors::slot::Slot;
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 
 use crate::config::Secret;
 use crate::event::SourceName;
+use crate::feed::Feed;
 use crate::journal::Journal;
 use crate::probe::Probe;
 use crate::sources::push::{AcceptorMessage, Room};
@@ -25,7 +27,7 @@ use crate::telemetry::metrics::Metrics;
 use super::auth::Authenticator;
 use super::error::ApiError;
 use super::refusals::Refusals;
-use super::{api, health, histogram, ingest};
+use super::{api, export, health, histogram, ingest, stream};
 
 /// A pushing source as the edge sees it.
 #[derive(Clone)]
@@ -54,6 +56,14 @@ impl PushSource {
 pub struct Edge {
     /// For queries and tokens.
     pub store: Arc<dyn Store>,
+    /// For the live stream.
+    pub feed: Feed,
+    /// One permit a reader of the live stream.
+    pub streams: Arc<Semaphore>,
+    /// One permit a reader that catches up from the store.
+    pub catching_up: Arc<Semaphore>,
+    /// One permit an export, until its end is on the timeline.
+    pub exports: Arc<Semaphore>,
     /// For status.
     pub board: Board,
     /// For `/metrics`.
@@ -92,8 +102,10 @@ pub fn router(edge: Edge) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/api/v1/events", get(api::list).post(ingest::record))
+        .route("/api/v1/events/stream", get(stream::stream))
         .route("/api/v1/events/histogram", get(histogram::histogram))
         .route("/api/v1/events/{id}", get(api::one))
+        .route("/api/v1/export", get(export::export))
         .route("/api/v1/sources", get(api::sources));
     for route in edge.webhooks.keys() {
         router = router.route(route, post(ingest::webhook));

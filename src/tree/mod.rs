@@ -5,7 +5,8 @@
 //!       │               ├─ resolver
 //!       │               └─ janitor         with retention only; suspended alone
 //!       ├─ source plane ── one actor a source, the journal's drainer   too many crashes: that source is suspended
-//!       └─ edge plane ──── http
+//!       └─ edge plane ──┬─ http
+//!                       └─ feed            for the live stream; suspended alone
 //! ```
 //! It ends in the reverse order: no new requests, then no new input, then the resolver passes on
 //! what it has, then the writer enters it. Correctness does not rest on that order: what was not
@@ -32,12 +33,16 @@ use daybook_actors::supervisor::{
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::feed::{Feed, FeedActor, FeedArgs};
 use crate::http::auth::Authenticator;
+use crate::http::export::MOST_EXPORTS;
 use crate::http::health::Readiness;
 use crate::http::refusals::Refusals;
 use crate::http::router::{Edge, router};
+use crate::http::stream::CATCHING_UP;
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::janitor::{self, Janitor, JanitorArgs};
 use crate::journal::{Journal, OpenError};
@@ -57,6 +62,7 @@ use witness::Witness;
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
 const SUSPENDED_PROBE: Duration = Duration::from_secs(300);
 const FELL_LIMIT: Duration = Duration::from_secs(5);
+const EXPORTS_LIMIT: Duration = Duration::from_secs(5);
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why a Daybook did not start.
@@ -105,6 +111,8 @@ pub struct Daybook {
     metrics: Metrics,
     planes: Planes,
     upkeep: tokio::task::JoinHandle<()>,
+    feed: Feed,
+    exports: Arc<Semaphore>,
 }
 
 #[derive(Clone, Default)]
@@ -191,6 +199,8 @@ impl Daybook {
             progress: Progress::on_demand(),
             probe: options.probes.actor("resolver"),
         };
+        metrics.watch_busy("writer", &writer_args.progress);
+        metrics.watch_busy("resolver", &resolver_args.progress);
         let mut store_children = vec![
             ChildSpec::actor("writer", OnGiveUp::Escalate, &writer, {
                 let args = writer_args.clone();
@@ -204,12 +214,15 @@ impl Daybook {
             .with_progress(resolver_args.progress),
         ];
         if config.retention.days > 0 {
-            store_children.push(janitor(&store, config.retention.days));
-            metrics.actor_mailbox("janitor").set(0.0);
-            metrics.actor_suspended("janitor").set(0.0);
+            store_children.push(janitor(&store, config.retention.days, &metrics));
+            metrics.declare_actor("janitor");
         }
 
         let journal = open_journal(config).await?;
+        let journal_limit = journal
+            .as_ref()
+            .map_or(0, |_| config.journal.max_size.bytes());
+        metrics.journal_limit_bytes.set(journal_limit as f64);
         let mut wiring = Wiring {
             journal: journal.clone(),
             journal_reserve: journal_reserve(&budget),
@@ -234,8 +247,14 @@ impl Daybook {
         }
         let source_children = std::mem::take(&mut wiring.children);
 
+        let feed = Feed::new(Arc::clone(&store), metrics.clone());
+        let exports = Arc::new(Semaphore::new(MOST_EXPORTS as usize));
         let edge = Edge {
             store: Arc::clone(&store),
+            feed: feed.clone(),
+            streams: Arc::new(Semaphore::new(config.http.max_streams as usize)),
+            catching_up: Arc::new(Semaphore::new(CATCHING_UP)),
+            exports: Arc::clone(&exports),
             board: board.clone(),
             metrics: metrics.clone(),
             budget: budget.clone(),
@@ -278,11 +297,13 @@ impl Daybook {
                 (HttpServer, http_args.clone())
             })
             .with_progress(http_progress),
+            live_feed(&feed, &options),
         ];
 
-        for child in ["writer", "resolver", "http"] {
-            metrics.actor_mailbox(child).set(0.0);
-            metrics.actor_suspended(child).set(0.0);
+        for actor in [
+            "writer", "resolver", "http", "feed", "store", "sources", "edge",
+        ] {
+            metrics.declare_actor(actor);
         }
         let planes = Planes::default();
         let plane =
@@ -313,6 +334,8 @@ impl Daybook {
             metrics,
             planes,
             upkeep,
+            feed,
+            exports,
         })
     }
 
@@ -405,12 +428,17 @@ impl Daybook {
     /// Stops taking input, finishes what is in flight, and ends. Takes [`SHUTDOWN_LIMIT`] at most.
     pub async fn shutdown(self) -> End {
         self.stopping.store(true, Ordering::Release);
+        // Those who read along would never finish.
+        self.feed.close();
         let drained = tokio::time::timeout(SHUTDOWN_LIMIT, async {
             let asked = ractor::call!(self.root, SupervisorMessage::Drain);
             asked.is_ok() && self.end.await.is_ok()
         })
         .await;
         self.upkeep.abort();
+        // The ends of exports, finished or cut, are entered without the tree.
+        let entered = self.exports.acquire_many(MOST_EXPORTS);
+        let _late = tokio::time::timeout(EXPORTS_LIMIT, entered).await;
         if let Some(journal) = &self.journal {
             journal.close().await;
         }
@@ -425,19 +453,37 @@ impl Daybook {
     }
 }
 
-fn janitor(store: &Arc<dyn Store>, days: u32) -> ChildSpec {
+fn janitor(store: &Arc<dyn Store>, days: u32, metrics: &Metrics) -> ChildSpec {
     let args = JanitorArgs {
         store: Arc::clone(store),
         days,
         every: janitor::EVERY,
         progress: Progress::on_demand(),
+        metrics: metrics.clone(),
     };
+    metrics.watch_busy("janitor", &args.progress);
     let progress = args.progress.clone();
     let give_up = OnGiveUp::Suspend {
         probe_every: SUSPENDED_PROBE,
     };
     ChildSpec::actor("janitor", give_up, &Slot::new(), move || {
         (Janitor, args.clone())
+    })
+    .with_progress(progress)
+}
+
+fn live_feed(feed: &Feed, options: &TreeOptions) -> ChildSpec {
+    let args = FeedArgs {
+        feed: feed.clone(),
+        progress: Progress::on_demand(),
+        probe: options.probes.actor("feed"),
+    };
+    let progress = args.progress.clone();
+    let give_up = OnGiveUp::Suspend {
+        probe_every: SUSPENDED_PROBE,
+    };
+    ChildSpec::actor("feed", give_up, feed.actor(), move || {
+        (FeedActor, args.clone())
     })
     .with_progress(progress)
 }

@@ -20,6 +20,7 @@ mod decode;
 mod encode;
 mod errors;
 mod facets;
+mod feed;
 mod histogram;
 mod letters;
 mod plan;
@@ -42,6 +43,7 @@ use mongodb::options::{
 };
 use mongodb::{Client, Collection, Database};
 
+use super::feed::{Caseless, Follow};
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
     Histogram, LearnedSpace, PageKey, Result, Role, Store, StoreError, StoredDeadLetter,
@@ -303,6 +305,14 @@ impl Store for MongoStore {
             Ok(found.and_then(|document| decode::event(&document)))
         };
         self.within("a look-up of an event", find).await
+    }
+
+    async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
+        self.start_following(after).await
+    }
+
+    fn caseless(&self) -> Caseless {
+        Caseless::SimpleFolding
     }
 
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {

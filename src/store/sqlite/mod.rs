@@ -8,6 +8,7 @@
 
 mod commit;
 mod errors;
+mod feed;
 mod histogram;
 mod index;
 mod letters;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::feed::{Caseless, Follow};
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
     Histogram, PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent,
@@ -55,7 +57,7 @@ pub struct SqliteStore {
     tables: Arc<Tables>,
     known: index::Known,
     writer: Workers,
-    readers: Workers,
+    readers: Arc<Workers>,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -96,7 +98,7 @@ impl SqliteStore {
             tables,
             known: index::Known::default(),
             writer: threads("sqlite-writer", vec![writer])?,
-            readers: threads("sqlite-reader", readers)?,
+            readers: Arc::new(threads("sqlite-reader", readers)?),
         })
     }
 
@@ -250,6 +252,16 @@ impl Store for SqliteStore {
             query::event_by_id(connection, tables, id)
         })
         .await
+    }
+
+    async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
+        let (readers, tables) = (Arc::clone(&self.readers), Arc::clone(&self.tables));
+        let follower = feed::Follower::start(readers, tables, after).await?;
+        Ok(follower.map(|follower| Box::new(follower) as Box<dyn Follow>))
+    }
+
+    fn caseless(&self) -> Caseless {
+        Caseless::Lowercase
     }
 
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {

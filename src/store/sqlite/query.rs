@@ -133,6 +133,28 @@ pub(super) fn event_by_id(
     select.query_row([id], event).optional()
 }
 
+/// Events by id from after this one on, until `take` (id, event, bytes of its payload) has enough.
+pub(super) fn event_after(
+    connection: &Connection,
+    tables: &Tables,
+    last: i64,
+    limit: usize,
+    mut take: impl FnMut(i64, StoredEvent, usize) -> bool,
+) -> rusqlite::Result<()> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM {} WHERE id > ?1 ORDER BY id LIMIT {limit}",
+        tables.events
+    ))?;
+    let mut rows = select.query([last])?;
+    while let Some(row) = rows.next()? {
+        let length = row.get_ref("metadata")?.as_str().map_or(0, str::len);
+        if !take(row.get(0)?, event(row)?, length) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> (String, Vec<Sql>) {
     let mut conditions = vec!["1".to_owned()];
     let mut values = Vec::new();
