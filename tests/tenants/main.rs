@@ -343,10 +343,13 @@ async fn compare(asked: fn(&Route) -> bool) {
     };
     let before = ask_all().await;
     guarded.enter(&others).await;
-    let entered = guarded.all_events().await;
-    for key in &keys {
-        let found = entered.iter().find(|event| event.id == key.id).unwrap();
-        assert_eq!(found.at, key.at, "the ids are as foreseen");
+    // Exports take ids of their own, but ask for none.
+    if readable().any(|route| route.path.contains("{id}")) {
+        let entered = guarded.all_events().await;
+        for key in &keys {
+            let found = entered.iter().find(|event| event.id == key.id).unwrap();
+            assert_eq!(found.at, key.at, "the ids are as foreseen");
+        }
     }
     let after = ask_all().await;
     let asked = readable().count();

@@ -13,8 +13,8 @@ use super::schema::by_time;
 use super::{MongoStore, bson_date, collect, decode};
 use crate::store::{EventFilter, PageKey, Result, StoredEvent};
 
-/// Events that are looked at before many facets are asked one by one.
-const LOOKED_AT: i64 = 10_000;
+/// Events that are looked at, for each one wanted, before many facets are asked one by one.
+const LOOKED_AT: i64 = 30;
 
 /// Fields of `EventFilter::text`.
 const SEARCHED: [&str; 8] = [
@@ -66,7 +66,7 @@ impl MongoStore {
         let looked_at = self.events.aggregate([
             doc! { "$match": conditions(&range_of(filter), before) },
             doc! { "$sort": { "at": -1, "_id": -1 } },
-            doc! { "$limit": LOOKED_AT },
+            doc! { "$limit": LOOKED_AT * i64::from(limit) },
             doc! { "$match": { "$or": [{ "facet": { "$in": facets } }, { "facet": null }] } },
             doc! { "$limit": i64::from(limit) },
             doc! { "$project": { "at": 1, "facet": 1 } },
