@@ -1,6 +1,8 @@
 //! The reads of the timeline. A filter's values are only ever compared, never interpreted: text
 //! becomes an escaped pattern, and no operator comes from outside.
 
+use std::collections::HashMap;
+
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::bson::oid::ObjectId;
@@ -92,11 +94,17 @@ impl MongoStore {
             self.merged(queries, (true, limit), Some(fields), id)
                 .await?
         };
+        let places = ids.iter().enumerate().map(|(place, id)| match id {
+            Bson::ObjectId(id) => (id.to_hex(), place),
+            Bson::String(id) => (id.clone(), place),
+            other => (format!("{other:?}"), place),
+        });
+        let places: HashMap<String, usize> = places.collect();
         let mut query = conditions(filter, None);
         query.insert("_id", doc! { "$in": ids });
         let found = self.events.find(query).hint(Hint::Keys(doc! { "_id": 1 }));
         let mut events = collect(found.batch_size(limit.max(1)).await, decode::event).await?;
-        events.sort_by(|one, other| (other.at, &other.id).cmp(&(one.at, &one.id)));
+        events.sort_by_key(|event| places.get(&event.id).copied());
         Ok(events)
     }
 }
