@@ -14,7 +14,7 @@ use jiff::Timestamp;
 /// events between those two are counted. A single bar is just the range, to whole seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
-    /// The filter's bound, or the time of its first event. With no event at all `until`.
+    /// The filter's bound, or the time of its first event; `until` (or 1970) when there is none.
     pub since: Timestamp,
     /// The filter's bound, or a millisecond after its last event; exclusive.
     pub until: Timestamp,
@@ -44,8 +44,10 @@ impl Bar {
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+/// Milliseconds of an hour.
+pub(super) const HOUR: i64 = 60 * MINUTE;
+/// Milliseconds of a day.
+pub(super) const DAY: i64 = 24 * HOUR;
 
 #[rustfmt::skip]
 const WIDTHS: [i64; 24] = [
@@ -87,8 +89,7 @@ impl Grid {
 
     /// What to answer about a filter without an event.
     pub(super) fn empty(since: Option<i64>, until: Option<i64>) -> Self {
-        let now = || Timestamp::now().as_millisecond();
-        let at = since.or(until).unwrap_or_else(now);
+        let at = since.or(until).unwrap_or(0);
         Self::new(at, at, 1)
     }
 
@@ -100,6 +101,11 @@ impl Grid {
     /// How wide a bar is.
     pub(super) fn width(&self) -> i64 {
         self.width
+    }
+
+    /// Whether there is one bar, whose width is no usual one.
+    pub(super) fn is_single(&self) -> bool {
+        self.bars.len() == 1
     }
 
     /// Counts events of a source at a time; those outside of the range are left out.

@@ -11,6 +11,7 @@
 pub mod conformance;
 pub mod feed;
 mod histogram;
+mod keys;
 pub mod mongodb;
 pub mod sqlite;
 

@@ -1,6 +1,7 @@
 //! Real servers, faults and an oracle for Daybook's tests; never shipped.
 
 pub mod arguments;
+pub mod bigstore;
 pub mod chaos;
 pub mod fail_point;
 pub mod fuzz;

@@ -17,6 +17,7 @@ use mongodb::bson::spec::ElementType;
 use serde_json::{Map, Number, Value};
 
 use crate::event::{AuditEvent, DeadLetter};
+use crate::store::keys::EventKeys;
 
 /// The largest document that MongoDB stores.
 pub(super) const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
@@ -55,6 +56,7 @@ pub(super) fn event(
     event: &AuditEvent,
     tenant_slug: Option<&str>,
     ingested_at: Timestamp,
+    keys: &EventKeys,
 ) -> Result<RawDocumentBuf, String> {
     let mut buf = Vec::with_capacity(1024);
     let start = open(&mut buf);
@@ -90,6 +92,8 @@ pub(super) fn event(
     if let Some(slug) = tenant_slug {
         text(&mut buf, "tenantSlug", slug);
     }
+    int64(&mut buf, "facet", keys.facet);
+    int64_array(&mut buf, "terms", keys.terms.iter().map(|term| term.key));
     key(&mut buf, ElementType::EmbeddedDocument, "metadata");
     let exact = object(&mut buf, &event.metadata, 1);
     if !exact {
@@ -191,6 +195,15 @@ fn date(buf: &mut Vec<u8>, name: &str, at: Timestamp) {
 fn int64(buf: &mut Vec<u8>, name: &str, number: i64) {
     key(buf, ElementType::Int64, name);
     buf.extend_from_slice(&number.to_le_bytes());
+}
+
+fn int64_array(buf: &mut Vec<u8>, name: &str, numbers: impl Iterator<Item = i64>) {
+    key(buf, ElementType::Array, name);
+    let start = open(buf);
+    for (index, number) in numbers.enumerate() {
+        int64(buf, &index.to_string(), number);
+    }
+    close(buf, start);
 }
 
 fn text(buf: &mut Vec<u8>, name: &str, text: &str) {
@@ -337,7 +350,12 @@ mod tests {
     }
 
     fn encoded(metadata: Value) -> RawDocumentBuf {
-        event(&event_with(metadata), None, Timestamp::UNIX_EPOCH).unwrap()
+        document_of(&event_with(metadata)).unwrap()
+    }
+
+    fn document_of(event: &AuditEvent) -> Result<RawDocumentBuf, String> {
+        let keys = EventKeys::of(event, None);
+        super::event(event, None, Timestamp::UNIX_EPOCH, &keys)
     }
 
     fn number_of(text: &str) -> Value {
@@ -403,6 +421,8 @@ mod tests {
             "source",
             "externalId",
             "action",
+            "facet",
+            "terms",
             "metadata",
         ];
         assert_eq!(names, expected);
@@ -412,7 +432,7 @@ mod tests {
     fn a_document_over_the_limit_is_refused_with_its_size() {
         let text = "x".repeat(MAX_DOCUMENT_BYTES);
         let event = event_with(json!({ "text": text }));
-        let refused = super::event(&event, None, Timestamp::UNIX_EPOCH);
+        let refused = document_of(&event);
         assert!(refused.unwrap_err().contains("the store takes 16777216"));
     }
 
@@ -431,7 +451,7 @@ mod tests {
             text in r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,5})?"
         ) {
             let event = event_with(number_of(&text));
-            let document = super::event(&event, None, Timestamp::UNIX_EPOCH).unwrap();
+            let document = document_of(&event).unwrap();
             let stored = decode::event(&document).unwrap();
             prop_assert_eq!(stored.metadata, event.metadata);
         }

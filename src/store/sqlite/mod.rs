@@ -10,7 +10,9 @@ mod commit;
 mod errors;
 mod feed;
 mod histogram;
+mod index;
 mod letters;
+mod plan;
 mod query;
 mod retention;
 mod schema;
@@ -53,6 +55,7 @@ pub struct SqliteStore {
     path: PathBuf,
     probe: OnceLock<Probe>,
     tables: Arc<Tables>,
+    known: index::Known,
     writer: Workers,
     readers: Arc<Workers>,
 }
@@ -93,6 +96,7 @@ impl SqliteStore {
             path: path.to_owned(),
             probe: OnceLock::new(),
             tables,
+            known: index::Known::default(),
             writer: threads("sqlite-writer", vec![writer])?,
             readers: Arc::new(threads("sqlite-reader", readers)?),
         })
@@ -173,7 +177,16 @@ impl Store for SqliteStore {
         self.write("preparation of the tables", |connection, tables| {
             tables.create(connection)
         })
-        .await
+        .await?;
+        loop {
+            let known = self.known.clone();
+            let more = self.write("preparation of the events", move |connection, tables| {
+                index::give_keys(connection, tables, &known)
+            });
+            if !more.await? {
+                return Ok(());
+            }
+        }
     }
 
     async fn ping(&self) -> Result<()> {
@@ -187,8 +200,9 @@ impl Store for SqliteStore {
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed> {
         let owned = commit::OwnedCommit::of(commit);
         let probe = self.probe.get().cloned().unwrap_or_default();
+        let known = self.known.clone();
         self.write("a commit", move |connection, tables| {
-            commit::commit(connection, tables, &owned, &probe)
+            commit::commit(connection, tables, &owned, &known, &probe)
         })
         .await
     }
@@ -290,7 +304,7 @@ impl Store for SqliteStore {
 
     async fn delete_events_before(&self, at: Timestamp, limit: u32) -> Result<u64> {
         self.write("a deletion of old events", move |connection, tables| {
-            retention::delete_before(connection, &tables.events, "at", at, limit)
+            retention::delete_events(connection, tables, at, limit)
         })
         .await
     }
