@@ -12,10 +12,11 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::config::{Config, LoadedConfig};
+use crate::config::{Config, JournalConfig, LoadedConfig};
 use crate::dead_letters::{Retried, Retrier, is_head_only};
 use crate::event::DeadLetterReason;
-use crate::store::{self, DeadLetterFilter, DeadLetterHead, Store, StoredDeadLetter};
+use crate::journal::waiting_bytes;
+use crate::store::{self, DeadLetterFilter, DeadLetterHead, Store, StoreError, StoredDeadLetter};
 
 use super::{ConfigArgs, Failure};
 
@@ -116,8 +117,27 @@ async fn open(args: &ConfigArgs) -> Result<(LoadedConfig, Arc<dyn Store>), Failu
     let store = store::open(&loaded.config.store)
         .await
         .context("cannot open the store")?;
-    store.prepare().await.context("cannot prepare the store")?;
-    Ok((loaded, store))
+    match store.prepare().await {
+        Ok(()) => Ok((loaded, store)),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout { .. })) => {
+            Err(anyhow!("{error}\n{}", away(&loaded.config.journal)).into())
+        }
+        Err(error) => Err(anyhow!(error).context("cannot prepare the store").into()),
+    }
+}
+
+/// What can be said about dead letters without the store.
+fn away(journal: &JournalConfig) -> String {
+    let dir = journal.dir.display();
+    let waiting = match waiting_bytes(&journal.dir) {
+        Ok(0) => format!("no pushes wait in the journal {dir}"),
+        Ok(bytes) => format!(
+            "{bytes} bytes of pushes wait in the journal {dir}; those that cannot be read become \
+             dead letters when the store is back"
+        ),
+        Err(error) => format!("the journal {dir} cannot be looked at: {error}"),
+    };
+    format!("the store is away, and the dead letters are in it; {waiting}")
 }
 
 async fn list(args: &ListArgs) -> Result<(), Failure> {

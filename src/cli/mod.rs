@@ -14,8 +14,10 @@ mod dead_letters;
 mod demo;
 mod export;
 mod filters;
+mod healthcheck;
 mod replay;
 mod run;
+mod service;
 mod status;
 mod tail;
 mod token;
@@ -53,6 +55,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Shows cursors, lag, state and restarts of every source.
     Status(status::StatusArgs),
+    /// Asks the running service whether it is alive; for containers.
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Shows the newest events, and with --follow those that come.
     Tail(tail::TailArgs),
     /// Writes events as ndjson, CSV or ECS.
@@ -138,6 +142,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&args).await,
             Command::Status(args) => status::status(&args).await,
+            Command::Healthcheck(args) => healthcheck::healthcheck(&args).await,
             Command::Tail(args) => tail::tail(&args).await,
             Command::Export(args) => export::export(&args).await,
             Command::Replay(args) => replay::replay(&args).await,

@@ -11,12 +11,17 @@ use rand::RngCore;
 use sha2::{Digest, Sha256};
 
 use crate::config::AuthMode;
-use crate::store::{Role, Store, TokenRecord};
+use crate::store::{Role, Store, StoreError, TokenRecord};
 
 use super::error::ApiError;
 
 /// How long a token that was found (or not) is believed without asking the store again.
 const BELIEVED: Duration = Duration::from_secs(5);
+/// How long a token that was found goes on being believed while the store cannot be asked, so that
+/// pushes still reach the journal. A token revoked during an outage is good for so long at most.
+const BELIEVED_IN_OUTAGE: Duration = Duration::from_secs(3600);
+/// How long the store may take over a token that would be believed without it.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 4096;
 
 /// Checks tokens. Cheap to clone.
@@ -27,9 +32,6 @@ pub struct Authenticator {
     known: Arc<Mutex<HashMap<String, Finding>>>,
 }
 
-/// When the store was asked about a token's hash, and what it knew.
-type Finding = (Instant, Option<Caller>);
-
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -37,6 +39,26 @@ pub struct Caller {
     pub role: Role,
     /// The token's name, if it was given one; nobody is named where everyone is let in.
     pub name: Option<String>,
+}
+
+/// What the store knew about a token's hash.
+#[derive(Clone)]
+struct Finding {
+    /// When it was asked last, whether it answered or not.
+    asked: Instant,
+    /// When it answered last.
+    answered: Instant,
+    caller: Option<Caller>,
+    expires_at: Option<Timestamp>,
+}
+
+impl Finding {
+    /// Whoever is believed to be asking while the store cannot be asked.
+    fn in_outage(&self) -> Option<&Caller> {
+        let is_recent = self.answered.elapsed() < BELIEVED_IN_OUTAGE;
+        let has_expired = self.expires_at.is_some_and(|end| end <= Timestamp::now());
+        self.caller.as_ref().filter(|_| is_recent && !has_expired)
+    }
 }
 
 impl Authenticator {
@@ -52,7 +74,8 @@ impl Authenticator {
     /// Whoever sent these headers.
     ///
     /// # Errors
-    /// 401 without a valid token; 503 when the store cannot be asked.
+    /// 401 without a valid token; 503 when the store cannot be asked about one that was not good
+    /// within the last hour.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.mode == AuthMode::None {
             return Ok(Caller {
@@ -63,31 +86,71 @@ impl Authenticator {
         let token = bearer(headers)
             .ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
         let hash = hash_token(token);
-        if let Some(caller) = self.remembered(&hash) {
-            return caller.ok_or_else(unknown_token);
+        let known = self.remembered(&hash);
+        if let Some(finding) = &known
+            && finding.asked.elapsed() < BELIEVED
+        {
+            return finding.caller.clone().ok_or_else(unknown_token);
         }
-        // The hash is looked up, not the token: comparing it byte by byte tells nothing about it.
-        let found = self.store.token(&hash).await?;
-        let caller = found.map(|token| Caller {
-            role: token.role,
-            name: token.name,
-        });
-        self.remember(hash, caller.clone());
-        caller.ok_or_else(unknown_token)
+        let believed = known.as_ref().and_then(Finding::in_outage).cloned();
+        match (self.ask(&hash, believed.is_some()).await, known, believed) {
+            (Ok(found), ..) => {
+                let now = Instant::now();
+                let expires_at = found.as_ref().and_then(|token| token.expires_at);
+                let caller = found.map(|token| Caller {
+                    role: token.role,
+                    name: token.name,
+                });
+                let finding = Finding {
+                    asked: now,
+                    answered: now,
+                    caller: caller.clone(),
+                    expires_at,
+                };
+                self.remember(hash, finding);
+                caller.ok_or_else(unknown_token)
+            }
+            (
+                Err(StoreError::Unavailable(_) | StoreError::Timeout { .. }),
+                Some(finding),
+                Some(caller),
+            ) => {
+                let asked = Instant::now();
+                self.remember(hash, Finding { asked, ..finding });
+                Ok(caller)
+            }
+            (Err(error), ..) => Err(error.into()),
+        }
     }
 
-    fn remembered(&self, hash: &str) -> Option<Option<Caller>> {
+    /// The hash is looked up, not the token: comparing it byte by byte tells nothing about it.
+    async fn ask(&self, hash: &str, in_a_hurry: bool) -> Result<Option<TokenRecord>, StoreError> {
+        let asked = self.store.token(hash);
+        if !in_a_hurry {
+            return asked.await;
+        }
+        let answer = tokio::time::timeout(ASKED_AGAIN, asked).await;
+        answer.unwrap_or(Err(StoreError::Timeout {
+            what: "a look at a token",
+            after: ASKED_AGAIN,
+        }))
+    }
+
+    fn remembered(&self, hash: &str) -> Option<Finding> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, caller) = known.get(hash)?;
-        (since.elapsed() < BELIEVED).then(|| caller.clone())
+        known.get(hash).cloned()
     }
 
-    fn remember(&self, hash: String, caller: Option<Caller>) {
+    fn remember(&self, hash: String, finding: Finding) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            // Who guesses tokens must not make the good ones forgotten.
+            known.retain(|_, finding| finding.caller.is_some());
+        }
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(hash, (Instant::now(), caller));
+        known.insert(hash, finding);
     }
 }
 

@@ -214,6 +214,8 @@ impl Daybook {
             progress: Progress::on_demand(),
             probe: options.probes.actor("resolver"),
         };
+        metrics.watch_busy("writer", &writer_args.progress);
+        metrics.watch_busy("resolver", &resolver_args.progress);
         let mut store_children = vec![
             ChildSpec::actor("writer", OnGiveUp::Escalate, &writer, {
                 let args = writer_args.clone();
@@ -227,12 +229,15 @@ impl Daybook {
             .with_progress(resolver_args.progress),
         ];
         if config.retention.days > 0 {
-            store_children.push(janitor(&store, config.retention.days));
-            metrics.actor_mailbox("janitor").set(0.0);
-            metrics.actor_suspended("janitor").set(0.0);
+            store_children.push(janitor(&store, config.retention.days, &metrics));
+            metrics.declare_actor("janitor");
         }
 
         let journal = open_journal(config).await?;
+        let journal_limit = journal
+            .as_ref()
+            .map_or(0, |_| config.journal.max_size.bytes());
+        metrics.journal_limit_bytes.set(journal_limit as f64);
         let parts = Parts {
             store: Arc::clone(&store),
             metrics: metrics.clone(),
@@ -313,9 +318,10 @@ impl Daybook {
             live_feed(&feed, &options),
         ];
 
-        for child in ["writer", "resolver", "http", "feed"] {
-            metrics.actor_mailbox(child).set(0.0);
-            metrics.actor_suspended(child).set(0.0);
+        for actor in [
+            "writer", "resolver", "http", "feed", "store", "sources", "edge",
+        ] {
+            metrics.declare_actor(actor);
         }
         let planes = Planes::default();
         let plane =
@@ -472,13 +478,15 @@ impl Daybook {
     }
 }
 
-fn janitor(store: &Arc<dyn Store>, days: u32) -> ChildSpec {
+fn janitor(store: &Arc<dyn Store>, days: u32, metrics: &Metrics) -> ChildSpec {
     let args = JanitorArgs {
         store: Arc::clone(store),
         days,
         every: janitor::EVERY,
         progress: Progress::on_demand(),
+        metrics: metrics.clone(),
     };
+    metrics.watch_busy("janitor", &args.progress);
     let progress = args.progress.clone();
     let give_up = OnGiveUp::Suspend {
         probe_every: SUSPENDED_PROBE,

@@ -90,8 +90,7 @@ impl Wiring<'_> {
             self.metrics.source(name, kind),
         ));
         self.board.add(Arc::clone(&status));
-        self.metrics.actor_suspended(name.as_str()).set(0.0);
-        self.metrics.actor_mailbox(name.as_str()).set(0.0);
+        self.metrics.declare_actor(name.as_str());
         Courier {
             resolver: self.resolver.clone(),
             resolver_mailbox: self.metrics.actor_mailbox("resolver"),
@@ -206,6 +205,7 @@ impl Wiring<'_> {
             metrics: self.metrics.clone(),
             batch_events: self.config.writer.batch_events as usize,
             progress: progress.clone(),
+            probe: self.options.probes.actor(name.as_str()),
         };
         self.child(&name, progress, &Slot::new(), move || {
             (Drainer, args.clone())
@@ -219,6 +219,7 @@ impl Wiring<'_> {
         slot: &Slot<A::Msg>,
         make: impl Fn() -> (A, A::Arguments) + Send + Sync + 'static,
     ) {
+        self.metrics.watch_busy(name.as_str(), &progress);
         let give_up = OnGiveUp::Suspend {
             probe_every: SUSPENDED_PROBE,
         };

@@ -12,6 +12,8 @@ mod hostile;
 mod queries;
 mod records;
 
+pub use cursors::random_steps;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
