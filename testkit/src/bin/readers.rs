@@ -100,8 +100,9 @@ async fn measure(arguments: &[String]) -> Result<(), anyhow::Error> {
             let mut latest = Duration::ZERO;
             for number in 0..total {
                 let event = stream.next().await.map_err(|end| format!("{end:?}"))?;
-                if event["externalId"] != number.to_string() {
-                    return Err(format!("{} in the place of {number}", event["externalId"]));
+                let expected = number.to_string();
+                if event["externalId"].as_str() != Some(expected.as_str()) {
+                    return Err(format!("{} in the place of {expected}", event["externalId"]));
                 }
                 let said = event["at"]
                     .as_str()
