@@ -114,7 +114,7 @@ impl Guarded {
         };
         let lines = body
             .lines()
-            .filter(|line| !line.contains("daybook.exported"));
+            .filter(|line| !line.contains("daybook.export"));
         let body = lines.collect::<Vec<_>>().join("\n");
         Reply {
             status,
