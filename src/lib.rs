@@ -35,6 +35,7 @@ pub mod janitor;
 pub mod journal;
 pub mod own_events;
 pub mod probe;
+pub mod replay;
 pub mod simulators;
 pub mod sources;
 pub mod status;

@@ -109,7 +109,7 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
         &dir.display().to_string(),
     );
     let status = tokio::spawn(tell(daybook.board().clone()));
-    let end = run::serve(daybook).await;
+    let end = run::serve(daybook, None).await;
     status.abort();
     end
 }

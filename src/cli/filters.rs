@@ -74,7 +74,7 @@ fn parse_outcome(word: &str) -> Result<Outcome, String> {
     Outcome::from_word(word).ok_or_else(|| "wanted: success, failure or unknown".to_owned())
 }
 
-fn parse_when(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_when(text: &str) -> Result<Timestamp, String> {
     parse_time(text).or_else(|_| {
         let ago = parse_duration(text).ok();
         let ago = ago.and_then(|ago| SignedDuration::try_from(ago).ok());

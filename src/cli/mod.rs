@@ -15,6 +15,7 @@ mod demo;
 mod export;
 mod filters;
 mod healthcheck;
+mod replay;
 mod run;
 mod service;
 mod status;
@@ -60,6 +61,8 @@ enum Command {
     Tail(tail::TailArgs),
     /// Writes events as ndjson, CSV or ECS.
     Export(export::ExportArgs),
+    /// Reads a source again and enters what is missing.
+    Replay(replay::ReplayArgs),
     /// Looks at what could not become an event, tries it again, or drops it.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Manages access tokens.
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
             Command::Healthcheck(args) => healthcheck::healthcheck(&args).await,
             Command::Tail(args) => tail::tail(&args).await,
             Command::Export(args) => export::export(&args).await,
+            Command::Replay(args) => replay::replay(&args).await,
             Command::DeadLetters(args) => dead_letters::dead_letters(&args).await,
             Command::Token(args) => token::token(&args).await,
         }

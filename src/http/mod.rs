@@ -25,7 +25,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use daybook_actors::liveness::Progress;
 use hyper::body::Incoming;
 use hyper::header;
@@ -45,6 +44,7 @@ use crate::config::HttpConfig;
 use crate::probe::Probe;
 
 use linger::Lingering;
+use router::Routes;
 
 /// How long open requests may take to finish at a graceful stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ pub struct HttpArgs {
     /// Does the TLS handshakes; `None`: plain HTTP.
     pub tls: Option<TlsAcceptor>,
     /// What it serves.
-    pub router: Router,
+    pub router: Routes,
     /// Shown by the accept loop, once in every `pulse`.
     pub progress: Progress,
     /// See `progress`.
@@ -275,7 +275,7 @@ where
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         let expects_continue = request.headers().contains_key(header::EXPECT);
-        let mut router = router.clone();
+        let mut router = router.current();
         router.call(request.map(|body| Lingering::new(body, expects_continue)))
     });
     hyper::server::conn::http1::Builder::new()

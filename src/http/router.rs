@@ -1,7 +1,7 @@
 //! Which path leads where.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -52,7 +52,8 @@ impl PushSource {
     }
 }
 
-/// What the handlers share.
+/// What the handlers share; the parts that change are shared between clones.
+#[derive(Clone)]
 pub struct Edge {
     /// For queries and tokens.
     pub store: Arc<dyn Store>,
@@ -87,11 +88,36 @@ pub struct Edge {
     /// The longest a body may take.
     pub body_timeout: Duration,
     /// Held by the one body that may wait for room to grow.
-    pub growth: tokio::sync::Mutex<()>,
+    pub growth: Arc<tokio::sync::Mutex<()>>,
     /// When refused webhooks were last told.
-    pub refusals: Refusals,
+    pub refusals: Arc<Refusals>,
     /// Where tests strike.
     pub probe: Probe,
+}
+
+/// The routes that are served now; a change of configuration puts others in their place, and a
+/// request that has begun goes on with those it began with. Clones are the same ones.
+#[derive(Clone)]
+pub struct Routes(Arc<RwLock<Router>>);
+
+impl Routes {
+    /// Serves these.
+    pub fn new(router: Router) -> Self {
+        Self(Arc::new(RwLock::new(router)))
+    }
+
+    /// What is served now.
+    pub fn current(&self) -> Router {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Serves these from now on.
+    pub fn replace(&self, router: Router) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = router;
+    }
 }
 
 /// All routes.

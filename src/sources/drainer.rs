@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use daybook_actors::budget::Permit;
@@ -49,6 +49,9 @@ pub enum DrainerMessage {
 /// The actor.
 pub struct Drainer;
 
+/// The ways downstream of the sources that push. Clones are the same ones.
+pub type Couriers = Arc<Mutex<HashMap<SourceName, Courier>>>;
+
 /// What the drainer works with.
 #[derive(Clone)]
 pub struct DrainerArgs {
@@ -57,7 +60,7 @@ pub struct DrainerArgs {
     /// Its own way downstream: room in flight, and what is damaged.
     pub courier: Courier,
     /// The ways downstream of the sources that push.
-    pub couriers: HashMap<SourceName, Courier>,
+    pub couriers: Couriers,
     /// For sources that are not configured any more.
     pub metrics: Metrics,
     /// Events a batch.
@@ -282,7 +285,12 @@ impl Draining {
     }
 
     fn courier_of(&mut self, record: &PushRecord) -> Courier {
-        if let Some(courier) = self.args.couriers.get(&record.source) {
+        let mut couriers = self
+            .args
+            .couriers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(courier) = couriers.get(&record.source) {
             return courier.clone();
         }
         let kind = match record.kind {
@@ -296,7 +304,7 @@ impl Draining {
             status: Arc::new(SourceStatus::new(name.clone(), kind, metrics)),
             ..self.args.courier.clone()
         };
-        self.args.couriers.insert(name, courier.clone());
+        couriers.insert(name, courier.clone());
         courier
     }
 

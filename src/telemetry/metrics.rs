@@ -109,6 +109,8 @@ declare! {
     counter STREAMS_CUT = "daybook_streams_cut_total", Some(Unit::Count), "Readers of the live stream that were cut off, by reason.";
     counter FEED_EVENTS = "daybook_feed_events_total", Some(Unit::Count), "Events handed out to the readers of the live stream, each counted once.";
     counter EXPORTS = "daybook_exports_total", Some(Unit::Count), "Exports over HTTP by outcome.";
+    counter RELOADS = "daybook_config_reloads_total", Some(Unit::Count), "Reloads of the configuration by outcome.";
+    gauge LAST_RELOAD = "daybook_config_last_reload_timestamp_seconds", Some(Unit::Seconds), "When the configuration that is in use was loaded.";
     gauge BUILD_INFO = "daybook_build_info", None, "Always 1; the version is a label.";
 }
 
@@ -144,6 +146,8 @@ pub struct Metrics {
     pub stream_readers: Gauge,
     /// Counter.
     pub feed_events: Counter,
+    /// Gauge.
+    pub last_reload: Gauge,
 }
 
 impl Default for Metrics {
@@ -193,6 +197,7 @@ impl Metrics {
             busy: Arc::default(),
             journal_oldest_seconds: gauge(JOURNAL_OLDEST),
             stream_readers: gauge(STREAM_READERS),
+            last_reload: gauge(LAST_RELOAD),
             feed_events: recorder.register_counter(&Key::from_name(FEED_EVENTS), &METADATA),
             recorder: Arc::new(recorder),
             handle,
@@ -205,6 +210,7 @@ impl Metrics {
         }
         for outcome in ["success", "failure"] {
             metrics.exports(outcome).increment(0);
+            metrics.config_reloads(outcome).increment(0);
         }
         metrics.stream_readers.set(0.0);
         metrics
@@ -242,6 +248,11 @@ impl Metrics {
     /// `streams_cut_total{reason}`: `slow`, `refused`.
     pub fn streams_cut(&self, reason: &'static str) -> Counter {
         self.counter(STREAMS_CUT, vec![Label::new("reason", reason)])
+    }
+
+    /// `config_reloads_total{outcome}`: `success`, `failure`.
+    pub fn config_reloads(&self, outcome: &'static str) -> Counter {
+        self.counter(RELOADS, vec![Label::new("outcome", outcome)])
     }
 
     /// `exports_total{outcome}`: `success`, `failure`.

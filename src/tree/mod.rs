@@ -13,6 +13,8 @@
 //! acknowledged is read, or sent, again.
 
 mod options;
+mod reload;
+mod sources;
 mod wiring;
 mod witness;
 
@@ -30,6 +32,7 @@ use daybook_actors::supervisor::{
     ChildSpec, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
     spawn_root,
 };
+use jiff::Timestamp;
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio::net::TcpListener;
@@ -40,13 +43,13 @@ use crate::feed::{Feed, FeedActor, FeedArgs};
 use crate::http::auth::Authenticator;
 use crate::http::export::MOST_EXPORTS;
 use crate::http::health::Readiness;
-use crate::http::refusals::Refusals;
-use crate::http::router::{Edge, router};
+use crate::http::router::{Edge, Routes, router};
 use crate::http::stream::CATCHING_UP;
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::janitor::{self, Janitor, JanitorArgs};
 use crate::journal::{Journal, OpenError};
-use crate::status::Board;
+use crate::sources::drainer::Couriers;
+use crate::status::{Board, SourceStatus};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::tenants::{Resolver, ResolverArgs};
@@ -55,7 +58,9 @@ use crate::writer::{Writer, WriterArgs};
 pub use daybook_actors::supervisor::ChildState;
 pub use options::TreeOptions;
 
-use wiring::{Wiring, journal_reserve, open_journal};
+pub use reload::{ReloadError, Reloaded};
+use sources::{Parts, Running, Specs, edge_of};
+use wiring::{journal_reserve, open_journal};
 use witness::Witness;
 
 /// A shutdown takes no longer than this.
@@ -113,6 +118,15 @@ pub struct Daybook {
     upkeep: tokio::task::JoinHandle<()>,
     feed: Feed,
     exports: Arc<Semaphore>,
+    config: Config,
+    parts: Parts,
+    running: Vec<Running>,
+    drainer: Option<(ChildSpec, Arc<SourceStatus>)>,
+    /// The source plane's children.
+    specs: Specs,
+    /// As it stands now; [`Daybook::reload`] makes the next one of it.
+    edge: Edge,
+    routes: Routes,
 }
 
 #[derive(Clone, Default)]
@@ -171,6 +185,7 @@ impl Daybook {
             .local_addr()
             .map_err(|error| StartError::Listen { listen, error })?;
         let metrics = Metrics::new();
+        metrics.last_reload.set(Timestamp::now().as_second() as f64);
         let budget = Budget::new(config.ingest.in_flight.bytes());
         let board = Board::default();
         let stopping = Arc::new(AtomicBool::new(false));
@@ -223,29 +238,30 @@ impl Daybook {
             .as_ref()
             .map_or(0, |_| config.journal.max_size.bytes());
         metrics.journal_limit_bytes.set(journal_limit as f64);
-        let mut wiring = Wiring {
+        let parts = Parts {
+            store: Arc::clone(&store),
+            metrics: metrics.clone(),
+            budget: budget.clone(),
+            resolver: resolver.clone(),
+            options: options.clone(),
             journal: journal.clone(),
             journal_reserve: journal_reserve(&budget),
-            pushing: HashMap::new(),
-            config,
-            store: &store,
-            metrics: &metrics,
-            budget: &budget,
-            board: &board,
-            resolver: &resolver,
-            options: &options,
-            children: Vec::new(),
-            webhooks: HashMap::new(),
-            recorders: Vec::new(),
-            acceptors: Vec::new(),
+            couriers: Couriers::default(),
         };
+        let mut running = Vec::new();
+        let mut drainer = None;
         if config.ingest.enabled {
             for source in &config.sources {
-                wiring.add(source)?;
+                running.push(parts.wire(config, source)?);
             }
-            wiring.add_drainer();
+            drainer = parts.wire_drainer(config);
         }
-        let source_children = std::mem::take(&mut wiring.children);
+        let statuses = running.iter().map(|source| source.status.clone());
+        let of_drainer = drainer.iter().map(|(_, status)| status.clone());
+        board.replace(statuses.chain(of_drainer).collect());
+        let specs = running.iter().map(|source| source.spec.clone());
+        let of_drainer = drainer.iter().map(|(spec, _)| spec.clone());
+        let specs = Specs::new(specs.chain(of_drainer).collect());
 
         let feed = Feed::new(Arc::clone(&store), metrics.clone());
         let exports = Arc::new(Semaphore::new(MOST_EXPORTS as usize));
@@ -265,17 +281,19 @@ impl Daybook {
                 store_up,
                 writer,
                 resolver: resolver.clone(),
-                acceptors: wiring.acceptors,
+                acceptors: Vec::new(),
             },
-            webhooks: wiring.webhooks,
-            recorders: wiring.recorders,
+            webhooks: HashMap::new(),
+            recorders: Vec::new(),
             trusted_proxies: config.http.trusted_proxies.clone(),
             max_body: config.http.max_body.bytes(),
             body_timeout: config.http.body_timeout,
-            growth: tokio::sync::Mutex::default(),
-            refusals: Refusals::default(),
+            growth: Arc::default(),
+            refusals: Arc::default(),
             probe: options.probes.actor("http"),
         };
+        let edge = edge_of(&edge, &running);
+        let routes = Routes::new(router(edge.clone()));
         let http_args = HttpArgs {
             listener: Arc::new(listener),
             config: config.http.clone(),
@@ -286,7 +304,7 @@ impl Daybook {
                 .map(tls::acceptor)
                 .transpose()
                 .map_err(StartError::Tls)?,
-            router: router(edge),
+            router: routes.clone(),
             progress: Progress::new(),
             pulse: (options.stall_after / 8).max(Duration::from_millis(10)),
             probe: options.probes.actor("http"),
@@ -309,9 +327,9 @@ impl Daybook {
         let plane =
             |name, slot, children| plane(name, slot, children, Arc::clone(&witness), &options);
         let planes_of_root = vec![
-            plane("store", &planes.store, store_children),
-            plane("sources", &planes.sources, source_children),
-            plane("edge", &planes.edge, edge_children),
+            plane("store", &planes.store, Specs::new(store_children)),
+            plane("sources", &planes.sources, specs.clone()),
+            plane("edge", &planes.edge, Specs::new(edge_children)),
         ];
         let observer: Arc<dyn Observer> = witness.clone();
         let root = SupervisorArgs {
@@ -336,6 +354,13 @@ impl Daybook {
             upkeep,
             feed,
             exports,
+            config: config.clone(),
+            parts,
+            running,
+            drainer,
+            specs,
+            edge,
+            routes,
         })
     }
 
@@ -491,18 +516,19 @@ fn live_feed(feed: &Feed, options: &TreeOptions) -> ChildSpec {
 fn plane(
     name: &'static str,
     slot: &Slot<SupervisorMessage>,
-    children: Vec<ChildSpec>,
+    children: Specs,
     witness: Arc<Witness>,
     options: &TreeOptions,
 ) -> ChildSpec {
     let options = options.clone();
     Supervisor::child_spec(name, OnGiveUp::Escalate, slot, move || {
         // A plane begins with a clean slate, and so must what people see of it.
+        let children = children.get();
         for child in &children {
             witness.is_suspended(&child.name, false);
         }
         let observer: Arc<dyn Observer> = witness.clone();
-        options.supervisor(name, children.clone(), &observer)
+        options.supervisor(name, children, &observer)
     })
 }
 

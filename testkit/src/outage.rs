@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::mongod::{Mongod, ReplicaSet};
 use crate::process::{Process, free_port};
-use crate::world::{client, eventually};
+use crate::world::{PATIENCE, client};
 
 const DATABASE: &str = "outage";
 const ROUTE: &str = "/ingest/stalwart/webhook";
@@ -267,11 +267,11 @@ pub async fn run(plan: &Plan) -> Result<Report, anyhow::Error> {
         servers.suffer(*fault, plan.each).await;
         let ended = Instant::now();
         let journal_bytes = daybook.metric("daybook_journal_bytes", "").await as u64;
-        eventually("the journal is drained", async || {
-            let (_, text) = daybook.try_get("/metrics").await.unwrap_or_default();
-            text.contains("daybook_journal_bytes 0\n")
-        })
-        .await;
+        anyhow::ensure!(
+            drained_within(&daybook, CALM + plan.each).await,
+            "the journal holds {} bytes, longer after the fault than that lasted",
+            daybook.metric("daybook_journal_bytes", "").await
+        );
         // A server that was killed answers some time before its restart is seen to be over.
         windows.push((began, began + plan.each));
         report.outages.push(Outage {
@@ -305,6 +305,19 @@ pub async fn run(plan: &Plan) -> Result<Report, anyhow::Error> {
         eprintln!("the end of its log:\n{}", tail_of(&daybook.log()));
     }
     Ok(report)
+}
+
+/// While the load goes on, the journal must shrink faster than it grew.
+async fn drained_within(daybook: &Process, limit: Duration) -> bool {
+    let until = Instant::now() + limit.max(PATIENCE);
+    while Instant::now() < until {
+        let (_, text) = daybook.try_get("/metrics").await.unwrap_or_default();
+        if text.contains("daybook_journal_bytes 0\n") {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
 }
 
 fn tail_of(log: &str) -> String {

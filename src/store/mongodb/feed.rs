@@ -72,7 +72,7 @@ pub(super) struct Follower {
 
 enum Reading {
     /// `None`: to be opened again.
-    Changes(Option<Changes>),
+    Changes(Option<Box<Changes>>),
     /// When to go back by [`OVERLAP`] next.
     Ids { deep_at: Instant },
 }
@@ -282,7 +282,10 @@ impl Follower {
     }
 }
 
-async fn watch(store: &MongoStore, after: Option<String>) -> std::result::Result<Changes, Error> {
+async fn watch(
+    store: &MongoStore,
+    after: Option<String>,
+) -> std::result::Result<Box<Changes>, Error> {
     let mut stream = Document::new();
     if let Some(token) = after {
         // Other than `resumeAfter`, it goes on after the collection was dropped, too.
@@ -299,10 +302,10 @@ async fn watch(store: &MongoStore, after: Option<String>) -> std::result::Result
         .max_await_time(PATIENCE);
     let replies = watch.batch();
     match tokio::time::timeout(store.timeout, replies).await {
-        Ok(replies) => Ok(Changes {
+        Ok(replies) => Ok(Box::new(Changes {
             replies: replies?,
             first: true,
-        }),
+        })),
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
 }

@@ -44,10 +44,7 @@ async fn child(store: &str, dir: &Path) -> Result<(), anyhow::Error> {
     let daybook = Daybook::start(&config).await?;
     println!("{}", daybook.address());
     std::io::stdout().flush()?;
-    BufReader::new(tokio::io::stdin())
-        .lines()
-        .next_line()
-        .await?;
+    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     daybook.shutdown().await;
     Ok(())
 }
