@@ -8,8 +8,7 @@ use jiff::Timestamp;
 /// How many events a filter finds, by time and source.
 ///
 /// The bars are contiguous and equally wide, empty ones included. Their width is a usual one (1, 2,
-/// 5, 10, 15, 30 seconds or minutes; 1, 2, 3, 6, 12 hours; 1, 2, 7, 14, 28, 91, 364 days, then
-/// doubling) and they begin at its multiples since 1970, so that the bars stay where they are while
+/// 5, 10, 15, 30 seconds or minutes; 1, 2, 3 hours; 1, 2, 7, 14, 28, 91, 364 days, then doubling) and they begin at its multiples since 1970, so that the bars stay where they are while
 /// time goes on. The first begins at or before `since`, the last ends at or after `until`; only
 /// events between those two are counted. A single bar is just the range, to whole seconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,10 +49,11 @@ pub(super) const HOUR: i64 = 60 * MINUTE;
 pub(super) const DAY: i64 = 24 * HOUR;
 
 #[rustfmt::skip]
-const WIDTHS: [i64; 24] = [
+const WIDTHS: [i64; 22] = [
     SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND, 15 * SECOND, 30 * SECOND,
     MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE,
-    HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR,
+    // Nothing between: weeks are then counted by days, not by hundreds of hours.
+    HOUR, 2 * HOUR, 3 * HOUR,
     DAY, 2 * DAY, 7 * DAY, 14 * DAY, 28 * DAY, 91 * DAY, 364 * DAY,
 ];
 

@@ -112,9 +112,7 @@ impl Guarded {
         } else {
             answer.text().await.unwrap()
         };
-        let lines = body
-            .lines()
-            .filter(|line| !line.contains("daybook.exported"));
+        let lines = body.lines().filter(|line| !line.contains("daybook.export"));
         let body = lines.collect::<Vec<_>>().join("\n");
         Reply {
             status,

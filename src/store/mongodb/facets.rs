@@ -53,6 +53,22 @@ impl MongoStore {
                 query.insert(field, exact);
             }
         }
+        if let Some(outcome) = filter.outcome {
+            query.insert("outcome", outcome.as_str());
+        }
+        match filter
+            .action
+            .as_deref()
+            .map(|action| (action, action.strip_suffix('*')))
+        {
+            Some((action, None)) => {
+                query.insert("action", action);
+            }
+            Some((_, Some(prefix))) => {
+                query.insert("action", doc! { "$gte": prefix });
+            }
+            None => {}
+        }
         let found = self.facets.find(query).max_time(self.timeout);
         let found = collect(found.batch_size(20_000).await, facet).await?;
         let matching = found.into_iter().filter(|(_, facet)| facet.matches(filter));
