@@ -1,4 +1,7 @@
-//! Who may read and send: bearer tokens, of which only hashes are known.
+//! Who may read and send: bearer tokens and the page's sessions, of which only hashes are known.
+//!
+//! A session is a token record of its own that ends by itself. Its id is hashed under another name
+//! than a token, so that neither is ever taken for the other.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -6,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 
@@ -24,6 +27,11 @@ const BELIEVED_IN_OUTAGE: Duration = Duration::from_secs(3600);
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 4096;
 
+/// The cookie that holds a session's id.
+pub const SESSION_COOKIE: &str = "daybook_session";
+/// How long a session lasts, unless its token ends sooner.
+pub const SESSION: SignedDuration = SignedDuration::from_hours(12);
+
 /// Checks tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Authenticator {
@@ -39,6 +47,16 @@ pub struct Caller {
     pub role: Role,
     /// The token's name, if it was given one; nobody is named where everyone is let in.
     pub name: Option<String>,
+}
+
+/// A session of the page.
+pub struct Session {
+    /// What the cookie holds; a secret.
+    pub id: String,
+    /// Whose it is.
+    pub caller: Caller,
+    /// When it ends.
+    pub expires_at: Timestamp,
 }
 
 /// What the store knew about a token's hash.
@@ -71,12 +89,28 @@ impl Authenticator {
         }
     }
 
-    /// Whoever sent these headers.
+    /// Whether anybody is asked for a token.
+    pub fn mode(&self) -> AuthMode {
+        self.mode
+    }
+
+    /// Whoever sent these headers, by token or, for what only reads, by the page's session.
+    ///
+    /// # Errors
+    /// 401 without a valid token or session; 503 when the store cannot be asked.
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        match (self.mode, bearer(headers), session_id(headers)) {
+            (AuthMode::Tokens, None, Some(session)) => self.known_as(hash_session(session)).await,
+            _ => self.sender(headers).await,
+        }
+    }
+
+    /// Whoever sent these headers, by token alone: a browser must not be made to change anything.
     ///
     /// # Errors
     /// 401 without a valid token; 503 when the store cannot be asked about one that was not good
     /// within the last hour.
-    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    pub async fn sender(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.mode == AuthMode::None {
             return Ok(Caller {
                 role: Role::Operator,
@@ -85,7 +119,10 @@ impl Authenticator {
         }
         let token = bearer(headers)
             .ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
-        let hash = hash_token(token);
+        self.known_as(hash_token(token)).await
+    }
+
+    async fn known_as(&self, hash: String) -> Result<Caller, ApiError> {
         let known = self.remembered(&hash);
         if let Some(finding) = &known
             && finding.asked.elapsed() < BELIEVED
@@ -121,6 +158,64 @@ impl Authenticator {
             }
             (Err(error), ..) => Err(error.into()),
         }
+    }
+
+    /// Makes a session for the bearer of a token.
+    ///
+    /// # Errors
+    /// 401 for an unknown token, 403 for one that reads nothing; 503 when the store does not answer.
+    pub async fn open_session(&self, token: &str) -> Result<Session, ApiError> {
+        let found = self.store.token(&hash_token(token)).await?;
+        let token = found.ok_or_else(unknown_token)?;
+        tenant_scope(&token.role)?;
+        let now = Timestamp::now();
+        let longest = now.checked_add(SESSION).unwrap_or(now);
+        let expires_at = token.expires_at.map_or(longest, |end| end.min(longest));
+        let (id, mut record) = new_token(token.role, token.name, Some(expires_at));
+        record.hash = hash_session(&id);
+        self.store.insert_token(&record).await?;
+        Ok(Session {
+            id,
+            caller: Caller {
+                role: record.role,
+                name: record.name,
+            },
+            expires_at,
+        })
+    }
+
+    /// Ends a session that was made in vain.
+    ///
+    /// # Errors
+    /// 503 when the store does not answer.
+    pub async fn forget_session(&self, id: &str) -> Result<(), ApiError> {
+        self.store.delete_token(&hash_session(id)).await?;
+        Ok(())
+    }
+
+    /// Ends the session of whoever sent these headers; whose it was, if there was one.
+    ///
+    /// # Errors
+    /// 503 when the store does not answer: the session may still be there.
+    pub async fn close_session(&self, headers: &HeaderMap) -> Result<Option<Caller>, ApiError> {
+        let Some(id) = session_id(headers) else {
+            return Ok(None);
+        };
+        let hash = hash_session(id);
+        let found = self.store.token(&hash).await?;
+        self.store.delete_token(&hash).await?;
+        let now = Instant::now();
+        let gone = Finding {
+            asked: now,
+            answered: now,
+            caller: None,
+            expires_at: None,
+        };
+        self.remember(hash, gone);
+        Ok(found.map(|session| Caller {
+            role: session.role,
+            name: session.name,
+        }))
     }
 
     /// The hash is looked up, not the token: comparing it byte by byte tells nothing about it.
@@ -165,6 +260,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
+fn session_id(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(header::COOKIE).iter();
+    cookies
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|cookie| cookie.trim().split_once('='))
+        .find_map(|(name, value)| (name == SESSION_COOKIE && !value.is_empty()).then_some(value))
+}
+
 /// The tenant that a role is confined to; `None`: not confined.
 ///
 /// # Errors
@@ -185,6 +289,10 @@ pub fn hash_token(token: &str) -> String {
         let _infallible = write!(hex, "{byte:02x}");
     }
     hex
+}
+
+fn hash_session(id: &str) -> String {
+    hash_token(&format!("session {id}"))
 }
 
 /// Makes a token of 256 random bits and its record.

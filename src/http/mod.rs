@@ -1,4 +1,4 @@
-//! The one listening socket: ingest, API, health, metrics.
+//! The one listening socket: ingest, API, the timeline page, health, metrics.
 //!
 //! hyper serves the connections, because their limits are ours: how many there may be, how long
 //! a head and a body may take, how they end at a shutdown. axum routes the requests.
@@ -14,6 +14,7 @@ pub mod health;
 pub mod histogram;
 pub mod ingest;
 mod linger;
+pub mod page;
 pub mod query;
 pub mod refusals;
 pub mod router;

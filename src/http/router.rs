@@ -26,6 +26,7 @@ use crate::telemetry::metrics::Metrics;
 
 use super::auth::Authenticator;
 use super::error::ApiError;
+use super::page::{self, Attempts};
 use super::refusals::Refusals;
 use super::{api, export, health, histogram, ingest, stream};
 
@@ -91,6 +92,10 @@ pub struct Edge {
     pub growth: Arc<tokio::sync::Mutex<()>>,
     /// When refused webhooks were last told.
     pub refusals: Arc<Refusals>,
+    /// Whether the socket speaks TLS.
+    pub is_tls: bool,
+    /// Failed attempts to sign in to the page.
+    pub attempts: Arc<Attempts>,
     /// Where tests strike.
     pub probe: Probe,
 }
@@ -132,13 +137,15 @@ pub fn router(edge: Edge) -> Router {
         .route("/api/v1/events/histogram", get(histogram::histogram))
         .route("/api/v1/events/{id}", get(api::one))
         .route("/api/v1/export", get(export::export))
-        .route("/api/v1/sources", get(api::sources));
+        .route("/api/v1/sources", get(api::sources))
+        .merge(page::routes());
     for route in edge.webhooks.keys() {
         router = router.route(route, post(ingest::webhook));
     }
     router
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(middleware::from_fn(page::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&edge), count))
         .with_state(edge)
 }

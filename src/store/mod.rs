@@ -494,7 +494,7 @@ pub trait Store: Send + Sync + 'static {
     /// The same with dead letters, by the last time they were met.
     async fn delete_dead_letters_before(&self, last_at: Timestamp, limit: u32) -> Result<u64>;
 
-    /// Keeps a token's hash; a repeat replaces what was kept under it.
+    /// Keeps a token's hash; a repeat replaces what was kept under it. Forgets those that have ended.
     async fn insert_token(&self, token: &TokenRecord) -> Result<()>;
 
     /// Finds a token by its hash; one that has ended is not found.

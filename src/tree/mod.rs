@@ -290,6 +290,8 @@ impl Daybook {
             body_timeout: config.http.body_timeout,
             growth: Arc::default(),
             refusals: Arc::default(),
+            is_tls: config.http.tls.is_some(),
+            attempts: Arc::default(),
             probe: options.probes.actor("http"),
         };
         let edge = edge_of(&edge, &running);

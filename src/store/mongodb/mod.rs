@@ -391,6 +391,9 @@ impl Store for MongoStore {
                 .replace_one(doc! { "_id": &token.hash }, &document);
             let replaced = replaced.with_options(upsert).await;
             replaced.map_err(|error| store_error(&error))?;
+            let ended = doc! { "expiresAt": { "$lte": bson_date(Timestamp::now()) } };
+            let swept = self.tokens.delete_many(ended).await;
+            swept.map_err(|error| store_error(&error))?;
             Ok(())
         };
         self.within("the entry of a token", replace).await

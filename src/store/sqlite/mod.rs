@@ -335,7 +335,10 @@ impl Store for SqliteStore {
             let created_at = token.created_at.as_millisecond();
             let expires_at = token.expires_at.map(|end| end.as_millisecond());
             let values = params![token.hash, role, scope, token.name, created_at, expires_at];
-            connection.execute(&replace, values).map(|_| ())
+            connection.execute(&replace, values)?;
+            let sweep = format!("DELETE FROM {} WHERE expiresAt <= ?1", tables.tokens);
+            let now = Timestamp::now().as_millisecond();
+            connection.execute(&sweep, [now]).map(|_| ())
         })
         .await
     }
