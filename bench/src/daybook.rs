@@ -25,7 +25,7 @@ pub struct Daybook {
 /// The path of the binary, built if need be.
 pub fn binary() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let status = Command::new(option_env!("CARGO").unwrap_or("cargo"))
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--release", "--locked", "--quiet", "--bin", "daybook"])
         .current_dir(&root)
         .status()

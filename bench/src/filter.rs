@@ -23,7 +23,8 @@ pub async fn run(world: &World, results: &mut Results) -> Result<()> {
     let megabytes = std::fs::metadata(&path)?.len() as f64 / 1e6;
     let tool = |command: &mut Command| -> Result<f64> {
         let since = Instant::now();
-        ensure!(command.stdout(Stdio::null()).status()?.success(), "it fails");
+        // Its output is read: grep stops at the first match when nobody does.
+        ensure!(command.stdin(Stdio::null()).output()?.status.success(), "it fails");
         Ok(megabytes / since.elapsed().as_secs_f64())
     };
     // The first reading warms the file.

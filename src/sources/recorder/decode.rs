@@ -238,7 +238,7 @@ fn event(
         actor,
         target,
         tenant_slug,
-        metadata,
+        metadata: metadata.into(),
     })
 }
 
