@@ -31,6 +31,7 @@ pub mod event;
 pub mod http;
 pub mod janitor;
 pub mod journal;
+pub mod own_events;
 pub mod probe;
 pub mod simulators;
 pub mod sources;

@@ -101,6 +101,14 @@ impl ConfigArgs {
     }
 }
 
+/// Whose deed a command is, as far as the environment says.
+fn system_user() -> Option<String> {
+    ["SUDO_USER", "USER", "LOGNAME"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|name| !name.is_empty())
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

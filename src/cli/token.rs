@@ -3,10 +3,14 @@
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
-use crate::http::auth::new_token;
-use crate::store::{self, Role};
+use serde_json::json;
 
-use super::{ConfigArgs, Failure};
+use crate::event::{Outcome, Target};
+use crate::http::auth::new_token;
+use crate::own_events::{self, Deed};
+use crate::store::{self, Role, TokenRecord};
+
+use super::{ConfigArgs, Failure, system_user};
 
 #[derive(Args)]
 pub(super) struct TokenArgs {
@@ -48,8 +52,30 @@ pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
         .insert_token(&record)
         .await
         .context("cannot keep the token")?;
+    own_events::enter(&*store, created(&record))
+        .await
+        .context("the token is kept, but the timeline does not say so")?;
     println!("{token}");
     Ok(())
+}
+
+/// The role and the name, never the token or its hash.
+fn created(token: &TokenRecord) -> Deed {
+    let mut deed = Deed::new("daybook.token_created", Outcome::Success);
+    deed.who = system_user();
+    deed.target = Target {
+        kind: Some("token".to_owned()),
+        id: None,
+        name: token.name.clone(),
+    };
+    let role = match &token.role {
+        Role::Operator => "operator".to_owned(),
+        Role::Recorder(None) => "recorder".to_owned(),
+        Role::Recorder(Some(source)) => format!("recorder of {source}"),
+        Role::Tenant(slug) => format!("tenant:{slug}"),
+    };
+    deed.metadata.insert("role".to_owned(), json!(role));
+    deed
 }
 
 fn parse_role(role: &str, source: Option<&str>) -> Result<Role, anyhow::Error> {

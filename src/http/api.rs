@@ -7,21 +7,14 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jiff::Timestamp;
 use serde_json::json;
 
-use crate::event::Outcome;
-use crate::store::{EventFilter, PageKey, Role};
+use crate::store::{PageKey, Role};
 
 use super::auth::tenant_scope;
 use super::error::ApiError;
+use super::query::{EventQuery, confine, encode_page_key};
 use super::router::Edge;
-
-const DEFAULT_LIMIT: u32 = 100;
-const MOST_EVENTS: u32 = 1000;
-const LONGEST_VALUE: usize = 1024;
 
 /// `GET /api/v1/events`
 pub async fn list(
@@ -29,13 +22,13 @@ pub async fn list(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let role = edge.authenticator.role(&headers).await?;
+    let caller = edge.authenticator.caller(&headers).await?;
     let EventQuery {
         mut filter,
         before,
         limit,
     } = EventQuery::parse(query.as_deref().unwrap_or_default())?;
-    confine(&role, &mut filter)?;
+    confine(&caller.role, &mut filter)?;
     // One more than asked for tells whether there is a next page.
     let mut events = edge
         .store
@@ -58,8 +51,8 @@ pub async fn one(
     headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let role = edge.authenticator.role(&headers).await?;
-    let scope = tenant_scope(&role)?;
+    let caller = edge.authenticator.caller(&headers).await?;
+    let scope = tenant_scope(&caller.role)?;
     let Path(id) = id.map_err(|_| ApiError::bad_request("the id is not UTF-8"))?;
     let event = edge
         .store
@@ -77,7 +70,7 @@ pub async fn sources(
     State(edge): State<Arc<Edge>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    match edge.authenticator.role(&headers).await? {
+    match edge.authenticator.caller(&headers).await?.role {
         Role::Operator => {}
         _ => {
             return Err(ApiError::forbidden(
@@ -92,219 +85,4 @@ pub async fn sources(
         .map(|source| source.view())
         .collect();
     Ok(Json(json!({ "sources": sources })).into_response())
-}
-
-/// A tenant's token sees its tenant, whatever it asks for.
-fn confine(role: &Role, filter: &mut EventFilter) -> Result<(), ApiError> {
-    let Some(scope) = tenant_scope(role)? else {
-        return Ok(());
-    };
-    match &filter.tenant {
-        Some(asked) if asked != scope => {
-            Err(ApiError::forbidden("this token sees one tenant only"))
-        }
-        _ => {
-            filter.tenant = Some(scope.to_owned());
-            Ok(())
-        }
-    }
-}
-
-/// The parameters of a query, typed.
-#[derive(Debug, PartialEq)]
-pub struct EventQuery {
-    /// Which events.
-    pub filter: EventFilter,
-    /// After which place.
-    pub before: Option<PageKey>,
-    /// How many.
-    pub limit: u32,
-}
-
-impl EventQuery {
-    /// Reads a query string.
-    ///
-    /// # Errors
-    /// 400 with the parameter's name: unknown, given twice, or not of its type.
-    pub fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut parsed = Self {
-            filter: EventFilter::default(),
-            before: None,
-            limit: DEFAULT_LIMIT,
-        };
-        let mut seen = Vec::new();
-        for (name, value) in form_pairs(query)? {
-            if value.len() > LONGEST_VALUE {
-                return Err(wrong(&name, "is longer than 1024 bytes"));
-            }
-            if seen.contains(&name) {
-                return Err(wrong(&name, "is given twice"));
-            }
-            parsed.set(&name, value)?;
-            seen.push(name);
-        }
-        let filter = &parsed.filter;
-        if let (Some(since), Some(until)) = (filter.since, filter.until)
-            && since > until
-        {
-            return Err(wrong("until", "is before since"));
-        }
-        Ok(parsed)
-    }
-
-    fn set(&mut self, name: &str, value: String) -> Result<(), ApiError> {
-        let filter = &mut self.filter;
-        // A form sends its empty fields too: they ask for nothing.
-        let text = (!value.is_empty()).then_some(value);
-        match name {
-            "source" => filter.source = text,
-            "tenant" => filter.tenant = text,
-            "action" => filter.action = text,
-            "actor" => filter.actor = text,
-            "ip" => filter.ip = text,
-            "target" => filter.target = text,
-            "text" => filter.text = text,
-            "outcome" => filter.outcome = text.map(|text| parse_outcome(&text)).transpose()?,
-            "since" => filter.since = text.map(|text| parse_time("since", &text)).transpose()?,
-            "until" => filter.until = text.map(|text| parse_time("until", &text)).transpose()?,
-            "limit" => self.limit = text.map_or(Ok(DEFAULT_LIMIT), |text| parse_limit(&text))?,
-            "before" => self.before = text.map(|text| decode_page_key(&text)).transpose()?,
-            _ => return Err(wrong(name, "is not a parameter of this query")),
-        }
-        Ok(())
-    }
-}
-
-fn wrong(name: &str, what: &str) -> ApiError {
-    let name: String = name.chars().take(64).collect();
-    ApiError::bad_request(format!("parameter {name:?} {what}"))
-}
-
-fn parse_outcome(text: &str) -> Result<Outcome, ApiError> {
-    [Outcome::Success, Outcome::Failure, Outcome::Unknown]
-        .into_iter()
-        .find(|outcome| outcome.as_str() == text)
-        .ok_or_else(|| wrong("outcome", "must be success, failure or unknown"))
-}
-
-/// RFC 3339, or a date alone (midnight UTC).
-fn parse_time(name: &str, text: &str) -> Result<Timestamp, ApiError> {
-    let whole = if text.len() == 10 {
-        format!("{text}T00:00:00Z")
-    } else {
-        text.to_owned()
-    };
-    whole.parse().map_err(|_| {
-        wrong(
-            name,
-            "must be a time like 2026-11-24T04:05:39Z (an unescaped + is a space)",
-        )
-    })
-}
-
-fn parse_limit(text: &str) -> Result<u32, ApiError> {
-    text.parse()
-        .ok()
-        .filter(|limit| (1..=MOST_EVENTS).contains(limit))
-        .ok_or_else(|| wrong("limit", "must be a number from 1 to 1000"))
-}
-
-fn encode_page_key(key: &PageKey) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}:{}", key.at.as_millisecond(), key.id))
-}
-
-fn decode_page_key(text: &str) -> Result<PageKey, ApiError> {
-    let decode = || {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let text = String::from_utf8(bytes).ok()?;
-        let (millis, id) = text.split_once(':')?;
-        let at = Timestamp::from_millisecond(millis.parse().ok()?).ok()?;
-        let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        is_id.then(|| PageKey {
-            at,
-            id: id.to_owned(),
-        })
-    };
-    decode().ok_or_else(|| wrong("before", "must be the `next` of an earlier answer"))
-}
-
-/// `a=1&b=2`, percent-decoded.
-fn form_pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((percent_decode(name)?, percent_decode(value)?))
-        })
-        .collect()
-}
-
-fn percent_decode(text: &str) -> Result<String, ApiError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-                let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
-                    return Err(ApiError::bad_request(
-                        "the query holds a % without two hexadecimal digits",
-                    ));
-                };
-                bytes.push((high * 16 + low) as u8);
-            }
-            plain => bytes.push(plain),
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| ApiError::bad_request("the query is not UTF-8"))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_key_survives_the_way_to_the_client_and_back() {
-        let key = PageKey {
-            at: "2026-11-24T04:05:39.123Z".parse().unwrap(),
-            id: "65f0c0ffee".to_owned(),
-        };
-        assert_eq!(decode_page_key(&encode_page_key(&key)).unwrap(), key);
-    }
-
-    #[test]
-    fn parameters_are_typed() {
-        let query = EventQuery::parse(
-            "source=stalwart&action=stalwart.*&since=2026-11-24&limit=5&text=a%20b%2Bc",
-        )
-        .unwrap();
-        assert_eq!(query.limit, 5);
-        assert_eq!(query.filter.text.as_deref(), Some("a b+c"));
-        assert_eq!(
-            query.filter.since,
-            Some("2026-11-24T00:00:00Z".parse().unwrap())
-        );
-        for (bad, named) in [
-            ("limit=0", "limit"),
-            ("limit=1001", "limit"),
-            ("limit=x", "limit"),
-            ("since=yesterday", "since"),
-            ("until=2026-13-01T00:00:00Z", "until"),
-            ("since=2026-11-25&until=2026-11-24", "until"),
-            ("outcome=maybe", "outcome"),
-            ("before=!!", "before"),
-            ("before=YWJj", "before"),
-            ("source=a&source=b", "source"),
-            ("$where=1", "$where"),
-            ("actor[$ne]=x", "actor[$ne]"),
-            ("text=%zz", "%"),
-            ("text=%ff", "UTF-8"),
-        ] {
-            let error = format!("{:?}", EventQuery::parse(bad).expect_err(bad));
-            assert!(error.contains(named), "{bad}: {error}");
-        }
-    }
 }

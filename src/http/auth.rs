@@ -28,7 +28,16 @@ pub struct Authenticator {
 }
 
 /// When the store was asked about a token's hash, and what it knew.
-type Finding = (Instant, Option<Role>);
+type Finding = (Instant, Option<Caller>);
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// What they may do.
+    pub role: Role,
+    /// The token's name, if it was given one; nobody is named where everyone is let in.
+    pub name: Option<String>,
+}
 
 impl Authenticator {
     /// Checks against the store's tokens, or lets everyone in.
@@ -40,39 +49,45 @@ impl Authenticator {
         }
     }
 
-    /// The role of whoever sent these headers.
+    /// Whoever sent these headers.
     ///
     /// # Errors
     /// 401 without a valid token; 503 when the store cannot be asked.
-    pub async fn role(&self, headers: &HeaderMap) -> Result<Role, ApiError> {
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.mode == AuthMode::None {
-            return Ok(Role::Operator);
+            return Ok(Caller {
+                role: Role::Operator,
+                name: None,
+            });
         }
         let token = bearer(headers)
             .ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
         let hash = hash_token(token);
-        if let Some(role) = self.remembered(&hash) {
-            return role.ok_or_else(unknown_token);
+        if let Some(caller) = self.remembered(&hash) {
+            return caller.ok_or_else(unknown_token);
         }
         // The hash is looked up, not the token: comparing it byte by byte tells nothing about it.
         let found = self.store.token(&hash).await?;
-        let role = found.map(|token| token.role);
-        self.remember(hash, role.clone());
-        role.ok_or_else(unknown_token)
+        let caller = found.map(|token| Caller {
+            role: token.role,
+            name: token.name,
+        });
+        self.remember(hash, caller.clone());
+        caller.ok_or_else(unknown_token)
     }
 
-    fn remembered(&self, hash: &str) -> Option<Option<Role>> {
+    fn remembered(&self, hash: &str) -> Option<Option<Caller>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, role) = known.get(hash)?;
-        (since.elapsed() < BELIEVED).then(|| role.clone())
+        let (since, caller) = known.get(hash)?;
+        (since.elapsed() < BELIEVED).then(|| caller.clone())
     }
 
-    fn remember(&self, hash: String, role: Option<Role>) {
+    fn remember(&self, hash: String, caller: Option<Caller>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(hash, (Instant::now(), role));
+        known.insert(hash, (Instant::now(), caller));
     }
 }
 

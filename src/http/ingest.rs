@@ -83,7 +83,7 @@ pub async fn record(
     State(edge): State<Arc<Edge>>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let role = edge.authenticator.role(request.headers()).await?;
+    let role = edge.authenticator.caller(request.headers()).await?.role;
     let source = match &role {
         Role::Recorder(Some(name)) => edge
             .recorders

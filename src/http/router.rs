@@ -25,7 +25,7 @@ use crate::telemetry::metrics::Metrics;
 use super::auth::Authenticator;
 use super::error::ApiError;
 use super::refusals::Refusals;
-use super::{api, health, ingest};
+use super::{api, health, histogram, ingest};
 
 /// A pushing source as the edge sees it.
 #[derive(Clone)]
@@ -92,6 +92,7 @@ pub fn router(edge: Edge) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/api/v1/events", get(api::list).post(ingest::record))
+        .route("/api/v1/events/histogram", get(histogram::histogram))
         .route("/api/v1/events/{id}", get(api::one))
         .route("/api/v1/sources", get(api::sources));
     for route in edge.webhooks.keys() {

@@ -9,6 +9,7 @@
 
 #[doc(hidden)]
 pub mod conformance;
+mod histogram;
 pub mod mongodb;
 pub mod sqlite;
 
@@ -23,6 +24,8 @@ use serde_json::{Map, Value};
 use crate::config::{StoreConfig, StoreTarget};
 use crate::event::{Actor, AuditEvent, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
 use crate::probe::Probe;
+
+pub use histogram::{Bar, Histogram};
 
 /// One thing to make durable. The tenant stands beside the event, which stays shared and unchanged.
 #[derive(Clone, Debug)]
@@ -445,6 +448,10 @@ pub trait Store: Send + Sync + 'static {
         before: Option<&PageKey>,
         limit: u32,
     ) -> Result<Vec<StoredEvent>>;
+
+    /// Counts the events of a filter, by time and source, in at most `buckets` bars (1 to 1000).
+    /// Without `since` or `until` it reaches from the first to the last event of the filter.
+    async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram>;
 
     /// One event by its id; `None` also for an id that is none.
     async fn event(&self, id: &str) -> Result<Option<StoredEvent>>;

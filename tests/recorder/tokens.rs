@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use daybook::http::auth::hash_token;
 use serde_json::{Value, json};
 use testkit::World;
 
@@ -116,7 +117,29 @@ async fn every_role_may_do_what_it_is_for() {
     );
 
     let events = guarded.world.events().await;
-    let kept: BTreeSet<(&str, &str)> = events
+    let (own, sent): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.source == "daybook");
+    let roles: BTreeSet<&str> = own
+        .iter()
+        .filter(|event| event.action == "daybook.token_created")
+        .map(|event| event.metadata["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        roles,
+        BTreeSet::from([
+            "operator",
+            "recorder",
+            "recorder of billing",
+            "recorder of nowhere",
+            "tenant:acme"
+        ]),
+        "making a token is an event itself"
+    );
+    let told = format!("{own:?}");
+    for token in [&operator, &recorder, &billing, &stray, &tenant] {
+        let token = token.strip_prefix("Bearer ").unwrap();
+        assert!(!told.contains(token) && !told.contains(&hash_token(token)));
+    }
+    let kept: BTreeSet<(&str, &str)> = sent
         .iter()
         .map(|event| (event.source.as_str(), event.external_id.as_str()))
         .collect();
@@ -146,7 +169,7 @@ async fn every_role_may_do_what_it_is_for() {
         }
     }
     assert_eq!(
-        guarded.get(PATH, &operator).await.1["events"]
+        guarded.get(&format!("{PATH}?action=a"), &operator).await.1["events"]
             .as_array()
             .unwrap()
             .len(),

@@ -6,6 +6,7 @@
 
 mod cursors;
 mod events;
+mod histograms;
 mod hostile;
 mod queries;
 mod records;
@@ -80,6 +81,8 @@ rules![
     queries::pages_cover_ties_once_each,
     queries::pages_are_stable_under_inserts,
     queries::an_event_is_found_by_its_id_only,
+    histograms::bars_count_what_the_list_finds,
+    histograms::the_range_is_that_of_the_filter,
 ];
 
 /// Runs every rule, one after the other, on a store that is fresh and prepared by nobody.

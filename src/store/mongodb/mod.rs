@@ -15,6 +15,7 @@ mod cursors;
 mod decode;
 mod encode;
 mod errors;
+mod histogram;
 mod letters;
 mod query;
 mod schema;
@@ -32,8 +33,8 @@ use mongodb::{Client, Collection, Database};
 
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
-    LearnedSpace, PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent,
-    TokenRecord,
+    Histogram, LearnedSpace, PageKey, Result, Role, Store, StoreError, StoredDeadLetter,
+    StoredEvent, TokenRecord,
 };
 use crate::config::Collections;
 use crate::event::SourceName;
@@ -228,6 +229,11 @@ impl Store for MongoStore {
         limit: u32,
     ) -> Result<Vec<StoredEvent>> {
         self.within("a query", self.query_events(filter, before, limit))
+            .await
+    }
+
+    async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
+        self.within("a histogram", self.count_by_time(filter, buckets))
             .await
     }
 

@@ -42,7 +42,7 @@ impl MongoStore {
     }
 }
 
-fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Document {
+pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Document {
     let mut query = Document::new();
     for (field, exact) in [
         ("source", &filter.source),

@@ -8,6 +8,7 @@
 
 mod commit;
 mod errors;
+mod histogram;
 mod letters;
 mod query;
 mod retention;
@@ -26,7 +27,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
-    PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent, TokenRecord,
+    Histogram, PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent,
+    TokenRecord,
 };
 use crate::config::Collections;
 use crate::event::SourceName;
@@ -218,6 +220,14 @@ impl Store for SqliteStore {
         let (filter, before) = (filter.clone(), before.cloned());
         self.read("a query", move |connection, tables| {
             query::events(connection, tables, &filter, before.as_ref(), limit)
+        })
+        .await
+    }
+
+    async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
+        let filter = filter.clone();
+        self.read("a histogram", move |connection, tables| {
+            histogram::count_by_time(connection, tables, &filter, buckets)
         })
         .await
     }

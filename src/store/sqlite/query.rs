@@ -55,7 +55,7 @@ pub(super) fn event_by_id(
     select.query_row([id], event).optional()
 }
 
-fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> (String, Vec<Sql>) {
+pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> (String, Vec<Sql>) {
     let mut conditions = vec!["1".to_owned()];
     let mut values = Vec::new();
     let mut add = |condition: &str, value: Sql| {

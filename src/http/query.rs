@@ -1,0 +1,303 @@
+//! What a client may ask of the timeline, typed: nothing that it sends reaches a store as an operator.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+
+use crate::event::Outcome;
+use crate::store::{EventFilter, PageKey, Role};
+
+use super::auth::tenant_scope;
+use super::error::ApiError;
+
+const DEFAULT_LIMIT: u32 = 100;
+const MOST_EVENTS: u32 = 1000;
+const DEFAULT_BUCKETS: u32 = 100;
+const MOST_BUCKETS: u32 = 1000;
+const LONGEST_VALUE: usize = 1024;
+
+/// A tenant's token sees its tenant, whatever it asks for.
+///
+/// # Errors
+/// 403 when it asks for another one, and for a role that reads nothing.
+pub fn confine(role: &Role, filter: &mut EventFilter) -> Result<(), ApiError> {
+    let Some(scope) = tenant_scope(role)? else {
+        return Ok(());
+    };
+    match &filter.tenant {
+        Some(asked) if asked != scope => {
+            Err(ApiError::forbidden("this token sees one tenant only"))
+        }
+        _ => {
+            filter.tenant = Some(scope.to_owned());
+            Ok(())
+        }
+    }
+}
+
+/// The parameters of a query, typed.
+#[derive(Debug, PartialEq)]
+pub struct EventQuery {
+    /// Which events.
+    pub filter: EventFilter,
+    /// After which place.
+    pub before: Option<PageKey>,
+    /// How many.
+    pub limit: u32,
+}
+
+impl EventQuery {
+    /// Reads a query string.
+    ///
+    /// # Errors
+    /// 400 with the parameter's name: unknown, given twice, or not of its type.
+    pub fn parse(query: &str) -> Result<Self, ApiError> {
+        let (mut before, mut limit) = (None, DEFAULT_LIMIT);
+        let filter = parse_filter(query, |name, value| {
+            match name {
+                "limit" => {
+                    limit = value.map_or(Ok(DEFAULT_LIMIT), |text| parse_limit(&text))?;
+                }
+                "before" => before = value.map(|text| decode_page_key(&text)).transpose()?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(Self {
+            filter,
+            before,
+            limit,
+        })
+    }
+}
+
+/// The parameters of a histogram, typed.
+#[derive(Debug, PartialEq)]
+pub struct HistogramQuery {
+    /// Which events.
+    pub filter: EventFilter,
+    /// How many bars at most.
+    pub buckets: u32,
+}
+
+impl HistogramQuery {
+    /// Reads a query string.
+    ///
+    /// # Errors
+    /// As [`EventQuery::parse`].
+    pub fn parse(query: &str) -> Result<Self, ApiError> {
+        let mut buckets = DEFAULT_BUCKETS;
+        let filter = parse_filter(query, |name, value| {
+            if name != "buckets" {
+                return Ok(false);
+            }
+            buckets = value.map_or(Ok(DEFAULT_BUCKETS), |text| parse_buckets(&text))?;
+            Ok(true)
+        })?;
+        Ok(Self { filter, buckets })
+    }
+}
+
+/// Reads a filter out of a query string. Other parameters are offered to `own`, which says whether
+/// it knows them; an empty value is `None`.
+///
+/// # Errors
+/// 400 with the parameter's name: unknown, given twice, or not of its type.
+pub fn parse_filter(
+    query: &str,
+    mut own: impl FnMut(&str, Option<String>) -> Result<bool, ApiError>,
+) -> Result<EventFilter, ApiError> {
+    let mut filter = EventFilter::default();
+    let mut seen = Vec::new();
+    for (name, value) in form_pairs(query)? {
+        if value.len() > LONGEST_VALUE {
+            return Err(wrong(&name, "is longer than 1024 bytes"));
+        }
+        if seen.contains(&name) {
+            return Err(wrong(&name, "is given twice"));
+        }
+        // A form sends its empty fields too: they ask for nothing.
+        let text = (!value.is_empty()).then_some(value);
+        match name.as_str() {
+            "source" => filter.source = text,
+            "tenant" => filter.tenant = text,
+            "action" => filter.action = text,
+            "actor" => filter.actor = text,
+            "ip" => filter.ip = text,
+            "target" => filter.target = text,
+            "text" => filter.text = text,
+            "outcome" => filter.outcome = text.map(|text| parse_outcome(&text)).transpose()?,
+            "since" => filter.since = text.map(|text| parse_time("since", &text)).transpose()?,
+            "until" => filter.until = text.map(|text| parse_time("until", &text)).transpose()?,
+            other if own(other, text)? => {}
+            other => return Err(wrong(other, "is not a parameter of this query")),
+        }
+        seen.push(name);
+    }
+    if let (Some(since), Some(until)) = (filter.since, filter.until)
+        && since > until
+    {
+        return Err(wrong("until", "is before since"));
+    }
+    Ok(filter)
+}
+
+/// 400 that names the parameter.
+pub fn wrong(name: &str, what: &str) -> ApiError {
+    let name: String = name.chars().take(64).collect();
+    ApiError::bad_request(format!("parameter {name:?} {what}"))
+}
+
+fn parse_outcome(text: &str) -> Result<Outcome, ApiError> {
+    [Outcome::Success, Outcome::Failure, Outcome::Unknown]
+        .into_iter()
+        .find(|outcome| outcome.as_str() == text)
+        .ok_or_else(|| wrong("outcome", "must be success, failure or unknown"))
+}
+
+/// RFC 3339, or a date alone (midnight UTC).
+fn parse_time(name: &str, text: &str) -> Result<Timestamp, ApiError> {
+    let whole = if text.len() == 10 {
+        format!("{text}T00:00:00Z")
+    } else {
+        text.to_owned()
+    };
+    whole.parse().map_err(|_| {
+        wrong(
+            name,
+            "must be a time like 2026-11-24T04:05:39Z (an unescaped + is a space)",
+        )
+    })
+}
+
+fn parse_limit(text: &str) -> Result<u32, ApiError> {
+    text.parse()
+        .ok()
+        .filter(|limit| (1..=MOST_EVENTS).contains(limit))
+        .ok_or_else(|| wrong("limit", "must be a number from 1 to 1000"))
+}
+
+fn parse_buckets(text: &str) -> Result<u32, ApiError> {
+    text.parse()
+        .ok()
+        .filter(|buckets| (1..=MOST_BUCKETS).contains(buckets))
+        .ok_or_else(|| wrong("buckets", "must be a number from 1 to 1000"))
+}
+
+/// The `next` of a page that ends at this event.
+pub fn encode_page_key(key: &PageKey) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{}:{}", key.at.as_millisecond(), key.id))
+}
+
+fn decode_page_key(text: &str) -> Result<PageKey, ApiError> {
+    let decode = || {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (millis, id) = text.split_once(':')?;
+        let at = Timestamp::from_millisecond(millis.parse().ok()?).ok()?;
+        let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        is_id.then(|| PageKey {
+            at,
+            id: id.to_owned(),
+        })
+    };
+    decode().ok_or_else(|| wrong("before", "must be the `next` of an earlier answer"))
+}
+
+/// `a=1&b=2`, percent-decoded.
+///
+/// # Errors
+/// 400 when it is not percent-encoded UTF-8.
+pub fn form_pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((percent_decode(name)?, percent_decode(value)?))
+        })
+        .collect()
+}
+
+fn percent_decode(text: &str) -> Result<String, ApiError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+                let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
+                    return Err(ApiError::bad_request(
+                        "the query holds a % without two hexadecimal digits",
+                    ));
+                };
+                bytes.push((high * 16 + low) as u8);
+            }
+            plain => bytes.push(plain),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| ApiError::bad_request("the query is not UTF-8"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_key_survives_the_way_to_the_client_and_back() {
+        let key = PageKey {
+            at: "2026-11-24T04:05:39.123Z".parse().unwrap(),
+            id: "65f0c0ffee".to_owned(),
+        };
+        assert_eq!(decode_page_key(&encode_page_key(&key)).unwrap(), key);
+    }
+
+    #[test]
+    fn parameters_are_typed() {
+        let query = EventQuery::parse(
+            "source=stalwart&action=stalwart.*&since=2026-11-24&limit=5&text=a%20b%2Bc",
+        )
+        .unwrap();
+        assert_eq!(query.limit, 5);
+        assert_eq!(query.filter.text.as_deref(), Some("a b+c"));
+        assert_eq!(
+            query.filter.since,
+            Some("2026-11-24T00:00:00Z".parse().unwrap())
+        );
+        for (bad, named) in [
+            ("limit=0", "limit"),
+            ("limit=1001", "limit"),
+            ("limit=x", "limit"),
+            ("since=yesterday", "since"),
+            ("until=2026-13-01T00:00:00Z", "until"),
+            ("since=2026-11-25&until=2026-11-24", "until"),
+            ("outcome=maybe", "outcome"),
+            ("before=!!", "before"),
+            ("before=YWJj", "before"),
+            ("source=a&source=b", "source"),
+            ("$where=1", "$where"),
+            ("actor[$ne]=x", "actor[$ne]"),
+            ("text=%zz", "%"),
+            ("text=%ff", "UTF-8"),
+        ] {
+            let error = format!("{:?}", EventQuery::parse(bad).expect_err(bad));
+            assert!(error.contains(named), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_histogram_takes_a_filter_and_a_number_of_bars() {
+        let query = HistogramQuery::parse("source=a&buckets=7").unwrap();
+        assert_eq!(query.filter.source.as_deref(), Some("a"));
+        assert_eq!(query.buckets, 7);
+        let default = HistogramQuery::parse("buckets=").unwrap();
+        assert_eq!(default.buckets, DEFAULT_BUCKETS);
+        for bad in ["buckets=0", "buckets=1001", "limit=1", "before=x", "bar=1"] {
+            let error = format!("{:?}", HistogramQuery::parse(bad).expect_err(bad));
+            let name = bad.split('=').next().unwrap();
+            assert!(error.contains(name), "{bad}: {error}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What people do with Daybook itself stands on the timeline too: exports, sign-ins, new tokens.
+//!
+//! These events go straight into the store, not through the writer: whoever does the deed waits
+//! until it is entered, and commands do it without a running service.
+
+use jiff::Timestamp;
+use rand::RngCore;
+use serde_json::{Map, Value};
+
+use crate::event::{Actor, AuditEvent, Outcome, SourceName, Target, to_millis};
+use crate::store::{Commit, Record, Role, Store, StoreError};
+
+/// The source of these events.
+pub const SOURCE: &str = "daybook";
+
+/// Something that somebody did with Daybook.
+#[derive(Clone, Debug)]
+pub struct Deed {
+    /// `daybook.<verb>`.
+    pub action: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The token's or the operating system user's name; `None`: nobody is named.
+    pub who: Option<String>,
+    /// From which address, over HTTP.
+    pub ip: Option<String>,
+    /// In which role: a tenant's deed stands on its timeline.
+    pub role: Option<Role>,
+    /// To what.
+    pub target: Target,
+    /// Anything else worth knowing; never a secret.
+    pub metadata: Map<String, Value>,
+}
+
+impl Deed {
+    /// A deed that nobody in particular has done yet.
+    pub fn new(action: &'static str, outcome: Outcome) -> Self {
+        Self {
+            action,
+            outcome,
+            who: None,
+            ip: None,
+            role: None,
+            target: Target::default(),
+            metadata: Map::new(),
+        }
+    }
+
+    fn into_event(self) -> AuditEvent {
+        let mut key = [0u8; 16];
+        rand::rng().fill_bytes(&mut key);
+        let tenant_slug = match self.role {
+            Some(Role::Tenant(slug)) => Some(slug),
+            _ => None,
+        };
+        AuditEvent {
+            at: to_millis(Timestamp::now()),
+            source: SourceName::new(SOURCE),
+            external_id: format!("{:032x}", u128::from_be_bytes(key)),
+            action: self.action.to_owned(),
+            outcome: Some(self.outcome),
+            actor: Actor {
+                name: self.who,
+                ip: self.ip,
+                ..Actor::default()
+            },
+            target: self.target,
+            tenant_slug,
+            metadata: self.metadata,
+        }
+    }
+}
+
+/// Enters it; it is durable when this returns.
+///
+/// # Errors
+/// When the store does not take it; it may still have been entered then.
+pub async fn enter(store: &dyn Store, deed: Deed) -> Result<(), StoreError> {
+    let event = deed.into_event();
+    let tenant_slug = event.tenant_slug.clone();
+    let commit = Commit {
+        records: vec![Record::Event {
+            event: &event,
+            tenant_slug: tenant_slug.as_deref(),
+        }],
+        ..Commit::default()
+    };
+    store.commit(&commit).await.map(|_| ())
+}
