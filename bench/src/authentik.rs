@@ -23,8 +23,8 @@ pub async fn run(world: &World, results: &mut Results) -> Result<()> {
         remember_keys: false,
         ..FakeAuthentikConfig::default()
     };
-    let server = FakeAuthentik::start(config.clone()).await?;
-    server.controls().add_people(&people);
+    let server = FakeAuthentik::start(config.clone()).await;
+    server.add_people(&people);
     let spacing = Duration::from_secs(10);
     let backlog = events::backlog(
         &mut rng,
@@ -33,7 +33,7 @@ pub async fn run(world: &World, results: &mut Results) -> Result<()> {
         spacing,
         u32::try_from(count)?,
     );
-    server.controls().insert_many(backlog);
+    server.insert_many(backlog);
 
     let database = world.database().await?;
     let folder = world.folder()?;
@@ -41,7 +41,7 @@ pub async fn run(world: &World, results: &mut Results) -> Result<()> {
     std::fs::write(&token_file, &config.token)?;
     let source = format!(
         "[[sources]]\nkind = \"authentik\"\nurl = \"{}\"\ntoken_file = \"{}\"\n",
-        server.controls().url(),
+        server.url(),
         token_file.display()
     );
     let url = world.mongod.url(database.name());
@@ -50,7 +50,11 @@ pub async fn run(world: &World, results: &mut Results) -> Result<()> {
     let took = until_stored(&database, "auditevents", count, since, || daybook.check()).await?;
     let used = daybook.usage()?;
     daybook.stop()?;
-    results.add("authentik", "backlog, pages of 100", rates(count, took, used));
+    results.add(
+        "authentik",
+        "backlog, pages of 100",
+        rates(count, took, used),
+    );
     database.drop().await?;
     Ok(())
 }

@@ -63,7 +63,11 @@ pub async fn run(world: &World, prepared: &Arc<Prepared>, results: &mut Results)
             vec![("events_per_second", rate)],
         );
     }
-    results.add("ceiling", "the best of them", vec![("events_per_second", best)]);
+    results.add(
+        "ceiling",
+        "the best of them",
+        vec![("events_per_second", best)],
+    );
     Ok(())
 }
 

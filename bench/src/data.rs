@@ -40,7 +40,9 @@ pub fn write_log(path: &Path, lines: u64, one_in: u64, pool: usize) -> Result<u6
         .checked_sub(SignedDuration::from_hours(24 * 30))
         .context("a time 30 days ago")?;
     let (mut changes, mut reads) = (Vec::new(), Vec::new());
-    let wanted = usize::try_from(lines / one_in).unwrap_or(pool).clamp(1, pool);
+    let wanted = usize::try_from(lines / one_in)
+        .unwrap_or(pool)
+        .clamp(1, pool);
     let wanted_reads = if one_in > 1 { pool } else { 0 };
     while changes.len() < wanted || reads.len() < wanted_reads {
         at += SignedDuration::from_millis(200);
@@ -136,7 +138,9 @@ pub fn signed_body(number: u64, events: usize) -> (Vec<u8>, String) {
             })
         })
         .collect();
-    let body = serde_json::json!({ "events": events }).to_string().into_bytes();
+    let body = serde_json::json!({ "events": events })
+        .to_string()
+        .into_bytes();
     let mut mac =
         Hmac::<Sha256>::new_from_slice(WEBHOOK_KEY.as_bytes()).expect("any length is a key");
     mac.update(&body);

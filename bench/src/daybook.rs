@@ -26,7 +26,14 @@ pub struct Daybook {
 pub fn binary() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--locked", "--quiet", "--bin", "daybook"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--bin",
+            "daybook",
+        ])
         .current_dir(&root)
         .status()
         .context("run cargo")?;
@@ -107,5 +114,8 @@ impl Daybook {
 
 /// An OCIS source.
 pub fn ocis_source(log: &Path) -> String {
-    format!("[[sources]]\nkind = \"ocis\"\npath = \"{}\"\n", log.display())
+    format!(
+        "[[sources]]\nkind = \"ocis\"\npath = \"{}\"\n",
+        log.display()
+    )
 }

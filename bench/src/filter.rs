@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use crate::daybook::{Daybook, ocis_source};
 use crate::data;
+use crate::daybook::{Daybook, ocis_source};
 use crate::results::Results;
 use crate::world::{MIB, World};
 
@@ -24,7 +24,10 @@ pub async fn run(world: &World, results: &mut Results) -> Result<()> {
     let tool = |command: &mut Command| -> Result<f64> {
         let since = Instant::now();
         // Its output is read: grep stops at the first match when nobody does.
-        ensure!(command.stdin(Stdio::null()).output()?.status.success(), "it fails");
+        ensure!(
+            command.stdin(Stdio::null()).output()?.status.success(),
+            "it fails"
+        );
         Ok(megabytes / since.elapsed().as_secs_f64())
     };
     // The first reading warms the file.

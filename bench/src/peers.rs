@@ -36,12 +36,19 @@ impl Peers {
         Ok(Self { root })
     }
 
+    /// Where they are.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// One run of each.
     pub async fn run(&self, world: &World, results: &mut Results) -> Result<()> {
         self.measure(world, results, "rsyslog", 10, |scene| self.rsyslog(scene))
             .await?;
-        self.measure(world, results, "syslog-ng", 10, |scene| self.syslog_ng(scene))
-            .await?;
+        self.measure(world, results, "syslog-ng", 10, |scene| {
+            self.syslog_ng(scene)
+        })
+        .await?;
         self.measure(world, results, "obvious script", 50, |scene| {
             Ok(self.script(scene))
         })

@@ -9,8 +9,8 @@ use mongodb::bson::Document;
 use tempfile::TempDir;
 use testkit::mongod::Mongod;
 
-use crate::daybook::{self, PATIENCE};
 use crate::data;
+use crate::daybook::{self, PATIENCE};
 
 pub struct World {
     pub mongod: Mongod,
@@ -21,11 +21,14 @@ pub struct World {
 }
 
 impl World {
-    pub async fn new(scale: f64) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("daybook-bench-").tempdir()?;
+    /// Builds Daybook unless a program is given.
+    pub async fn new(scale: f64, program: Option<PathBuf>) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("daybook-bench-")
+            .tempdir()?;
         Ok(Self {
             mongod: Mongod::start().await,
-            daybook: daybook::binary()?,
+            daybook: program.map_or_else(daybook::binary, Ok)?,
             scale,
             directory,
             databases: std::cell::Cell::new(0),

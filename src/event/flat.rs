@@ -23,9 +23,9 @@ const MOST_DIGITS: usize = 18;
 pub fn plain_text(bytes: &[u8]) -> Option<&str> {
     // Whole blocks without an early exit are what the compiler makes vector instructions of.
     let is_plain = |block: &[u8]| {
-        block
-            .iter()
-            .fold(true, |plain, byte| plain & (*byte >= b' ') & (*byte != b'\\'))
+        block.iter().fold(true, |plain, byte| {
+            plain & (*byte >= b' ') & (*byte != b'\\')
+        })
     };
     if !bytes.chunks(128).all(is_plain) {
         return None;
@@ -154,10 +154,31 @@ mod tests {
     #[test]
     fn anything_else_is_left_to_a_parser() {
         for text in [
-            "", "{", "[]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{\"a\":1}}", "{\"a\":1} ", "{ }",
-            "{\"a\":01}", "{\"a\":-0}", "{\"a\":-}", "{\"a\":1.5}", "{\"a\":1e3}", "{\"a\":[1]}",
-            "{\"a\":\"\\n\"}", "{\"a\":\"\t\"}", "{\"a\":tru}", "{\"a\":truely}", "{a:1}",
-            "{\"a\":1000000000000000000}", "{\"a\":\"x}", "{\"a\": 1}", "null", "{\"a\":1",
+            "",
+            "{",
+            "[]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{\"a\":1}}",
+            "{\"a\":1} ",
+            "{ }",
+            "{\"a\":01}",
+            "{\"a\":-0}",
+            "{\"a\":-}",
+            "{\"a\":1.5}",
+            "{\"a\":1e3}",
+            "{\"a\":[1]}",
+            "{\"a\":\"\\n\"}",
+            "{\"a\":\"\t\"}",
+            "{\"a\":tru}",
+            "{\"a\":truely}",
+            "{a:1}",
+            "{\"a\":1000000000000000000}",
+            "{\"a\":\"x}",
+            "{\"a\": 1}",
+            "null",
+            "{\"a\":1",
         ] {
             assert_eq!(scanned(text), None, "{text}");
         }

@@ -144,7 +144,10 @@ mod tests {
         assert_eq!(flat, tree);
         assert_eq!(flat["a"], 1);
         assert_eq!(flat.to_json().unwrap(), text);
-        assert_eq!(Value::from(flat.clone()), json!({"a": 1, "b": "x", "c": null, "d": true}));
+        assert_eq!(
+            Value::from(flat.clone()),
+            json!({"a": 1, "b": "x", "c": null, "d": true})
+        );
         let mut changed = flat.clone();
         changed.insert("e".to_owned(), json!([]));
         assert_eq!((changed.len(), flat.len()), (5, 4));

@@ -38,6 +38,7 @@
 //! same inode and first line, when the cursor that remembered the first is lost.
 
 mod cursor;
+mod gather;
 mod identity;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

@@ -241,8 +241,12 @@ impl Reader {
             };
             if taken.skipped == 0 {
                 let consumed = self.buffer.split_to(start).freeze();
-                let lines = ends.iter().map(|&(start, end)| (start, end, consumed.slice(start..end)));
-                taken.lines.extend(lines.map(|(start, end, bytes)| line(start, end, bytes)));
+                let lines = ends
+                    .iter()
+                    .map(|&(start, end)| (start, end, consumed.slice(start..end)));
+                taken
+                    .lines
+                    .extend(lines.map(|(start, end, bytes)| line(start, end, bytes)));
             } else {
                 // Few lines of a large buffer: a copy lets the buffer be used again.
                 let copy = |&(start, end): &(usize, usize)| {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::cursor::{PASSED_LIMIT, Passed, TailCursor};
+use super::gather::Gathered;
 use super::identity::{FileStat, base_key, nanoseconds};
 use super::reader::{Fill, Reader, Taken};
 use super::rotation::{Sibling, open_sibling};
@@ -58,33 +59,6 @@ pub(super) struct Followed {
     pub copy_of: Option<FileStat>,
     /// Since when it was seen not to grow, and at what position.
     quiet: Option<(Instant, u64)>,
-}
-
-/// Lines of the current file on their way into a chunk.
-#[derive(Debug, Default)]
-struct Gathered {
-    /// Where the first of them begins, left out or not.
-    from: u64,
-    lines: Vec<Line>,
-    skipped: u64,
-    /// Of the lines.
-    bytes: usize,
-}
-
-impl Gathered {
-    fn is_empty(&self) -> bool {
-        self.lines.is_empty() && self.skipped == 0
-    }
-
-    fn add(&mut self, taken: Taken) {
-        self.bytes += taken.lines.iter().map(|line| line.bytes.len()).sum::<usize>();
-        self.skipped += taken.skipped;
-        if self.lines.is_empty() {
-            self.lines = taken.lines;
-        } else {
-            self.lines.extend(taken.lines);
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -244,13 +218,13 @@ impl Tailer {
                 if self.key_for(&taken.lines).is_some() {
                     gathered.add(taken);
                 }
+                if gathered.fills(&self.options, READ_BYTES) {
+                    break;
+                }
                 continue;
             }
             gathered.add(taken);
-            let budget = self.options.chunk_bytes.clamp(1, READ_BYTES);
-            let is_full = gathered.lines.len() >= self.options.max_lines.max(1)
-                || gathered.bytes + budget > self.options.chunk_bytes.max(1);
-            if is_full && !gathered.is_empty() {
+            if gathered.fills(&self.options, READ_BYTES) {
                 break;
             }
             self.is_copied_unread = false;
@@ -263,7 +237,7 @@ impl Tailer {
             let seen = *current.reader.stat();
             let fill = current
                 .reader
-                .fill(budget)
+                .fill(self.options.chunk_bytes.clamp(1, READ_BYTES))
                 .map_err(|error| TailError::from_io(&self.options.path, "read", error));
             // What is in hand comes first; the next step meets the same again.
             if !gathered.is_empty() && !matches!(fill, Ok(Fill::Read)) {

@@ -273,8 +273,7 @@ fn event(
 
 /// When it happened, if the line tells. A visited link's `Time` is that of the link's creation.
 fn time(line: &impl Record, verb: &Verb) -> Option<Timestamp> {
-    let visited = verb.action == "ocis.public_link_accessed"
-        && line.flag("Success") == Some(true);
+    let visited = verb.action == "ocis.public_link_accessed" && line.flag("Success") == Some(true);
     if visited {
         return None;
     }
@@ -376,7 +375,10 @@ fn hints(line: &impl Record, verb: &Verb, acting_user: Option<&str>) -> TenantHi
     }
     // For new files `User` is the space's owner or a manager of it: not the actor, but of the tenant.
     let is_group = line.text("ShareType") == Some("group");
-    if let Some(user) = line.text("User").filter(|_| !is_group || acting_user.is_some()) {
+    if let Some(user) = line
+        .text("User")
+        .filter(|_| !is_group || acting_user.is_some())
+    {
         push(&mut subjects, user);
     }
     hints.subjects = subjects;
@@ -405,7 +407,9 @@ fn lesson(line: &impl Record, verb: &Verb) -> Option<SpaceLesson> {
     let is_personal = line.text("Type") == Some("personal")
         || alias.is_some_and(|alias| alias.starts_with("personal/"));
     // A project space is its own owner: no user.
-    let owner = line.text("Owner").filter(|owner| is_personal || *owner != space);
+    let owner = line
+        .text("Owner")
+        .filter(|owner| is_personal || *owner != space);
     Some(SpaceLesson {
         space: space.to_owned(),
         owner: owner.map(str::to_owned),

@@ -392,7 +392,11 @@ fn assert_both_ways_agree(line: &[u8]) {
 
 #[test]
 fn the_short_way_is_taken_by_plain_lines_only() {
-    let plain = record("file_delete", "user 'u' trashed file 's$t!n'", json!({"FileID": "s$t!n"}));
+    let plain = record(
+        "file_delete",
+        "user 'u' trashed file 's$t!n'",
+        json!({"FileID": "s$t!n"}),
+    );
     let ctx = |line: &Value| {
         let source = SourceName::new("ocis");
         let line = line.to_string();
@@ -419,7 +423,11 @@ fn the_short_way_is_taken_by_plain_lines_only() {
         other[key] = value;
         assert!(!ctx(&other), "{other}");
     }
-    let read = record("file_read", "user 'u' read file 's$t!n'", json!({"FileID": "s$t!n"}));
+    let read = record(
+        "file_read",
+        "user 'u' read file 's$t!n'",
+        json!({"FileID": "s$t!n"}),
+    );
     assert!(is_plain_read(read.to_string().as_bytes()));
     assert!(!is_plain_read(plain.to_string().as_bytes()));
 }

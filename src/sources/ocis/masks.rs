@@ -46,7 +46,8 @@ pub(super) fn has_no_secret(line: &ScannedLine<'_>) -> bool {
         return true;
     }
     // Shares among users have the field too, empty.
-    let speaks_of_a_token = |message: &str| BEFORE_TOKEN.iter().any(|phrase| message.contains(phrase));
+    let speaks_of_a_token =
+        |message: &str| BEFORE_TOKEN.iter().any(|phrase| message.contains(phrase));
     line.string("ShareToken") == Some("")
         && line.text("ShareID").is_none_or(|id| id.contains(':'))
         && !line.string("Message").is_some_and(speaks_of_a_token)
@@ -196,7 +197,9 @@ mod tests {
 
     #[test]
     fn of_the_known_keys_only_the_token_is_a_secret() {
-        let secrets = KNOWN_KEYS.into_iter().filter(|key| is_secret_by_pattern(key));
+        let secrets = KNOWN_KEYS
+            .into_iter()
+            .filter(|key| is_secret_by_pattern(key));
         assert_eq!(secrets.collect::<Vec<_>>(), ["ShareToken"]);
     }
 

@@ -112,12 +112,7 @@ impl ReadChunk {
     }
 }
 
-fn decode_any(
-    line: &Line,
-    chunk: &Chunk,
-    decoding: &Decoding,
-    read_at: Timestamp,
-) -> Vec<Decoded> {
+fn decode_any(line: &Line, chunk: &Chunk, decoding: &Decoding, read_at: Timestamp) -> Vec<Decoded> {
     let source = &decoding.source;
     if let LineKind::Oversized { length } = line.kind {
         return vec![Decoded::Dead(DeadLetter {

@@ -97,7 +97,9 @@ impl<'a> ScannedLine<'a> {
         // Fields come in the order of the list, but for those that an action lacks.
         let mut expected = 0;
         let whole = flat::scan(text, |key, value| {
-            let rest = KNOWN_KEYS[expected..].iter().position(|known| *known == key);
+            let rest = KNOWN_KEYS[expected..]
+                .iter()
+                .position(|known| *known == key);
             let Some(index) = rest
                 .map(|rest| expected + rest)
                 .or_else(|| KNOWN_KEYS.iter().position(|known| *known == key))
