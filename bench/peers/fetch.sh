@@ -16,6 +16,10 @@ if [[ ! -x $into/usr/sbin/rsyslogd || ! -x $into/usr/sbin/syslog-ng ]]; then
         for package in *.deb; do dpkg -x "$package" "$into"; done
     ) >&2
 fi
+# On a merged file system both are one folder; here they have to be made one.
+if [[ -d $into/lib/x86_64-linux-gnu ]]; then
+    cp -an "$into/lib/x86_64-linux-gnu/." "$into/usr/lib/x86_64-linux-gnu/"
+fi
 cp "$here/script.mjs" "$here/package.json" "$into/script/"
 if [[ ! -d $into/script/node_modules/mongodb ]]; then
     (cd "$into/script" && npm install --silent) >&2
