@@ -221,7 +221,7 @@ mod tests {
             actor: EventActor::default(),
             target: Target::default(),
             tenant_slug: None,
-            metadata: serde_json::Map::new(),
+            metadata: serde_json::Map::new().into(),
         };
         let record = Record::Event {
             event: &event,

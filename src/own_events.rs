@@ -66,7 +66,7 @@ impl Deed {
             },
             target: self.target,
             tenant_slug,
-            metadata: self.metadata,
+            metadata: self.metadata.into(),
         }
     }
 }

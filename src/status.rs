@@ -424,15 +424,17 @@ impl Intake {
             .count(&mut self.status.condition(), receipt, filtered);
         let now = Timestamp::now();
         let latency = batch.received_at.elapsed().as_secs_f64();
+        let mut events = 0;
         for entry in batch.entries() {
             if let Entry::Event(event, _) = entry {
-                metrics.latency_seconds.record(latency);
+                events += 1;
                 let age = now
                     .as_millisecond()
                     .saturating_sub(event.at.as_millisecond());
                 metrics.age_seconds.record((age.max(0) as f64) / 1000.0);
             }
         }
+        metrics.latency_seconds.record_many(latency, events);
         self.status.moved(batch);
         self.status.succeeded();
     }

@@ -58,7 +58,7 @@ async fn no_page_sorts_or_scans_the_collection() {
             actor: Actor::default(),
             target: Target::default(),
             tenant_slug: None,
-            metadata: serde_json::Map::new(),
+            metadata: serde_json::Map::new().into(),
         })
         .collect();
     let records = events.iter().map(|event| Record::Event {

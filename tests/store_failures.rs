@@ -36,7 +36,7 @@ fn events(count: usize) -> Vec<AuditEvent> {
         actor: Actor::default(),
         target: Target::default(),
         tenant_slug: None,
-        metadata: serde_json::Map::new(),
+        metadata: serde_json::Map::new().into(),
     };
     (0..count).map(event).collect()
 }

@@ -2,8 +2,12 @@
 //!
 //! Nothing here knows an actor, a store or a network: plain data and pure functions.
 
+pub mod flat;
 pub mod mask;
+mod payload;
 pub mod whole;
+
+pub use payload::Payload;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,7 +16,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 /// The configured name of a source; cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,7 +77,7 @@ pub struct AuditEvent {
     /// The tenant as *given* by the source (recorder only); the resolver finds the others.
     pub tenant_slug: Option<String>,
     /// The whole payload, secrets masked.
-    pub metadata: Map<String, Value>,
+    pub metadata: Payload,
 }
 
 /// How an action ended (the vocabulary of the Elastic Common Schema's `event.outcome`).

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Actor, AuditEvent, Outcome, SourceName, Target, TenantHints};
+use super::{Actor, AuditEvent, Outcome, Payload, SourceName, Target, TenantHints};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,7 +23,7 @@ struct Written<'a> {
     target: &'a Target,
     tenant_slug: Option<&'a str>,
     hints: &'a TenantHints,
-    metadata: &'a Map<String, Value>,
+    metadata: &'a Payload,
 }
 
 #[derive(Deserialize)]
@@ -76,7 +76,7 @@ pub fn read(json: &[u8]) -> serde_json::Result<(AuditEvent, TenantHints)> {
         actor: read.actor,
         target: read.target,
         tenant_slug: read.tenant_slug,
-        metadata: serde_json::from_str(read.metadata.get())?,
+        metadata: serde_json::from_str::<Map<String, Value>>(read.metadata.get())?.into(),
     };
     Ok((event, read.hints))
 }
@@ -102,7 +102,7 @@ mod tests {
             },
             target: Target::default(),
             tenant_slug: Some("acme".to_owned()),
-            metadata: metadata.as_object().unwrap().clone(),
+            metadata: metadata.as_object().unwrap().clone().into(),
         }
     }
 

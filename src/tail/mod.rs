@@ -29,7 +29,7 @@
 //! # Invariants
 //!
 //! 1. Within a file lines come in order, each once, none left out; files come in the order written.
-//! 2. A line is handed out when its end is there, and a cursor stands between lines.
+//! 2. A line is handed out, or left out, when its end is there, and a cursor stands between lines.
 //! 3. What was destroyed before it could be read is said, as [`FileEvent::Gap`].
 //! 4. Memory is bounded by `max_line` + 2 × `chunk_bytes`, whatever the file holds.
 //!
@@ -38,6 +38,7 @@
 //! same inode and first line, when the cursor that remembered the first is lost.
 
 mod cursor;
+mod gather;
 mod identity;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
@@ -68,10 +69,12 @@ pub struct TailOptions {
     pub path: PathBuf,
     /// Bytes of a line, its end not counted; a longer one comes as [`LineKind::Oversized`].
     pub max_line: u64,
-    /// The most bytes of one read.
+    /// The most bytes of the lines of one chunk, give or take one line.
     pub chunk_bytes: usize,
     /// The most lines of one chunk.
     pub max_lines: usize,
+    /// Says of a complete line that nobody wants it: it is not handed out, only counted.
+    pub skips: Option<fn(&[u8]) -> bool>,
     /// How long a rotated file has to stay as it is before it is let go: a writer may have opened it
     /// before it was renamed.
     pub grace: Duration,
@@ -81,13 +84,14 @@ pub struct TailOptions {
 }
 
 impl TailOptions {
-    /// The defaults: lines up to 1 MiB, reads of 1 MiB, 1000 lines a chunk, one second of grace.
+    /// The defaults: lines up to 1 MiB, 1000 lines or 1 MiB a chunk, none left out, one second of grace.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
             max_line: 1 << 20,
             chunk_bytes: 1 << 20,
             max_lines: 1000,
+            skips: None,
             grace: Duration::from_secs(1),
             read_rotated_at_first_start: false,
         }
@@ -112,8 +116,10 @@ pub enum Step {
 /// Consecutive lines of one file.
 #[derive(Clone, Debug)]
 pub struct Chunk {
-    /// In order, never empty.
+    /// In order; empty only when all were left out.
     pub lines: Vec<Line>,
+    /// How many lines were left out because nobody wants them.
+    pub skipped: u64,
     /// Of the file (generation) that they stand in.
     pub file_key: Arc<str>,
     /// Of the file that they were read from.

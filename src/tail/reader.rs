@@ -9,7 +9,7 @@
 //! bytes belong to this generation of the file; if not, the read is dropped.
 
 use std::fs::File;
-use std::io::{self, BufRead};
+use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -33,6 +33,14 @@ struct Skip {
     first: Bytes,
     length: u64,
     tail: Vec<u8>,
+}
+
+/// What was taken out of the buffer.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub lines: Vec<Line>,
+    /// How many more lines were left out.
+    pub skipped: u64,
 }
 
 /// One open file and the place in it.
@@ -191,43 +199,63 @@ impl Reader {
         Ok(read_at(&self.file, position - length as u64, length)? == self.before_position)
     }
 
-    /// Hands out the complete lines of the buffer, at most `max_lines`.
-    pub fn take_lines(&mut self, max_lines: usize, max_line: u64) -> Vec<Line> {
-        let mut lines = Vec::new();
-        if self.skip.is_some() && !self.end_skip(&mut lines) {
-            return lines;
+    /// Hands out the complete lines of the buffer, at most `max_lines`, and leaves out those that
+    /// `skips` does not want.
+    pub fn take_lines(
+        &mut self,
+        max_lines: usize,
+        max_line: u64,
+        skips: Option<fn(&[u8]) -> bool>,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        if self.skip.is_some() && !self.end_skip(&mut taken.lines) {
+            return taken;
         }
         let mut ends = Vec::new();
         let mut start = 0;
-        while lines.len() + ends.len() < max_lines.max(1) {
-            match line_end(&self.buffer[self.searched..]) {
-                Some(found) => {
-                    let end = self.searched + found;
-                    ends.push((start, end));
-                    start = end + 1;
-                    self.searched = start;
-                }
-                None => {
-                    self.searched = self.buffer.len();
-                    break;
-                }
+        while taken.lines.len() + ends.len() < max_lines.max(1) {
+            let Some(found) = line_end(&self.buffer[self.searched..]) else {
+                self.searched = self.buffer.len();
+                break;
+            };
+            let end = self.searched + found;
+            let is_skipped = skips.is_some_and(|skips| {
+                (end - start) as u64 <= max_line && skips(&self.buffer[start..end])
+            });
+            if is_skipped {
+                taken.skipped += 1;
+            } else {
+                ends.push((start, end));
             }
+            start = end + 1;
+            self.searched = start;
         }
         self.searched -= start;
         if start > 0 {
-            let consumed = self.buffer.split_to(start).freeze();
-            for (start, end) in ends {
+            keep_tail(&mut self.before_offset, &self.buffer[..start]);
+            let offset = self.offset;
+            let line = |start: usize, end: usize, bytes: Bytes| {
                 let length = (end - start) as u64;
-                lines.push(Line::new(
-                    self.offset + start as u64,
-                    consumed.slice(start..end),
-                    length,
-                    max_line,
-                    LineKind::Complete,
-                ));
+                let offset = offset + start as u64;
+                Line::new(offset, bytes, length, max_line, LineKind::Complete)
+            };
+            if taken.skipped == 0 {
+                let consumed = self.buffer.split_to(start).freeze();
+                let lines = ends
+                    .iter()
+                    .map(|&(start, end)| (start, end, consumed.slice(start..end)));
+                taken
+                    .lines
+                    .extend(lines.map(|(start, end, bytes)| line(start, end, bytes)));
+            } else {
+                // Few lines of a large buffer: a copy lets the buffer be used again.
+                let copy = |&(start, end): &(usize, usize)| {
+                    line(start, end, Bytes::copy_from_slice(&self.buffer[start..end]))
+                };
+                taken.lines.extend(ends.iter().map(copy));
+                self.buffer.advance(start);
             }
             self.offset += start as u64;
-            keep_tail(&mut self.before_offset, &consumed);
         }
         // The head that is kept has to be whole: the file's key may be made of it.
         let without_end = self.searched == self.buffer.len();
@@ -242,7 +270,7 @@ impl Reader {
             self.buffer = BytesMut::new();
             self.searched = 0;
         }
-        lines
+        taken
     }
 
     /// Looks for the end of the oversized line; whether it was found.
@@ -333,10 +361,7 @@ fn keep_tail(tail: &mut Vec<u8>, news: &[u8]) {
 }
 
 fn line_end(bytes: &[u8]) -> Option<usize> {
-    // The standard library's search is the fast one; reading from a slice cannot fail.
-    let skipped = (&mut &*bytes).skip_until(b'\n').unwrap_or(0);
-    let last = skipped.checked_sub(1)?;
-    (bytes[last] == b'\n').then_some(last)
+    memchr::memchr(b'\n', bytes)
 }
 
 #[cfg(test)]
@@ -374,11 +399,11 @@ mod tests {
     fn drain(reader: &mut Reader, budget: usize, max_lines: usize, max_line: u64) -> Vec<Line> {
         let mut all = Vec::new();
         loop {
-            all.extend(reader.take_lines(max_lines, max_line));
+            all.extend(reader.take_lines(max_lines, max_line, None).lines);
             match reader.fill(budget).unwrap() {
                 Fill::Read => {}
                 Fill::End => {
-                    let rest = reader.take_lines(max_lines, max_line);
+                    let rest = reader.take_lines(max_lines, max_line, None).lines;
                     if rest.is_empty() {
                         return all;
                     }
@@ -442,7 +467,7 @@ mod tests {
             .write_all(b"something else\nthat is longer than before\n")
             .unwrap();
         assert_eq!(world.reader.fill(4096).unwrap(), Fill::Changed);
-        assert!(world.reader.take_lines(10, 100).is_empty());
+        assert!(world.reader.take_lines(10, 100, None).lines.is_empty());
         // The same length up to the read position, the same head, another half line.
         world.writer.set_len(0).unwrap();
         world.writer.write_all(b"one\nHALF\n").unwrap();

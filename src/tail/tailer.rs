@@ -12,13 +12,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::cursor::{PASSED_LIMIT, Passed, TailCursor};
+use super::gather::Gathered;
 use super::identity::{FileStat, base_key, nanoseconds};
-use super::reader::{Fill, Reader};
+use super::reader::{Fill, Reader, Taken};
 use super::rotation::{Sibling, open_sibling};
 use super::{Chunk, FileEvent, GapReason, Line, Step, TailError, TailOptions};
 
-/// Reads of one step that may end without a line: the end of an oversized line is looked for.
+/// Reads of one step. It may end without a line: the end of an oversized line is looked for, or
+/// nobody wants what is read.
 const READS_PER_STEP: usize = 256;
+
+/// Bytes of one read: few enough to stay in a processor's cache until they are looked at.
+const READ_BYTES: usize = 256 << 10;
 
 /// Follows one path through its rotations. Blocking; `Send`.
 #[derive(Debug)]
@@ -189,6 +194,7 @@ impl Tailer {
             Some(current) if !current.reader.is_intact().unwrap_or(true) => {}
             _ => trouble = self.watch_path().err(),
         }
+        let mut gathered = Gathered::default();
         for _ in 0..READS_PER_STEP {
             let Some(current) = &mut self.current else {
                 if self.advance() {
@@ -196,15 +202,30 @@ impl Tailer {
                 }
                 break;
             };
-            let before = current.reader.offset();
-            let lines = current
+            if gathered.is_empty() {
+                gathered.from = current.reader.offset();
+            }
+            let room = self.options.max_lines.max(1) - gathered.lines.len();
+            let (room, skips) = match current.key {
+                Some(_) => (room, self.options.skips),
+                // The first line makes the file's key, whoever wants it.
+                None => (1, None),
+            };
+            let taken = current
                 .reader
-                .take_lines(self.options.max_lines, self.options.max_line);
-            if !lines.is_empty() {
-                match self.chunk(lines, before) {
-                    Some(chunk) => return Ok(Step::Lines(chunk)),
-                    None => continue,
+                .take_lines(room, self.options.max_line, skips);
+            if current.key.is_none() && !taken.lines.is_empty() {
+                if self.key_for(&taken.lines).is_some() {
+                    gathered.add(taken);
                 }
+                if gathered.fills(&self.options, READ_BYTES) {
+                    break;
+                }
+                continue;
+            }
+            gathered.add(taken);
+            if gathered.fills(&self.options, READ_BYTES) {
+                break;
             }
             self.is_copied_unread = false;
             if current.reader.position() == 0 && self.queue_missed_copies()? {
@@ -216,14 +237,21 @@ impl Tailer {
             let seen = *current.reader.stat();
             let fill = current
                 .reader
-                .fill(self.options.chunk_bytes.max(1))
-                .map_err(|error| TailError::from_io(&self.options.path, "read", error))?;
+                .fill(self.options.chunk_bytes.clamp(1, READ_BYTES))
+                .map_err(|error| TailError::from_io(&self.options.path, "read", error));
+            // What is in hand comes first; the next step meets the same again.
+            if !gathered.is_empty() && !matches!(fill, Ok(Fill::Read)) {
+                break;
+            }
+            let fill = fill?;
             if self.is_copied_unread && current.reader.position() == 0 {
                 // Truncated after all: nothing is lost, and the copy is to be found from what was there.
                 current.reader.take_cut();
                 current.reader.look(seen);
             }
-            if let Some((from, to)) = current.reader.take_cut() {
+            if gathered.is_empty()
+                && let Some((from, to)) = current.reader.take_cut()
+            {
                 let inode = current.reader.stat().inode;
                 let file_key = current.key.clone();
                 self.events.push(FileEvent::Gap {
@@ -245,14 +273,21 @@ impl Tailer {
                         break;
                     }
                     if let Some(line) = current.reader.take_unterminated(self.options.max_line) {
-                        match self.chunk(vec![line], before) {
-                            Some(chunk) => return Ok(Step::Lines(chunk)),
-                            None => continue,
+                        let lines = vec![line];
+                        if self.key_for(&lines).is_some() {
+                            gathered.add(Taken { lines, skipped: 0 });
+                            break;
                         }
+                        continue;
                     }
                     self.advance();
                 }
             }
+        }
+        if !gathered.is_empty()
+            && let Some(chunk) = self.chunk(gathered)
+        {
+            return Ok(Step::Lines(chunk));
         }
         if let Some(trouble) = trouble {
             return Err(trouble);
@@ -367,15 +402,16 @@ impl Tailer {
         current + queued
     }
 
-    fn chunk(&mut self, lines: Vec<Line>, before: u64) -> Option<Chunk> {
-        let file_key = self.key_for(&lines)?;
+    fn chunk(&mut self, gathered: Gathered) -> Option<Chunk> {
+        let file_key = self.current.as_ref()?.key.clone()?;
         self.moved = false;
         let cursor_after = self.cursor()?;
         Some(Chunk {
-            lines,
+            lines: gathered.lines,
+            skipped: gathered.skipped,
             file_key,
             inode: cursor_after.inode,
-            bytes: cursor_after.offset - before,
+            bytes: cursor_after.offset - gathered.from,
             cursor_after,
             events: std::mem::take(&mut self.events),
         })

@@ -34,7 +34,7 @@ fn every_sample_decodes_unaltered() {
         let sent: Value = serde_json::from_str(raw.get()).unwrap();
         let (event, _) = events(vec![decode(&raw)]).remove(0);
         assert_eq!(event.external_id, sent["pk"]);
-        assert_unaltered(&sent, &Value::Object(event.metadata.clone()));
+        assert_unaltered(&sent, &event.metadata.clone().into());
         let head = authentik::decode::EventHead::read(&raw).unwrap();
         assert_eq!(head.pk, event.external_id);
         assert_eq!(daybook::event::to_millis(head.created), event.at);

@@ -55,7 +55,7 @@ fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
 fn shown(decoded: &Decoded) -> String {
     match decoded {
         Decoded::Event(event, hints) => {
-            let metadata = Value::Object(event.metadata.clone());
+            let metadata = Value::from(event.metadata.clone());
             format!("{event:?} {hints:?} {metadata}")
         }
         Decoded::Dead(letter) => {

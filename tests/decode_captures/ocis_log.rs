@@ -53,7 +53,7 @@ fn every_line_of_a_good_log_is_an_event_or_a_read() {
                     assert_eq!(event.external_id, format!("file:{offset}"));
                     assert_unaltered(
                         &serde_json::from_slice(&line).unwrap(),
-                        &Value::Object(event.metadata.clone()),
+                        &event.metadata.clone().into(),
                     );
                 }
             }

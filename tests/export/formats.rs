@@ -82,7 +82,7 @@ async fn ecs_documents_keep_to_the_schema() {
         assert_eq!(document["daybook"]["external_id"], event.external_id);
         assert_eq!(
             document["daybook"]["metadata"].to_string(),
-            serde_json::Value::Object(event.metadata.clone()).to_string()
+            serde_json::Value::from(event.metadata.clone()).to_string()
         );
     }
     assert_eq!(documents[0]["source"]["address"], "not an address");

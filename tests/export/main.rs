@@ -58,7 +58,11 @@ fn event(key: usize, name: &str) -> AuditEvent {
             name: Some(name.to_owned()),
         },
         tenant_slug: None,
-        metadata: serde_json::from_value(json!({ "data": { "login": name }, "n": 1.50 })).unwrap(),
+        metadata: serde_json::from_value::<serde_json::Map<_, _>>(
+            json!({ "data": { "login": name }, "n": 1.50 }),
+        )
+        .unwrap()
+        .into(),
     }
 }
 

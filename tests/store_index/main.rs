@@ -34,7 +34,7 @@ fn event(source: &str, key: &str, at: i64) -> AuditEvent {
         actor: Actor::default(),
         target: Target::default(),
         tenant_slug: None,
-        metadata: serde_json::Map::new(),
+        metadata: serde_json::Map::new().into(),
     }
 }
 

@@ -50,7 +50,7 @@ fn event(source: &str, key: usize) -> AuditEvent {
         actor: Actor::default(),
         target: Target::default(),
         tenant_slug: None,
-        metadata: Map::new(),
+        metadata: Map::new().into(),
     }
 }
 

@@ -132,7 +132,7 @@ fn event(source: &str, number: i64, at: i64) -> AuditEvent {
         actor: Actor::default(),
         target: Target::default(),
         tenant_slug: None,
-        metadata: serde_json::Map::new(),
+        metadata: serde_json::Map::new().into(),
     }
 }
 
@@ -157,7 +157,11 @@ fn of_others() -> Vec<(AuditEvent, Option<&'static str>)> {
             let mut like_ours = of_ours(1);
             like_ours.at = Timestamp::from_millisecond(at + number).unwrap();
             like_ours.external_id = format!("{SECRET}-{number}-{at}");
-            like_ours.metadata = json!({ "secret": SECRET }).as_object().unwrap().clone();
+            like_ours.metadata = json!({ "secret": SECRET })
+                .as_object()
+                .unwrap()
+                .clone()
+                .into();
             events.push((like_ours, tenant));
             let mut own = event(SECRET, number, at);
             own.action = format!("{SECRET}.deleted");

@@ -136,7 +136,7 @@ fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, Box<DeadLet
         actor,
         target,
         tenant_slug: None,
-        metadata: event,
+        metadata: event.into(),
     };
     Ok(Decoded::Event(Box::new(event), hints))
 }

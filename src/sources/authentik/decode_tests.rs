@@ -273,7 +273,7 @@ fn odd_shapes_are_kept() {
     ] {
         let (seen, _) = one(odd.clone());
         assert_eq!(seen.external_id, "a");
-        assert_eq!(Value::Object(seen.metadata), odd);
+        assert_eq!(Value::from(seen.metadata), odd);
     }
 }
 

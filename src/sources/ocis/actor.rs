@@ -1,10 +1,13 @@
-//! The tailer: one chunk of lines a message, each delivered before the next is read.
+//! The tailer: one chunk of lines a message, each delivered before the next is sent.
+//!
+//! While a chunk is under way the next one is read and decoded, so that neither the store nor the
+//! reader waits for the other.
 //!
 //! The doorbell (see [`crate::tail::Doorbell`]) only says "look"; everything else is in the file and
 //! in the cursor. File access runs on the blocking pool.
 //!
 //! A chunk is read first and then waits for room in flight: who has nothing to send holds no room,
-//! and what is read and waits is one chunk at most. While anything is waited for, room or ack, the
+//! and what is read and waits is one chunk beside the one under way. While anything is waited for, room or ack, the
 //! path is watched on: a file that takes the place of another is opened and held, so that it may be
 //! rotated away and deleted before its turn comes.
 
@@ -19,28 +22,25 @@ use daybook_actors::liveness::Progress;
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde_json::Value;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use crate::batch::{Batch, Entry};
 use crate::config::OcisConfig;
-use crate::event::{DeadLetter, DeadLetterReason, Decoded, SourceName, to_millis};
 use crate::probe::Probe;
 use crate::sources::courier::{Attempt, Courier, Parcel};
 use crate::status::{CursorView, SourceState};
 use crate::store::{CursorStep, Store};
-use crate::tail::{
-    Chunk, Doorbell, FileEvent, Line, LineKind, Step, TailCursor, TailOptions, Tailer,
-};
+use crate::tail::{Doorbell, FileEvent, TailCursor, TailOptions, Tailer};
 
 use super::backlog::Backlog;
-use super::decode::{LineContext, decode_line};
+use super::decode::is_plain_read;
 use super::gaps::gap_entries;
-use super::masks::mask_letter;
+use super::reading::{Decoding, GAP_BYTES, Read, ReadChunk, Reading};
 
-/// Bytes read at once, if the source's share of the bytes in flight is not smaller.
-const CHUNK_BYTES: u64 = 1 << 20;
-/// What a gap's event is charged.
-const GAP_BYTES: u64 = 512;
+/// Bytes sent at once, if the source's share of the bytes in flight is not smaller.
+const CHUNK_BYTES: u64 = 2 << 20;
+/// A chunk's events fill so many inserts, which the store takes side by side.
+const INSERTS_A_CHUNK: usize = 2;
 /// While a doorbell works the timer is only its understudy.
 const QUICK_POLL: Duration = Duration::from_millis(250);
 /// While something is waited for, the path is watched so often.
@@ -82,6 +82,10 @@ pub struct TailerArgs {
 pub struct TailerState {
     args: TailerArgs,
     tailer: Option<Tailer>,
+    /// Has the tailer, and brings it back with what comes after the parcel.
+    reading: Option<JoinHandle<(Tailer, Reading)>>,
+    /// What comes after the parcel.
+    ahead: Option<Reading>,
     generation: u64,
     seq: u64,
     parcel: Option<(Parcel, u64)>,
@@ -116,6 +120,8 @@ impl Actor for LogTailer {
         Ok(TailerState {
             args,
             tailer: None,
+            reading: None,
+            ahead: None,
             generation: 0,
             seq: 0,
             parcel: None,
@@ -230,6 +236,7 @@ impl TailerState {
                 return Ok(());
             }
         };
+        self.let_go();
         self.generation = cursor.generation;
         self.seq = cursor.seq;
         self.parcel = None;
@@ -252,7 +259,8 @@ impl TailerState {
         let options = TailOptions {
             max_line: self.args.config.max_line.bytes(),
             chunk_bytes: self.chunk_bytes(),
-            max_lines: self.args.batch_events,
+            max_lines: self.args.batch_events.saturating_mul(INSERTS_A_CHUNK),
+            skips: (!self.args.config.include_reads).then_some(is_plain_read),
             ..TailOptions::new(self.args.config.path.clone())
         };
         self.tailer = Some(Tailer::open(options, place));
@@ -260,34 +268,62 @@ impl TailerState {
         Ok(())
     }
 
+    /// Forgets what was read: it is read again from the stored cursor on.
+    fn let_go(&mut self) {
+        self.tailer = None;
+        self.reading = None;
+        self.ahead = None;
+    }
+
     fn chunk_bytes(&self) -> usize {
         let most = CHUNK_BYTES.min(self.args.courier.share.limit());
         usize::try_from(most).unwrap_or(usize::MAX)
     }
 
+    fn start_reading(&mut self) {
+        if self.ahead.is_some() {
+            return;
+        }
+        let Some(tailer) = self.tailer.take() else {
+            return;
+        };
+        let decoding = Decoding {
+            source: self.args.courier.status.name.clone(),
+            include_reads: self.args.config.include_reads,
+        };
+        self.reading = Some(tokio::task::spawn_blocking(move || {
+            Reading::make(tailer, &decoding)
+        }));
+    }
+
+    /// Waits for what is being read.
+    async fn finish_reading(&mut self) -> Result<(), ActorProcessingErr> {
+        if let Some(reading) = self.reading.take() {
+            let (tailer, reading) = reading.await?;
+            self.missing = tailer.is_missing();
+            self.was_there |= !self.missing;
+            self.tailer = Some(tailer);
+            self.ahead = Some(reading);
+        }
+        Ok(())
+    }
+
     async fn look(&mut self, myself: &ActorRef<TailerMessage>) -> Result<(), ActorProcessingErr> {
-        let Some(mut tailer) = self.tailer.take() else {
+        self.start_reading();
+        self.finish_reading().await?;
+        let Some(reading) = self.ahead.take() else {
             return Ok(());
         };
-        let (tailer, step, behind) = tokio::task::spawn_blocking(move || {
-            let step = tailer.step();
-            let behind = tailer.bytes_behind();
-            (tailer, step, behind)
-        })
-        .await?;
-        self.missing = tailer.is_missing();
-        self.was_there |= !self.missing;
-        let half_line = tailer.half_line_bytes();
-        self.tailer = Some(tailer);
-        match step {
-            Ok(Step::Lines(chunk)) => {
+        let (behind, half_line) = (reading.behind, reading.half_line);
+        match reading.read {
+            Ok(Read::Lines(chunk)) => {
                 self.knows(chunk.bytes + behind);
-                let permit = self.room(chunk.bytes, charge(&chunk)).await?;
-                self.take_lines(&chunk, permit);
+                let permit = self.room(chunk.bytes, chunk.charge()).await?;
+                self.take_lines(chunk, permit);
                 self.args.probe.hit("after_read").await?;
                 self.deliver(myself).await
             }
-            Ok(Step::Idle {
+            Ok(Read::Nothing {
                 events,
                 cursor_after,
             }) => {
@@ -349,6 +385,9 @@ impl TailerState {
 
     async fn watch(&mut self, in_hand: u64) -> Result<(), ActorProcessingErr> {
         self.args.progress.tick();
+        if self.reading.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.finish_reading().await?;
+        }
         let Some(mut tailer) = self.tailer.take() else {
             return Ok(());
         };
@@ -359,32 +398,20 @@ impl TailerState {
         })
         .await?;
         self.tailer = Some(tailer);
-        self.knows(in_hand + behind);
+        let ahead = self.ahead.as_ref().map_or(0, Reading::bytes);
+        self.knows(in_hand + ahead + behind);
         Ok(())
     }
 
-    fn take_lines(&mut self, chunk: &Chunk, permit: Permit) {
+    fn take_lines(&mut self, chunk: ReadChunk, permit: Permit) {
         self.log_events(&chunk.events);
-        let source = self.args.courier.status.name.clone();
-        let read_at = Timestamp::now();
-        let mut entries = gap_entries(&chunk.events, &source, read_at);
-        let mut filtered = 0;
-        for line in &chunk.lines {
-            for decoded in decode_any(
-                line,
-                chunk,
-                &source,
-                read_at,
-                self.args.config.include_reads,
-            ) {
-                match decoded {
-                    Decoded::Event(event, hints) => entries.push(Entry::Event(event, hints)),
-                    Decoded::Filtered => filtered += 1,
-                    Decoded::Dead(letter) => entries.push(Entry::Dead(letter)),
-                }
-            }
-        }
-        self.pack(entries, filtered, chunk.bytes, &chunk.cursor_after, permit);
+        self.pack(
+            chunk.entries,
+            chunk.filtered,
+            chunk.bytes,
+            &chunk.cursor_after,
+            permit,
+        );
     }
 
     fn take_silence(
@@ -452,6 +479,7 @@ impl TailerState {
             return Ok(());
         };
         let courier = self.args.courier.clone();
+        self.start_reading();
         let attempt = courier.attempt(&mut parcel);
         match self.while_watching(bytes, attempt).await? {
             Attempt::Durable => {
@@ -471,12 +499,12 @@ impl TailerState {
                 self.arm(pause, myself, || TailerMessage::Resume);
             }
             Attempt::Reload(reason) => {
-                self.tailer = None;
+                self.let_go();
                 courier.status.set_state(SourceState::Blocked, Some(reason));
                 self.arm(CLAIM_RETRY, myself, || TailerMessage::Claim);
             }
             Attempt::Fenced(reason) => {
-                self.tailer = None;
+                self.let_go();
                 courier.status.set_state(SourceState::Fenced, Some(reason));
                 self.arm(FENCED_RETRY, myself, || TailerMessage::Claim);
             }
@@ -522,38 +550,4 @@ impl TailerState {
             }
         }
     }
-}
-
-/// What a chunk's payload takes in flight; of an oversized line that is its head.
-fn charge(chunk: &Chunk) -> u64 {
-    let lines: u64 = chunk.lines.iter().map(|line| line.bytes.len() as u64).sum();
-    lines + GAP_BYTES * chunk.events.len() as u64
-}
-
-fn decode_any(
-    line: &Line,
-    chunk: &Chunk,
-    source: &SourceName,
-    read_at: Timestamp,
-    include_reads: bool,
-) -> Vec<Decoded> {
-    if let LineKind::Oversized { length } = line.kind {
-        return vec![Decoded::Dead(DeadLetter {
-            source: source.clone(),
-            position: format!("{}:{}", chunk.file_key, line.offset),
-            reason: DeadLetterReason::Oversized,
-            detail: format!("a line of {length} bytes is longer than max_line"),
-            raw: mask_letter(&line.bytes).into(),
-            raw_length: length,
-            at: to_millis(read_at),
-        })];
-    }
-    let context = LineContext {
-        source,
-        file_key: &chunk.file_key,
-        offset: line.offset,
-        read_at,
-        include_reads,
-    };
-    decode_line(&line.bytes, &context)
 }

@@ -11,13 +11,14 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::masks::{Fingerprints, mask_letter, mask_line};
-use super::verbs::{self, Verb};
+use super::masks::{Fingerprints, has_no_secret, mask_letter, mask_line};
+use super::record::{Record, ScannedLine};
+use super::verbs::{self, Origin, Verb};
 use crate::event::{
-    Actor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, SourceName, SpaceLesson,
-    Target, TenantHints, to_millis,
+    Actor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, Payload, SourceName,
+    SpaceLesson, Target, TenantHints, to_millis,
 };
-use crate::sources::text::{LetterContext, REMARKS, is_too_deep, json_trouble, text};
+use crate::sources::text::{LetterContext, REMARKS, is_too_deep, json_trouble};
 
 /// Every record begins so.
 const RECORD_START: &[u8] = br#"{"RemoteAddr":"#;
@@ -39,6 +40,64 @@ pub struct LineContext<'a> {
 /// Decodes one line, given without its `\n`; a `\r` at its end is ignored. A blank line is
 /// left out, a glued one yields a result for each of its parts, in order.
 pub fn decode_line(line: &[u8], ctx: &LineContext<'_>) -> Vec<Decoded> {
+    if let Some(decoded) = decode_scanned(line, ctx) {
+        return vec![decoded];
+    }
+    decode_parsed(line, ctx)
+}
+
+/// Whether the line is surely an action that changes nothing. Reads one by one what most logs are
+/// full of, so it only looks at lines in the very form in which they are written; of another one
+/// [`decode_line`] tells.
+pub fn is_plain_read(line: &[u8]) -> bool {
+    let is_read = |action: &str| verbs::READS.contains(&action);
+    ScannedLine::scan(line, is_read)
+        .is_some_and(|line| line.string("Action").is_some() && line.string("Message").is_some())
+}
+
+/// The short way for a line as the services write it, in which nothing has to be masked or remarked.
+fn decode_scanned(line: &[u8], ctx: &LineContext<'_>) -> Option<Decoded> {
+    let record = ScannedLine::scan(line, |_| true)?;
+    let (action, message) = (record.string("Action")?, record.string("Message")?);
+    let verb = verbs::verb(&record, action);
+    if verb.is_read && !ctx.include_reads {
+        return Some(Decoded::Filtered);
+    }
+    let happened = time(&record, &verb)?;
+    if verb.origin != Origin::Known || !has_no_secret(&record) {
+        return None;
+    }
+    let acting_user = acting_user(&record, action, message);
+    let hints = hints(&record, &verb, acting_user.as_deref());
+    let event = AuditEvent {
+        at: to_millis(happened),
+        source: ctx.source.clone(),
+        external_id: external_id(ctx, 0),
+        outcome: Some(outcome(&record)),
+        target: target(&record, &verb, &Fingerprints::default()),
+        action: verb.action,
+        actor: Actor {
+            id: acting_user,
+            ..Actor::default()
+        },
+        tenant_slug: None,
+        metadata: Payload::flat(record.line().to_owned()),
+    };
+    Some(Decoded::Event(Box::new(event), hints))
+}
+
+fn external_id(ctx: &LineContext<'_>, shift: usize) -> String {
+    format!("{}:{}", ctx.file_key, ctx.offset + shift as u64)
+}
+
+fn outcome(line: &impl Record) -> Outcome {
+    match line.flag("Success") {
+        Some(false) => Outcome::Failure,
+        _ => Outcome::Success,
+    }
+}
+
+fn decode_parsed(line: &[u8], ctx: &LineContext<'_>) -> Vec<Decoded> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.iter().all(u8::is_ascii_whitespace) {
         return vec![Decoded::Filtered];
@@ -83,7 +142,7 @@ fn decode_record(
     shift: usize,
     ctx: &LineContext<'_>,
 ) -> Result<Decoded, Box<DeadLetter>> {
-    let position = format!("{}:{}", ctx.file_key, ctx.offset + shift as u64);
+    let position = external_id(ctx, shift);
     let letters = LetterContext {
         source: ctx.source,
         at: ctx.read_at,
@@ -164,11 +223,11 @@ fn looks_minimal(part: &[u8]) -> bool {
 }
 
 /// Who did it. `Message` is believed before `User`, which names a space's owner for new files.
-fn acting_user(line: &Map<String, Value>, action: &str, message: &str) -> Option<String> {
+fn acting_user(line: &impl Record, action: &str, message: &str) -> Option<String> {
     let is_link_visit = action == "public_link_accessed";
     // The receiving side of a group share is written as if the group were a user.
-    let is_group = text(line, "ShareType") == Some("group")
-        && !line.contains_key("ShareOwner")
+    let is_group = line.text("ShareType") == Some("group")
+        && !line.has("ShareOwner")
         && action != "file_shared";
     if is_link_visit || is_group {
         return None;
@@ -178,7 +237,7 @@ fn acting_user(line: &Map<String, Value>, action: &str, message: &str) -> Option
         .and_then(|rest| rest.split_once('\''))
         .map(|(user, _)| user)
         .filter(|user| !user.is_empty());
-    let user = || text(line, "User").filter(|_| action != "file_create");
+    let user = || line.text("User").filter(|_| action != "file_create");
     named.or_else(user).map(str::to_owned)
 }
 
@@ -191,10 +250,7 @@ fn event(
 ) -> (AuditEvent, TenantHints) {
     let hints = hints(&line, &verb, acting_user.as_deref());
     let happened = time(&line, &verb);
-    let outcome = match line.get("Success") {
-        Some(Value::Bool(false)) => Outcome::Failure,
-        _ => Outcome::Success,
-    };
+    let outcome = outcome(&line);
     let fingerprints = mask_line(&mut line);
     let target = target(&line, &verb, &fingerprints);
     remark(&mut line, &verb, happened.is_none(), fingerprints);
@@ -210,19 +266,18 @@ fn event(
         },
         target,
         tenant_slug: None,
-        metadata: line,
+        metadata: line.into(),
     };
     (event, hints)
 }
 
 /// When it happened, if the line tells. A visited link's `Time` is that of the link's creation.
-fn time(line: &Map<String, Value>, verb: &Verb) -> Option<Timestamp> {
-    let visited = verb.action == "ocis.public_link_accessed"
-        && line.get("Success") == Some(&Value::Bool(true));
+fn time(line: &impl Record, verb: &Verb) -> Option<Timestamp> {
+    let visited = verb.action == "ocis.public_link_accessed" && line.flag("Success") == Some(true);
     if visited {
         return None;
     }
-    let at: Timestamp = text(line, "Time")?.parse().ok()?;
+    let at: Timestamp = line.text("Time")?.parse().ok()?;
     // An unset time is written as the year 1.
     (at > Timestamp::UNIX_EPOCH).then_some(at)
 }
@@ -250,9 +305,9 @@ fn remark(line: &mut Map<String, Value>, verb: &Verb, read_time: bool, prints: F
     line.insert(REMARKS.to_owned(), Value::Object(remarks));
 }
 
-fn target(line: &Map<String, Value>, verb: &Verb, fingerprints: &Fingerprints) -> Target {
-    let own = |key| text(line, key).map(str::to_owned);
-    let is_link = text(line, "ShareType") == Some("link");
+fn target(line: &impl Record, verb: &Verb, fingerprints: &Fingerprints) -> Target {
+    let own = |key| line.text(key).map(str::to_owned);
+    let is_link = line.text("ShareType") == Some("link");
     let of = |kind: &str, id: Option<String>, name: Option<String>| Target {
         kind: Some(kind.to_owned()),
         id,
@@ -271,15 +326,15 @@ fn target(line: &Map<String, Value>, verb: &Verb, fingerprints: &Fingerprints) -
             let kind = if is_link { "link" } else { "share" };
             of(kind, own("ShareID"), None)
         }
-        _ if line.contains_key("FileID") => of("file", own("FileID"), path()),
-        _ if line.contains_key("SpaceID") => of(
+        _ if line.has("FileID") => of("file", own("FileID"), path()),
+        _ if line.has("SpaceID") => of(
             "space",
-            text(line, "SpaceID").map(|id| space_of(id).to_owned()),
+            line.text("SpaceID").map(|id| space_of(id).to_owned()),
             own("NewName").or_else(|| own("Name")),
         ),
-        _ if line.contains_key("GroupID") => of("group", own("GroupID"), None),
-        _ if line.contains_key("UserID") => of("user", own("UserID"), None),
-        _ if line.contains_key("ShareID") => of("share", own("ShareID"), None),
+        _ if line.has("GroupID") => of("group", own("GroupID"), None),
+        _ if line.has("UserID") => of("user", own("UserID"), None),
+        _ if line.has("ShareID") => of("share", own("ShareID"), None),
         _ => Target::default(),
     }
 }
@@ -291,16 +346,16 @@ fn space_of(id: &str) -> &str {
 }
 
 /// What the line tells about its tenant: the place first, then whose it is, then who acted.
-fn hints(line: &Map<String, Value>, verb: &Verb, acting_user: Option<&str>) -> TenantHints {
+fn hints(line: &impl Record, verb: &Verb, acting_user: Option<&str>) -> TenantHints {
     let mut hints = TenantHints::default();
     let mut space = |id: &str| push(&mut hints.spaces, id);
-    if let Some(id) = text(line, "SpaceID") {
+    if let Some(id) = line.text("SpaceID") {
         space(space_of(id));
     }
-    if let Some(id) = text(line, "FileID").filter(|id| id.contains('$')) {
+    if let Some(id) = line.text("FileID").filter(|id| id.contains('$')) {
         space(space_of(id));
     }
-    if let Some(id) = text(line, "ShareID") {
+    if let Some(id) = line.text("ShareID") {
         let mut parts = id.split(':');
         if let (Some(_), Some(id), Some(_), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -311,7 +366,7 @@ fn hints(line: &Map<String, Value>, verb: &Verb, acting_user: Option<&str>) -> T
     // A personal space bears its user's id, so the user directory may know a space.
     let mut subjects = hints.spaces.clone();
     for key in ["UserID", "ShareOwner", "Owner"] {
-        if let Some(user) = text(line, key) {
+        if let Some(user) = line.text(key) {
             push(&mut subjects, user);
         }
     }
@@ -319,8 +374,11 @@ fn hints(line: &Map<String, Value>, verb: &Verb, acting_user: Option<&str>) -> T
         push(&mut subjects, user);
     }
     // For new files `User` is the space's owner or a manager of it: not the actor, but of the tenant.
-    let is_group = text(line, "ShareType") == Some("group");
-    if let Some(user) = text(line, "User").filter(|_| !is_group || acting_user.is_some()) {
+    let is_group = line.text("ShareType") == Some("group");
+    if let Some(user) = line
+        .text("User")
+        .filter(|_| !is_group || acting_user.is_some())
+    {
         push(&mut subjects, user);
     }
     hints.subjects = subjects;
@@ -336,21 +394,22 @@ fn push(list: &mut Vec<String>, item: &str) {
 
 /// What a line about a space teaches. The name of a personal space is its user's display name,
 /// which anybody can choose: it teaches nothing about a tenant.
-fn lesson(line: &Map<String, Value>, verb: &Verb) -> Option<SpaceLesson> {
+fn lesson(line: &impl Record, verb: &Verb) -> Option<SpaceLesson> {
     let name = match verb.action.as_str() {
-        "ocis.space_created" | "ocis.space_updated" => text(line, "Name"),
-        "ocis.space_renamed" => text(line, "NewName"),
+        "ocis.space_created" | "ocis.space_updated" => line.text("Name"),
+        "ocis.space_renamed" => line.text("NewName"),
         _ => return None,
     };
-    let space = space_of(text(line, "SpaceID")?);
+    let space = space_of(line.text("SpaceID")?);
     let alias = ["Opaque", "Opqaue"]
         .iter()
-        .filter_map(|key| line.get(*key)?.as_object())
-        .find_map(|opaque| text(opaque, "spaceAlias"));
-    let is_personal = text(line, "Type") == Some("personal")
+        .find_map(|key| line.inner_text(key, "spaceAlias"));
+    let is_personal = line.text("Type") == Some("personal")
         || alias.is_some_and(|alias| alias.starts_with("personal/"));
     // A project space is its own owner: no user.
-    let owner = text(line, "Owner").filter(|owner| is_personal || *owner != space);
+    let owner = line
+        .text("Owner")
+        .filter(|owner| is_personal || *owner != space);
     Some(SpaceLesson {
         space: space.to_owned(),
         owner: owner.map(str::to_owned),

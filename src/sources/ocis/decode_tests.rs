@@ -366,3 +366,120 @@ proptest! {
         prop_assert!(lost <= line.len() as u64);
     }
 }
+
+/// What a line is decoded to without the short way.
+fn decode_slowly(line: &[u8], include_reads: bool) -> Vec<Decoded> {
+    let source = SourceName::new("ocis");
+    let ctx = LineContext {
+        source: &source,
+        file_key: "77",
+        offset: 1000,
+        read_at: READ_AT.parse().unwrap(),
+        include_reads,
+    };
+    decode_parsed(line, &ctx)
+}
+
+fn assert_both_ways_agree(line: &[u8]) {
+    let shown = String::from_utf8_lossy(line);
+    let slowly = decode_slowly(line, false);
+    assert_eq!(decode(line, false), slowly, "{shown}");
+    assert_eq!(decode(line, true), decode_slowly(line, true), "{shown}");
+    if is_plain_read(line) {
+        assert_eq!(slowly, [Decoded::Filtered], "{shown}");
+    }
+}
+
+#[test]
+fn the_short_way_is_taken_by_plain_lines_only() {
+    let plain = record(
+        "file_delete",
+        "user 'u' trashed file 's$t!n'",
+        json!({"FileID": "s$t!n"}),
+    );
+    let ctx = |line: &Value| {
+        let source = SourceName::new("ocis");
+        let line = line.to_string();
+        let ctx = LineContext {
+            source: &source,
+            file_key: "77",
+            offset: 0,
+            read_at: READ_AT.parse().unwrap(),
+            include_reads: false,
+        };
+        decode_scanned(line.as_bytes(), &ctx).is_some()
+    };
+    assert!(ctx(&plain));
+    for (key, value) in [
+        ("Time", json!("")),
+        ("Surprise", json!(1)),
+        ("Path", json!("a\nb")),
+        ("ShareType", json!("link")),
+        ("ShareToken", json!("LbxuPJKsQbHVwYn")),
+        ("Action", json!("never_seen")),
+        ("Message", json!(null)),
+    ] {
+        let mut other = plain.clone();
+        other[key] = value;
+        assert!(!ctx(&other), "{other}");
+    }
+    let read = record(
+        "file_read",
+        "user 'u' read file 's$t!n'",
+        json!({"FileID": "s$t!n"}),
+    );
+    assert!(is_plain_read(read.to_string().as_bytes()));
+    assert!(!is_plain_read(plain.to_string().as_bytes()));
+}
+
+#[test]
+fn both_ways_agree_on_every_captured_line() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/ocis");
+    let mut lines = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let content = std::fs::read(file.unwrap().path()).unwrap();
+        for line in content.split(|byte| *byte == b'\n') {
+            assert_both_ways_agree(line);
+            lines += 1;
+        }
+    }
+    assert!(lines > 200, "{lines} lines");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Simulated lines of every kind, whole or damaged somewhere.
+    #[test]
+    fn both_ways_agree(seed in any::<u64>(), at in any::<u16>(), what in 0_usize..9) {
+        use crate::simulators::ocis::Shape;
+        use crate::simulators::{ocis, people::People};
+        use rand::SeedableRng as _;
+        static PEOPLE: std::sync::LazyLock<People> = std::sync::LazyLock::new(|| People::new(1));
+        let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+        let shape = Shape::ALL[usize::from(at) % Shape::ALL.len()];
+        let now = READ_AT.parse().unwrap();
+        let whole = if what == 0 {
+            ocis::realistic(&mut rng, &PEOPLE, now)
+        } else {
+            shape.line(&mut rng, &PEOPLE, now)
+        };
+        let mut line = whole.to_bytes();
+        line.pop();
+        let place = usize::from(at) % line.len();
+        let put = |line: &mut Vec<u8>, new: &[u8]| {
+            line.splice(place..place, new.iter().copied());
+        };
+        match what {
+            2 => line.truncate(place),
+            3 => drop(line.remove(place)),
+            4 => put(&mut line, b"\""),
+            5 => put(&mut line, br#"","Action":"file_read","#),
+            6 => put(&mut line, br#"","Action":"file_read","X":""#),
+            7 => put(&mut line, b"\xff"),
+            8 => put(&mut line, b"\\"),
+            _ => {}
+        }
+        assert_both_ways_agree(&line);
+    }
+}

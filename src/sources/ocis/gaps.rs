@@ -57,6 +57,6 @@ fn gap_event(event: &FileEvent, source: &SourceName, read_at: Timestamp) -> Opti
             name: None,
         },
         tenant_slug: None,
-        metadata,
+        metadata: metadata.into(),
     })
 }

@@ -7,6 +7,7 @@
 
 use serde_json::{Map, Value};
 
+use super::record::{KNOWN_KEYS, Record, ScannedLine};
 use crate::event::mask::{self, MASK, SECRET_KEYS};
 use crate::sources::text::{sha256_hex, text};
 
@@ -32,6 +33,24 @@ pub(super) struct Fingerprints {
     pub link: Option<String>,
     /// Of `ShareToken`.
     pub token: Option<String>,
+}
+
+/// Whether [`mask_line`] would leave a scanned line as it is. Its keys are known: of those only the
+/// token is a secret.
+pub(super) fn has_no_secret(line: &ScannedLine<'_>) -> bool {
+    let is_link = line.text("ShareType") == Some("link");
+    if is_link || line.text("Action") == Some(INVITATION) {
+        return false;
+    }
+    if !line.has("ShareToken") {
+        return true;
+    }
+    // Shares among users have the field too, empty.
+    let speaks_of_a_token =
+        |message: &str| BEFORE_TOKEN.iter().any(|phrase| message.contains(phrase));
+    line.string("ShareToken") == Some("")
+        && line.text("ShareID").is_none_or(|id| id.contains(':'))
+        && !line.string("Message").is_some_and(speaks_of_a_token)
 }
 
 /// Masks a decoded line.
@@ -85,6 +104,12 @@ pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
 }
 
 fn is_secret(key: &str) -> bool {
+    // Nearly every key is one of these; comparing it with all patterns takes far longer.
+    let is_harmless = KNOWN_KEYS.contains(&key) && key != "ShareToken";
+    !is_harmless && is_secret_by_pattern(key)
+}
+
+fn is_secret_by_pattern(key: &str) -> bool {
     mask::is_secret_key(key, SECRET_KEYS) || mask::is_secret_key(key, OCIS_KEYS)
 }
 
@@ -168,6 +193,14 @@ mod tests {
         };
         let fingerprints = mask_line(&mut line);
         (Value::Object(line), fingerprints)
+    }
+
+    #[test]
+    fn of_the_known_keys_only_the_token_is_a_secret() {
+        let secrets = KNOWN_KEYS
+            .into_iter()
+            .filter(|key| is_secret_by_pattern(key));
+        assert_eq!(secrets.collect::<Vec<_>>(), ["ShareToken"]);
     }
 
     #[test]

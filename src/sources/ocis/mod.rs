@@ -5,4 +5,6 @@ mod backlog;
 pub mod decode;
 mod gaps;
 mod masks;
+mod reading;
+pub mod record;
 pub mod verbs;

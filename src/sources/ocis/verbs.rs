@@ -4,8 +4,7 @@
 //! empty action needs thought: versions before mid 2026 write it for every update of a user or
 //! group share and for every change of a received share's state.
 
-use serde_json::{Map, Value};
-
+use super::record::Record;
 use crate::sources::text::lower_snake;
 
 /// What a line says was done.
@@ -84,7 +83,7 @@ pub const MUTATIONS: &[&str] = &[
 pub const READS: &[&str] = &["file_read", "public_link_accessed"];
 
 /// The verb of a line.
-pub fn verb(line: &Map<String, Value>, raw_action: &str) -> Verb {
+pub fn verb(line: &impl Record, raw_action: &str) -> Verb {
     if raw_action.is_empty() {
         return inferred(line);
     }
@@ -104,10 +103,10 @@ pub fn verb(line: &Map<String, Value>, raw_action: &str) -> Verb {
 }
 
 /// Only an update of a share names the share's owner; a received share names none.
-fn inferred(line: &Map<String, Value>) -> Verb {
-    let (verb, origin) = if line.contains_key("ShareOwner") {
+fn inferred(line: &impl Record) -> Verb {
+    let (verb, origin) = if line.has("ShareOwner") {
         ("share_updated", Origin::Inferred)
-    } else if line.contains_key("ShareID") {
+    } else if line.has("ShareID") {
         ("share_state_changed", Origin::Inferred)
     } else {
         ("unknown", Origin::Unknown)
@@ -122,7 +121,7 @@ fn inferred(line: &Map<String, Value>) -> Verb {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -366,7 +366,7 @@ fn event(
         actor,
         target,
         tenant_slug,
-        metadata,
+        metadata: metadata.into(),
     })
 }
 

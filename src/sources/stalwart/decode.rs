@@ -191,7 +191,7 @@ impl BodyEvents<'_> {
             actor,
             target,
             tenant_slug: None,
-            metadata: event,
+            metadata: event.into(),
         };
         Ok(Decoded::Event(Box::new(event), hints))
     }

@@ -66,7 +66,7 @@ pub(super) async fn every_payload_reads_back_equal(store: Subject) {
         .into_iter()
         .enumerate()
         .map(|(number, payload)| AuditEvent {
-            metadata: object(payload),
+            metadata: object(payload).into(),
             ..event("payloads", &number.to_string())
         });
     let events: Vec<_> = events.collect();
@@ -114,7 +114,7 @@ pub(super) async fn hostile_texts_read_back_equal(store: Subject) {
 pub(super) async fn random_payloads_read_back_equal(store: Subject) {
     let mut random = StdRng::seed_from_u64(20_261_124);
     let events = (0..400).map(|number| AuditEvent {
-        metadata: random_object(&mut random, 4),
+        metadata: random_object(&mut random, 4).into(),
         ..event("random", &number.to_string())
     });
     let events: Vec<_> = events.collect();
@@ -133,7 +133,7 @@ pub(super) async fn deeper_payloads_than_a_parser_reads_are_not_lost(store: Subj
             };
         }
         AuditEvent {
-            metadata: Map::from_iter([("deep".to_owned(), value)]),
+            metadata: Map::from_iter([("deep".to_owned(), value)]).into(),
             ..event("deep", &depth.to_string())
         }
     });

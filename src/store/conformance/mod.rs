@@ -116,7 +116,7 @@ fn event(source: &str, external_id: &str) -> AuditEvent {
         actor: Actor::default(),
         target: Target::default(),
         tenant_slug: None,
-        metadata: Map::new(),
+        metadata: Map::new().into(),
     }
 }
 
@@ -137,7 +137,8 @@ fn full_event(source: &str, external_id: &str) -> AuditEvent {
         },
         metadata: object(json!({
             "type": "auth.failed", "data": { "spanId": 14_234_234_234_234_234_234_u64, "list": [1, 2.5, null, true, "x"] },
-        })),
+        }))
+        .into(),
         ..event(source, external_id)
     }
 }
@@ -230,5 +231,5 @@ fn assert_same(stored: &StoredEvent, event: &AuditEvent, tenant_slug: Option<&st
     assert_eq!(stored.actor, event.actor);
     assert_eq!(stored.target, event.target);
     assert_eq!(stored.tenant_slug.as_deref(), tenant_slug);
-    assert_eq!(stored.metadata, event.metadata);
+    assert_eq!(event.metadata, stored.metadata.clone().into());
 }

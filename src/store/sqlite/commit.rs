@@ -43,7 +43,7 @@ impl OwnedCommit {
 fn row(record: &Record<'_>) -> Row {
     match record {
         Record::DeadLetter(letter) => Row::DeadLetter((*letter).clone()),
-        Record::Event { event, tenant_slug } => match serde_json::to_string(&event.metadata) {
+        Record::Event { event, tenant_slug } => match event.metadata.to_json() {
             Err(error) => Row::Rejected(format!("metadata is no JSON: {error}")),
             Ok(metadata) => Row::Event {
                 // All but the payload, which goes as the text just made.
@@ -56,9 +56,9 @@ fn row(record: &Record<'_>) -> Row {
                     actor: event.actor.clone(),
                     target: event.target.clone(),
                     tenant_slug: None,
-                    metadata: serde_json::Map::new(),
+                    metadata: serde_json::Map::new().into(),
                 }),
-                metadata,
+                metadata: metadata.into_owned(),
                 tenant_slug: tenant_slug.map(str::to_owned),
                 keys: EventKeys::of(event, *tenant_slug),
             },

@@ -134,6 +134,10 @@ fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connectio
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    // In KiB where negative: the pages of all indexes that one flush touches stay in memory, and are
+    // copied from the log into the file once in several flushes.
+    connection.pragma_update(None, "cache_size", -8 * 1024)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
     schema::add_functions(&connection)?;
     Ok(connection)

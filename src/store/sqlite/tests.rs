@@ -29,7 +29,8 @@ fn event(number: usize) -> AuditEvent {
         metadata: json!({ "filler": "x".repeat(1000) })
             .as_object()
             .unwrap()
-            .clone(),
+            .clone()
+            .into(),
     }
 }
 

@@ -129,7 +129,7 @@ pub(super) fn event(number: u64, events: u64) -> (AuditEvent, Option<String>) {
         actor: Actor::default(),
         target: Target::default(),
         tenant_slug: None,
-        metadata: serde_json::Map::new(),
+        metadata: serde_json::Map::new().into(),
     };
     let mut pick = |from: &[&str]| from[random.random_range(0..from.len())].to_owned();
     match number % 20 {
@@ -193,7 +193,7 @@ pub(super) fn event(number: u64, events: u64) -> (AuditEvent, Option<String>) {
         "data": { "span": number, "trace": filler, "list": [1, 2, 3], "ok": true },
     });
     if let serde_json::Value::Object(members) = metadata {
-        one.metadata = members;
+        one.metadata = members.into();
     }
     (one, tenant)
 }

@@ -1,0 +1,145 @@
+//! What Daybook does when there is little to do: how soon a single event is durable, what waiting
+//! costs, how soon it is up, and how soon it is up again after a SIGKILL.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use mongodb::Database;
+use mongodb::bson::{Document, doc};
+use tempfile::TempDir;
+
+use crate::data::{WEBHOOK_KEY, one_line};
+use crate::daybook::{Daybook, PATIENCE, ocis_source};
+use crate::results::{Results, percentile};
+use crate::world::{MIB, World};
+
+/// A line appended to an idle log until it is seen in MongoDB.
+pub async fn latency(world: &World, results: &mut Results) -> Result<()> {
+    let scene = Scene::new(world).await?;
+    let mut daybook = scene.start(world)?;
+    daybook.ready().await?;
+    let mut log = scene.log()?;
+    let count = world.scaled(1000).min(1000);
+    let mut latencies = Vec::new();
+    for number in 0..count {
+        let line = one_line(number);
+        let since = Instant::now();
+        log.write_all(&line)?;
+        scene.until(number + 1, &mut daybook).await?;
+        latencies.push(since.elapsed().as_secs_f64() * 1000.0);
+        // Idle again: the writer has nothing in hand and the doorbell hangs.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    latencies.sort_by(f64::total_cmp);
+    let values = vec![
+        ("p50_ms", percentile(&latencies, 0.5)),
+        ("p99_ms", percentile(&latencies, 0.99)),
+    ];
+    results.add("latency", "a line to MongoDB", values);
+    daybook.stop()?;
+    scene.database.drop().await?;
+    Ok(())
+}
+
+/// A minute (scaled) with four sources and nothing to do.
+pub async fn idle(world: &World, results: &mut Results) -> Result<()> {
+    let scene = Scene::new(world).await?;
+    let mut daybook = scene.start(world)?;
+    daybook.ready().await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let minute = Duration::from_secs(60).mul_f64(world.scale.clamp(0.2, 1.0));
+    let before = daybook.usage()?;
+    tokio::time::sleep(minute).await;
+    let after = daybook.usage()?;
+    let cpu = (after.cpu_seconds - before.cpu_seconds) / minute.as_secs_f64() * 100.0;
+    let values = vec![
+        ("cpu_percent_of_a_core", cpu),
+        ("rss_mib", after.rss as f64 / MIB),
+    ];
+    results.add("idle", "four sources", values);
+    daybook.stop()?;
+    scene.database.drop().await?;
+    Ok(())
+}
+
+/// From exec to ready on a store that exists, and from SIGKILL to the next event.
+pub async fn start_and_recover(world: &World, results: &mut Results) -> Result<()> {
+    let scene = Scene::new(world).await?;
+    let mut log = scene.log()?;
+    log.write_all(&one_line(0))?;
+    let mut daybook = scene.start(world)?;
+    scene.until(1, &mut daybook).await?;
+    daybook.stop()?;
+
+    let mut daybook = scene.start(world)?;
+    let took = daybook.ready().await?.as_secs_f64() * 1000.0;
+    results.add("start", "exec to ready", vec![("ms", took)]);
+
+    log.write_all(&one_line(1))?;
+    scene.until(2, &mut daybook).await?;
+    log.write_all(&one_line(2))?;
+    let since = Instant::now();
+    // Its drop is a SIGKILL.
+    drop(daybook);
+    let mut daybook = scene.start(world)?;
+    log.write_all(&one_line(3))?;
+    scene.until(4, &mut daybook).await?;
+    let took = since.elapsed().as_secs_f64() * 1000.0;
+    results.add("recover", "SIGKILL to the next event", vec![("ms", took)]);
+    daybook.stop()?;
+    scene.database.drop().await?;
+    Ok(())
+}
+
+/// A Daybook with one source of every kind.
+struct Scene {
+    database: Database,
+    folder: TempDir,
+    url: String,
+}
+
+impl Scene {
+    async fn new(world: &World) -> Result<Self> {
+        let database = world.database().await?;
+        let folder = world.folder()?;
+        let url = world.mongod.url(database.name());
+        std::fs::write(folder.path().join("key"), WEBHOOK_KEY)?;
+        Ok(Self {
+            database,
+            folder,
+            url,
+        })
+    }
+
+    fn log(&self) -> Result<File> {
+        let path = self.folder.path().join("audit.log");
+        Ok(OpenOptions::new().create(true).append(true).open(path)?)
+    }
+
+    fn start(&self, world: &World) -> Result<Daybook> {
+        let folder = self.folder.path();
+        let key = folder.join("key").display().to_string();
+        // Nobody listens on that port: a server that is away is asked as seldom as one that is there.
+        let sources = format!(
+            "{}[[sources]]\nkind = \"authentik\"\nurl = \"http://127.0.0.1:9\"\ntoken_file = \"{key}\"\n\
+             [[sources]]\nkind = \"stalwart\"\nsecret_files = [\"{key}\"]\n\
+             [[sources]]\nkind = \"recorder\"\nname = \"platform\"\n",
+            ocis_source(&folder.join("audit.log")),
+        );
+        Daybook::start(&world.daybook, folder, &self.url, &sources)
+    }
+
+    /// Waits until so many events of the log are seen, asking all the time.
+    async fn until(&self, count: u64, daybook: &mut Daybook) -> Result<()> {
+        let events = self.database.collection::<Document>("auditevents");
+        let since = Instant::now();
+        while events.count_documents(doc! { "source": "ocis" }).await? < count {
+            daybook.check()?;
+            ensure!(since.elapsed() < PATIENCE, "not stored in time");
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+        Ok(())
+    }
+}
