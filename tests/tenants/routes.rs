@@ -9,6 +9,8 @@ pub enum Access {
     Tenant,
     /// The same as a page: a stranger is led to where to sign in.
     Page,
+    /// Where strangers sign in; others are led away from it.
+    SignIn,
     /// Operators.
     Operator,
     /// It is not read.
@@ -22,6 +24,7 @@ impl Access {
             Self::Public => &[200, 204, 307, 303, 404],
             Self::Tenant | Self::Operator => &[401],
             Self::Page => &[303, 307, 401],
+            Self::SignIn => &[200],
             Self::Unreadable => &[405],
         }
     }
@@ -30,7 +33,7 @@ impl Access {
     pub fn to_recorder(self) -> &'static [u16] {
         match self {
             Self::Tenant | Self::Operator => &[403],
-            Self::Page => &[303, 307, 401, 403],
+            Self::Page | Self::SignIn => &[303, 307, 401, 403],
             other => other.to_nobody(),
         }
     }
@@ -40,7 +43,7 @@ impl Access {
         match self {
             Self::Tenant => &[200, 404],
             Self::Operator => &[403],
-            Self::Page => &[200, 303, 307, 401, 404],
+            Self::Page | Self::SignIn => &[200, 303, 307, 404],
             other => other.to_nobody(),
         }
     }
@@ -129,10 +132,7 @@ pub const ROUTES: &[Route] = &[
         example: "/audit/events/0000000000000001",
         ..route("/audit/events/{id}", Access::Page)
     },
-    Route {
-        example: "/audit/sign-in",
-        ..route("/audit/sign-in", Access::Public)
-    },
+    route("/audit/sign-in", Access::SignIn),
     route("/audit/sign-out", Access::Unreadable),
     Route {
         example: "/audit/assets/0/none",
