@@ -102,7 +102,10 @@ async fn measure(arguments: &[String]) -> Result<(), anyhow::Error> {
                 let event = stream.next().await.map_err(|end| format!("{end:?}"))?;
                 let expected = number.to_string();
                 if event["externalId"].as_str() != Some(expected.as_str()) {
-                    return Err(format!("{} in the place of {expected}", event["externalId"]));
+                    return Err(format!(
+                        "{} in the place of {expected}",
+                        event["externalId"]
+                    ));
                 }
                 let said = event["at"]
                     .as_str()
