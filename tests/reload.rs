@@ -193,7 +193,7 @@ async fn sources_come_and_go_and_the_others_do_not_notice() {
     stop.store(true, Ordering::Relaxed);
     posting.await.unwrap();
     assert!(
-        sent.load(Ordering::Relaxed) > 20,
+        sent.load(Ordering::Relaxed) > 4,
         "{sent:?} posts during four reloads"
     );
     service
@@ -266,6 +266,7 @@ async fn keys_and_routes_are_changed_without_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
     let service = Service::start(&format!("{FILES}{PUSHED}")).await;
+    append(&OcisLog::new(service.path("a.log")), 10, 1);
     let before = service.running("a").await;
     for (sources, said) in [
         ("[[sources]]\nkind = \"ocis\"\n", "path"),
@@ -284,7 +285,11 @@ async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
             service.process.log()
         );
     }
-    assert_eq!(service.running("a").await["cursor"], before["cursor"]);
+    let after = service.running("a").await;
+    assert_eq!(
+        after["cursor"]["generation"],
+        before["cursor"]["generation"]
+    );
     assert_eq!(service.webhook("first key", 1).await, 200);
     assert_eq!(service.process.try_get("/readyz").await.unwrap().0, 200);
 

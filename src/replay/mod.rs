@@ -19,7 +19,7 @@ use crate::dead_letters::{Retried, Retrier, RetryError};
 use crate::event::{AuditEvent, Decoded, TenantHints};
 use crate::sources::authentik::client::ClientError;
 use crate::sources::text::REMARKS;
-use crate::store::{EventFilter, PageKey, Store, StoreError};
+use crate::store::{EventFilter, PageKey, Store, StoreError, StoredEvent};
 use crate::tail::TailError;
 
 /// Events entered at once.
@@ -86,6 +86,7 @@ pub async fn replay(
         source: source.name(),
         since,
         by_content: matches!(source, SourceConfig::Ocis(_)),
+        timeless: None,
         replayed: Replayed::default(),
         progress,
     };
@@ -105,6 +106,8 @@ struct Enterer<'a> {
     since: Timestamp,
     /// Whether what has another key may be the same event all the same.
     by_content: bool,
+    /// What the timeline holds of events that tell no time of their own, once it was looked for.
+    timeless: Option<Held>,
     replayed: Replayed,
     progress: &'a mut (dyn FnMut(&Replayed) + Send),
 }
@@ -170,6 +173,9 @@ impl Enterer<'_> {
         let (Some(first), Some(last)) = (times().min(), times().max()) else {
             return Ok(events);
         };
+        if self.timeless.is_none() && events.iter().any(|(event, _)| is_timeless(&event.metadata)) {
+            self.timeless = Some(self.held_timeless().await?);
+        }
         let mut held = self.held(first, last).await?;
         let keys: HashSet<&str> = events
             .iter()
@@ -184,8 +190,17 @@ impl Enterer<'_> {
         for (event, hints) in events {
             let content = content_of(event.at, &event.action, &event.metadata);
             let same = held.contents.get_mut(&content).filter(|_| self.by_content);
-            let is_held = held.keys.contains(&event.external_id)
-                || same.is_some_and(|held| held.pop().is_some());
+            let is_held = match &self.timeless {
+                Some(timeless) if is_timeless(&event.metadata) => {
+                    let content = content_of(Timestamp::UNIX_EPOCH, &event.action, &event.metadata);
+                    timeless.keys.contains(&event.external_id)
+                        || self.by_content && timeless.contents.contains_key(&content)
+                }
+                _ => {
+                    held.keys.contains(&event.external_id)
+                        || same.is_some_and(|held| held.pop().is_some())
+                }
+            };
             if is_held {
                 self.replayed.known += 1;
             } else {
@@ -203,12 +218,31 @@ impl Enterer<'_> {
             until: last.checked_add(SignedDuration::from_millis(1)).ok(),
             ..EventFilter::default()
         };
+        self.held_of(&filter, |event| Some(event.at)).await
+    }
+
+    /// Those of any time that tell none: they stand where they were read.
+    async fn held_timeless(&self) -> Result<Held, StoreError> {
+        let filter = EventFilter {
+            source: Some(self.source.to_owned()),
+            ..EventFilter::default()
+        };
+        let epoch =
+            |event: &StoredEvent| is_timeless(&event.metadata).then_some(Timestamp::UNIX_EPOCH);
+        self.held_of(&filter, epoch).await
+    }
+
+    async fn held_of(
+        &self,
+        filter: &EventFilter,
+        time_of: impl Fn(&StoredEvent) -> Option<Timestamp>,
+    ) -> Result<Held, StoreError> {
         let mut held = Held::default();
         let mut before: Option<PageKey> = None;
         loop {
             let page = self
                 .store
-                .find_events(&filter, before.as_ref(), 1000)
+                .find_events(filter, before.as_ref(), 1000)
                 .await?;
             let complete = page.len() < 1000;
             before = page.last().map(|last| PageKey {
@@ -216,7 +250,8 @@ impl Enterer<'_> {
                 id: last.id.clone(),
             });
             for event in page {
-                let content = content_of(event.at, &event.action, &event.metadata);
+                let Some(at) = time_of(&event) else { continue };
+                let content = content_of(at, &event.action, &event.metadata);
                 held.contents
                     .entry(content)
                     .or_default()
@@ -235,6 +270,13 @@ struct Held {
     keys: HashSet<String>,
     /// The keys of each content.
     contents: HashMap<String, Vec<String>>,
+}
+
+/// Whether an event tells no time of its own, so that it bears that of its reading.
+fn is_timeless(metadata: &serde_json::Map<String, serde_json::Value>) -> bool {
+    metadata
+        .get(REMARKS)
+        .is_some_and(|remarks| remarks.get("at").is_some())
 }
 
 /// What an event says, without Daybook's own remarks on it.

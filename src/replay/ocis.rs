@@ -1,5 +1,7 @@
 //! The log again, rotated parts first, each from its beginning. Compressed parts are not read.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{Enterer, ReplayError};
@@ -15,22 +17,27 @@ pub(super) async fn replay(
     let options = TailOptions {
         max_line: config.max_line.bytes(),
         read_rotated_at_first_start: true,
+        // Nobody writes to a rotated part for long enough to wait for.
+        grace: Duration::ZERO,
         ..TailOptions::new(config.path.clone())
     };
     let source = SourceName::new(enterer.source);
     let mut tailer = Tailer::open(options, None);
+    let mut rested_at = None;
     loop {
         match tailer.step()? {
             Step::Lines(chunk) => {
                 let decoded = decode(&chunk, &source, config.include_reads);
                 enterer.enter(decoded).await?;
             }
-            // A finished file is let go, and another may follow.
-            Step::Idle {
-                cursor_after: Some(_),
-                ..
-            } => {}
-            Step::Idle { .. } => return Ok(()),
+            // A step may end between two files: only a second one at the same place is the end.
+            Step::Idle { .. } => {
+                let place = Some((tailer.position(), tailer.bytes_behind()));
+                if rested_at == place {
+                    return Ok(());
+                }
+                rested_at = place;
+            }
         }
     }
 }

@@ -61,7 +61,12 @@ impl Daybook {
         };
         let had_no_journal = self.journal.is_none();
         let next = if self.config.ingest.enabled {
-            self.prepare(new, &mut reloaded).await?
+            // The new sources, and all else as it is in use.
+            let wanted = Config {
+                sources: new.sources.clone(),
+                ..self.config.clone()
+            };
+            self.prepare(&wanted, &mut reloaded).await?
         } else {
             Vec::new()
         };
@@ -129,6 +134,8 @@ impl Daybook {
             self.journal.clone_from(&self.parts.journal);
             self.edge.journal.clone_from(&self.parts.journal);
             self.drainer = self.parts.wire_drainer(new);
+            let limit = self.config.journal.max_size.bytes();
+            self.metrics.journal_limit_bytes.set(limit as f64);
         }
         Ok(next)
     }
