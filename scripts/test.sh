@@ -23,10 +23,16 @@ need python3 python3
 # Debian keeps it where only root's path leads.
 [ -x /usr/sbin/logrotate ] || need logrotate logrotate
 need gzip gzip
+need node nodejs
+need npm npm
+need chromium chromium
+need prometheus prometheus # and promtool with it
+need docker-compose docker-compose
 python3 -m pip --version >/dev/null 2>&1 || need pip3 python3-pip
 MONGOD=$(scripts/mongod.sh)
 export MONGOD
 "$MONGOD" --version | head -n 1
+npm ci --prefix tests/browser --no-audit --no-fund --loglevel=error
 
 step "format"
 cargo fmt --all --check

@@ -27,6 +27,51 @@ pub enum Entry {
     Dead(DeadLetter),
 }
 
+/// About what the entries of one batch of pushed events may take in memory, but for the last one.
+pub const BATCH_WEIGHT: usize = 8 << 20;
+
+impl Entry {
+    /// About how many bytes it takes in memory.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Event(event, _) => event
+                .metadata
+                .iter()
+                .map(|(key, value)| key.len() + weight_of(value))
+                .sum(),
+            Self::Dead(letter) => letter.raw.len(),
+        }
+    }
+}
+
+fn weight_of(value: &Value) -> usize {
+    let inner = match value {
+        Value::Null | Value::Bool(_) => 0,
+        Value::Number(_) => size_of::<Value>(),
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight_of).sum(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| size_of::<String>() + key.len() + weight_of(value))
+            .sum(),
+    };
+    size_of::<Value>() + inner
+}
+
+/// Takes the entries of the next batch: no more than `most`, and until they have [`BATCH_WEIGHT`].
+pub fn take_batch(entries: &mut impl Iterator<Item = Entry>, most: usize) -> Vec<Entry> {
+    let mut taken = Vec::new();
+    let mut weight = 0;
+    while taken.len() < most && weight < BATCH_WEIGHT {
+        let Some(entry) = entries.next() else {
+            break;
+        };
+        weight += entry.weight();
+        taken.push(entry);
+    }
+    taken
+}
+
 /// What a source sends at once, with the step its cursor takes when all of it is durable.
 #[derive(Clone, Debug)]
 pub struct Batch {

@@ -117,7 +117,10 @@ impl<'a> Retrier<'a> {
     }
 
     /// Makes the parts durable; the inner error says why the store will never take one of them.
-    async fn enter(&mut self, decoded: &[Decoded]) -> Result<Result<Retried, String>, StoreError> {
+    pub(crate) async fn enter(
+        &mut self,
+        decoded: &[Decoded],
+    ) -> Result<Result<Retried, String>, StoreError> {
         let mut learned: Vec<LearnedSpace> = Vec::new();
         let mut slugs = Vec::with_capacity(decoded.len());
         for part in decoded {

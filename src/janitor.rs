@@ -16,6 +16,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
 use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::Metrics;
 
 /// Between the end of one sweep and the next.
 pub const EVERY: Duration = Duration::from_secs(3600);
@@ -55,6 +56,8 @@ pub struct JanitorArgs {
     pub every: Duration,
     /// Shown while a sweep is under way.
     pub progress: Progress,
+    /// Where what was deleted is counted.
+    pub metrics: Metrics,
 }
 
 /// The actor's state.
@@ -129,6 +132,11 @@ impl JanitorState {
         match outcome {
             Ok(swept) => {
                 self.failing = false;
+                let metrics = &self.args.metrics;
+                metrics.retention_deleted_events.increment(swept.events);
+                metrics
+                    .retention_deleted_dead_letters
+                    .increment(swept.dead_letters);
                 if swept != Swept::default() {
                     let (events, dead_letters) = (swept.events, swept.dead_letters);
                     tracing::info!(events, dead_letters, "what retention lets go is deleted");
@@ -265,6 +273,7 @@ mod tests {
             days: 1,
             every: Duration::from_millis(20),
             progress: Progress::on_demand(),
+            metrics: Metrics::new(),
         };
         let (janitor, ended) = ractor::Actor::spawn(None, Janitor, args).await.unwrap();
         until_kept(&*store, &["young"]).await;

@@ -9,7 +9,7 @@
 //!
 //! An event meets the folders in this order: [`sources`] (with [`tail`] for files) take it in and
 //! [`sources::courier`] sends it as a [`batch`]; [`tenants`] finds whose it is; [`writer`] enters
-//! it into the [`store`]; [`http`] shows it. [`tree`] wires the actors, [`status`] and
+//! it into the [`store`]; [`http`] shows it, [`feed`] as it is entered, and [`mod@export`] as a file. [`tree`] wires the actors, [`status`] and
 //! [`telemetry`] tell how they are.
 //!
 //! # Invariants
@@ -28,11 +28,14 @@ pub mod cli;
 pub mod config;
 pub mod dead_letters;
 pub mod event;
+pub mod export;
+pub mod feed;
 pub mod http;
 pub mod janitor;
 pub mod journal;
 pub mod own_events;
 pub mod probe;
+pub mod replay;
 pub mod simulators;
 pub mod sources;
 pub mod status;

@@ -477,6 +477,11 @@ impl Board {
         sources.push(status);
     }
 
+    /// These and no others.
+    pub fn replace(&self, statuses: Vec<Arc<SourceStatus>>) {
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
+    }
+
     /// All entries, in the order of the configuration.
     pub fn sources(&self) -> Vec<Arc<SourceStatus>> {
         self.sources

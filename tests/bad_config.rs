@@ -47,7 +47,7 @@ const BAD_FILES: &[(&str, &str, usize, &str)] = &[
     // Unknown keys, with the nearest known one.
     ("stor = 1", "stor", 1, "`store`"),
     ("[store]\nulr = \"sqlite:a.db\"", "store.ulr", 2, "`url`"),
-    ("[store]\npassword = \"s3cret\"", "store.password", 2, "url, timeout, collections"),
+    ("[store]\npassword = \"s3cret\"", "store.password", 2, "url, url_file, timeout, collections"),
     ("[http]\n\nmax_boddy = 1", "http.max_boddy", 3, "`max_body`"),
     ("[writer]\nbatch = 5", "writer.batch", 2, "`batch_events`"),
     ("[store]\ncollections = { event = \"e\" }", "store.collections.event", 2, "`events`"),

@@ -11,12 +11,9 @@ use daybook::store::{
     Commit, Committed, CursorMove, CursorStep, EventFilter, Fate, MoveFate, Record, Store,
     StoreError,
 };
-use mongodb::Database;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::doc;
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::{Mongod, ReplicaSet};
-
-/// Arguments that make `failCommand` known.
-const TEST_COMMANDS: &[&str] = &["--setParameter", "enableTestCommands=1"];
 
 /// What a healthy operation is given.
 const AMPLE: Duration = Duration::from_secs(30);
@@ -88,40 +85,6 @@ async fn commit_at_last(store: &MongoStore, commit: &Commit<'_>) -> Committed {
         }
     });
     limit.await.expect("the store comes back")
-}
-
-/// Makes the next runs of a command fail, and tells how often it did when it is asked.
-struct FailPoint {
-    admin: Database,
-    entered_before: i64,
-}
-
-impl FailPoint {
-    async fn set(admin: Database, mode: impl Into<Bson>, data: Document) -> Self {
-        let command =
-            doc! { "configureFailPoint": "failCommand", "mode": mode.into(), "data": data };
-        let answer = admin.run_command(command).await.expect("a fail point");
-        let entered_before = entered(&answer);
-        Self {
-            admin,
-            entered_before,
-        }
-    }
-
-    /// How often it struck since it was set; it strikes no more.
-    async fn off(self) -> i64 {
-        let command = doc! { "configureFailPoint": "failCommand", "mode": "off" };
-        let answer = self.admin.run_command(command).await.expect("a fail point");
-        entered(&answer) - self.entered_before
-    }
-}
-
-fn entered(answer: &Document) -> i64 {
-    match answer.get("count") {
-        Some(Bson::Int32(count)) => i64::from(*count),
-        Some(Bson::Int64(count)) => *count,
-        other => panic!("a count of entries, not {other:?}"),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,6 +164,13 @@ async fn a_write_concern_error_is_never_success() {
     let store = store(&mongod.url("d"), AMPLE).await;
     store.prepare().await.expect("prepare");
     let generation = claim(&store).await;
+    // What has to stand before events of this kind does: the fault meets the events themselves.
+    let first = events(11).split_off(10);
+    let first = Commit {
+        moves: Vec::new(),
+        ..commit_of(&first, generation)
+    };
+    store.commit(&first).await.expect("commit");
     let events = events(10);
     let commit = commit_of(&events, generation);
     for (command, expected) in [("insert", 0), ("update", 10)] {
@@ -208,8 +178,7 @@ async fn a_write_concern_error_is_never_success() {
             "failCommands": [command],
             "writeConcernError": { "code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication timed out" },
         };
-        let admin = mongod.database("admin").await;
-        let fail_point = FailPoint::set(admin, doc! { "times": 1 }, data).await;
+        let fail_point = FailPoint::set(&mongod, doc! { "times": 1 }, data).await;
         let error = store.commit(&commit).await.expect_err(command);
         assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
         assert_eq!(fail_point.off().await, 1, "{command} was hit");
@@ -219,7 +188,7 @@ async fn a_write_concern_error_is_never_success() {
     let again = store.commit(&commit).await.expect("commit");
     assert!(again.records.iter().all(|fate| *fate == Fate::Duplicate));
     assert_eq!(again.moves, [MoveFate::Covered]);
-    assert_eq!(stored(&store).await, events.len());
+    assert_eq!(stored(&store).await, events.len() + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,8 +206,7 @@ async fn refusals_and_full_disks_are_told_apart() {
         (11600, "unavailable"),
     ] {
         let data = doc! { "failCommands": ["insert"], "errorCode": code };
-        let admin = mongod.database("admin").await;
-        let fail_point = FailPoint::set(admin, "alwaysOn", data).await;
+        let fail_point = FailPoint::set(&mongod, "alwaysOn", data).await;
         let error = store.commit(&commit).await.expect_err("a failed insert");
         assert!(fail_point.off().await >= 1, "{code} was hit");
         assert_eq!(error.reason(), reason, "{code}: {error}");
@@ -288,8 +256,7 @@ async fn a_lost_connection_on_a_standalone_is_repeated_without_doubles() {
     let events = events(10);
     let commit = commit_of(&events, generation);
     let data = doc! { "failCommands": ["insert"], "closeConnection": true };
-    let admin = mongod.database("admin").await;
-    let fail_point = FailPoint::set(admin, doc! { "times": 1 }, data).await;
+    let fail_point = FailPoint::set(&mongod, doc! { "times": 1 }, data).await;
     let error = store.commit(&commit).await.expect_err("a lost connection");
     assert_eq!(error.reason(), "unavailable", "{error}");
     assert_eq!(fail_point.off().await, 1);
@@ -339,8 +306,7 @@ async fn a_replica_set_loses_its_primary_its_connections_and_its_majority() {
 
     // The driver itself repeats an insert whose connection was lost.
     let data = doc! { "failCommands": ["insert"], "closeConnection": true };
-    let admin = set.primary().await.database("admin").await;
-    let fail_point = FailPoint::set(admin, doc! { "times": 1 }, data).await;
+    let fail_point = FailPoint::set(set.primary().await, doc! { "times": 1 }, data).await;
     let committed = commit_at_last(&store, &commit).await;
     assert_eq!(fail_point.off().await, 1);
     assert!(matches!(committed.moves[..], [MoveFate::Moved]));

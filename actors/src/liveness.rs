@@ -25,6 +25,8 @@ struct Inner {
     next_id: u64,
     works: Vec<(u64, Instant)>,
     long_waits: Vec<(u64, Instant)>,
+    busy: Duration,
+    busy_since: Option<Instant>,
 }
 
 impl Default for Progress {
@@ -52,6 +54,8 @@ impl Progress {
                 next_id: 0,
                 works: Vec::new(),
                 long_waits: Vec::new(),
+                busy: Duration::ZERO,
+                busy_since: None,
             })),
         }
     }
@@ -68,6 +72,7 @@ impl Progress {
         let mut inner = self.lock();
         let id = inner.new_id();
         inner.works.push((id, Instant::now()));
+        inner.account();
         Working {
             progress: self.clone(),
             id,
@@ -83,6 +88,7 @@ impl Progress {
         let until = now + at_most.min(Duration::from_secs(10 * 365 * 86_400));
         inner.long_waits.push((id, until));
         inner.last = now;
+        inner.account();
         LongWait {
             progress: self.clone(),
             id,
@@ -105,12 +111,33 @@ impl Progress {
             .filter(|stalled| !stalled.is_zero())
     }
 
+    /// How long in all there was work under way and no declared wait.
+    pub fn busy(&self) -> Duration {
+        let inner = self.lock();
+        let now = inner
+            .busy_since
+            .map_or(Duration::ZERO, |since| since.elapsed());
+        inner.busy + now
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
+    fn account(&mut self) {
+        let is_busy = !self.works.is_empty() && self.long_waits.is_empty();
+        match self.busy_since {
+            None if is_busy => self.busy_since = Some(Instant::now()),
+            Some(since) if !is_busy => {
+                self.busy += since.elapsed();
+                self.busy_since = None;
+            }
+            _ => {}
+        }
+    }
+
     fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -129,6 +156,7 @@ impl Drop for Working {
     fn drop(&mut self) {
         let mut inner = self.progress.lock();
         inner.works.retain(|(id, _)| *id != self.id);
+        inner.account();
         if !inner.on_demand {
             inner.last = Instant::now();
         }
@@ -147,6 +175,7 @@ impl Drop for LongWait {
     fn drop(&mut self) {
         let mut inner = self.progress.lock();
         inner.long_waits.retain(|(id, _)| *id != self.id);
+        inner.account();
         inner.last = Instant::now();
     }
 }
@@ -188,6 +217,32 @@ mod tests {
         let _endless = progress.long_wait(Duration::MAX);
         tokio::time::advance(1_000_000 * SECOND).await;
         assert_eq!(progress.stalled_for(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn busy_is_work_without_declared_waits() {
+        let second = Duration::from_secs(1);
+        let progress = Progress::on_demand();
+        tokio::time::advance(second).await;
+        assert_eq!(progress.busy(), Duration::ZERO);
+        let first = progress.work();
+        let second_work = progress.work();
+        tokio::time::advance(second).await;
+        drop(first);
+        assert_eq!(
+            progress.busy(),
+            second,
+            "works beside each other count once"
+        );
+        let waiting = progress.long_wait(second * 60);
+        tokio::time::advance(second * 10).await;
+        assert_eq!(progress.busy(), second);
+        drop(waiting);
+        tokio::time::advance(second).await;
+        assert_eq!(progress.busy(), second * 2, "work under way counts already");
+        drop(second_work);
+        tokio::time::advance(second).await;
+        assert_eq!(progress.busy(), second * 2);
     }
 
     #[tokio::test(start_paused = true)]

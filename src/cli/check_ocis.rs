@@ -12,9 +12,19 @@ use crate::event::{Decoded, SourceName};
 use crate::sources::ocis::decode::{LineContext, decode_line};
 use crate::tail::{TailOptions, Tailer};
 
+use super::{Finding, Fine, Trouble};
+
 /// So much of the file's end is looked at: a mistake that was put right is no mistake.
 const SAMPLE_BYTES: u64 = 256 << 10;
-const WRONG_NAMES: &str = "AUDIT_LOG_FILE_PATH and AUDIT_LOG_FORMAT do not exist in any version";
+const SWITCH_ON: &str = "start OCIS with OCIS_ADD_RUN_SERVICES=audit (OpenCloud: OC_ADD_RUN_SERVICES), AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH=(this path) and AUDIT_FORMAT=json, then do something in its web interface; AUDIT_LOG_FILE_PATH and AUDIT_LOG_FORMAT do not exist in any version";
+const OWN_FILE: &str = "give the audit log a file of its own: AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH and AUDIT_LOG_TO_CONSOLE=false";
+
+pub(super) async fn check(config: &OcisConfig) -> Finding {
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || probe(&config))
+        .await
+        .unwrap_or_else(|error| Err(Trouble::new(error.to_string(), "report this")))
+}
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sample {
@@ -28,35 +38,55 @@ struct Sample {
     damaged: usize,
 }
 
-pub(super) fn probe(config: &OcisConfig) -> Result<String, String> {
+fn probe(config: &OcisConfig) -> Finding {
     let path = config.path.display();
+    let unreadable = |error: String| {
+        let remedy = if error.contains("is a directory") {
+            "name the file in it: AUDIT_FILEPATH as OCIS has it".to_owned()
+        } else if error.contains("ermission denied") {
+            "let the user that Daybook runs as read the file and enter its directory (a group of both, or a volume mounted read-only)".to_owned()
+        } else {
+            "check the path, its disk and the rights on it".to_owned()
+        };
+        Trouble::new(error, remedy)
+    };
     let mut tailer = Tailer::open(TailOptions::new(&config.path), None);
-    tailer.step().map_err(|error| error.to_string())?;
+    tailer
+        .step()
+        .map_err(|error| unreadable(error.to_string()))?;
     if tailer.is_missing() {
-        return Err(format!(
-            "{path} is not there: OCIS makes it at its first event, if OCIS_ADD_RUN_SERVICES=audit (OpenCloud: OC_ADD_RUN_SERVICES), AUDIT_LOG_TO_FILE=true and AUDIT_FILEPATH are set; {WRONG_NAMES}"
+        return Err(Trouble::new(
+            format!("{path} is not there: OCIS makes it at its first event"),
+            format!("is the directory shared with Daybook? {SWITCH_ON}"),
         ));
     }
-    let reading = |error: std::io::Error| format!("could not read {path}: {error}");
+    let reading = |error: std::io::Error| unreadable(format!("could not read {path}: {error}"));
     let file = File::open(&config.path).map_err(reading)?;
     let metadata = file.metadata().map_err(reading)?;
     if metadata.len() == 0 {
         if was_rotated(&config.path) {
-            return Ok(format!("{path} is read; no line came since its rotation"));
+            return Ok(Fine::new(format!(
+                "{path} is read; no line came since its rotation"
+            )));
         }
-        return Err(format!(
-            "{path} is empty: no event was written to it; set AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH and AUDIT_FORMAT=json ({WRONG_NAMES}), then do something in the web interface"
+        return Err(Trouble::new(
+            format!("{path} is empty: no event was written to it"),
+            SWITCH_ON,
         ));
     }
     let start = metadata.len().saturating_sub(SAMPLE_BYTES);
     let length = usize::try_from(metadata.len() - start).unwrap_or(0);
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, start).map_err(reading)?;
-    let sample = sample(&bytes, start > 0);
-    let verdict = verdict(&sample);
-    match verdict {
-        Ok(what) => Ok(format!("{path} (inode {}) is read: {what}", metadata.ino())),
-        Err(what) => Err(format!("{path}: {what}")),
+    match verdict(&sample(&bytes, start > 0)) {
+        Ok(what) => Ok(Fine::new(format!(
+            "{path} (inode {}) is read: {what}",
+            metadata.ino()
+        ))),
+        Err(trouble) => Err(Trouble::new(
+            format!("{path}: {}", trouble.what),
+            trouble.remedy,
+        )),
     }
 }
 
@@ -108,7 +138,7 @@ fn sample(bytes: &[u8], begins_within_a_line: bool) -> Sample {
     sample
 }
 
-fn verdict(sample: &Sample) -> Result<String, String> {
+fn verdict(sample: &Sample) -> Result<String, Trouble> {
     let Sample {
         records,
         bare,
@@ -119,16 +149,23 @@ fn verdict(sample: &Sample) -> Result<String, String> {
     let others = bare + noise + other_json + damaged;
     match (records, others) {
         (0, 0) => Ok("no whole line is there yet".to_owned()),
-        (_, 0) => Ok(format!("the newest {records} lines are audit records")),
-        (0, _) if bare > other_json => Err(
-            "its lines are no JSON: this is the minimal format; set AUDIT_FORMAT=json (AUDIT_LOG_FORMAT does not exist)".to_owned(),
-        ),
-        (0, _) if other_json > 0 => Err(
-            "its lines are the service's own log, no audit records: give the audit log a file of its own (AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH)".to_owned(),
-        ),
-        _ if noise > 0 => Err(format!(
-            "{noise} of the newest {} lines are the service's own messages: the console is no audit file; set AUDIT_LOG_TO_FILE=true, AUDIT_FILEPATH and AUDIT_LOG_TO_CONSOLE=false",
-            records + others
+        (_, 0) => Ok(format!(
+            "the newest {records} lines are audit records, events would flow"
+        )),
+        (0, _) if bare > other_json => Err(Trouble::new(
+            "its lines are no JSON: this is the minimal format",
+            "set AUDIT_FORMAT=json (AUDIT_LOG_FORMAT does not exist) and restart OCIS",
+        )),
+        (0, _) if other_json > 0 => Err(Trouble::new(
+            "its lines are the service's own log, no audit records",
+            OWN_FILE,
+        )),
+        _ if noise > 0 => Err(Trouble::new(
+            format!(
+                "{noise} of the newest {} lines are the service's own messages: the console is no audit file",
+                records + others
+            ),
+            OWN_FILE,
         )),
         // Formats that were changed, zeros after a power cut, cut lines: kept as dead letters.
         _ => Ok(format!(
@@ -143,14 +180,20 @@ fn verdict(sample: &Sample) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    fn told(finding: Finding) -> Result<String, String> {
+        finding
+            .map(|fine| fine.what)
+            .map_err(|trouble| format!("{} / {}", trouble.what, trouble.remedy))
+    }
+
     fn of(log: &[u8]) -> Result<String, String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.log");
         std::fs::write(&path, log).unwrap();
-        probe(&OcisConfig {
+        told(probe(&OcisConfig {
             path,
             ..OcisConfig::default()
-        })
+        }))
     }
 
     fn capture(name: &str) -> Vec<u8> {
@@ -182,7 +225,7 @@ mod tests {
             path: "/nonexistent/audit.log".into(),
             ..OcisConfig::default()
         });
-        let missing = missing.unwrap_err();
+        let missing = told(missing).unwrap_err();
         assert!(missing.contains("is not there"), "{missing}");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.log");
@@ -192,7 +235,7 @@ mod tests {
             path,
             ..OcisConfig::default()
         });
-        assert!(rotated.unwrap().contains("since its rotation"));
+        assert!(told(rotated).unwrap().contains("since its rotation"));
     }
 
     #[test]
@@ -211,6 +254,7 @@ mod tests {
             path: directory.path().to_owned(),
             ..OcisConfig::default()
         };
-        assert!(probe(&config).unwrap_err().contains("is a directory"));
+        let trouble = told(probe(&config)).unwrap_err();
+        assert!(trouble.contains("is a directory"), "{trouble}");
     }
 }

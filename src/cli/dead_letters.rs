@@ -12,10 +12,11 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::config::{Config, LoadedConfig};
+use crate::config::{Config, JournalConfig, LoadedConfig};
 use crate::dead_letters::{Retried, Retrier, is_head_only};
 use crate::event::DeadLetterReason;
-use crate::store::{self, DeadLetterFilter, DeadLetterHead, Store, StoredDeadLetter};
+use crate::journal::waiting_bytes;
+use crate::store::{self, DeadLetterFilter, DeadLetterHead, Store, StoreError, StoredDeadLetter};
 
 use super::{ConfigArgs, Failure};
 
@@ -101,7 +102,7 @@ fn parse_reason(word: &str) -> Result<DeadLetterReason, String> {
 }
 
 /// RFC 3339, or a date alone (midnight UTC), as the API takes it.
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     let whole = if text.len() == 10 {
         format!("{text}T00:00:00Z")
     } else {
@@ -116,8 +117,27 @@ async fn open(args: &ConfigArgs) -> Result<(LoadedConfig, Arc<dyn Store>), Failu
     let store = store::open(&loaded.config.store)
         .await
         .context("cannot open the store")?;
-    store.prepare().await.context("cannot prepare the store")?;
-    Ok((loaded, store))
+    match store.prepare().await {
+        Ok(()) => Ok((loaded, store)),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout { .. })) => {
+            Err(anyhow!("{error}\n{}", away(&loaded.config.journal)).into())
+        }
+        Err(error) => Err(anyhow!(error).context("cannot prepare the store").into()),
+    }
+}
+
+/// What can be said about dead letters without the store.
+fn away(journal: &JournalConfig) -> String {
+    let dir = journal.dir.display();
+    let waiting = match waiting_bytes(&journal.dir) {
+        Ok(0) => format!("no pushes wait in the journal {dir}"),
+        Ok(bytes) => format!(
+            "{bytes} bytes of pushes wait in the journal {dir}; those that cannot be read become \
+             dead letters when the store is back"
+        ),
+        Err(error) => format!("the journal {dir} cannot be looked at: {error}"),
+    };
+    format!("the store is away, and the dead letters are in it; {waiting}")
 }
 
 async fn list(args: &ListArgs) -> Result<(), Failure> {
@@ -365,20 +385,23 @@ fn as_json(stored: &StoredDeadLetter) -> Result<String, anyhow::Error> {
 
 /// Text in which nothing acts on a terminal: control characters, and those that change the
 /// direction of writing or cannot be seen, stand as escapes.
-fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        let acts = character.is_control()
-            || matches!(character,
-                '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-        if acts {
+        if acts_on_a_terminal(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
         }
     }
     shown
+}
+
+pub(super) fn acts_on_a_terminal(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The same for bytes: what is no UTF-8 stands as `\xff`.

@@ -109,7 +109,7 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
         &dir.display().to_string(),
     );
     let status = tokio::spawn(tell(daybook.board().clone()));
-    let end = run::serve(daybook).await;
+    let end = run::serve(daybook, None).await;
     status.abort();
     end
 }
@@ -149,6 +149,7 @@ fn sources(workspace: &Workspace) -> Vec<SourceConfig> {
 fn announce(base: &str, operator: Option<&str>, config: &Config, dir: &str) {
     println!("daybook demo: six tenants at work (Ctrl-C ends it)\n");
     for (what, path) in [
+        ("timeline", "/audit"),
         ("events", "/api/v1/events"),
         (
             "failed sign-ins",

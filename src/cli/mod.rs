@@ -12,8 +12,14 @@
 mod check;
 mod dead_letters;
 mod demo;
+mod export;
+mod filters;
+mod healthcheck;
+mod replay;
 mod run;
+mod service;
 mod status;
+mod tail;
 mod token;
 
 use std::path::PathBuf;
@@ -49,6 +55,14 @@ enum Command {
     Check(check::CheckArgs),
     /// Shows cursors, lag, state and restarts of every source.
     Status(status::StatusArgs),
+    /// Asks the running service whether it is alive; for containers.
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Shows the newest events, and with --follow those that come.
+    Tail(tail::TailArgs),
+    /// Writes events as ndjson, CSV or ECS.
+    Export(export::ExportArgs),
+    /// Reads a source again and enters what is missing.
+    Replay(replay::ReplayArgs),
     /// Looks at what could not become an event, tries it again, or drops it.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Manages access tokens.
@@ -128,6 +142,10 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&args).await,
             Command::Status(args) => status::status(&args).await,
+            Command::Healthcheck(args) => healthcheck::healthcheck(&args).await,
+            Command::Tail(args) => tail::tail(&args).await,
+            Command::Export(args) => export::export(&args).await,
+            Command::Replay(args) => replay::replay(&args).await,
             Command::DeadLetters(args) => dead_letters::dead_letters(&args).await,
             Command::Token(args) => token::token(&args).await,
         }

@@ -1,10 +1,14 @@
-//! `daybook run`: configuration, start, signal, drain.
+//! `daybook run`: configuration, start, signals, drain.
 
 use anyhow::Context;
+use jiff::Timestamp;
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::event::Outcome;
+use crate::own_events::{self, Deed};
 use crate::telemetry::log;
-use crate::tree::{Daybook, End};
+use crate::tree::{Daybook, End, Reloaded};
 
 use super::{ConfigArgs, Failure};
 
@@ -25,17 +29,41 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
         .await
         .context("daybook did not start")?;
     tracing::info!(address = %daybook.address(), "listening");
-    serve(daybook).await
+    serve(daybook, Some(args)).await
 }
 
-/// Runs until a signal or until the tree gives up.
-pub(super) async fn serve(mut daybook: Daybook) -> Result<(), Failure> {
+/// Runs until a signal or until the tree gives up. With `reloads`, SIGHUP takes over what has
+/// changed in that configuration.
+pub(super) async fn serve(
+    mut daybook: Daybook,
+    reloads: Option<&ConfigArgs>,
+) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let end = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        end = daybook.ended() => Some(end),
+    let mut hangup = match reloads {
+        Some(args) => {
+            let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+            Some((hangup, args))
+        }
+        None => None,
+    };
+    let end = loop {
+        let changed = async {
+            match &mut hangup {
+                Some((hangup, args)) => {
+                    hangup.recv().await;
+                    *args
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let args = tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            end = daybook.ended() => break Some(end),
+            args = changed => args,
+        };
+        reload(&mut daybook, args).await;
     };
     let end = match end {
         Some(end) => end,
@@ -57,4 +85,61 @@ pub(super) async fn serve(mut daybook: Daybook) -> Result<(), Failure> {
         End::Cut => Err(Failure::Cut),
         End::GaveUp(why) => Err(Failure::GaveUp(why)),
     }
+}
+
+/// Takes over what has changed, or says why nothing was; the timeline says so too.
+async fn reload(daybook: &mut Daybook, args: &ConfigArgs) {
+    let loaded = match args.load() {
+        Ok(loaded) => daybook
+            .reload(&loaded.config)
+            .await
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let (outcome, deed) = match &loaded {
+        Ok(done) => {
+            tracing::info!(
+                added = ?done.added,
+                removed = ?done.removed,
+                changed = ?done.changed,
+                "configuration is reloaded"
+            );
+            if !done.not_applied.is_empty() {
+                let keys = done.not_applied.join(", ");
+                tracing::warn!(keys, "these changes need a restart and are not applied");
+            }
+            (Outcome::Success, reloaded(done))
+        }
+        Err(error) => {
+            tracing::error!(
+                error,
+                "configuration is not reloaded; the former one stays in use"
+            );
+            (Outcome::Failure, Deed::new(RELOADED, Outcome::Failure))
+        }
+    };
+    let metrics = daybook.metrics();
+    metrics.config_reloads(outcome.as_str()).increment(1);
+    if loaded.is_ok() {
+        metrics.last_reload.set(Timestamp::now().as_second() as f64);
+    }
+    if let Err(error) = own_events::enter(&**daybook.store(), deed).await {
+        tracing::warn!(error = %error, "the reload is not on the timeline");
+    }
+}
+
+const RELOADED: &str = "daybook.configuration_reloaded";
+
+/// Which sources changed; never a key's value.
+fn reloaded(done: &Reloaded) -> Deed {
+    let mut deed = Deed::new(RELOADED, Outcome::Success);
+    for (key, names) in [
+        ("added", json!(done.added)),
+        ("removed", json!(done.removed)),
+        ("changed", json!(done.changed)),
+        ("notApplied", json!(done.not_applied)),
+    ] {
+        deed.metadata.insert(key.to_owned(), names);
+    }
+    deed
 }

@@ -1,8 +1,5 @@
 //! `daybook status`: asks the running service; without one, shows the stored cursors.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
-
 use anyhow::Context;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
@@ -12,9 +9,8 @@ use crate::config::{AuthMode, Config};
 use crate::http::auth::new_token;
 use crate::store::{self, Role, Store};
 
+use super::service::Service;
 use super::{ConfigArgs, Failure};
-
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(super) struct StatusArgs {
@@ -51,22 +47,8 @@ pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
 
 /// Asks over HTTP, with a token that lives for a minute and is forgotten at once.
 async fn ask_service(config: &Config, store: &dyn Store) -> Result<Value, anyhow::Error> {
-    crate::install_crypto_provider();
-    let mut client = reqwest::Client::builder()
-        .timeout(ANSWER_TIMEOUT)
-        .no_proxy();
-    let mut scheme = "http";
-    if config.http.tls.is_some() {
-        // This host's own address: its certificate names another host, and may be self-signed.
-        client = client.tls_danger_accept_invalid_certs(true);
-        scheme = "https";
-    }
-    let client = client.build()?;
-    let url = format!(
-        "{scheme}://{}/api/v1/sources",
-        reachable(config.http.listen)
-    );
-    let mut request = client.get(url);
+    let service = Service::of(config)?;
+    let mut request = service.client.get(service.url("/api/v1/sources"));
     let mut made = None;
     if config.http.auth == AuthMode::Tokens {
         let expires_at = Timestamp::now() + SignedDuration::from_secs(60);
@@ -95,16 +77,6 @@ async fn ask_service(config: &Config, store: &dyn Store) -> Result<Value, anyhow
         .map_err(reqwest::Error::without_url)
         .context("the service does not answer")?;
     Ok(answer["sources"].take())
-}
-
-/// A service that listens everywhere is reached here.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }
 
 async fn stored_cursors(config: &Config, store: &dyn Store) -> Result<Value, anyhow::Error> {

@@ -30,7 +30,7 @@ use ipnet::IpNet;
 use units::ByteSize;
 
 /// The whole configuration, defaults filled in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// Where the timeline stands.
     pub store: StoreConfig,
@@ -53,7 +53,7 @@ pub struct Config {
 }
 
 /// `[store]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StoreConfig {
     /// `sqlite:PATH` or `mongodb://…/DATABASE` (or `mongodb+srv://`). May hold a password: never logged.
     pub url: StoreUrl,
@@ -83,7 +83,7 @@ pub struct Collections {
 }
 
 /// `[http]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HttpConfig {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -101,10 +101,14 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// The most connections open at once; more wait in the listen queue.
     pub max_connections: u32,
+    /// The most readers of the live stream at once; more are refused.
+    pub max_streams: u32,
+    /// The longest a client may take nothing of an answer.
+    pub write_timeout: Duration,
 }
 
 /// `http.tls`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TlsConfig {
     /// PEM chain.
     pub cert: PathBuf,
@@ -122,7 +126,7 @@ pub enum AuthMode {
 }
 
 /// `[ingest]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IngestConfig {
     /// `false` switches every source off.
     pub enabled: bool,
@@ -131,7 +135,7 @@ pub struct IngestConfig {
 }
 
 /// `[journal]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct JournalConfig {
     /// Its directory.
     pub dir: PathBuf,
@@ -140,7 +144,7 @@ pub struct JournalConfig {
 }
 
 /// `[writer]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WriterConfig {
     /// Events a batch.
     pub batch_events: u32,
@@ -149,7 +153,7 @@ pub struct WriterConfig {
 }
 
 /// `[tenants]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TenantsConfig {
     /// How often the directory is read again.
     pub refresh: Duration,
@@ -160,14 +164,14 @@ pub struct TenantsConfig {
 }
 
 /// `[retention]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RetentionConfig {
     /// Days that an event is kept; 0 keeps everything.
     pub days: u32,
 }
 
 /// `[telemetry]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TelemetryConfig {
     /// A tracing filter: `info`, `daybook=debug,info`, …
     pub log: String,
@@ -185,7 +189,7 @@ pub enum LogFormat {
 }
 
 /// One `[[sources]]` entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SourceConfig {
     /// Polls Authentik's events API.
     Authentik(AuthentikConfig),
@@ -221,7 +225,7 @@ impl SourceConfig {
 }
 
 /// `kind = "authentik"`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AuthentikConfig {
     /// `source` of its events.
     pub name: Option<String>,
@@ -242,7 +246,7 @@ pub struct AuthentikConfig {
 }
 
 /// `kind = "ocis"`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OcisConfig {
     /// `source` of its events.
     pub name: Option<String>,
@@ -257,7 +261,7 @@ pub struct OcisConfig {
 }
 
 /// `kind = "stalwart"`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StalwartConfig {
     /// `source` of its events.
     pub name: Option<String>,
@@ -270,7 +274,7 @@ pub struct StalwartConfig {
 }
 
 /// `kind = "recorder"`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RecorderConfig {
     /// `source` of its events.
     pub name: Option<String>,
@@ -352,6 +356,8 @@ impl Default for HttpConfig {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             max_connections: 4096,
+            max_streams: 1000,
+            write_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::section::Section;
+use super::tree::Node;
 use super::units::ByteSize;
 use super::values::{
-    boolean, duration, filled_text, network, path, size, socket_address, text, whole, word,
+    Mismatch, boolean, duration, filled_text, network, path, size, socket_address, text, whole,
+    word,
 };
 use super::{
     AuthMode, AuthentikConfig, Collections, Config, HttpConfig, IngestConfig, JournalConfig,
@@ -65,8 +67,27 @@ fn set<T>(field: &mut T, value: Option<T>) {
     }
 }
 
+/// An address in a file of its own, because it may hold a password.
+fn url_in_file(node: &Node) -> Result<StoreUrl, Mismatch> {
+    const WANTED: &str = "a file with the store's address in it";
+    let path = path(node)?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Mismatch::new(format!("{}: {error}", path.display()), WANTED))?;
+    match text.trim() {
+        "" => Err(Mismatch::new(
+            format!("{} is empty", path.display()),
+            WANTED,
+        )),
+        url => Ok(StoreUrl(url.to_owned())),
+    }
+}
+
 fn read_store(mut section: Section<'_>, store: &mut StoreConfig) {
+    if section.has("url") && section.has("url_file") {
+        section.complain("both url and url_file", "one of them");
+    }
     set(&mut store.url, section.take("url", text).map(StoreUrl));
+    set(&mut store.url, section.take("url_file", url_in_file));
     set(
         &mut store.timeout,
         section.take("timeout", duration(100 * MILLISECOND, 5 * MINUTE)),
@@ -119,6 +140,14 @@ fn read_http(mut section: Section<'_>, http: &mut HttpConfig) {
     set(
         &mut http.max_connections,
         section.take("max_connections", whole(1, 1_000_000)),
+    );
+    set(
+        &mut http.max_streams,
+        section.take("max_streams", whole(0, 1_000_000)),
+    );
+    set(
+        &mut http.write_timeout,
+        section.take("write_timeout", patience()),
     );
     section.finish();
 }

@@ -1,4 +1,7 @@
-//! Who may read and send: bearer tokens, of which only hashes are known.
+//! Who may read and send: bearer tokens and the page's sessions, of which only hashes are known.
+//!
+//! A session is a token record of its own that ends by itself. Its id is hashed under another name
+//! than a token, so that neither is ever taken for the other.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -6,18 +9,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 
 use crate::config::AuthMode;
-use crate::store::{Role, Store, TokenRecord};
+use crate::store::{Role, Store, StoreError, TokenRecord};
 
 use super::error::ApiError;
 
 /// How long a token that was found (or not) is believed without asking the store again.
 const BELIEVED: Duration = Duration::from_secs(5);
+/// How long a token that was found goes on being believed while the store cannot be asked, so that
+/// pushes still reach the journal. A token revoked during an outage is good for so long at most.
+const BELIEVED_IN_OUTAGE: Duration = Duration::from_secs(3600);
+/// How long the store may take over a token that would be believed without it.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 4096;
+
+/// The cookie that holds a session's id.
+pub const SESSION_COOKIE: &str = "daybook_session";
+/// How long a session lasts, unless its token ends sooner.
+pub const SESSION: SignedDuration = SignedDuration::from_hours(12);
 
 /// Checks tokens. Cheap to clone.
 #[derive(Clone)]
@@ -27,9 +40,6 @@ pub struct Authenticator {
     known: Arc<Mutex<HashMap<String, Finding>>>,
 }
 
-/// When the store was asked about a token's hash, and what it knew.
-type Finding = (Instant, Option<Caller>);
-
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -37,6 +47,36 @@ pub struct Caller {
     pub role: Role,
     /// The token's name, if it was given one; nobody is named where everyone is let in.
     pub name: Option<String>,
+}
+
+/// A session of the page.
+pub struct Session {
+    /// What the cookie holds; a secret.
+    pub id: String,
+    /// Whose it is.
+    pub caller: Caller,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// What the store knew about a token's hash.
+#[derive(Clone)]
+struct Finding {
+    /// When it was asked last, whether it answered or not.
+    asked: Instant,
+    /// When it answered last.
+    answered: Instant,
+    caller: Option<Caller>,
+    expires_at: Option<Timestamp>,
+}
+
+impl Finding {
+    /// Whoever is believed to be asking while the store cannot be asked.
+    fn in_outage(&self) -> Option<&Caller> {
+        let is_recent = self.answered.elapsed() < BELIEVED_IN_OUTAGE;
+        let has_expired = self.expires_at.is_some_and(|end| end <= Timestamp::now());
+        self.caller.as_ref().filter(|_| is_recent && !has_expired)
+    }
 }
 
 impl Authenticator {
@@ -49,11 +89,28 @@ impl Authenticator {
         }
     }
 
-    /// Whoever sent these headers.
+    /// Whether anybody is asked for a token.
+    pub fn mode(&self) -> AuthMode {
+        self.mode
+    }
+
+    /// Whoever sent these headers, by token or, for what only reads, by the page's session.
     ///
     /// # Errors
-    /// 401 without a valid token; 503 when the store cannot be asked.
+    /// 401 without a valid token or session; 503 when the store cannot be asked.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        match (self.mode, bearer(headers), session_id(headers)) {
+            (AuthMode::Tokens, None, Some(session)) => self.known_as(hash_session(session)).await,
+            _ => self.sender(headers).await,
+        }
+    }
+
+    /// Whoever sent these headers, by token alone: a browser must not be made to change anything.
+    ///
+    /// # Errors
+    /// 401 without a valid token; 503 when the store cannot be asked about one that was not good
+    /// within the last hour.
+    pub async fn sender(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.mode == AuthMode::None {
             return Ok(Caller {
                 role: Role::Operator,
@@ -62,32 +119,133 @@ impl Authenticator {
         }
         let token = bearer(headers)
             .ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
-        let hash = hash_token(token);
-        if let Some(caller) = self.remembered(&hash) {
-            return caller.ok_or_else(unknown_token);
+        self.known_as(hash_token(token)).await
+    }
+
+    async fn known_as(&self, hash: String) -> Result<Caller, ApiError> {
+        let known = self.remembered(&hash);
+        if let Some(finding) = &known
+            && finding.asked.elapsed() < BELIEVED
+        {
+            return finding.caller.clone().ok_or_else(unknown_token);
         }
-        // The hash is looked up, not the token: comparing it byte by byte tells nothing about it.
+        let believed = known.as_ref().and_then(Finding::in_outage).cloned();
+        match (self.ask(&hash, believed.is_some()).await, known, believed) {
+            (Ok(found), ..) => {
+                let now = Instant::now();
+                let expires_at = found.as_ref().and_then(|token| token.expires_at);
+                let caller = found.map(|token| Caller {
+                    role: token.role,
+                    name: token.name,
+                });
+                let finding = Finding {
+                    asked: now,
+                    answered: now,
+                    caller: caller.clone(),
+                    expires_at,
+                };
+                self.remember(hash, finding);
+                caller.ok_or_else(unknown_token)
+            }
+            (
+                Err(StoreError::Unavailable(_) | StoreError::Timeout { .. }),
+                Some(finding),
+                Some(caller),
+            ) => {
+                let asked = Instant::now();
+                self.remember(hash, Finding { asked, ..finding });
+                Ok(caller)
+            }
+            (Err(error), ..) => Err(error.into()),
+        }
+    }
+
+    /// Makes a session for the bearer of a token.
+    ///
+    /// # Errors
+    /// 401 for an unknown token, 403 for one that reads nothing; 503 when the store does not answer.
+    pub async fn open_session(&self, token: &str) -> Result<Session, ApiError> {
+        let found = self.store.token(&hash_token(token)).await?;
+        let token = found.ok_or_else(unknown_token)?;
+        tenant_scope(&token.role)?;
+        let now = Timestamp::now();
+        let longest = now.checked_add(SESSION).unwrap_or(now);
+        let expires_at = token.expires_at.map_or(longest, |end| end.min(longest));
+        let (id, mut record) = new_token(token.role, token.name, Some(expires_at));
+        record.hash = hash_session(&id);
+        self.store.insert_token(&record).await?;
+        Ok(Session {
+            id,
+            caller: Caller {
+                role: record.role,
+                name: record.name,
+            },
+            expires_at,
+        })
+    }
+
+    /// Ends a session that was made in vain.
+    ///
+    /// # Errors
+    /// 503 when the store does not answer.
+    pub async fn forget_session(&self, id: &str) -> Result<(), ApiError> {
+        self.store.delete_token(&hash_session(id)).await?;
+        Ok(())
+    }
+
+    /// Ends the session of whoever sent these headers; whose it was, if there was one.
+    ///
+    /// # Errors
+    /// 503 when the store does not answer: the session may still be there.
+    pub async fn close_session(&self, headers: &HeaderMap) -> Result<Option<Caller>, ApiError> {
+        let Some(id) = session_id(headers) else {
+            return Ok(None);
+        };
+        let hash = hash_session(id);
         let found = self.store.token(&hash).await?;
-        let caller = found.map(|token| Caller {
-            role: token.role,
-            name: token.name,
-        });
-        self.remember(hash, caller.clone());
-        caller.ok_or_else(unknown_token)
+        self.store.delete_token(&hash).await?;
+        let now = Instant::now();
+        let gone = Finding {
+            asked: now,
+            answered: now,
+            caller: None,
+            expires_at: None,
+        };
+        self.remember(hash, gone);
+        Ok(found.map(|session| Caller {
+            role: session.role,
+            name: session.name,
+        }))
     }
 
-    fn remembered(&self, hash: &str) -> Option<Option<Caller>> {
+    /// The hash is looked up, not the token: comparing it byte by byte tells nothing about it.
+    async fn ask(&self, hash: &str, in_a_hurry: bool) -> Result<Option<TokenRecord>, StoreError> {
+        let asked = self.store.token(hash);
+        if !in_a_hurry {
+            return asked.await;
+        }
+        let answer = tokio::time::timeout(ASKED_AGAIN, asked).await;
+        answer.unwrap_or(Err(StoreError::Timeout {
+            what: "a look at a token",
+            after: ASKED_AGAIN,
+        }))
+    }
+
+    fn remembered(&self, hash: &str) -> Option<Finding> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, caller) = known.get(hash)?;
-        (since.elapsed() < BELIEVED).then(|| caller.clone())
+        known.get(hash).cloned()
     }
 
-    fn remember(&self, hash: String, caller: Option<Caller>) {
+    fn remember(&self, hash: String, finding: Finding) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            // Who guesses tokens must not make the good ones forgotten.
+            known.retain(|_, finding| finding.caller.is_some());
+        }
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(hash, (Instant::now(), caller));
+        known.insert(hash, finding);
     }
 }
 
@@ -100,6 +258,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+fn session_id(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(header::COOKIE).iter();
+    cookies
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|cookie| cookie.trim().split_once('='))
+        .find_map(|(name, value)| (name == SESSION_COOKIE && !value.is_empty()).then_some(value))
 }
 
 /// The tenant that a role is confined to; `None`: not confined.
@@ -122,6 +289,10 @@ pub fn hash_token(token: &str) -> String {
         let _infallible = write!(hex, "{byte:02x}");
     }
     hex
+}
+
+fn hash_session(id: &str) -> String {
+    hash_token(&format!("session {id}"))
 }
 
 /// Makes a token of 256 random bits and its record.

@@ -24,6 +24,7 @@ use serde_json::json;
 use crate::sources::push::{self, AcceptorMessage, Job, Pushed, Room};
 use crate::sources::{recorder, stalwart};
 use crate::store::Role;
+use crate::telemetry::metrics::Refusal;
 
 use super::Peer;
 use super::error::ApiError;
@@ -50,6 +51,10 @@ pub async fn webhook(
     let signature = request.headers().get("x-signature").cloned();
     let client = client_address(&edge.trusted_proxies, peer.0.ip(), request.headers());
     let Some(signature) = signature else {
+        let refused = edge
+            .metrics
+            .webhook_refused(&source.name, Refusal::Unsigned);
+        refused.increment(1);
         if let Some(untold) = edge.refusals.note(&source.name) {
             tracing::warn!(source = %source.name, %client, untold, "webhook without a signature refused");
         }
@@ -60,6 +65,10 @@ pub async fn webhook(
     let (body, room) = read_body(&edge, source, request).await?;
     edge.strike("after_body").await?;
     if !stalwart::signature::is_valid(keys, signature.as_bytes(), &body) {
+        let refused = edge
+            .metrics
+            .webhook_refused(&source.name, Refusal::WrongSignature);
+        refused.increment(1);
         if let Some(untold) = edge.refusals.note(&source.name) {
             tracing::warn!(source = %source.name, %client, bytes = body.len(), untold, "webhook with a wrong signature refused");
         }
@@ -83,7 +92,7 @@ pub async fn record(
     State(edge): State<Arc<Edge>>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let role = edge.authenticator.caller(request.headers()).await?.role;
+    let role = edge.authenticator.sender(request.headers()).await?.role;
     let source = match &role {
         Role::Recorder(Some(name)) => edge
             .recorders
@@ -254,7 +263,11 @@ fn no_room() -> ApiError {
 
 /// The client's address: the last one in `X-Forwarded-For` that no trusted proxy added, and the
 /// peer's own when the peer is no trusted proxy.
-fn client_address(trusted_proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+pub(super) fn client_address(
+    trusted_proxies: &[IpNet],
+    peer: IpAddr,
+    headers: &HeaderMap,
+) -> IpAddr {
     let trusted = |address: &IpAddr| {
         trusted_proxies
             .iter()

@@ -1,4 +1,4 @@
-//! The one listening socket: ingest, API, health, metrics.
+//! The one listening socket: ingest, API, the timeline page, health, metrics.
 //!
 //! hyper serves the connections, because their limits are ours: how many there may be, how long
 //! a head and a body may take, how they end at a shutdown. axum routes the requests.
@@ -9,20 +9,23 @@
 pub mod api;
 pub mod auth;
 pub mod error;
+pub mod export;
 pub mod health;
 pub mod histogram;
 pub mod ingest;
 mod linger;
+pub mod page;
 pub mod query;
 pub mod refusals;
 pub mod router;
+pub mod stream;
 pub mod tls;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use daybook_actors::liveness::Progress;
 use hyper::body::Incoming;
 use hyper::header;
@@ -33,6 +36,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower_service::Service;
@@ -41,6 +45,7 @@ use crate::config::HttpConfig;
 use crate::probe::Probe;
 
 use linger::Lingering;
+use router::Routes;
 
 /// How long open requests may take to finish at a graceful stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -66,7 +71,7 @@ pub struct HttpArgs {
     /// Does the TLS handshakes; `None`: plain HTTP.
     pub tls: Option<TlsAcceptor>,
     /// What it serves.
-    pub router: Router,
+    pub router: Routes,
     /// Shown by the accept loop, once in every `pulse`.
     pub progress: Progress,
     /// See `progress`.
@@ -192,6 +197,9 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, error = %error, "nodelay");
         }
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(args.config.write_timeout));
+        let stream = Box::pin(stream);
         let (args, watcher) = (args.clone(), graceful.watcher());
         open.spawn(async move {
             let _permit = permit;
@@ -216,6 +224,9 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
     let _late = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     open.shutdown().await;
 }
+
+/// A connection whose client must take its answers in time.
+type Patient = Pin<Box<TimeoutStream<TcpStream>>>;
 
 type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
 
@@ -242,9 +253,9 @@ fn concerns_one_connection(error: &std::io::Error) -> bool {
 
 async fn handshake(
     tls: &TlsAcceptor,
-    stream: TcpStream,
+    stream: Patient,
     timeout: Duration,
-) -> Result<TlsStream<TcpStream>, String> {
+) -> Result<TlsStream<Patient>, String> {
     match tokio::time::timeout(timeout, tls.accept(stream)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(format!("TLS handshake failed: {error}")),
@@ -265,7 +276,7 @@ where
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         let expects_continue = request.headers().contains_key(header::EXPECT);
-        let mut router = router.clone();
+        let mut router = router.current();
         router.call(request.map(|body| Lingering::new(body, expects_continue)))
     });
     hyper::server::conn::http1::Builder::new()

@@ -1,7 +1,7 @@
 //! Which path leads where.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,9 +12,11 @@ use axum::routing::{get, post};
 use daybook_actors::budget::{Budget, Share};
 use daybook_actors::slot::Slot;
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 
 use crate::config::Secret;
 use crate::event::SourceName;
+use crate::feed::Feed;
 use crate::journal::Journal;
 use crate::probe::Probe;
 use crate::sources::push::{AcceptorMessage, Room};
@@ -24,8 +26,9 @@ use crate::telemetry::metrics::Metrics;
 
 use super::auth::Authenticator;
 use super::error::ApiError;
+use super::page::{self, Attempts};
 use super::refusals::Refusals;
-use super::{api, health, histogram, ingest};
+use super::{api, export, health, histogram, ingest, stream};
 
 /// A pushing source as the edge sees it.
 #[derive(Clone)]
@@ -50,10 +53,19 @@ impl PushSource {
     }
 }
 
-/// What the handlers share.
+/// What the handlers share; the parts that change are shared between clones.
+#[derive(Clone)]
 pub struct Edge {
     /// For queries and tokens.
     pub store: Arc<dyn Store>,
+    /// For the live stream.
+    pub feed: Feed,
+    /// One permit a reader of the live stream.
+    pub streams: Arc<Semaphore>,
+    /// One permit a reader that catches up from the store.
+    pub catching_up: Arc<Semaphore>,
+    /// One permit an export, until its end is on the timeline.
+    pub exports: Arc<Semaphore>,
     /// For status.
     pub board: Board,
     /// For `/metrics`.
@@ -77,11 +89,40 @@ pub struct Edge {
     /// The longest a body may take.
     pub body_timeout: Duration,
     /// Held by the one body that may wait for room to grow.
-    pub growth: tokio::sync::Mutex<()>,
+    pub growth: Arc<tokio::sync::Mutex<()>>,
     /// When refused webhooks were last told.
-    pub refusals: Refusals,
+    pub refusals: Arc<Refusals>,
+    /// Whether the socket speaks TLS.
+    pub is_tls: bool,
+    /// Failed attempts to sign in to the page.
+    pub attempts: Arc<Attempts>,
     /// Where tests strike.
     pub probe: Probe,
+}
+
+/// The routes that are served now; a change of configuration puts others in their place, and a
+/// request that has begun goes on with those it began with. Clones are the same ones.
+#[derive(Clone)]
+pub struct Routes(Arc<RwLock<Router>>);
+
+impl Routes {
+    /// Serves these.
+    pub fn new(router: Router) -> Self {
+        Self(Arc::new(RwLock::new(router)))
+    }
+
+    /// What is served now.
+    pub fn current(&self) -> Router {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Serves these from now on.
+    pub fn replace(&self, router: Router) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = router;
+    }
 }
 
 /// All routes.
@@ -92,15 +133,19 @@ pub fn router(edge: Edge) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/api/v1/events", get(api::list).post(ingest::record))
+        .route("/api/v1/events/stream", get(stream::stream))
         .route("/api/v1/events/histogram", get(histogram::histogram))
         .route("/api/v1/events/{id}", get(api::one))
-        .route("/api/v1/sources", get(api::sources));
+        .route("/api/v1/export", get(export::export))
+        .route("/api/v1/sources", get(api::sources))
+        .merge(page::routes());
     for route in edge.webhooks.keys() {
         router = router.route(route, post(ingest::webhook));
     }
     router
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(middleware::from_fn(page::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&edge), count))
         .with_state(edge)
 }

@@ -71,7 +71,7 @@ mod record;
 mod shared;
 mod worker;
 
-pub use open::{Journal, JournalOptions, OpenError, SyncFile};
+pub use open::{Journal, JournalOptions, OpenError, SyncFile, waiting_bytes};
 pub use read::{Damage, Stored, Window};
 pub use record::{PushKind, PushRecord, RecordError};
 pub use shared::{AppendError, Figures, Position};

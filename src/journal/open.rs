@@ -1,5 +1,6 @@
 //! Opening a journal, with what a crash has left; and the handle that everyone holds.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -218,6 +219,28 @@ impl Journal {
             let _already = closed.await;
         }
     }
+}
+
+/// How many bytes wait in the journal of a directory, as another process sees them: the one that
+/// has it open may be ahead. Nothing is locked or changed.
+///
+/// # Errors
+/// When the directory cannot be read; one that is not there holds nothing.
+pub fn waiting_bytes(dir: &Path) -> io::Result<u64> {
+    let segments = match disk::segments(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        segments => segments?,
+    };
+    let drained = disk::read_drained(dir)?.unwrap_or_default();
+    let undrained = segments.into_iter().map(|(segment, length)| {
+        let from = match segment.cmp(&drained.segment) {
+            Ordering::Less => length,
+            Ordering::Equal => drained.offset.max(SEGMENT_HEAD),
+            Ordering::Greater => SEGMENT_HEAD,
+        };
+        length.saturating_sub(from)
+    });
+    Ok(undrained.sum())
 }
 
 /// Cuts off what a crash has left unfinished at the end of the last segment; where it ends now.

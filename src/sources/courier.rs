@@ -56,6 +56,9 @@ pub enum Attempt {
     Later(Duration),
     /// The cursor is not where the source thinks: load it again and start from there.
     Reload(String),
+    /// Another generation of the source owns the cursor. Whoever claims it back at once would
+    /// take it from each other for ever.
+    Fenced(String),
 }
 
 /// Why a single attempt has made nothing durable.
@@ -145,8 +148,11 @@ impl Courier {
                         "the stored cursor stands at {stored}, before this batch"
                     ));
                 }
+                Ok(Err(Nack::Fenced { owner: 0 })) => {
+                    return Attempt::Reload("the store has lost the cursor".to_owned());
+                }
                 Ok(Err(Nack::Fenced { owner })) => {
-                    return Attempt::Reload(format!("generation {owner} owns the cursor"));
+                    return Attempt::Fenced(format!("generation {owner} owns the cursor"));
                 }
                 Err(CallError::CalleeDied) => {
                     let verdict = parcel.outbox.callee_fell(custody.fate());
@@ -188,7 +194,9 @@ impl Courier {
     ) -> Result<Receipt, Undurable> {
         match tokio::time::timeout(at_most, self.attempt(&mut parcel)).await {
             Ok(Attempt::Durable) => Ok(self.settle(parcel)),
-            Ok(Attempt::Later(_) | Attempt::Reload(_)) => Err(Undurable::Refused),
+            Ok(Attempt::Later(_) | Attempt::Reload(_) | Attempt::Fenced(_)) => {
+                Err(Undurable::Refused)
+            }
             Err(_) => Err(Undurable::Late),
         }
     }
@@ -207,7 +215,7 @@ impl Courier {
             };
             match attempt {
                 Attempt::Durable => return Ok(self.settle(parcel)),
-                Attempt::Reload(reason) => return Err(reason),
+                Attempt::Reload(reason) | Attempt::Fenced(reason) => return Err(reason),
                 Attempt::Later(pause) => {
                     if Instant::now() + pause >= until {
                         return Err("the store does not take events".to_owned());

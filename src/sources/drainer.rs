@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use daybook_actors::budget::Permit;
@@ -22,10 +22,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::batch::{Batch, Entry};
+use crate::batch::{BATCH_WEIGHT, Batch, Entry};
 use crate::event::mask::{SECRET_KEYS, mask_raw};
 use crate::event::{DeadLetter, DeadLetterReason, SourceName};
 use crate::journal::{Damage, Journal, PushKind, PushRecord, Stored, Window};
+use crate::probe::Probe;
 use crate::sources::courier::{Attempt, Courier};
 use crate::sources::stalwart::decode::BodyContext;
 use crate::sources::text::{LetterContext, sha256_hex};
@@ -48,6 +49,9 @@ pub enum DrainerMessage {
 /// The actor.
 pub struct Drainer;
 
+/// The ways downstream of the sources that push. Clones are the same ones.
+pub type Couriers = Arc<Mutex<HashMap<SourceName, Courier>>>;
+
 /// What the drainer works with.
 #[derive(Clone)]
 pub struct DrainerArgs {
@@ -56,13 +60,15 @@ pub struct DrainerArgs {
     /// Its own way downstream: room in flight, and what is damaged.
     pub courier: Courier,
     /// The ways downstream of the sources that push.
-    pub couriers: HashMap<SourceName, Courier>,
+    pub couriers: Couriers,
     /// For sources that are not configured any more.
     pub metrics: Metrics,
     /// Events a batch.
     pub batch_events: usize,
-    /// Shown while the journal is read.
+    /// Shown while the journal is read or noted, and during a pause.
     pub progress: Progress,
+    /// Where tests strike.
+    pub probe: Probe,
 }
 
 /// The actor's state.
@@ -99,8 +105,11 @@ impl Actor for Drainer {
         let Some(args) = state.work.take() else {
             return Err("started twice".into());
         };
+        let _working = args.progress.work();
+        args.probe.hit("post_start").await?;
         let stop = state.stop.subscribe();
         let report = ReportEnd(myself);
+        let args = args.clone();
         state.draining.spawn(async move {
             let _report = report;
             Draining { args, stop }.run().await;
@@ -147,7 +156,7 @@ impl Drop for ReportEnd {
     }
 }
 
-/// The drainer was stopped.
+/// The drainer was stopped, or a test struck it.
 struct Stopped;
 
 struct Draining {
@@ -159,6 +168,8 @@ struct Draining {
 struct Load {
     courier: Courier,
     entries: Vec<Entry>,
+    /// Of all entries, see [`Entry::weight`].
+    weight: usize,
     received_at: Timestamp,
 }
 
@@ -181,7 +192,7 @@ impl Draining {
         unless_stopped(&mut self.stop, journal.filled()).await?;
         let room = self.args.courier.share.acquire(WINDOW_BYTES);
         let mut permit = unless_stopped(&mut self.stop, room).await?;
-        let window = match self.read().await {
+        let window = match self.read().await? {
             Ok(window) => window,
             Err(reason) => {
                 let status = &self.args.courier.status;
@@ -197,19 +208,28 @@ impl Draining {
         }
         let next = window.next;
         self.deliver(window, permit.into()).await?;
-        journal.drained(next).await;
+        {
+            let _working = self.args.progress.work();
+            self.strike("after_ack").await?;
+            journal.drained(next).await;
+        }
         self.args.courier.status.succeeded();
         self.at_rest();
         Ok(())
     }
 
-    async fn read(&self) -> Result<Window, String> {
+    async fn read(&self) -> Result<Result<Window, String>, Stopped> {
         let _working = self.args.progress.work();
         let journal = self.args.journal.clone();
-        tokio::task::spawn_blocking(move || journal.read(WINDOW_BYTES))
-            .await
-            .map_err(|error| format!("reading the journal failed: {error}"))?
-            .map_err(|error| format!("cannot read the journal: {error}"))
+        let window = tokio::task::spawn_blocking(move || journal.read(WINDOW_BYTES)).await;
+        self.strike("after_read").await?;
+        Ok(window
+            .map_err(|error| format!("reading the journal failed: {error}"))
+            .and_then(|window| window.map_err(|error| format!("cannot read the journal: {error}"))))
+    }
+
+    async fn strike(&self, point: &'static str) -> Result<(), Stopped> {
+        self.args.probe.hit(point).await.map_err(|_| Stopped)
     }
 
     async fn pause(&mut self, pause: Duration) -> Result<(), Stopped> {
@@ -250,16 +270,27 @@ impl Draining {
             broken: false,
         };
         while let Some(entry) = entries.next(&context) {
-            let gathered = add(loads, &courier, record.received_at, entry);
-            if gathered >= self.args.batch_events {
+            add(loads, &courier, record.received_at, entry);
+            if self.is_whole_batch(loads) {
                 self.send(loads, permit).await?;
             }
         }
         Ok(())
     }
 
+    fn is_whole_batch(&self, loads: &[Load]) -> bool {
+        let entries: usize = loads.iter().map(|load| load.entries.len()).sum();
+        let weight: usize = loads.iter().map(|load| load.weight).sum();
+        entries >= self.args.batch_events || weight >= BATCH_WEIGHT
+    }
+
     fn courier_of(&mut self, record: &PushRecord) -> Courier {
-        if let Some(courier) = self.args.couriers.get(&record.source) {
+        let mut couriers = self
+            .args
+            .couriers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(courier) = couriers.get(&record.source) {
             return courier.clone();
         }
         let kind = match record.kind {
@@ -273,7 +304,7 @@ impl Draining {
             status: Arc::new(SourceStatus::new(name.clone(), kind, metrics)),
             ..self.args.courier.clone()
         };
-        self.args.couriers.insert(name, courier.clone());
+        couriers.insert(name, courier.clone());
         courier
     }
 
@@ -281,9 +312,45 @@ impl Draining {
     async fn send(&mut self, loads: &mut Vec<Load>, permit: &Arc<Permit>) -> Result<(), Stopped> {
         let sent = loads.drain(..).map(|load| {
             let (permit, stop) = (Arc::clone(permit), self.stop.clone());
-            until_durable(load, permit, &self.args.courier.status, stop)
+            self.until_durable(load, permit, stop)
         });
         join_all(sent).await.into_iter().collect()
+    }
+
+    async fn until_durable(
+        &self,
+        load: Load,
+        permit: Arc<Permit>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), Stopped> {
+        let status = Arc::clone(&load.courier.status);
+        let mut batch = Batch::pushed(status.name.clone(), load.entries, permit);
+        let age = Timestamp::now().as_millisecond() - load.received_at.as_millisecond();
+        let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
+        batch.received_at = Instant::now().checked_sub(age).unwrap_or(batch.received_at);
+        let mut parcel = load.courier.parcel(batch, 0);
+        loop {
+            let pause = match load.courier.attempt(&mut parcel).await {
+                Attempt::Durable => break,
+                Attempt::Later(pause) => pause,
+                // Pushed events have no cursor that could stand elsewhere.
+                Attempt::Reload(_) | Attempt::Fenced(_) => READ_RETRY,
+            };
+            let reason = Some("the store does not take events".to_owned());
+            self.args
+                .courier
+                .status
+                .set_state(SourceState::Blocked, reason);
+            let _working = self.args.progress.work();
+            let _waiting = self.args.progress.long_wait(pause);
+            self.strike("in_retry").await?;
+            unless_stopped(&mut stop, tokio::time::sleep(pause)).await?;
+        }
+        load.courier.settle(parcel);
+        if status.view().state == SourceState::Blocked {
+            status.set_state(SourceState::Running, None);
+        }
+        Ok(())
     }
 }
 
@@ -323,7 +390,7 @@ fn entries_of<'a>(
         return stalwart::entries(record, context);
     }
     match recorder::entries(record) {
-        Ok(entries) => Box::new(entries.into_iter()),
+        Ok(entries) => Box::new(entries),
         // It was good when it was accepted, and is not for this version.
         Err(error) => {
             let letter = letter_in_place_of(record, DeadLetterReason::UnexpectedShape, error);
@@ -332,53 +399,25 @@ fn entries_of<'a>(
     }
 }
 
-async fn until_durable(
-    load: Load,
-    permit: Arc<Permit>,
-    own: &SourceStatus,
-    mut stop: watch::Receiver<bool>,
-) -> Result<(), Stopped> {
-    let status = Arc::clone(&load.courier.status);
-    let mut batch = Batch::pushed(status.name.clone(), load.entries, permit);
-    let age = Timestamp::now().as_millisecond() - load.received_at.as_millisecond();
-    let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
-    batch.received_at = Instant::now().checked_sub(age).unwrap_or(batch.received_at);
-    let mut parcel = load.courier.parcel(batch, 0);
-    loop {
-        let pause = match load.courier.attempt(&mut parcel).await {
-            Attempt::Durable => break,
-            Attempt::Later(pause) => pause,
-            // Pushed events have no cursor that could stand elsewhere.
-            Attempt::Reload(_) => READ_RETRY,
-        };
-        own.set_state(
-            SourceState::Blocked,
-            Some("the store does not take events".to_owned()),
-        );
-        unless_stopped(&mut stop, tokio::time::sleep(pause)).await?;
-    }
-    load.courier.settle(parcel);
-    if status.view().state == SourceState::Blocked {
-        status.set_state(SourceState::Running, None);
-    }
-    Ok(())
-}
-
-/// Adds an entry to its source's load; how many entries there are in all.
-fn add(loads: &mut Vec<Load>, courier: &Courier, received_at: Timestamp, entry: Entry) -> usize {
+/// Adds an entry to its source's load.
+fn add(loads: &mut Vec<Load>, courier: &Courier, received_at: Timestamp, entry: Entry) {
+    let weight = entry.weight();
     let name = &courier.status.name;
     match loads
         .iter_mut()
         .find(|load| load.courier.status.name == *name)
     {
-        Some(load) => load.entries.push(entry),
+        Some(load) => {
+            load.entries.push(entry);
+            load.weight += weight;
+        }
         None => loads.push(Load {
             courier: courier.clone(),
             entries: vec![entry],
+            weight,
             received_at,
         }),
     }
-    loads.iter().map(|load| load.entries.len()).sum()
 }
 
 /// What the future yields, unless the drainer is stopped before.

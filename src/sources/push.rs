@@ -16,7 +16,7 @@ use daybook_actors::liveness::Progress;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 
-use crate::batch::{Batch, Entry, Receipt};
+use crate::batch::{Batch, Entry, Receipt, take_batch};
 use crate::event::DeadLetterReason;
 use crate::journal::{Journal, PushRecord};
 use crate::probe::Probe;
@@ -304,7 +304,7 @@ impl Pusher {
     ) -> Result<u64, Undelivered> {
         let mut refused = 0;
         loop {
-            let chunk: Vec<Entry> = entries.take(self.batch_events).collect();
+            let chunk = take_batch(entries, self.batch_events);
             if chunk.is_empty() {
                 break;
             }

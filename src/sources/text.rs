@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -111,6 +112,53 @@ impl LetterContext<'_> {
     }
 }
 
+/// No event holds more values than this, lists, objects and keys counted in. Decoded, a value takes
+/// some twenty times the two bytes that it may have had.
+pub const MAX_VALUES: usize = 100_000;
+
+/// Whether a JSON text holds more than [`MAX_VALUES`] values.
+pub fn has_too_many_values(json: &str) -> bool {
+    let mut in_string = false;
+    let mut escaped = false;
+    let values = json.bytes().filter(|byte| {
+        if in_string {
+            in_string = escaped || *byte != b'"';
+            escaped = !escaped && *byte == b'\\';
+            return false;
+        }
+        in_string = *byte == b'"';
+        matches!(byte, b',' | b':' | b'[' | b'{')
+    });
+    values.take(MAX_VALUES).count() == MAX_VALUES
+}
+
+/// The elements of a JSON list, one at a time and not decoded: a list of a million tiny values
+/// takes no more memory than its text. Ends where the text is no list any more.
+#[derive(Clone)]
+pub struct Elements<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Elements<'a> {
+    /// `None` when the value is no list. A [`RawValue`] was read as JSON, so a list has its end.
+    pub fn of(list: &'a RawValue) -> Option<Self> {
+        let rest = list.get().strip_prefix('[')?;
+        Some(Self { rest })
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a RawValue;
+
+    fn next(&mut self) -> Option<&'a RawValue> {
+        let rest = self.rest.trim_start_matches([',', ' ', '\n', '\r', '\t']);
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
+        let element = values.next()?.ok();
+        self.rest = element.map_or("", |_| &rest[values.byte_offset()..]);
+        element
+    }
+}
+
 /// Says where JSON broke, without a word of its content.
 pub fn json_trouble(error: &serde_json::Error) -> String {
     let place = format!("line {} column {}", error.line(), error.column());
@@ -132,6 +180,38 @@ pub fn is_too_deep(error: &serde_json::Error) -> bool {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        let zeros = |count: usize| format!("[{}]", vec!["0"; count].join(","));
+        assert!(!has_too_many_values(&zeros(MAX_VALUES - 1)));
+        assert!(has_too_many_values(&zeros(MAX_VALUES)));
+        let quoted = serde_json::to_string(&"\\\",[{:".repeat(MAX_VALUES)).unwrap();
+        assert!(!has_too_many_values(&quoted));
+        assert!(has_too_many_values(&format!(
+            "[{quoted},{}]",
+            zeros(MAX_VALUES)
+        )));
+    }
+
+    #[test]
+    fn elements_of_a_list_come_one_by_one() {
+        for text in [
+            "[]",
+            " [ ] ",
+            "[1]",
+            "[1,2 ,\n3]",
+            r#"["a,]",{"b":[1,{}]},[[]],null,true,-1.5e3,"\"" ]"#,
+        ] {
+            let list: &RawValue = serde_json::from_str(text).unwrap();
+            let found: Vec<&str> = Elements::of(list).unwrap().map(RawValue::get).collect();
+            let wanted: Vec<&RawValue> = serde_json::from_str(text).unwrap();
+            let wanted: Vec<&str> = wanted.into_iter().map(RawValue::get).collect();
+            assert_eq!(found, wanted, "{text}");
+        }
+        let object: &RawValue = serde_json::from_str("{}").unwrap();
+        assert!(Elements::of(object).is_none());
+    }
 
     #[test]
     fn raw_names_become_lower_snake() {

@@ -8,13 +8,12 @@ use jiff::Timestamp;
 /// How many events a filter finds, by time and source.
 ///
 /// The bars are contiguous and equally wide, empty ones included. Their width is a usual one (1, 2,
-/// 5, 10, 15, 30 seconds or minutes; 1, 2, 3, 6, 12 hours; 1, 2, 7, 14, 28, 91, 364 days, then
-/// doubling) and they begin at its multiples since 1970, so that the bars stay where they are while
+/// 5, 10, 15, 30 seconds or minutes; 1, 2, 3 hours; 1, 2, 7, 14, 28, 91, 364 days, then doubling) and they begin at its multiples since 1970, so that the bars stay where they are while
 /// time goes on. The first begins at or before `since`, the last ends at or after `until`; only
 /// events between those two are counted. A single bar is just the range, to whole seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
-    /// The filter's bound, or the time of its first event. With no event at all `until`.
+    /// The filter's bound, or the time of its first event; `until` (or 1970) when there is none.
     pub since: Timestamp,
     /// The filter's bound, or a millisecond after its last event; exclusive.
     pub until: Timestamp,
@@ -44,14 +43,17 @@ impl Bar {
 
 const SECOND: i64 = 1000;
 const MINUTE: i64 = 60 * SECOND;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+/// Milliseconds of an hour.
+pub(super) const HOUR: i64 = 60 * MINUTE;
+/// Milliseconds of a day.
+pub(super) const DAY: i64 = 24 * HOUR;
 
 #[rustfmt::skip]
-const WIDTHS: [i64; 24] = [
+const WIDTHS: [i64; 22] = [
     SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND, 15 * SECOND, 30 * SECOND,
     MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE,
-    HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR,
+    // Nothing between: weeks are then counted by days, not by hundreds of hours.
+    HOUR, 2 * HOUR, 3 * HOUR,
     DAY, 2 * DAY, 7 * DAY, 14 * DAY, 28 * DAY, 91 * DAY, 364 * DAY,
 ];
 
@@ -87,8 +89,7 @@ impl Grid {
 
     /// What to answer about a filter without an event.
     pub(super) fn empty(since: Option<i64>, until: Option<i64>) -> Self {
-        let now = || Timestamp::now().as_millisecond();
-        let at = since.or(until).unwrap_or_else(now);
+        let at = since.or(until).unwrap_or(0);
         Self::new(at, at, 1)
     }
 
@@ -100,6 +101,11 @@ impl Grid {
     /// How wide a bar is.
     pub(super) fn width(&self) -> i64 {
         self.width
+    }
+
+    /// Whether there is one bar, whose width is no usual one.
+    pub(super) fn is_single(&self) -> bool {
+        self.bars.len() == 1
     }
 
     /// Counts events of a source at a time; those outside of the range are left out.

@@ -9,7 +9,9 @@
 
 #[doc(hidden)]
 pub mod conformance;
+pub mod feed;
 mod histogram;
+mod keys;
 pub mod mongodb;
 pub mod sqlite;
 
@@ -24,6 +26,7 @@ use serde_json::{Map, Value};
 use crate::config::{StoreConfig, StoreTarget};
 use crate::event::{Actor, AuditEvent, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
 use crate::probe::Probe;
+use feed::{Caseless, Follow};
 
 pub use histogram::{Bar, Histogram};
 
@@ -456,6 +459,13 @@ pub trait Store: Send + Sync + 'static {
     /// One event by its id; `None` also for an id that is none.
     async fn event(&self, id: &str) -> Result<Option<StoredEvent>>;
 
+    /// Follows the timeline from a [`feed::Entry::position`] on, or from now. `None`: the text is no
+    /// position of this store.
+    async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>>;
+
+    /// How this store compares text in any case; see [`feed::Matcher`].
+    fn caseless(&self) -> Caseless;
+
     /// Dead letters, newest first by the last time they were met; at most `limit`. Their raw bytes
     /// are the first 15 MiB at most, `raw_length` tells the whole.
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>>;
@@ -484,7 +494,7 @@ pub trait Store: Send + Sync + 'static {
     /// The same with dead letters, by the last time they were met.
     async fn delete_dead_letters_before(&self, last_at: Timestamp, limit: u32) -> Result<u64>;
 
-    /// Keeps a token's hash; a repeat replaces what was kept under it.
+    /// Keeps a token's hash; a repeat replaces what was kept under it. Forgets those that have ended.
     async fn insert_token(&self, token: &TokenRecord) -> Result<()>;
 
     /// Finds a token by its hash; one that has ended is not found.

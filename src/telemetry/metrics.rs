@@ -1,17 +1,23 @@
 //! Every metric: its name, kind, help and labels, and a typed handle to count with.
 //!
-//! Labels are only `source`, `actor`, `reason`, `outcome`, `route`, `code`, each from a bounded
-//! set: configured names, words of an enum, HTTP status codes.
+//! Labels are only `source`, `kind`, `actor`, `action`, `reason`, `outcome`, `route`, `code`, each
+//! from a bounded set: configured names, words of an enum, HTTP status codes. Series whose labels
+//! are known at start are there from the start, at 0: an increase from nothing is none to
+//! Prometheus.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use daybook_actors::liveness::Progress;
+use daybook_actors::supervisor::Exit;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use crate::event::{DeadLetterReason, SourceName};
+use crate::event::{AuditEvent, DeadLetterReason, SourceName};
+
+use super::security;
 
 const METADATA: Metadata<'static> = Metadata::new("daybook", Level::INFO, None);
 
@@ -67,17 +73,24 @@ declare! {
     counter FILTERED = "daybook_events_filtered_total", Some(Unit::Count), "Input left out on purpose (reads).";
     counter DEAD_LETTERED = "daybook_events_dead_lettered_total", Some(Unit::Count), "Input kept as a dead letter, by reason.";
     counter UNRESOLVED = "daybook_events_unresolved_tenant_total", Some(Unit::Count), "Events entered without a tenant.";
+    counter SECURITY = "daybook_security_events_total", Some(Unit::Count), "Events entered whose action is in a closed list that matters for security.";
+    counter POLLS = "daybook_authentik_polls_total", Some(Unit::Count), "Polls of Authentik that were begun.";
+    counter PAGES = "daybook_authentik_pages_total", Some(Unit::Count), "Pages of Authentik's list that were read.";
     counter LATE = "daybook_authentik_late_events_total", Some(Unit::Count), "Authentik events that became visible later than half the overlap.";
     gauge LAG = "daybook_ingest_lag_seconds", Some(Unit::Seconds), "Age of the oldest event known and not yet durable; 0 when there is none.";
     histogram LATENCY = "daybook_ingest_latency_seconds", Some(Unit::Seconds), "From received to durable.";
     histogram AGE = "daybook_event_age_seconds", Some(Unit::Seconds), "From when an event happened to durable.";
+    gauge INFO = "daybook_source_info", None, "Always 1; the kind of the source is a label.";
     gauge UP = "daybook_source_up", None, "1 while the source can be read or accepts, else 0.";
     gauge LAST_SUCCESS = "daybook_source_last_success_timestamp_seconds", Some(Unit::Seconds), "When the source was last read, or last delivered, without an error.";
     gauge BYTES_BEHIND = "daybook_ocis_bytes_behind", Some(Unit::Bytes), "Bytes of the audit log that are not yet durable.";
+    counter ROTATIONS = "daybook_ocis_rotations_total", Some(Unit::Count), "Times that another file took the place of the audit log, or that it was cut.";
     counter AUTHENTIK_REQUESTS = "daybook_authentik_requests_total", Some(Unit::Count), "Requests to Authentik by answer; code 000: none came.";
     counter WEBHOOK_REQUESTS = "daybook_webhook_requests_total", Some(Unit::Count), "Requests to ingest endpoints by answer.";
+    counter WEBHOOK_REFUSED = "daybook_webhook_refused_total", Some(Unit::Count), "Webhooks refused for their signature.";
     counter HTTP_REQUESTS = "daybook_http_requests_total", Some(Unit::Count), "Requests to every route by answer.";
     gauge JOURNAL_BYTES = "daybook_journal_bytes", Some(Unit::Bytes), "Bytes in the journal that are not yet in the store.";
+    gauge JOURNAL_LIMIT = "daybook_journal_limit_bytes", Some(Unit::Bytes), "The most bytes that the journal may hold; 0 when there is none.";
     gauge JOURNAL_OLDEST = "daybook_journal_oldest_seconds", Some(Unit::Seconds), "Age of the oldest record in the journal; 0 when it is empty.";
     gauge IN_FLIGHT = "daybook_in_flight_bytes", Some(Unit::Bytes), "Bytes of payload between the sources and the store.";
     gauge IN_FLIGHT_LIMIT = "daybook_in_flight_limit_bytes", Some(Unit::Bytes), "The most bytes there may be in flight.";
@@ -86,9 +99,18 @@ declare! {
     histogram FLUSH = "daybook_writer_flush_seconds", Some(Unit::Seconds), "How long a flush took.";
     gauge STORE_UP = "daybook_store_up", None, "1 while the store takes writes, else 0.";
     counter STORE_ERRORS = "daybook_store_errors_total", Some(Unit::Count), "Failed store operations by reason.";
+    counter RETENTION_EVENTS = "daybook_retention_deleted_events_total", Some(Unit::Count), "Events deleted because they were older than retention allows.";
+    counter RETENTION_LETTERS = "daybook_retention_deleted_dead_letters_total", Some(Unit::Count), "Dead letters deleted because they were older than retention allows.";
     counter RESTARTS = "daybook_actor_restarts_total", Some(Unit::Count), "Restarts of an actor by reason.";
     gauge MAILBOX = "daybook_actor_mailbox_messages", Some(Unit::Count), "Messages waiting for an actor.";
+    counter BUSY = "daybook_actor_busy_seconds_total", Some(Unit::Seconds), "Time that an actor worked, without what it waited for others.";
     gauge SUSPENDED = "daybook_actor_suspended", None, "1 while an actor that kept crashing is suspended, else 0.";
+    gauge STREAM_READERS = "daybook_stream_readers", Some(Unit::Count), "Readers of the live stream.";
+    counter STREAMS_CUT = "daybook_streams_cut_total", Some(Unit::Count), "Readers of the live stream that were cut off, by reason.";
+    counter FEED_EVENTS = "daybook_feed_events_total", Some(Unit::Count), "Events handed out to the readers of the live stream, each counted once.";
+    counter EXPORTS = "daybook_exports_total", Some(Unit::Count), "Exports over HTTP by outcome.";
+    counter RELOADS = "daybook_config_reloads_total", Some(Unit::Count), "Reloads of the configuration by outcome.";
+    gauge LAST_RELOAD = "daybook_config_last_reload_timestamp_seconds", Some(Unit::Seconds), "When the configuration that is in use was loaded.";
     gauge BUILD_INFO = "daybook_build_info", None, "Always 1; the version is a label.";
 }
 
@@ -97,6 +119,7 @@ declare! {
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
+    busy: Arc<Mutex<Vec<(Counter, Progress)>>>,
     /// See the help text of the metric of the same name; so for every field here.
     pub in_flight_bytes: Gauge,
     /// Gauge.
@@ -112,7 +135,19 @@ pub struct Metrics {
     /// Gauge.
     pub journal_bytes: Gauge,
     /// Gauge.
+    pub journal_limit_bytes: Gauge,
+    /// Counter.
+    pub retention_deleted_events: Counter,
+    /// Counter.
+    pub retention_deleted_dead_letters: Counter,
+    /// Gauge.
     pub journal_oldest_seconds: Gauge,
+    /// Gauge.
+    pub stream_readers: Gauge,
+    /// Counter.
+    pub feed_events: Counter,
+    /// Gauge.
+    pub last_reload: Gauge,
 }
 
 impl Default for Metrics {
@@ -146,27 +181,46 @@ impl Metrics {
         let gauge = |name: &'static str| recorder.register_gauge(&Key::from_name(name), &METADATA);
         let histogram =
             |name: &'static str| recorder.register_histogram(&Key::from_name(name), &METADATA);
+        let counter =
+            |name: &'static str| recorder.register_counter(&Key::from_name(name), &METADATA);
         let metrics = Self {
             in_flight_bytes: gauge(IN_FLIGHT),
             in_flight_limit_bytes: gauge(IN_FLIGHT_LIMIT),
-            backpressure_seconds: recorder
-                .register_counter(&Key::from_name(BACKPRESSURE), &METADATA),
+            backpressure_seconds: counter(BACKPRESSURE),
             writer_batch_events: histogram(BATCH_EVENTS),
             writer_flush_seconds: histogram(FLUSH),
             store_up: gauge(STORE_UP),
             journal_bytes: gauge(JOURNAL_BYTES),
+            journal_limit_bytes: gauge(JOURNAL_LIMIT),
+            retention_deleted_events: counter(RETENTION_EVENTS),
+            retention_deleted_dead_letters: counter(RETENTION_LETTERS),
+            busy: Arc::default(),
             journal_oldest_seconds: gauge(JOURNAL_OLDEST),
+            stream_readers: gauge(STREAM_READERS),
+            last_reload: gauge(LAST_RELOAD),
+            feed_events: recorder.register_counter(&Key::from_name(FEED_EVENTS), &METADATA),
             recorder: Arc::new(recorder),
             handle,
         };
         for reason in ["unavailable", "timeout", "unauthorized", "full", "other"] {
             metrics.store_errors(reason).increment(0);
         }
+        for reason in ["slow", "refused"] {
+            metrics.streams_cut(reason).increment(0);
+        }
+        for outcome in ["success", "failure"] {
+            metrics.exports(outcome).increment(0);
+            metrics.config_reloads(outcome).increment(0);
+        }
+        metrics.stream_readers.set(0.0);
         metrics
     }
 
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> String {
+        for (counter, progress) in &*self.busy.lock().unwrap_or_else(PoisonError::into_inner) {
+            counter.absolute(progress.busy().as_secs());
+        }
         self.handle.run_upkeep();
         self.handle.render()
     }
@@ -189,6 +243,21 @@ impl Metrics {
     /// `store_errors_total{reason}`
     pub fn store_errors(&self, reason: &'static str) -> Counter {
         self.counter(STORE_ERRORS, vec![Label::new("reason", reason)])
+    }
+
+    /// `streams_cut_total{reason}`: `slow`, `refused`.
+    pub fn streams_cut(&self, reason: &'static str) -> Counter {
+        self.counter(STREAMS_CUT, vec![Label::new("reason", reason)])
+    }
+
+    /// `config_reloads_total{outcome}`: `success`, `failure`.
+    pub fn config_reloads(&self, outcome: &'static str) -> Counter {
+        self.counter(RELOADS, vec![Label::new("outcome", outcome)])
+    }
+
+    /// `exports_total{outcome}`: `success`, `failure`.
+    pub fn exports(&self, outcome: &'static str) -> Counter {
+        self.counter(EXPORTS, vec![Label::new("outcome", outcome)])
     }
 
     /// `webhook_requests_total{code}`
@@ -216,6 +285,62 @@ impl Metrics {
     /// `authentik_late_events_total{source}`
     pub fn authentik_late_events(&self, source: &SourceName) -> Counter {
         self.counter(LATE, vec![Label::new("source", source.to_string())])
+    }
+
+    /// `authentik_polls_total{source}`
+    pub fn authentik_polls(&self, source: &SourceName) -> Counter {
+        self.counter(POLLS, vec![Label::new("source", source.to_string())])
+    }
+
+    /// `authentik_pages_total{source}`
+    pub fn authentik_pages(&self, source: &SourceName) -> Counter {
+        self.counter(PAGES, vec![Label::new("source", source.to_string())])
+    }
+
+    /// `webhook_refused_total{source,reason}`
+    pub fn webhook_refused(&self, source: &SourceName, refusal: Refusal) -> Counter {
+        self.counter(
+            WEBHOOK_REFUSED,
+            vec![
+                Label::new("source", source.to_string()),
+                Label::new("reason", refusal.as_str()),
+            ],
+        )
+    }
+
+    /// Counts an event that was entered in `security_events_total{source,action}`, if its action is
+    /// one of [`security::ACTIONS`].
+    pub fn count_security(&self, event: &AuditEvent) {
+        if let Some(action) = security::action_of(event) {
+            self.security_events(&event.source, action).increment(1);
+        }
+    }
+
+    fn security_events(&self, source: &SourceName, action: &'static str) -> Counter {
+        self.counter(
+            SECURITY,
+            vec![
+                Label::new("source", source.to_string()),
+                Label::new("action", action),
+            ],
+        )
+    }
+
+    /// Declares the series of an actor or a plane.
+    pub fn declare_actor(&self, actor: &str) {
+        self.actor_mailbox(actor).set(0.0);
+        self.actor_suspended(actor).set(0.0);
+        for reason in Exit::REASONS {
+            self.actor_restarts(actor, reason).increment(0);
+        }
+    }
+
+    /// From now on `actor_busy_seconds_total{actor}` says how much of the time this progress was
+    /// work.
+    pub fn watch_busy(&self, actor: &str, progress: &Progress) {
+        let counter = self.counter(BUSY, vec![Label::new("actor", actor.to_owned())]);
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.push((counter, progress.clone()));
     }
 
     /// `actor_restarts_total{actor,reason}`
@@ -259,6 +384,13 @@ impl Metrics {
             self.recorder
                 .register_histogram(&Key::from_parts(name, label()), &METADATA)
         };
+        let mut info = label();
+        info.push(Label::new("kind", kind));
+        self.gauge(INFO, info).set(1.0);
+        for action in security::actions_of_kind(kind) {
+            self.security_events(source, action).increment(0);
+        }
+        self.declare_kind(source, kind);
         let metrics = SourceMetrics {
             received,
             written,
@@ -272,10 +404,56 @@ impl Metrics {
             up: self.gauge(UP, label()),
             last_success: self.gauge(LAST_SUCCESS, label()),
             bytes_behind: (kind == "ocis").then(|| self.gauge(BYTES_BEHIND, label())),
+            rotations: (kind == "ocis").then(|| self.counter(ROTATIONS, label())),
         };
         metrics.lag_seconds.set(0.0);
         metrics.up.set(0.0);
         metrics
+    }
+
+    /// Declares the series that only sources of this kind have.
+    fn declare_kind(&self, source: &SourceName, kind: &str) {
+        match kind {
+            "authentik" => {
+                for counter in [
+                    self.authentik_polls(source),
+                    self.authentik_pages(source),
+                    self.authentik_late_events(source),
+                    self.authentik_requests(Some(200)),
+                    self.authentik_requests(Some(403)),
+                    self.authentik_requests(None),
+                ] {
+                    counter.increment(0);
+                }
+            }
+            "stalwart" => {
+                for refusal in [Refusal::Unsigned, Refusal::WrongSignature] {
+                    self.webhook_refused(source, refusal).increment(0);
+                }
+                for code in [200, 401, 413, 503] {
+                    self.webhook_requests(code).increment(0);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Why a webhook was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It bears no signature.
+    Unsigned,
+    /// No known key gives this signature.
+    WrongSignature,
+}
+
+impl Refusal {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsigned => "unsigned",
+            Self::WrongSignature => "wrong_signature",
+        }
     }
 }
 
@@ -305,6 +483,8 @@ pub struct SourceMetrics {
     pub last_success: Gauge,
     /// Gauge, for a tailed file only.
     pub bytes_behind: Option<Gauge>,
+    /// Counter, for a tailed file only.
+    pub rotations: Option<Counter>,
 }
 
 impl SourceMetrics {

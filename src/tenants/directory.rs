@@ -23,6 +23,7 @@ struct Learned {
 /// A snapshot of the directory.
 #[derive(Debug, Default)]
 pub struct Directory {
+    slugs: Vec<Slug>,
     groups: HashMap<String, Slug>,
     spaces: HashMap<String, Slug>,
     learned: HashMap<String, Learned>,
@@ -51,6 +52,9 @@ impl Directory {
             claim(&mut directory.groups, tenant.slug.clone(), slug);
             claim(&mut directory.names, tenant.slug.to_lowercase(), slug);
         }
+        directory.slugs.clone_from(&slugs);
+        directory.slugs.sort_unstable();
+        directory.slugs.dedup();
         // A slug names its tenant before any alias of another tenant does.
         for (tenant, slug) in records.tenants.into_iter().zip(&slugs) {
             claim(&mut by_id, tenant.slug, slug);
@@ -85,6 +89,11 @@ impl Directory {
                 .insert(learned.space, Learned { slug, stored: true });
         }
         directory
+    }
+
+    /// All tenants, in the order of their slugs.
+    pub fn slugs(&self) -> &[Slug] {
+        &self.slugs
     }
 
     /// The tenant that the hints point to.

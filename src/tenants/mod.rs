@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use daybook_actors::liveness::Progress;
 use daybook_actors::slot::Slot;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 
 use crate::batch::{Delivery, Entry, InMailbox, Nack};
@@ -28,7 +28,7 @@ use crate::probe::Probe;
 use crate::store::Store;
 use crate::writer::{Resolved, WriterMessage};
 
-use directory::Directory;
+use directory::{Directory, Slug};
 
 /// The longest a batch waits for a fresh directory because of an unknown user.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,6 +48,8 @@ pub enum ResolverMessage {
     Refreshed(Result<Directory, String>),
     /// Somebody's patience is over.
     PatienceOver,
+    /// Tell which tenants there are.
+    Slugs(RpcReplyPort<Vec<Slug>>),
 }
 
 /// The actor.
@@ -131,6 +133,12 @@ impl Actor for Resolver {
             ResolverMessage::Refresh => state.read_directory(&myself),
             ResolverMessage::Refreshed(outcome) => state.refreshed(outcome, &myself),
             ResolverMessage::PatienceOver => state.release(false),
+            ResolverMessage::Slugs(reply) => {
+                let directory = state.directory.as_ref();
+                let slugs = directory.map_or_else(Vec::new, |directory| directory.slugs().to_vec());
+                // Whoever asked may have gone.
+                let _gone = reply.send(slugs);
+            }
         }
         while state.tasks.try_join_next().is_some() {}
         Ok(())

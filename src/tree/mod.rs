@@ -5,13 +5,16 @@
 //!       │               ├─ resolver
 //!       │               └─ janitor         with retention only; suspended alone
 //!       ├─ source plane ── one actor a source, the journal's drainer   too many crashes: that source is suspended
-//!       └─ edge plane ──── http
+//!       └─ edge plane ──┬─ http
+//!                       └─ feed            for the live stream; suspended alone
 //! ```
 //! It ends in the reverse order: no new requests, then no new input, then the resolver passes on
 //! what it has, then the writer enters it. Correctness does not rest on that order: what was not
 //! acknowledged is read, or sent, again.
 
 mod options;
+mod reload;
+mod sources;
 mod wiring;
 mod witness;
 
@@ -29,19 +32,24 @@ use daybook_actors::supervisor::{
     ChildSpec, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
     spawn_root,
 };
+use jiff::Timestamp;
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::feed::{Feed, FeedActor, FeedArgs};
 use crate::http::auth::Authenticator;
+use crate::http::export::MOST_EXPORTS;
 use crate::http::health::Readiness;
-use crate::http::refusals::Refusals;
-use crate::http::router::{Edge, router};
+use crate::http::router::{Edge, Routes, router};
+use crate::http::stream::CATCHING_UP;
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::janitor::{self, Janitor, JanitorArgs};
 use crate::journal::{Journal, OpenError};
-use crate::status::Board;
+use crate::sources::drainer::Couriers;
+use crate::status::{Board, SourceStatus};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::tenants::{Resolver, ResolverArgs};
@@ -50,13 +58,16 @@ use crate::writer::{Writer, WriterArgs};
 pub use daybook_actors::supervisor::ChildState;
 pub use options::TreeOptions;
 
-use wiring::{Wiring, journal_reserve, open_journal};
+pub use reload::{ReloadError, Reloaded};
+use sources::{Parts, Running, Specs, edge_of};
+use wiring::{journal_reserve, open_journal};
 use witness::Witness;
 
 /// A shutdown takes no longer than this.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(25);
 const SUSPENDED_PROBE: Duration = Duration::from_secs(300);
 const FELL_LIMIT: Duration = Duration::from_secs(5);
+const EXPORTS_LIMIT: Duration = Duration::from_secs(5);
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why a Daybook did not start.
@@ -105,6 +116,17 @@ pub struct Daybook {
     metrics: Metrics,
     planes: Planes,
     upkeep: tokio::task::JoinHandle<()>,
+    feed: Feed,
+    exports: Arc<Semaphore>,
+    config: Config,
+    parts: Parts,
+    running: Vec<Running>,
+    drainer: Option<(ChildSpec, Arc<SourceStatus>)>,
+    /// The source plane's children.
+    specs: Specs,
+    /// As it stands now; [`Daybook::reload`] makes the next one of it.
+    edge: Edge,
+    routes: Routes,
 }
 
 #[derive(Clone, Default)]
@@ -163,6 +185,7 @@ impl Daybook {
             .local_addr()
             .map_err(|error| StartError::Listen { listen, error })?;
         let metrics = Metrics::new();
+        metrics.last_reload.set(Timestamp::now().as_second() as f64);
         let budget = Budget::new(config.ingest.in_flight.bytes());
         let board = Board::default();
         let stopping = Arc::new(AtomicBool::new(false));
@@ -191,6 +214,8 @@ impl Daybook {
             progress: Progress::on_demand(),
             probe: options.probes.actor("resolver"),
         };
+        metrics.watch_busy("writer", &writer_args.progress);
+        metrics.watch_busy("resolver", &resolver_args.progress);
         let mut store_children = vec![
             ChildSpec::actor("writer", OnGiveUp::Escalate, &writer, {
                 let args = writer_args.clone();
@@ -204,38 +229,48 @@ impl Daybook {
             .with_progress(resolver_args.progress),
         ];
         if config.retention.days > 0 {
-            store_children.push(janitor(&store, config.retention.days));
-            metrics.actor_mailbox("janitor").set(0.0);
-            metrics.actor_suspended("janitor").set(0.0);
+            store_children.push(janitor(&store, config.retention.days, &metrics));
+            metrics.declare_actor("janitor");
         }
 
         let journal = open_journal(config).await?;
-        let mut wiring = Wiring {
+        let journal_limit = journal
+            .as_ref()
+            .map_or(0, |_| config.journal.max_size.bytes());
+        metrics.journal_limit_bytes.set(journal_limit as f64);
+        let parts = Parts {
+            store: Arc::clone(&store),
+            metrics: metrics.clone(),
+            budget: budget.clone(),
+            resolver: resolver.clone(),
+            options: options.clone(),
             journal: journal.clone(),
             journal_reserve: journal_reserve(&budget),
-            pushing: HashMap::new(),
-            config,
-            store: &store,
-            metrics: &metrics,
-            budget: &budget,
-            board: &board,
-            resolver: &resolver,
-            options: &options,
-            children: Vec::new(),
-            webhooks: HashMap::new(),
-            recorders: Vec::new(),
-            acceptors: Vec::new(),
+            couriers: Couriers::default(),
         };
+        let mut running = Vec::new();
+        let mut drainer = None;
         if config.ingest.enabled {
             for source in &config.sources {
-                wiring.add(source)?;
+                running.push(parts.wire(config, source)?);
             }
-            wiring.add_drainer();
+            drainer = parts.wire_drainer(config);
         }
-        let source_children = std::mem::take(&mut wiring.children);
+        let statuses = running.iter().map(|source| source.status.clone());
+        let of_drainer = drainer.iter().map(|(_, status)| status.clone());
+        board.replace(statuses.chain(of_drainer).collect());
+        let specs = running.iter().map(|source| source.spec.clone());
+        let of_drainer = drainer.iter().map(|(spec, _)| spec.clone());
+        let specs = Specs::new(specs.chain(of_drainer).collect());
 
+        let feed = Feed::new(Arc::clone(&store), metrics.clone());
+        let exports = Arc::new(Semaphore::new(MOST_EXPORTS as usize));
         let edge = Edge {
             store: Arc::clone(&store),
+            feed: feed.clone(),
+            streams: Arc::new(Semaphore::new(config.http.max_streams as usize)),
+            catching_up: Arc::new(Semaphore::new(CATCHING_UP)),
+            exports: Arc::clone(&exports),
             board: board.clone(),
             metrics: metrics.clone(),
             budget: budget.clone(),
@@ -246,17 +281,21 @@ impl Daybook {
                 store_up,
                 writer,
                 resolver: resolver.clone(),
-                acceptors: wiring.acceptors,
+                acceptors: Vec::new(),
             },
-            webhooks: wiring.webhooks,
-            recorders: wiring.recorders,
+            webhooks: HashMap::new(),
+            recorders: Vec::new(),
             trusted_proxies: config.http.trusted_proxies.clone(),
             max_body: config.http.max_body.bytes(),
             body_timeout: config.http.body_timeout,
-            growth: tokio::sync::Mutex::default(),
-            refusals: Refusals::default(),
+            growth: Arc::default(),
+            refusals: Arc::default(),
+            is_tls: config.http.tls.is_some(),
+            attempts: Arc::default(),
             probe: options.probes.actor("http"),
         };
+        let edge = edge_of(&edge, &running);
+        let routes = Routes::new(router(edge.clone()));
         let http_args = HttpArgs {
             listener: Arc::new(listener),
             config: config.http.clone(),
@@ -267,7 +306,7 @@ impl Daybook {
                 .map(tls::acceptor)
                 .transpose()
                 .map_err(StartError::Tls)?,
-            router: router(edge),
+            router: routes.clone(),
             progress: Progress::new(),
             pulse: (options.stall_after / 8).max(Duration::from_millis(10)),
             probe: options.probes.actor("http"),
@@ -278,19 +317,21 @@ impl Daybook {
                 (HttpServer, http_args.clone())
             })
             .with_progress(http_progress),
+            live_feed(&feed, &options),
         ];
 
-        for child in ["writer", "resolver", "http"] {
-            metrics.actor_mailbox(child).set(0.0);
-            metrics.actor_suspended(child).set(0.0);
+        for actor in [
+            "writer", "resolver", "http", "feed", "store", "sources", "edge",
+        ] {
+            metrics.declare_actor(actor);
         }
         let planes = Planes::default();
         let plane =
             |name, slot, children| plane(name, slot, children, Arc::clone(&witness), &options);
         let planes_of_root = vec![
-            plane("store", &planes.store, store_children),
-            plane("sources", &planes.sources, source_children),
-            plane("edge", &planes.edge, edge_children),
+            plane("store", &planes.store, Specs::new(store_children)),
+            plane("sources", &planes.sources, specs.clone()),
+            plane("edge", &planes.edge, Specs::new(edge_children)),
         ];
         let observer: Arc<dyn Observer> = witness.clone();
         let root = SupervisorArgs {
@@ -313,6 +354,15 @@ impl Daybook {
             metrics,
             planes,
             upkeep,
+            feed,
+            exports,
+            config: config.clone(),
+            parts,
+            running,
+            drainer,
+            specs,
+            edge,
+            routes,
         })
     }
 
@@ -405,12 +455,17 @@ impl Daybook {
     /// Stops taking input, finishes what is in flight, and ends. Takes [`SHUTDOWN_LIMIT`] at most.
     pub async fn shutdown(self) -> End {
         self.stopping.store(true, Ordering::Release);
+        // Those who read along would never finish.
+        self.feed.close();
         let drained = tokio::time::timeout(SHUTDOWN_LIMIT, async {
             let asked = ractor::call!(self.root, SupervisorMessage::Drain);
             asked.is_ok() && self.end.await.is_ok()
         })
         .await;
         self.upkeep.abort();
+        // The ends of exports, finished or cut, are entered without the tree.
+        let entered = self.exports.acquire_many(MOST_EXPORTS);
+        let _late = tokio::time::timeout(EXPORTS_LIMIT, entered).await;
         if let Some(journal) = &self.journal {
             journal.close().await;
         }
@@ -425,13 +480,15 @@ impl Daybook {
     }
 }
 
-fn janitor(store: &Arc<dyn Store>, days: u32) -> ChildSpec {
+fn janitor(store: &Arc<dyn Store>, days: u32, metrics: &Metrics) -> ChildSpec {
     let args = JanitorArgs {
         store: Arc::clone(store),
         days,
         every: janitor::EVERY,
         progress: Progress::on_demand(),
+        metrics: metrics.clone(),
     };
+    metrics.watch_busy("janitor", &args.progress);
     let progress = args.progress.clone();
     let give_up = OnGiveUp::Suspend {
         probe_every: SUSPENDED_PROBE,
@@ -442,21 +499,38 @@ fn janitor(store: &Arc<dyn Store>, days: u32) -> ChildSpec {
     .with_progress(progress)
 }
 
+fn live_feed(feed: &Feed, options: &TreeOptions) -> ChildSpec {
+    let args = FeedArgs {
+        feed: feed.clone(),
+        progress: Progress::on_demand(),
+        probe: options.probes.actor("feed"),
+    };
+    let progress = args.progress.clone();
+    let give_up = OnGiveUp::Suspend {
+        probe_every: SUSPENDED_PROBE,
+    };
+    ChildSpec::actor("feed", give_up, feed.actor(), move || {
+        (FeedActor, args.clone())
+    })
+    .with_progress(progress)
+}
+
 fn plane(
     name: &'static str,
     slot: &Slot<SupervisorMessage>,
-    children: Vec<ChildSpec>,
+    children: Specs,
     witness: Arc<Witness>,
     options: &TreeOptions,
 ) -> ChildSpec {
     let options = options.clone();
     Supervisor::child_spec(name, OnGiveUp::Escalate, slot, move || {
         // A plane begins with a clean slate, and so must what people see of it.
+        let children = children.get();
         for child in &children {
             witness.is_suspended(&child.name, false);
         }
         let observer: Arc<dyn Observer> = witness.clone();
-        options.supervisor(name, children.clone(), &observer)
+        options.supervisor(name, children, &observer)
     })
 }
 

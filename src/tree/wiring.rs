@@ -1,7 +1,7 @@
 //! Builds the actor of each configured source, and what the edge needs to reach it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use daybook_actors::budget::Budget;
@@ -17,7 +17,7 @@ use crate::probe::Probe;
 use crate::sources::authentik::actor::{Poller, PollerArgs};
 use crate::sources::authentik::client::Client;
 use crate::sources::courier::Courier;
-use crate::sources::drainer::{self, Drainer, DrainerArgs};
+use crate::sources::drainer::{self, Couriers, Drainer, DrainerArgs};
 use crate::sources::ocis::actor::{LogTailer, TailerArgs};
 use crate::sources::push::{Acceptor, AcceptorArgs};
 use crate::status::{Board, SourceStatus};
@@ -71,7 +71,7 @@ pub(super) struct Wiring<'a> {
     pub(super) journal: Option<Journal>,
     pub(super) journal_reserve: Budget,
     /// The ways downstream of sources that push, for the drainer.
-    pub(super) pushing: HashMap<SourceName, Courier>,
+    pub(super) pushing: Couriers,
     pub(super) board: &'a Board,
     pub(super) resolver: &'a Slot<crate::tenants::ResolverMessage>,
     pub(super) options: &'a TreeOptions,
@@ -90,8 +90,7 @@ impl Wiring<'_> {
             self.metrics.source(name, kind),
         ));
         self.board.add(Arc::clone(&status));
-        self.metrics.actor_suspended(name.as_str()).set(0.0);
-        self.metrics.actor_mailbox(name.as_str()).set(0.0);
+        self.metrics.declare_actor(name.as_str());
         Courier {
             resolver: self.resolver.clone(),
             resolver_mailbox: self.metrics.actor_mailbox("resolver"),
@@ -171,7 +170,10 @@ impl Wiring<'_> {
         let acceptor = Slot::new();
         let progress = Progress::on_demand();
         let share = courier.share.clone();
-        self.pushing.insert(name.clone(), courier.clone());
+        self.pushing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone(), courier.clone());
         let args = AcceptorArgs {
             courier,
             journal: self.journal.clone(),
@@ -199,10 +201,11 @@ impl Wiring<'_> {
         let args = DrainerArgs {
             journal,
             courier: self.courier(&name, drainer::NAME),
-            couriers: std::mem::take(&mut self.pushing),
+            couriers: self.pushing.clone(),
             metrics: self.metrics.clone(),
             batch_events: self.config.writer.batch_events as usize,
             progress: progress.clone(),
+            probe: self.options.probes.actor(name.as_str()),
         };
         self.child(&name, progress, &Slot::new(), move || {
             (Drainer, args.clone())
@@ -216,6 +219,7 @@ impl Wiring<'_> {
         slot: &Slot<A::Msg>,
         make: impl Fn() -> (A, A::Arguments) + Send + Sync + 'static,
     ) {
+        self.metrics.watch_busy(name.as_str(), &progress);
         let give_up = OnGiveUp::Suspend {
             probe_every: SUSPENDED_PROBE,
         };

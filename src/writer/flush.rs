@@ -29,7 +29,7 @@ pub(super) async fn flush(
         .map(|resolved| resolved.delivery.custody.begin())
         .collect();
     let outcome = match probe.hit("before_insert").await {
-        Ok(()) => commit(&*store, &batches).await,
+        Ok(()) => commit(&*store, &batches, metrics).await,
         Err(struck) => Err(StoreError::Unavailable(struck.to_string())),
     };
     for handling in handlings {
@@ -77,7 +77,7 @@ async fn one_by_one(
     let mut away = None;
     for resolved in batches {
         let reply = match &away {
-            None => commit(store, std::slice::from_ref(&resolved)).await,
+            None => commit(store, std::slice::from_ref(&resolved), metrics).await,
             Some(error) => Err(StoreError::Unavailable(format!("{error}"))),
         };
         match reply {
@@ -118,7 +118,11 @@ pub(super) fn answer(delivery: Delivery, reply: Reply) {
     let _gone = delivery.reply.send(reply);
 }
 
-async fn commit(store: &dyn Store, batches: &[Resolved]) -> Result<Vec<Reply>, StoreError> {
+async fn commit(
+    store: &dyn Store,
+    batches: &[Resolved],
+    metrics: &Metrics,
+) -> Result<Vec<Reply>, StoreError> {
     let mut rejected: Vec<Option<DeadLetter>> =
         vec![None; batches.iter().map(|b| b.tenants.len()).sum()];
     let mut first_fates: Option<Vec<Fate>> = None;
@@ -128,7 +132,13 @@ async fn commit(store: &dyn Store, batches: &[Resolved]) -> Result<Vec<Reply>, S
         let any_refused = !refused.is_empty();
         let fates = merge(first_fates.take(), committed.records);
         if !any_refused {
-            return Ok(replies(batches, &fates, &committed.moves, &rejected));
+            return Ok(replies(
+                batches,
+                &fates,
+                &committed.moves,
+                &rejected,
+                metrics,
+            ));
         }
         replace_refused(batches, &mut rejected, refused)?;
         first_fates = Some(fates);
@@ -218,6 +228,7 @@ fn replies(
     fates: &[Fate],
     moves: &[MoveFate],
     rejected: &[Option<DeadLetter>],
+    metrics: &Metrics,
 ) -> Vec<Reply> {
     let mut offset = 0;
     batches
@@ -238,12 +249,18 @@ fn replies(
                 resolved,
                 &fates[from..offset],
                 &rejected[from..offset],
+                metrics,
             ))
         })
         .collect()
 }
 
-fn receipt(resolved: &Resolved, fates: &[Fate], rejected: &[Option<DeadLetter>]) -> Receipt {
+fn receipt(
+    resolved: &Resolved,
+    fates: &[Fate],
+    rejected: &[Option<DeadLetter>],
+    metrics: &Metrics,
+) -> Receipt {
     let mut receipt = Receipt::default();
     let entries = resolved.delivery.batch.entries();
     for (index, (entry, fate)) in entries.iter().zip(fates).enumerate() {
@@ -255,6 +272,9 @@ fn receipt(resolved: &Resolved, fates: &[Fate], rejected: &[Option<DeadLetter>])
             (Some(letter), Fate::Written) => receipt.count_dead(letter.reason),
             (_, Fate::Written) => {
                 receipt.written += 1;
+                if let Entry::Event(event, _) = entry {
+                    metrics.count_security(event);
+                }
                 if resolved.tenants[index].is_none() {
                     receipt.unresolved += 1;
                 }

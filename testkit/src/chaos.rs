@@ -42,11 +42,12 @@ pub enum Strike {
     Upstream(Fault, u32),
 }
 
-const ACTORS: [&str; 10] = [
+const ACTORS: [&str; 11] = [
     "authentik",
     "ocis",
     "stalwart",
     "platform-api",
+    "journal",
     "resolver",
     "writer",
     "http",

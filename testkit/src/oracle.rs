@@ -287,6 +287,12 @@ impl Oracle {
         if in_flight > 0 {
             unbalanced.push(format!("bounded: {in_flight} bytes in flight when idle"));
         }
+        let journal = daybook.journal().map(|journal| journal.figures().bytes);
+        if let Some(bytes @ 1..) = journal {
+            unbalanced.push(format!(
+                "live: {bytes} bytes of the journal are not drained"
+            ));
+        }
         let waiting = sum_of(&metrics, "daybook_actor_mailbox_messages", "");
         if waiting != 0.0 {
             unbalanced.push(format!("bounded: {waiting} messages wait when idle"));

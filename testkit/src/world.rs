@@ -13,11 +13,12 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daybook::config::{Config, LoadedConfig};
 use daybook::simulators::workspace::Workspace;
-use daybook::store::{EventFilter, PageKey, StoredEvent};
+use daybook::store::{EventFilter, PageKey, Store, StoredEvent};
 use daybook::tree::{Daybook, End, TreeOptions};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -37,11 +38,15 @@ pub struct Plan {
     tuning: Tuning,
 }
 
+/// Puts something between a Daybook and its store.
+type Through = fn(Arc<dyn Store>) -> Arc<dyn Store>;
+
 /// What a configuration cannot say.
 #[derive(Clone, Default)]
 struct Tuning {
     adjust: Option<fn(&mut Config)>,
     options: Option<TreeOptions>,
+    through: Option<Through>,
 }
 
 /// A running world.
@@ -78,6 +83,11 @@ impl World {
     /// Its folder.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Where its store is.
+    pub fn store_url(&self) -> &str {
+        &self.store_url
     }
 
     /// The name of its database in MongoDB.
@@ -286,6 +296,12 @@ impl Plan {
         self
     }
 
+    /// Puts something of one's own between the Daybook and its store.
+    pub fn store_through(mut self, through: Through) -> Self {
+        self.tuning.through = Some(through);
+        self
+    }
+
     /// Sets how the tree reacts to faults.
     pub fn options(mut self, options: TreeOptions) -> Self {
         self.tuning.options = Some(options);
@@ -332,6 +348,10 @@ async fn start(toml: &str, tuning: &Tuning) -> Daybook {
     let options = tuning.options.clone();
     let options = options.unwrap_or_else(|| TreeOptions::of(&config));
     let store = daybook::store::open(&config.store).await.expect("a store");
+    let store = match tuning.through {
+        Some(through) => through(store),
+        None => store,
+    };
     let daybook = Daybook::start_with_options(&config, store, options).await;
     daybook.expect("a Daybook")
 }

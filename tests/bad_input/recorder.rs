@@ -85,7 +85,7 @@ async fn a_wrong_request_is_refused_whole_and_told_where() {
         ),
         (
             format!(
-                "{{\"action\":\"a\",\"metadata\":{}{}}}",
+                "{{\"action\":\"a\",\"metadata\":{}0{}}}",
                 "{\"d\":".repeat(130),
                 "}".repeat(130)
             ),

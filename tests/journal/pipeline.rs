@@ -3,15 +3,12 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use daybook::config::LoadedConfig;
 use daybook::status::SourceState;
 use daybook::store::StoredEvent;
 use daybook::tree::{Daybook, End};
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
-use sha2::Sha256;
+use testkit::http::sign;
 use testkit::mongod::Mongod;
 use testkit::world::{Plan, World, eventually};
 
@@ -37,7 +34,7 @@ async fn started(plan: Plan) -> World {
 }
 
 /// A webhook of so many events, told apart by `batch` and their place.
-fn webhook(batch: usize, events: usize) -> (String, String) {
+fn webhook(batch: usize, events: usize) -> String {
     let events: Vec<Value> = (0..events)
         .map(|event| {
             json!({
@@ -47,17 +44,17 @@ fn webhook(batch: usize, events: usize) -> (String, String) {
             })
         })
         .collect();
-    let body = json!({ "events": events }).to_string();
-    let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
-    mac.update(body.as_bytes());
-    let signature = STANDARD.encode(mac.finalize().into_bytes());
-    (body, signature)
+    json!({ "events": events }).to_string()
 }
 
 async fn send(world: &World, batch: usize, events: usize) -> (u16, Value) {
-    let (body, signature) = webhook(batch, events);
+    send_raw(world, &webhook(batch, events)).await
+}
+
+async fn send_raw(world: &World, body: &str) -> (u16, Value) {
+    let signature = sign(KEY, body.as_bytes());
     world
-        .post(ROUTE, body, &[("x-signature", &signature)])
+        .post(ROUTE, body.to_owned(), &[("x-signature", &signature)])
         .await
 }
 
@@ -166,6 +163,78 @@ async fn pushes_while_mongod_is_gone_are_answered_and_entered_afterwards_once_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_while_mongod_is_gone_is_a_dead_letter_afterwards() {
+    let mongod = Mongod::start().await;
+    let plan = plan(World::mongodb(&mongod).await);
+    let log = plan.file("audit.log", "");
+    let tools = plan.file(
+        "tools.toml",
+        format!(
+            "[store]\nurl = \"{}\"\ntimeout = \"1s\"\n[journal]\ndir = \"{}\"\n",
+            plan.store_url(),
+            plan.dir().join("journal").display()
+        ),
+    );
+    let world =
+        started(plan.source(&format!("kind = \"ocis\"\npath = \"{}\"", log.display()))).await;
+    ready(&world).await;
+    world.source_becomes("ocis", "running").await;
+    mongod.kill9();
+
+    let before = Timestamp::now();
+    let quarantined = (200, json!({"received": 0, "quarantined": 1}));
+    assert_eq!(send_raw(&world, "no json").await, quarantined);
+    std::fs::write(&log, "no line of an audit log\n").unwrap();
+    world.source_becomes("ocis", "blocked").await;
+    let list = std::process::Command::new(env!("CARGO_BIN_EXE_daybook"))
+        .args(["dead-letters", "list", "-c"])
+        .arg(&tools)
+        .output()
+        .unwrap();
+    let told = String::from_utf8(list.stderr).unwrap();
+    assert!(!list.status.success(), "{told}");
+    assert!(told.contains("the store is away"), "{told}");
+    assert!(
+        told.contains("bytes of pushes wait in the journal"),
+        "{told}"
+    );
+    assert!(!told.contains(" 0 bytes"), "{told}");
+    let away = Timestamp::now();
+
+    mongod.restart().await;
+    let mut letters = Vec::new();
+    eventually("both are dead letters", async || {
+        letters = world
+            .daybook()
+            .store()
+            .dead_letters(10)
+            .await
+            .unwrap_or_default();
+        letters.len() == 2
+    })
+    .await;
+    for (source, raw) in [("mail", "no json"), ("ocis", "no line of an audit log")] {
+        let stored = letters
+            .iter()
+            .find(|stored| stored.letter.source.as_str() == source)
+            .unwrap();
+        assert_eq!(stored.letter.raw, raw.as_bytes(), "{source}");
+        assert_eq!(stored.attempts, 1, "{source}");
+        let at = stored.letter.at;
+        assert!(
+            at.as_millisecond() >= before.as_millisecond() && at <= away,
+            "{source}: {at}"
+        );
+    }
+    drained(&world).await;
+    assert!(
+        send(&world, 1, 1).await.0 == 200,
+        "nothing is blocked by them"
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_mongod_sends_pushes_to_the_journal_within_seconds() {
     let mongod = Mongod::start().await;
     let world = started(plan(World::mongodb(&mongod).await)).await;
@@ -268,15 +337,7 @@ async fn when_too_much_is_in_flight_pushes_go_to_the_journal() {
     for batch in 1..=5 {
         assert_eq!(send(&world, batch, 2).await, (200, json!({"received": 2})));
     }
-    let quarantined = {
-        let body = "no json";
-        let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let signature = STANDARD.encode(mac.finalize().into_bytes());
-        world
-            .post(ROUTE, body, &[("x-signature", &signature)])
-            .await
-    };
+    let quarantined = send_raw(&world, "no json").await;
     assert_eq!(quarantined, (200, json!({"received": 0, "quarantined": 1})));
     let journal = world.daybook().journal().unwrap();
     assert_eq!(journal.figures().appended - before, 6);
@@ -311,13 +372,13 @@ async fn a_replay_of_the_journal_enters_nothing_twice() {
     };
     let event = json!({"events": [{"action": "a"}, {"action": "b"}]}).to_string();
     journal
-        .append(record(PushKind::Stalwart, webhook(1, 3).0))
+        .append(record(PushKind::Stalwart, webhook(1, 3)))
         .await
         .unwrap();
     journal.append(record(recorder, event)).await.unwrap();
     let unknown = PushRecord {
         source: SourceName::new("gone"),
-        ..record(PushKind::Stalwart, webhook(2, 1).0)
+        ..record(PushKind::Stalwart, webhook(2, 1))
     };
     journal.append(unknown).await.unwrap();
     journal.close().await;
@@ -351,7 +412,7 @@ async fn damage_is_a_dead_letter_and_what_stands_around_it_is_entered() {
             source: SourceName::new("mail"),
             received_at: Timestamp::now(),
             kind: PushKind::Stalwart,
-            body: webhook(batch, 1).0.into(),
+            body: webhook(batch, 1).into(),
         };
         journal.append(record).await.unwrap();
     }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use daybook::config::{Config, SourceConfig};
-use daybook::probe::{Fault, Probes};
+use daybook::probe::{Fault, Probes, Strike};
+use daybook::sources::drainer;
 use daybook::tree::{ChildState, TreeOptions};
 use daybook_actors::policy::{Backoff, Intensity};
 use jiff::Timestamp;
@@ -17,6 +18,8 @@ use testkit::world::sum_of;
 const LOAD: f64 = 15.0;
 /// From the end of a fault until everything promised is stored and accounted for.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(15);
+/// The store is asked again every 100 ms at most: so many outlast every wait.
+const REFUSALS: usize = 500;
 /// Without hangs nobody should be taken for hanging, however busy the machine.
 pub const PATIENT: Duration = Duration::from_secs(30);
 const IMPATIENT: Duration = Duration::from_millis(600);
@@ -78,6 +81,11 @@ impl Cell {
         }
     }
 
+    /// Whether the store must refuse for the point to be reached.
+    fn needs_refusals(&self) -> bool {
+        self.actor == drainer::NAME || self.point == "in_retry"
+    }
+
     /// Sources that do not need what is struck: they must not notice.
     fn bystanders(&self) -> Vec<&'static str> {
         let all = SOURCES.into_iter();
@@ -85,6 +93,7 @@ impl Cell {
             "writer" | "resolver" | "store" | "sources" => Vec::new(),
             _ if self.point == "in_backoff" => Vec::new(),
             "http" | "edge" => vec!["authentik", "ocis"],
+            drainer::NAME => SOURCES.into(),
             source => all.filter(|other| *other != source).collect(),
         }
     }
@@ -284,6 +293,13 @@ impl Stage<'_> {
     async fn strike(&self) {
         let cell = self.cell;
         let strike = self.probes.strike(cell.actor, cell.point, cell.fault(), 1);
+        let mut refusals = Vec::new();
+        if cell.needs_refusals() {
+            refusals = self.refuse_writes().await;
+        }
+        if cell.point == "after_ack" {
+            refusals.clear();
+        }
         if ["post_start", "in_backoff"].contains(&cell.point) {
             // It must be down to come up again.
             self.fell_by(cell.actor, Blow::Kill).await;
@@ -297,6 +313,14 @@ impl Stage<'_> {
             strike.has_struck()
         })
         .await;
+        drop(refusals);
+        if cell.needs_refusals() {
+            // A push that comes before the store takes writes again would go to the journal.
+            let pulls = ["authentik", "ocis"];
+            let witness = pulls.iter().find(|source| **source != cell.actor);
+            self.flow(witness.map(std::slice::from_ref).unwrap_or_default())
+                .await;
+        }
         if cell.fault() == Fault::Stand {
             self.bystanders_flow().await;
         }
@@ -306,6 +330,22 @@ impl Stage<'_> {
             _ => {}
         }
         drop(strike);
+    }
+
+    /// From now on the store refuses every write, and pushes stand in the journal.
+    async fn refuse_writes(&self) -> Vec<Strike> {
+        let journal = self.world.daybook().journal().unwrap();
+        let appended = journal.figures().appended;
+        let refusal = || {
+            self.probes
+                .strike("writer", "before_insert", Fault::Error, 1)
+        };
+        let refusals = std::iter::repeat_with(refusal).take(REFUSALS).collect();
+        self.until("pushes go to the journal", async || {
+            journal.figures().appended > appended
+        })
+        .await;
+        refusals
     }
 
     async fn until_stalled(&self) {
@@ -362,11 +402,11 @@ impl Stage<'_> {
 
     /// While the struck one stands, the others' events arrive.
     async fn bystanders_flow(&self) {
-        let bystanders = self.cell.bystanders();
-        let said: Vec<_> = bystanders
-            .iter()
-            .map(|source| self.load.say(source))
-            .collect();
+        self.flow(&self.cell.bystanders()).await;
+    }
+
+    async fn flow(&self, sources: &[&'static str]) {
+        let said: Vec<_> = sources.iter().map(|source| self.load.say(source)).collect();
         let store = self.world.daybook().store();
         self.until("the other sources flow", async || {
             let oracle = self.load.oracle();

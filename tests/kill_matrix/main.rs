@@ -9,6 +9,7 @@
 //! | `after_send` | the resolver has handed the batch on |
 //! | `before_insert`, `between_insert_and_cursor`, `between_cursor_and_ack` | in the writer's flush |
 //! | `after_ack` | all is durable, and the source has not noted it |
+//! | `in_retry` | the store has refused its batch, and it is about to wait before it sends again |
 //! | `in_job` | a push is under way beside the acceptor |
 //! | `after_accept`, `after_body`, `before_answer` | in the accept loop; in one request |
 //!
@@ -80,6 +81,7 @@ fn puller(source: &'static str) -> Vec<Cell> {
         in_actor(source, "post_start"),
         in_actor(source, "after_read"),
         in_actor(source, "after_ack"),
+        in_actor(source, "in_retry"),
         in_backoff(source, "sources"),
     ]
     .concat()
@@ -119,6 +121,23 @@ async fn stalwart_acceptor() {
 async fn recorder_acceptor() {
     let cells = acceptor("platform-api");
     Group::new("recorder", cells).run().await;
+}
+
+/// The store refuses until pushes stand in the journal; then it takes them, and they are drained.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn journal_drainer() {
+    let ended = Then::Restarts("journal", "error");
+    let stalled = Then::Restarts("journal", "stalled");
+    let in_draining = |point| in_task("journal", point, [ended, ended, stalled]);
+    let cells = [
+        in_actor("journal", "post_start"),
+        in_draining("after_read"),
+        in_draining("in_retry"),
+        in_draining("after_ack"),
+        in_backoff("journal", "sources"),
+    ]
+    .concat();
+    Group::new("journal", cells).run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

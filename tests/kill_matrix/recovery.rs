@@ -26,6 +26,7 @@ async fn events_flow_again_within_a_second_of_any_kill() {
         "ocis",
         "stalwart",
         "platform-api",
+        "journal",
         "resolver",
         "writer",
         "http",

@@ -1,6 +1,7 @@
 //! Events of the platform's own services: who may send them, what is kept, what is refused.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod memory;
 mod tokens;
 
 use std::collections::BTreeSet;

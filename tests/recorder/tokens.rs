@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use daybook::http::auth::hash_token;
 use serde_json::{Value, json};
 use testkit::World;
+use testkit::mongod::Mongod;
+use testkit::world::Plan;
 
 use super::{PATH, RECORDER, post, received};
 
@@ -18,7 +21,11 @@ struct Guarded {
 
 impl Guarded {
     async fn start() -> Self {
-        let plan = World::sqlite().await;
+        Self::start_on(World::sqlite().await, "").await
+    }
+
+    /// `store`: more lines of `[store]`.
+    async fn start_on(plan: Plan, store: &str) -> Self {
         let config = format!(
             "[store]\nurl = \"{}\"\n[[sources]]\n{RECORDER}\n[[sources]]\nkind = \"recorder\"\nname = \"billing\"\n",
             plan.store_url()
@@ -27,7 +34,7 @@ impl Guarded {
         let plan = plan
             .source(RECORDER)
             .source("kind = \"recorder\"\nname = \"billing\"");
-        let world = plan.start_with("auth = \"tokens\"", "").await;
+        let world = plan.start_with("auth = \"tokens\"", store).await;
         world.ready().await;
         Self { world, config }
     }
@@ -322,5 +329,45 @@ async fn wrong_wishes_for_a_token_are_told() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(error.contains(told), "{arguments:?}: {error}");
     }
+    guarded.world.stop().await;
+}
+
+/// Longer than a token is believed without asking, and than the store may take.
+const OUTAGE: Duration = Duration::from_secs(9);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_good_is_believed_while_the_store_is_away() {
+    let mongod = Mongod::start().await;
+    let guarded = Guarded::start_on(World::mongodb(&mongod).await, "timeout = \"2s\"").await;
+    let token = guarded.token(&["--role", "recorder"]);
+    let never_used = guarded.token(&["--role", "recorder"]);
+    let event = |number: u64| json!({"action": "invoice.paid", "externalId": number.to_string()});
+    assert_eq!(guarded.record(&token, event(0)).await, received(1));
+    // The tokens' own events and this one.
+    let before = guarded.world.events().await.len();
+
+    mongod.freeze();
+    let started = Instant::now();
+    let mut sent = 0;
+    while started.elapsed() < OUTAGE {
+        sent += 1;
+        let asked = Instant::now();
+        assert_eq!(guarded.record(&token, event(sent)).await, received(1));
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(6), "{took:?}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let journal = guarded.world.daybook().journal().unwrap();
+    assert!(journal.figures().appended > 0);
+    // Nobody knows whether these are good.
+    for unknown in [&never_used, "Bearer dbk_0000"] {
+        let answer = guarded.record(unknown, event(0)).await;
+        assert_eq!(code(&answer), (503, "unavailable"));
+    }
+    assert_eq!(guarded.get("/api/v1/events", &token).await.0, 403);
+
+    mongod.thaw();
+    guarded.world.events_reach(before + sent as usize).await;
+    assert_eq!(guarded.record(&never_used, event(0)).await, received(1));
     guarded.world.stop().await;
 }

@@ -1,48 +1,16 @@
 //! Single commands that fail inside the server.
 
-use mongodb::Database;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
 use crate::scene::Scene;
 
-const TEST_COMMANDS: &[&str] = &["--setParameter", "enableTestCommands=1"];
-
-/// Makes commands of Daybook fail, and nobody else's.
-struct FailPoint {
-    admin: Database,
-    entered_before: i64,
-}
-
-impl FailPoint {
-    async fn set(mongod: &Mongod, times: i32, mut data: Document) -> Self {
-        let admin = mongod.database("admin").await;
-        data.insert("appName", "daybook");
-        let mode = doc! { "times": times };
-        let command = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
-        let answer = admin.run_command(command).await.unwrap();
-        Self {
-            entered_before: entered(&answer),
-            admin,
-        }
-    }
-
-    /// How often it has struck since it was set.
-    async fn struck(&self) -> i64 {
-        let question = doc! { "getParameter": 1, "failpoint.failCommand": 1 };
-        let answer = self.admin.run_command(question).await.unwrap();
-        let state = answer.get_document("failpoint.failCommand").unwrap();
-        entered(state) - self.entered_before
-    }
-}
-
-fn entered(state: &Document) -> i64 {
-    match state.get("count").or_else(|| state.get("timesEntered")) {
-        Some(Bson::Int32(count)) => i64::from(*count),
-        Some(Bson::Int64(count)) => *count,
-        other => panic!("a count of entries, not {other:?} in {state}"),
-    }
+/// Daybook's commands fail, so many times; nobody else's.
+async fn fail(mongod: &Mongod, times: i32, mut data: Document) -> FailPoint {
+    data.insert("appName", "daybook");
+    FailPoint::set(mongod, doc! { "times": times }, data).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +71,7 @@ async fn every_command_that_daybook_sends_may_fail() {
         ),
     ] {
         let before = scene.metric(metric, labels).await;
-        let fail_point = FailPoint::set(&mongod, 3, data).await;
+        let fail_point = fail(&mongod, 3, data).await;
         eventually(what, async || fail_point.struck().await >= 3).await;
         assert!(scene.metric(metric, labels).await > before, "{what}");
         scene.flows_soon(&format!("after {what}")).await;
@@ -113,7 +81,7 @@ async fn every_command_that_daybook_sends_may_fail() {
 
     for actor in ["ocis", "authentik"] {
         let data = doc! { "failCommands": ["findAndModify"], "closeConnection": true };
-        let fail_point = FailPoint::set(&mongod, 2, data).await;
+        let fail_point = fail(&mongod, 2, data).await;
         assert!(scene.world.daybook().kill(actor).await);
         eventually("claims fail", async || fail_point.struck().await >= 2).await;
         scene
@@ -122,7 +90,7 @@ async fn every_command_that_daybook_sends_may_fail() {
     }
     // The resolver reads the directory when it starts; `find` fails three times before it may.
     let data = doc! { "failCommands": ["find"], "errorCode": 11600 };
-    let fail_point = FailPoint::set(&mongod, 3, data).await;
+    let fail_point = fail(&mongod, 3, data).await;
     assert!(scene.world.daybook().kill("resolver").await);
     eventually("the directory cannot be read", async || {
         fail_point.struck().await >= 3

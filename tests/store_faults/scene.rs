@@ -150,7 +150,7 @@ impl Scene {
 
     /// Lets the workspace rest, waits for everything to arrive and compares it, event by event.
     pub async fn finish(self) {
-        self.finish_with(&["200", "503"]).await;
+        self.finish_with(&["200"]).await;
     }
 
     /// The same for a story in which webhooks are answered in these ways.

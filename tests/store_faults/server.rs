@@ -1,7 +1,10 @@
 //! The server itself: killed, frozen, not there at the start.
 
-use std::time::Duration;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
+use mongodb::bson::{Document, doc};
+use testkit::World;
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
@@ -43,20 +46,58 @@ async fn a_server_that_is_killed_or_frozen_again_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_that_waits_long_enough_hears_503_or_that_its_events_are_safe() {
+async fn a_sender_hears_that_its_events_are_safe_from_the_first_moment_of_an_outage_on() {
     let mongod = Mongod::start().await;
     let url = mongod.url("patience");
     let scene = Scene::start(&url, &url, 20.0).await;
     mongod.kill9();
     scene.store_is_seen_away().await;
     let delivered = scene.workspace.counts().stalwart_delivered;
-    let label = "code=\"503\"";
-    eventually("the sender has an answer", async || {
-        let refused = scene.metric("daybook_webhook_requests_total", label).await;
-        refused > 0.0 || scene.workspace.counts().stalwart_delivered > delivered
+    eventually("senders get rid of their events", async || {
+        scene.workspace.counts().stalwart_delivered > delivered + 10
     })
     .await;
     mongod.restart().await;
     scene.flows_soon("after a long outage").await;
     scene.finish().await;
+}
+
+/// Whoever is fenced waits, so as not to wrestle with the other incarnation; here there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn cursors_that_the_store_has_lost_are_claimed_anew_at_once() {
+    let mongod = Mongod::start().await;
+    let plan = World::mongodb(&mongod).await;
+    let log = plan.file("audit.log", "");
+    let source = format!("kind = \"ocis\"\npath = \"{}\"", log.display());
+    let world = plan.source(&source).start().await;
+    world.ready().await;
+    world.source_becomes("ocis", "running").await;
+    let captured = std::fs::read_to_string("tests/data/ocis/audit-every-event-type.log").unwrap();
+    let mut lines = captured.lines();
+    let mut append = || {
+        let mut file = std::fs::File::options().append(true).open(&log).unwrap();
+        writeln!(file, "{}", lines.next().unwrap()).unwrap();
+    };
+    append();
+    world.events_reach(1).await;
+
+    let database = mongod.database(&world.database_name()).await;
+    let cursors = database.collection::<Document>("ingestcursors");
+    let lost = cursors.delete_many(doc! {}).await.unwrap();
+    assert_eq!(lost.deleted_count, 1);
+    let started = Instant::now();
+    append();
+    eventually(
+        "the file is read from its beginning, once more",
+        async || {
+            let again = world.metric("daybook_events_duplicate_total", "").await;
+            let claimed = cursors.count_documents(doc! {}).await.unwrap();
+            again >= 1.0 && claimed == 1
+        },
+    )
+    .await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    world.events_reach(2).await;
+    world.stop().await;
 }

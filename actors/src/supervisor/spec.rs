@@ -165,6 +165,9 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Every [`Exit::reason`].
+    pub const REASONS: [&'static str; 5] = ["panic", "error", "killed", "stalled", "spawn_failed"];
+
     /// The label of metrics.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -250,6 +250,8 @@ impl PollerState {
             return Next::Claim(Duration::ZERO);
         };
         let overlap = self.args.config.overlap;
+        let name = &self.args.courier.status.name;
+        self.args.metrics.authentik_polls(name).increment(1);
         if walk.has_gaps() {
             walk.begin_poll();
         } else if self.last_wide.elapsed() >= WIDE_EVERY {
@@ -329,6 +331,8 @@ impl PollerState {
     async fn take(&mut self, page: Page, answer: Answer) -> Result<Next, Struck> {
         self.failures = 0;
         self.args.courier.status.succeeded();
+        let name = &self.args.courier.status.name;
+        self.args.metrics.authentik_pages(name).increment(1);
         let Some(walk) = &mut self.walk else {
             return Ok(Next::Claim(Duration::ZERO));
         };
@@ -447,10 +451,16 @@ impl PollerState {
                 Next::Continue(Duration::ZERO)
             }
             Attempt::Later(pause) => {
+                self.args.probe.hit("in_retry").await?;
                 self.parcel = Some(outgoing);
                 Next::Continue(pause)
             }
             Attempt::Reload(reason) => {
+                let status = &self.args.courier.status;
+                status.set_state(SourceState::Blocked, Some(reason));
+                Next::Claim(self.backoff(Duration::from_secs(1)))
+            }
+            Attempt::Fenced(reason) => {
                 let status = &self.args.courier.status;
                 status.set_state(SourceState::Fenced, Some(reason));
                 Next::Claim(self.backoff(Duration::from_secs(30)))

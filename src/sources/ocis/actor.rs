@@ -494,10 +494,16 @@ impl TailerState {
                 self.look_again(myself);
             }
             Attempt::Later(pause) => {
+                self.args.probe.hit("in_retry").await?;
                 self.parcel = Some((parcel, bytes));
                 self.arm(pause, myself, || TailerMessage::Resume);
             }
             Attempt::Reload(reason) => {
+                self.let_go();
+                courier.status.set_state(SourceState::Blocked, Some(reason));
+                self.arm(CLAIM_RETRY, myself, || TailerMessage::Claim);
+            }
+            Attempt::Fenced(reason) => {
                 self.let_go();
                 courier.status.set_state(SourceState::Fenced, Some(reason));
                 self.arm(FENCED_RETRY, myself, || TailerMessage::Claim);
@@ -531,6 +537,12 @@ impl TailerState {
         let source = &self.args.courier.status.name;
         for event in events {
             match event {
+                FileEvent::Rotated { .. } | FileEvent::Truncated { .. } => {
+                    if let Some(rotations) = &self.args.courier.status.metrics.rotations {
+                        rotations.increment(1);
+                    }
+                    tracing::info!(%source, ?event, "file");
+                }
                 FileEvent::Gap { .. } => {
                     tracing::error!(%source, ?event, "lines were destroyed before they could be read");
                 }

@@ -3,16 +3,23 @@
 //! Other sources are taken as they are; this one is our own interface, so it is strict: an unknown
 //! field is a typing error that would otherwise lose what it was meant to say. Either every event
 //! of a request is good, or none is taken. A field that is null counts as left out.
+//!
+//! A request is gone through twice, event by event: once to check it, once to take it. So of a large
+//! one no more than an event is decoded at a time.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use jiff::Timestamp;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::event::mask::{SECRET_KEYS, mask_value};
 use crate::event::{Actor, AuditEvent, Outcome, SourceName, Target, to_millis};
-use crate::sources::text::{json_trouble, sha256_hex};
+use crate::sources::text::{Elements, MAX_VALUES, has_too_many_values, json_trouble, sha256_hex};
 
 /// The longest action, in characters.
 pub const MAX_ACTION: usize = 256;
@@ -32,7 +39,11 @@ const EVENT_FIELDS: &[&str] = &[
 const ACTOR_FIELDS: &[&str] = &["id", "email", "name", "ip"];
 const TARGET_FIELDS: &[&str] = &["type", "id", "name"];
 
+/// The most events in one request.
+pub const MAX_EVENTS: usize = 100_000;
+
 /// Where a request comes from.
+#[derive(Clone, Copy)]
 pub struct RequestContext<'a> {
     /// The source.
     pub source: &'a SourceName,
@@ -92,6 +103,22 @@ impl Wrong {
     }
 }
 
+/// The events of a request, decoded as they are asked for.
+#[derive(Clone)]
+pub struct RequestEvents<'a> {
+    pieces: Pieces<'a>,
+    index: usize,
+    /// Of the idempotency key.
+    key_hash: Option<String>,
+    ctx: RequestContext<'a>,
+}
+
+#[derive(Clone)]
+enum Pieces<'a> {
+    One(Option<&'a RawValue>),
+    Many(Elements<'a>),
+}
+
 /// Decodes a request: one event, or `{"events":[…]}`.
 ///
 /// An event without an `externalId` gets `idem:<hash of the key>:<index>` when the request bears
@@ -99,11 +126,25 @@ impl Wrong {
 ///
 /// # Errors
 /// Names the first thing that is wrong; then no event of the request may be taken.
-pub fn decode_request(
-    body: &[u8],
+pub fn decode_request<'a>(
+    body: &'a [u8],
     idempotency_key: Option<&str>,
-    ctx: &RequestContext<'_>,
-) -> Result<Vec<AuditEvent>, RequestError> {
+    ctx: RequestContext<'a>,
+) -> Result<RequestEvents<'a>, RequestError> {
+    let events = read_request(body, idempotency_key, ctx)?;
+    events.clone().check()?;
+    Ok(events)
+}
+
+/// The same for a request that has been checked before.
+///
+/// # Errors
+/// When its outer form is wrong.
+pub fn read_request<'a>(
+    body: &'a [u8],
+    idempotency_key: Option<&str>,
+    ctx: RequestContext<'a>,
+) -> Result<RequestEvents<'a>, RequestError> {
     let whole = |message: String| RequestError {
         index: None,
         field: None,
@@ -112,63 +153,150 @@ pub fn decode_request(
     if body.trim_ascii().is_empty() {
         return Err(whole("the body is empty".to_owned()));
     }
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|error| whole(format!("the body is not valid ({})", json_trouble(&error))))?;
-    let Value::Object(mut request) = body else {
+    let invalid = |error| whole(format!("the body is not valid ({})", json_trouble(&error)));
+    let request: &RawValue = serde_json::from_slice(body).map_err(invalid)?;
+    if !request.get().starts_with('{') {
         let wanted = "the body must be one event or an object with the list `events`";
         return Err(whole(wanted.to_owned()));
-    };
+    }
     if idempotency_key == Some("") {
         return Err(Wrong::new("Idempotency-Key", "must not be empty").at(None));
     }
-    let key_hash = idempotency_key.map(|key| sha256_hex(key.as_bytes()));
-    let made_id = |index: usize| match &key_hash {
-        Some(hash) => format!("idem:{}:{index}", &hash[..32]),
-        None => {
-            let seed = format!("{:032x}:{index}", ctx.request_id);
-            format!("rnd:{}", &sha256_hex(seed.as_bytes())[..32])
+    let outline: Outline<'_> = serde_json::from_str(request.get()).map_err(invalid)?;
+    let pieces = match outline.events {
+        None => Pieces::One(Some(request)),
+        Some(events) => {
+            if let Some(other) = outline.other {
+                let message = "unknown field: beside `events` nothing may stand";
+                return Err(Wrong::new(shown(&other), message).at(None));
+            }
+            let elements = Elements::of(events)
+                .ok_or_else(|| Wrong::new("events", "must be a list").at(None))?;
+            Pieces::Many(elements)
         }
     };
-    let Some(events) = request.remove("events") else {
-        let event = event(request, ctx, || made_id(0)).map_err(|wrong| wrong.at(None))?;
-        return Ok(vec![event]);
-    };
-    if let Some(other) = request.keys().next() {
-        let message = "unknown field: beside `events` nothing may stand";
-        return Err(Wrong::new(shown(other), message).at(None));
-    }
-    let Value::Array(events) = events else {
-        return Err(Wrong::new("events", "must be a list").at(None));
-    };
-    if events.is_empty() {
-        return Err(Wrong::new("events", "must not be empty").at(None));
-    }
-    many(events, ctx, made_id)
+    Ok(RequestEvents {
+        pieces,
+        index: 0,
+        key_hash: idempotency_key.map(|key| sha256_hex(key.as_bytes())),
+        ctx,
+    })
 }
 
-fn many(
-    events: Vec<Value>,
-    ctx: &RequestContext<'_>,
-    made_id: impl Fn(usize) -> String,
-) -> Result<Vec<AuditEvent>, RequestError> {
-    let mut ids = HashSet::with_capacity(events.len());
-    let mut decoded = Vec::with_capacity(events.len());
-    for (index, value) in events.into_iter().enumerate() {
-        let Value::Object(map) = value else {
-            return Err(RequestError {
-                index: Some(index),
-                field: None,
-                message: "must be an object".to_owned(),
-            });
-        };
-        let event = event(map, ctx, || made_id(index)).map_err(|wrong| wrong.at(Some(index)))?;
-        if !ids.insert(event.external_id.clone()) {
-            let message = "stands in an earlier event of this request too";
-            return Err(Wrong::new("externalId", message).at(Some(index)));
-        }
-        decoded.push(event);
+/// The outermost fields of a request.
+struct Outline<'a> {
+    events: Option<&'a RawValue>,
+    /// The first field that is not `events`.
+    other: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Outline<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OutlineVisitor)
     }
-    Ok(decoded)
+}
+
+struct OutlineVisitor;
+
+impl<'de> Visitor<'de> for OutlineVisitor {
+    type Value = Outline<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut outline = Outline {
+            events: None,
+            other: None,
+        };
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "events" {
+                outline.events = Some(map.next_value()?);
+                continue;
+            }
+            map.next_value::<IgnoredAny>()?;
+            outline.other.get_or_insert(key);
+        }
+        Ok(outline)
+    }
+}
+
+impl RequestEvents<'_> {
+    fn check(mut self) -> Result<(), RequestError> {
+        // Of each id a part of its hash: ids may be long, and many.
+        let mut ids: HashSet<[u8; 16]> = HashSet::new();
+        while let Some(event) = self.decode_next() {
+            let digest = Sha256::digest(event?.external_id.as_bytes());
+            let mut id = [0; 16];
+            id.copy_from_slice(&digest[..16]);
+            let index = self.index - 1;
+            if !ids.insert(id) {
+                let message = "stands in an earlier event of this request too";
+                return Err(Wrong::new("externalId", message).at(Some(index)));
+            }
+            if index == MAX_EVENTS {
+                let message = format!("must not hold more than {MAX_EVENTS} events");
+                return Err(Wrong::new("events", message).at(None));
+            }
+        }
+        if self.index == 0 {
+            return Err(Wrong::new("events", "must not be empty").at(None));
+        }
+        Ok(())
+    }
+
+    fn decode_next(&mut self) -> Option<Result<AuditEvent, RequestError>> {
+        let (piece, place) = match &mut self.pieces {
+            Pieces::One(piece) => (piece.take()?, None),
+            Pieces::Many(elements) => (elements.next()?, Some(self.index)),
+        };
+        let decoded = self.decode(piece).map_err(|wrong| wrong.at(place));
+        self.index += 1;
+        Some(decoded)
+    }
+
+    fn decode(&self, piece: &RawValue) -> Result<AuditEvent, Wrong> {
+        let whole = |message: String| Wrong {
+            field: None,
+            message,
+        };
+        if !piece.get().starts_with('{') {
+            return Err(whole("must be an object".to_owned()));
+        }
+        if has_too_many_values(piece.get()) {
+            return Err(whole(format!(
+                "an event must not hold more than {MAX_VALUES} values"
+            )));
+        }
+        let subject = match self.pieces {
+            Pieces::One(_) => "the body is",
+            Pieces::Many(_) => "is",
+        };
+        let fields = serde_json::from_str(piece.get())
+            .map_err(|error| whole(format!("{subject} not valid ({})", json_trouble(&error))))?;
+        event(fields, &self.ctx, || self.made_id())
+    }
+
+    fn made_id(&self) -> String {
+        let index = self.index;
+        match &self.key_hash {
+            Some(hash) => format!("idem:{}:{index}", &hash[..32]),
+            None => {
+                let seed = format!("{:032x}:{index}", self.ctx.request_id);
+                format!("rnd:{}", &sha256_hex(seed.as_bytes())[..32])
+            }
+        }
+    }
+}
+
+impl Iterator for RequestEvents<'_> {
+    type Item = AuditEvent;
+
+    fn next(&mut self) -> Option<AuditEvent> {
+        // It was checked: each event is good.
+        self.decode_next()?.ok()
+    }
 }
 
 fn event(

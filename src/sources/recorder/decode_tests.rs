@@ -13,7 +13,7 @@ fn decode_with(body: &[u8], key: Option<&str>) -> Result<Vec<AuditEvent>, Reques
         received_at: "2026-11-24T05:00:00.1239Z".parse().unwrap(),
         request_id: 7,
     };
-    decode_request(body, key, &ctx)
+    decode_request(body, key, ctx).map(Iterator::collect)
 }
 
 fn decode(body: Value) -> Result<Vec<AuditEvent>, RequestError> {

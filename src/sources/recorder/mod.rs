@@ -5,12 +5,11 @@ pub mod decode;
 use bytes::Bytes;
 
 use crate::batch::Entry;
-use crate::event::SourceName;
-use crate::event::TenantHints;
+use crate::event::{AuditEvent, SourceName, TenantHints};
 use crate::journal::{PushKind, PushRecord};
-use crate::sources::push::{Job, Room};
+use crate::sources::push::{Job, Pushed, Room};
 
-use decode::{RequestContext, decode_request};
+use decode::{RequestContext, RequestError, RequestEvents, decode_request, read_request};
 
 /// The job that delivers a request.
 ///
@@ -28,9 +27,14 @@ pub fn job(
         idempotency_key,
     };
     let record = PushRecord::new(source.clone(), kind, body);
-    let entries = entries(&record)?;
+    decode_with(&record, decode_request)?;
     Ok(Box::new(move |pusher| {
-        Box::pin(async move { pusher.deliver(&record, entries.into_iter(), room).await })
+        Box::pin(async move {
+            match decode_with(&record, read_request) {
+                Ok(events) => pusher.deliver(&record, events.map(entry), room).await,
+                Err(error) => Pushed::Unavailable(error),
+            }
+        })
     }))
 }
 
@@ -38,23 +42,33 @@ pub fn job(
 ///
 /// # Errors
 /// What is wrong with it, with the event's index and field.
-pub fn entries(record: &PushRecord) -> Result<Vec<Entry>, String> {
-    let (request_id, idempotency_key) = match &record.kind {
-        PushKind::Recorder {
-            request_id,
-            idempotency_key,
-        } => (*request_id, idempotency_key.as_deref()),
-        PushKind::Stalwart => return Err("a webhook is no request of a recorder".to_owned()),
+pub fn entries(record: &PushRecord) -> Result<impl Iterator<Item = Entry> + Send, String> {
+    Ok(decode_with(record, decode_request)?.map(entry))
+}
+
+fn decode_with<'a>(
+    record: &'a PushRecord,
+    decode: impl FnOnce(
+        &'a [u8],
+        Option<&str>,
+        RequestContext<'a>,
+    ) -> Result<RequestEvents<'a>, RequestError>,
+) -> Result<RequestEvents<'a>, String> {
+    let PushKind::Recorder {
+        request_id,
+        idempotency_key,
+    } = &record.kind
+    else {
+        return Err("a webhook is no request of a recorder".to_owned());
     };
     let context = RequestContext {
         source: &record.source,
         received_at: record.received_at,
-        request_id,
+        request_id: *request_id,
     };
-    let events = decode_request(&record.body, idempotency_key, &context)
-        .map_err(|error| error.to_string())?;
-    let entries = events
-        .into_iter()
-        .map(|event| Entry::Event(Box::new(event), TenantHints::default()));
-    Ok(entries.collect())
+    decode(&record.body, idempotency_key.as_deref(), context).map_err(|error| error.to_string())
+}
+
+fn entry(event: AuditEvent) -> Entry {
+    Entry::Event(Box::new(event), TenantHints::default())
 }

@@ -4,8 +4,8 @@
 //!   keys: older versions give one id to all events of a type in a second, newer ones make new ids
 //!   for each retry. Identical twins within one body are told apart by their ordinal.
 //! - The hash is taken before masking, so that a better mask does not change a key.
-//! - The body is read as a list of raw pieces first; each piece is decoded only when the iterator
-//!   comes to it. A piece that is no event becomes a dead letter, and the others go on.
+//! - The body is checked to be JSON first; each piece of its list is found and decoded only when the
+//!   iterator comes to it. A piece that is no event becomes a dead letter, and the others go on.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,10 @@ use super::{parts, verbs};
 use crate::event::{
     AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, TenantHints, to_millis,
 };
-use crate::sources::text::{LetterContext, REMARKS, hex, json_trouble, sha256_hex};
+use crate::sources::text::{
+    Elements, LetterContext, MAX_VALUES, REMARKS, has_too_many_values, hex, json_trouble,
+    sha256_hex,
+};
 
 /// How much of the hash stands in a key: 128 bits.
 const KEY_BYTES: usize = 16;
@@ -63,12 +66,12 @@ impl BodyError {
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow)]
-    events: Vec<&'a RawValue>,
+    events: &'a RawValue,
 }
 
 /// The events of one body, decoded as they are asked for.
 pub struct BodyEvents<'a> {
-    pieces: std::vec::IntoIter<&'a RawValue>,
+    pieces: Elements<'a>,
     ctx: &'a BodyContext<'a>,
     /// How often each key was met in this body.
     twins: HashMap<[u8; KEY_BYTES], u32>,
@@ -93,7 +96,7 @@ pub fn decode_body<'a>(
     }
     let body: Body<'_> = serde_json::from_str(whole.get()).map_err(|_| BodyError::NoEvents)?;
     Ok(BodyEvents {
-        pieces: body.events.into_iter(),
+        pieces: Elements::of(body.events).ok_or(BodyError::NoEvents)?,
         ctx,
         twins: HashMap::new(),
     })
@@ -127,13 +130,7 @@ impl Iterator for BodyEvents<'_> {
                 .unwrap_or_else(|letter| Decoded::Dead(*letter)),
         )
     }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.pieces.size_hint()
-    }
 }
-
-impl ExactSizeIterator for BodyEvents<'_> {}
 
 impl BodyEvents<'_> {
     fn decode(&mut self, piece: &RawValue) -> Result<Decoded, Box<DeadLetter>> {
@@ -146,6 +143,9 @@ impl BodyEvents<'_> {
                 detail,
             ))
         };
+        if has_too_many_values(piece.get()) {
+            return Err(refuse(format!("an event of more than {MAX_VALUES} values")));
+        }
         let value: Value =
             serde_json::from_str(piece.get()).map_err(|error| refuse(json_trouble(&error)))?;
         let Value::Object(mut event) = value else {

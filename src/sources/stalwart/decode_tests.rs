@@ -321,6 +321,15 @@ fn masking_does_not_change_the_key() {
     );
 }
 
+#[test]
+fn a_secret_beside_the_data_is_masked_too() {
+    let mut event = event("auth.failed", json!({"accountName": "alice"}));
+    event["accessToken"] = json!("s3cr3t");
+    event["more"] = json!({"password": "s3cr3t", "n": 1});
+    let decoded = decode(&body(&[event])).unwrap();
+    assert!(!format!("{decoded:?}").contains("s3cr3t"), "{decoded:?}");
+}
+
 proptest! {
     #[test]
     fn any_bytes_end_in_events_or_an_error(raw in proptest::collection::vec(any::<u8>(), 0..200)) {

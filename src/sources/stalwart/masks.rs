@@ -50,7 +50,9 @@ pub(super) fn carries_content(kind: &str) -> bool {
 /// Masks the event's object; `kind` is its type.
 pub(super) fn mask_event(event: &mut Map<String, Value>, kind: &str) {
     for (key, value) in event.iter_mut() {
-        if key != "data" {
+        if mask::is_secret_key(key, SECRET_KEYS) {
+            mask::mask_leaves(value);
+        } else if key != "data" {
             mask::mask_value(value, SECRET_KEYS);
         }
     }

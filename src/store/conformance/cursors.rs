@@ -232,51 +232,59 @@ impl Model {
 
 pub(super) async fn random_steps_agree_with_a_model(store: Subject) {
     for seed in 0..8_u64 {
-        let name = format!("model {seed}");
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut model = Model::default();
-        for step in 0..60 {
-            if random.random_bool(0.1) {
-                model.generation += 1;
-                let claimed = claim(&store, &name).await;
-                assert_eq!(
-                    (claimed.generation, claimed.seq),
-                    (model.generation, model.seq)
-                );
-                continue;
-            }
-            let from = random.random_range(0..20);
-            let stale = u64::from(random.random_bool(0.2));
-            let mut next = CursorMove {
-                last_event_at: random
-                    .random_bool(0.5)
-                    .then(|| at(random.random_range(0..1000))),
-                last_event_id: random.random_bool(0.5).then(|| step.to_string()),
-                ..advance(
-                    &name,
-                    model.generation.saturating_sub(stale),
-                    from,
-                    from + random.random_range(0..5),
-                )
-            };
-            if random.random_bool(0.2) {
-                next.step = CursorStep::Touch;
-            }
-            let expected = model.apply(&next);
-            let fates = commit_moves(&store, vec![next.clone()]).await;
+        random_steps(&store, seed).await;
+    }
+}
+
+/// Steps drawn from a seed, on a cursor that only this seed has, agree with the model.
+///
+/// # Panics
+/// When they do not.
+pub async fn random_steps(store: &Subject, seed: u64) {
+    let name = format!("model {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut model = Model::default();
+    for step in 0..60 {
+        if random.random_bool(0.1) {
+            model.generation += 1;
+            let claimed = claim(store, &name).await;
             assert_eq!(
-                fates,
-                [expected],
-                "seed {seed}, step {step}: {next:?} on {model:?}"
+                (claimed.generation, claimed.seq),
+                (model.generation, model.seq)
             );
-            if let Some(stored) = cursor(&store, &name).await {
-                assert_eq!(
-                    (stored.generation, stored.seq),
-                    (model.generation, model.seq)
-                );
-                assert_eq!(stored.last_event_at, model.last_event_at);
-                assert_eq!(stored.last_event_id, model.last_event_id);
-            }
+            continue;
+        }
+        let from = random.random_range(0..20);
+        let stale = u64::from(random.random_bool(0.2));
+        let mut next = CursorMove {
+            last_event_at: random
+                .random_bool(0.5)
+                .then(|| at(random.random_range(0..1000))),
+            last_event_id: random.random_bool(0.5).then(|| step.to_string()),
+            ..advance(
+                &name,
+                model.generation.saturating_sub(stale),
+                from,
+                from + random.random_range(0..5),
+            )
+        };
+        if random.random_bool(0.2) {
+            next.step = CursorStep::Touch;
+        }
+        let expected = model.apply(&next);
+        let fates = commit_moves(store, vec![next.clone()]).await;
+        assert_eq!(
+            fates,
+            [expected],
+            "seed {seed}, step {step}: {next:?} on {model:?}"
+        );
+        if let Some(stored) = cursor(store, &name).await {
+            assert_eq!(
+                (stored.generation, stored.seq),
+                (model.generation, model.seq)
+            );
+            assert_eq!(stored.last_event_at, model.last_event_at);
+            assert_eq!(stored.last_event_id, model.last_event_id);
         }
     }
 }

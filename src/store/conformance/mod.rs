@@ -6,10 +6,13 @@
 
 mod cursors;
 mod events;
+mod feed;
 mod histograms;
 mod hostile;
 mod queries;
 mod records;
+
+pub use cursors::random_steps;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -81,6 +84,11 @@ rules![
     queries::pages_cover_ties_once_each,
     queries::pages_are_stable_under_inserts,
     queries::an_event_is_found_by_its_id_only,
+    feed::following_tells_what_is_entered_from_now_on,
+    feed::following_goes_on_after_any_place,
+    feed::following_takes_no_foreign_place,
+    feed::following_tells_each_of_many_racing_events_once,
+    feed::the_filter_in_memory_agrees_with_the_store,
     histograms::bars_count_what_the_list_finds,
     histograms::the_range_is_that_of_the_filter,
 ];

@@ -13,11 +13,13 @@ use mongodb::Collection;
 use mongodb::bson::{RawDocumentBuf, doc};
 use mongodb::error::{ErrorKind, IndexedWriteError};
 
+use super::announce::News;
 use super::cursors::is_upsert_race;
 use super::encode;
 use super::errors::{by_code, store_error};
 use super::{MongoStore, bson_date};
 use crate::event::DeadLetter;
+use crate::store::keys::{EventKeys, Facet};
 use crate::store::{Commit, Committed, Fate, LearnedSpace, Record, Result, StoreError};
 
 /// `DuplicateKey`.
@@ -50,13 +52,20 @@ struct Target<'a> {
 impl MongoStore {
     pub(super) async fn commit_all(&self, commit: &Commit<'_>) -> Result<Committed> {
         let ingested_at = Timestamp::now();
+        self.upkeep.committing();
         let mut fates = vec![Fate::Written; commit.records.len()];
         let mut events = Batch::default();
         let mut letters = Batch::default();
+        let mut news = News::new(self);
         for (index, record) in commit.records.iter().enumerate() {
             let (batch, encoded) = match record {
                 Record::Event { event, tenant_slug } => {
-                    (&mut events, encode::event(event, *tenant_slug, ingested_at))
+                    let keys = EventKeys::of(event, *tenant_slug);
+                    let document = encode::event(event, *tenant_slug, ingested_at, &keys);
+                    let facet = || Facet::of(event, *tenant_slug);
+                    let at = event.at.as_millisecond();
+                    news.add(self, at, *tenant_slug, &keys, facet);
+                    (&mut events, document)
                 }
                 Record::DeadLetter(letter) => (&mut letters, encode::dead_letter(letter)),
             };
@@ -65,6 +74,9 @@ impl MongoStore {
                 Err(reason) => fates[index] = Fate::Rejected(reason),
             }
         }
+
+        self.announce(news).await?;
+        self.pass("between_announcement_and_insert").await?;
 
         let event_target = Target {
             collection: &self.events,
@@ -86,10 +98,7 @@ impl MongoStore {
         self.count_repeated_letters(commit, &letters.indexes, &fates)
             .await?;
 
-        if let Some(probe) = self.probe.get() {
-            let passed = probe.hit("between_insert_and_cursor").await;
-            passed.map_err(|struck| StoreError::Unavailable(struck.to_string()))?;
-        }
+        self.pass("between_insert_and_cursor").await?;
         let rejected = fates.iter().any(|fate| matches!(fate, Fate::Rejected(_)));
         let moves = if rejected {
             Vec::new()
@@ -100,6 +109,15 @@ impl MongoStore {
             records: fates,
             moves,
         })
+    }
+
+    /// Where tests strike.
+    async fn pass(&self, point: &'static str) -> Result<()> {
+        if let Some(probe) = self.probe.get() {
+            let passed = probe.hit(point).await;
+            passed.map_err(|struck| StoreError::Unavailable(struck.to_string()))?;
+        }
+        Ok(())
     }
 
     async fn learn(&self, learned: &[LearnedSpace]) -> Result<()> {

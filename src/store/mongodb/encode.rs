@@ -18,6 +18,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::event::flat::{self, Scalar};
 use crate::event::{AuditEvent, DeadLetter};
+use crate::store::keys::EventKeys;
 
 /// The largest document that MongoDB stores.
 pub(super) const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
@@ -56,6 +57,7 @@ pub(super) fn event(
     event: &AuditEvent,
     tenant_slug: Option<&str>,
     ingested_at: Timestamp,
+    keys: &EventKeys,
 ) -> Result<RawDocumentBuf, String> {
     // About what a flat payload of this length becomes, with the fields around it.
     let payload = event.metadata.as_flat().map_or(1024, str::len);
@@ -93,6 +95,8 @@ pub(super) fn event(
     if let Some(slug) = tenant_slug {
         text(&mut buf, "tenantSlug", slug);
     }
+    int64(&mut buf, "facet", keys.facet);
+    int64_array(&mut buf, "terms", keys.terms.iter().map(|term| term.key));
     key(&mut buf, ElementType::EmbeddedDocument, "metadata");
     let exact = match event.metadata.as_flat() {
         Some(text) => flat_object(&mut buf, text),
@@ -199,6 +203,15 @@ fn date(buf: &mut Vec<u8>, name: &str, at: Timestamp) {
 fn int64(buf: &mut Vec<u8>, name: &str, number: i64) {
     key(buf, ElementType::Int64, name);
     buf.extend_from_slice(&number.to_le_bytes());
+}
+
+fn int64_array(buf: &mut Vec<u8>, name: &str, numbers: impl Iterator<Item = i64>) {
+    key(buf, ElementType::Array, name);
+    let start = open(buf);
+    for (index, number) in numbers.enumerate() {
+        int64(buf, &index.to_string(), number);
+    }
+    close(buf, start);
 }
 
 fn boolean(buf: &mut Vec<u8>, name: &str, flag: bool) {
@@ -371,7 +384,12 @@ mod tests {
     }
 
     fn encoded(metadata: Value) -> RawDocumentBuf {
-        event(&event_with(metadata), None, Timestamp::UNIX_EPOCH).unwrap()
+        document_of(&event_with(metadata)).unwrap()
+    }
+
+    fn document_of(event: &AuditEvent) -> Result<RawDocumentBuf, String> {
+        let keys = EventKeys::of(event, None);
+        super::event(event, None, Timestamp::UNIX_EPOCH, &keys)
     }
 
     fn number_of(text: &str) -> Value {
@@ -437,6 +455,8 @@ mod tests {
             "source",
             "externalId",
             "action",
+            "facet",
+            "terms",
             "metadata",
         ];
         assert_eq!(names, expected);
@@ -446,7 +466,7 @@ mod tests {
     fn a_document_over_the_limit_is_refused_with_its_size() {
         let text = "x".repeat(MAX_DOCUMENT_BYTES);
         let event = event_with(json!({ "text": text }));
-        let refused = super::event(&event, None, Timestamp::UNIX_EPOCH);
+        let refused = document_of(&event);
         assert!(refused.unwrap_err().contains("the store takes 16777216"));
     }
 
@@ -465,7 +485,7 @@ mod tests {
             text in r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,5})?"
         ) {
             let event = event_with(number_of(&text));
-            let document = super::event(&event, None, Timestamp::UNIX_EPOCH).unwrap();
+            let document = document_of(&event).unwrap();
             let stored = decode::event(&document).unwrap();
             prop_assert_eq!(event.metadata, stored.metadata.into());
         }

@@ -1,13 +1,22 @@
-//! Counts by time.
+//! Counts by time: from counted hours and days where the filter asks for facets alone, else from
+//! the events that it finds.
+
+use std::collections::HashMap;
 
 use futures_util::TryStreamExt as _;
-use mongodb::bson::{DateTime, doc};
+use mongodb::bson::{DateTime, Document, RawDocument, doc};
+use mongodb::options::Hint;
 
+use super::MongoStore;
+use super::cells::hot;
 use super::errors::store_error;
+use super::plan::{Plan, Way};
 use super::query::{ceiling, conditions};
-use super::{MongoStore, collect};
-use crate::store::histogram::Grid;
+use crate::store::histogram::{DAY, Grid, HOUR};
 use crate::store::{EventFilter, Histogram, Result};
+
+/// So few facets are counted apart from the others by the server.
+const FEW_FACETS: usize = 1000;
 
 impl MongoStore {
     pub(super) async fn count_by_time(
@@ -15,73 +24,162 @@ impl MongoStore {
         filter: &EventFilter,
         buckets: u32,
     ) -> Result<Histogram> {
+        let plan = self.plan(filter).await?;
         let since = filter.since.map(|at| ceiling(at).timestamp_millis());
         let until = filter.until.map(|at| ceiling(at).timestamp_millis());
         let (first, last) = tokio::try_join!(
-            async {
-                match since {
-                    Some(since) => Ok(Some(since)),
-                    None => self.outermost(filter, 1).await,
-                }
-            },
-            async {
-                match until {
-                    Some(until) => Ok(Some(until)),
-                    None => Ok(self.outermost(filter, -1).await?.map(|last| last + 1)),
-                }
-            },
+            self.outermost(&plan, filter, false),
+            self.outermost(&plan, filter, true),
         )?;
-        let (Some(first), Some(last)) = (first, last) else {
+        let end = last.map(|last| last + 1);
+        let (Some(from), Some(to)) = (since.or(first), until.or(end)) else {
             return Ok(Grid::empty(since, until).finish());
         };
-        let mut grid = Grid::new(first, last, buckets);
-        let mut within = conditions(filter, None);
-        within.insert(
-            "at",
-            doc! { "$gte": DateTime::from_millis(first), "$lt": DateTime::from_millis(last) },
-        );
-        let start = DateTime::from_millis(grid.start());
-        let elapsed = doc! { "$subtract": ["$at", start] };
-        let bar = doc! { "$floor": { "$divide": [elapsed, grid.width()] } };
-        let group = doc! {
-            "_id": { "bar": { "$toLong": bar }, "source": "$source" },
-            "count": { "$sum": 1_i64 },
+        let mut grid = Grid::new(from, to, buckets);
+        let (Some(from), Some(to)) = (first, end) else {
+            return Ok(grid.finish());
         };
-        let counted = self
-            .events
-            .aggregate([doc! { "$match": within }, doc! { "$group": group }])
-            .max_time(self.timeout)
-            .await;
-        let mut counted = counted.map_err(|error| store_error(&error))?;
-        while let Some(counts) = counted
-            .try_next()
-            .await
-            .map_err(|error| store_error(&error))?
-        {
-            let (Ok(id), Ok(count)) = (counts.get_document("_id"), counts.get_i64("count")) else {
-                continue;
-            };
-            if let (Ok(bar), Ok(source)) = (id.get_i64("bar"), id.get_str("source")) {
-                grid.add_to(bar, source, count.unsigned_abs());
-            }
+        if plan.facets_only {
+            let facets = self.matching_facets(filter).await?;
+            let facets = facets.into_iter();
+            let sources = facets.map(|(key, facet)| (key, facet.source)).collect();
+            self.count_facets(&mut grid, (from, to), &sources).await?;
+            self.count_events(&mut grid, filter, vec![Way::Keyless])
+                .await?;
+        } else {
+            self.count_events(&mut grid, filter, plan.ways).await?;
         }
         Ok(grid.finish())
     }
 
-    /// The time of the first (1) or last (-1) event of a filter.
-    async fn outermost(&self, filter: &EventFilter, order: i32) -> Result<Option<i64>> {
-        let found = self
-            .events
-            .find(conditions(filter, None))
-            .projection(doc! { "_id": 0, "at": 1 })
-            .sort(doc! { "at": order, "_id": order })
-            .limit(1)
-            .max_time(self.timeout)
-            .await;
-        let at = |document: &mongodb::bson::RawDocument| {
+    /// The time of the filter's first or last event.
+    async fn outermost(
+        &self,
+        plan: &Plan,
+        filter: &EventFilter,
+        newest: bool,
+    ) -> Result<Option<i64>> {
+        let (queries, fields) = if plan.facets_only {
+            let fields = doc! { "_id": 1, "at": 1 };
+            (plan.clone().key_queries(filter, None), Some(fields))
+        } else {
+            (plan.clone().queries(filter, None), None)
+        };
+        let at = |document: &RawDocument| {
             let at = document.get_datetime("at").ok()?;
             Some(at.timestamp_millis())
         };
-        Ok(collect::<i64>(found, at).await?.pop())
+        let found = self.merged(queries, (newest, 1), fields, at).await?;
+        Ok(found.first().copied())
+    }
+
+    /// Counts the events of facets, of which the sources are given, between two times.
+    async fn count_facets(
+        &self,
+        grid: &mut Grid,
+        (from, to): (i64, i64),
+        sources: &HashMap<i64, String>,
+    ) -> Result<()> {
+        let units: &[i64] = match grid.width() {
+            width if width % DAY == 0 || grid.is_single() => &[DAY, HOUR],
+            width if width % HOUR == 0 => &[HOUR],
+            _ => &[],
+        };
+        let cold = self.now() - hot();
+        let mut stretches = vec![(from, to, units)];
+        while let Some((from, to, units)) = stretches.pop() {
+            let Some((&unit, finer)) = units.split_first() else {
+                self.count_uncut(grid, (from, to), sources).await?;
+                continue;
+            };
+            let begin = from + (-from).rem_euclid(unit);
+            let end = to.min(cold).div_euclid(unit) * unit;
+            if begin >= end {
+                stretches.push((from, to, finer));
+                continue;
+            }
+            let mut tell = |start: i64, facet: i64, count: u64| {
+                if let Some(source) = sources.get(&facet) {
+                    grid.add(start, source, count);
+                }
+            };
+            self.count_cells((begin, end), unit, &mut tell).await?;
+            stretches.push((from, begin, finer));
+            stretches.push((end, to, finer));
+        }
+        Ok(())
+    }
+
+    /// The same where no hour or day serves.
+    async fn count_uncut(
+        &self,
+        grid: &mut Grid,
+        (from, to): (i64, i64),
+        sources: &HashMap<i64, String>,
+    ) -> Result<()> {
+        if from >= to {
+            return Ok(());
+        }
+        let keys: Vec<i64> = sources.keys().copied().collect();
+        let some = (keys.len() <= FEW_FACETS).then_some(keys.as_slice());
+        let bars = (grid.start(), grid.width());
+        for counted in self.scan((from, to), bars, some).await? {
+            if let Some(source) = sources.get(&counted.facet) {
+                grid.add_to(counted.bar, source, counted.count);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the events that ways lead to.
+    async fn count_events(
+        &self,
+        grid: &mut Grid,
+        filter: &EventFilter,
+        ways: Vec<Way>,
+    ) -> Result<()> {
+        let elapsed = doc! { "$subtract": ["$at", DateTime::from_millis(grid.start())] };
+        let bar = doc! { "$toLong": { "$floor": { "$divide": [elapsed, grid.width()] } } };
+        let group = doc! {
+            "_id": { "bar": bar, "source": "$source" },
+            "count": { "$sum": 1_i64 },
+        };
+        let mut counted_before: Vec<Document> = Vec::new();
+        for way in ways {
+            let (over, index) = way.over();
+            let mut query = conditions(filter, None);
+            query.extend(over.clone());
+            if !counted_before.is_empty() {
+                query.insert("$and", {
+                    let mut all = query.get_array("$and").cloned().unwrap_or_default();
+                    all.push(doc! { "$nor": counted_before.clone() }.into());
+                    all
+                });
+            }
+            if !over.is_empty() {
+                counted_before.push(over);
+            }
+            let counted = self
+                .events
+                .aggregate([doc! { "$match": query }, doc! { "$group": group.clone() }])
+                .hint(Hint::Keys(index))
+                .max_time(self.timeout)
+                .await;
+            let mut counted = counted.map_err(|error| store_error(&error))?;
+            while let Some(counts) = counted
+                .try_next()
+                .await
+                .map_err(|error| store_error(&error))?
+            {
+                let (Ok(id), Ok(count)) = (counts.get_document("_id"), counts.get_i64("count"))
+                else {
+                    continue;
+                };
+                if let (Ok(bar), Ok(source)) = (id.get_i64("bar"), id.get_str("source")) {
+                    grid.add_to(bar, source, count.unsigned_abs());
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -9,28 +9,41 @@
 //!
 //! `encode` and `decode` hold the form of the documents, `commit` the writes, `cursors` the
 //! compare-and-set, `query` the reads, `schema` the indexes, `errors` the meaning of failures.
+//! Beside the events stand what finds and counts them fast: `facets`, `texts` and `cells`, to which
+//! `announce` adds before a commit and `upkeep` in the background; `plan` chooses among them.
 
+mod announce;
+mod cells;
 mod commit;
 mod cursors;
 mod decode;
 mod encode;
 mod errors;
+mod facets;
+mod feed;
 mod histogram;
 mod letters;
+mod plan;
 mod query;
 mod schema;
+mod texts;
+mod upkeep;
 
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::bson::{DateTime, RawDocumentBuf, doc};
-use mongodb::options::{Acknowledgment, ClientOptions, ReplaceOptions, WriteConcern};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, CollectionOptions, ReplaceOptions, WriteConcern,
+};
 use mongodb::{Client, Collection, Database};
 
+use super::feed::{Caseless, Follow};
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
     Histogram, LearnedSpace, PageKey, Result, Role, Store, StoreError, StoredDeadLetter,
@@ -56,9 +69,19 @@ pub struct MongoStore {
     users: Collection<RawDocumentBuf>,
     tokens: Collection<RawDocumentBuf>,
     spaces: Collection<RawDocumentBuf>,
+    facets: Collection<RawDocumentBuf>,
+    texts: Collection<RawDocumentBuf>,
+    pending: Collection<RawDocumentBuf>,
+    cells: Collection<RawDocumentBuf>,
+    known: Arc<Mutex<announce::Known>>,
+    /// Milliseconds by which tests have moved the clock.
+    moved_clock: Arc<AtomicI64>,
+    /// There are texts to settle.
+    work: Arc<tokio::sync::Notify>,
+    upkeep: Arc<upkeep::Upkeep>,
     /// What the index on (`source`, `externalId`) is called, once [`Store::prepare`] saw it.
-    unique_index: std::sync::Arc<OnceLock<String>>,
-    probe: std::sync::Arc<OnceLock<Probe>>,
+    unique_index: Arc<OnceLock<String>>,
+    probe: Arc<OnceLock<Probe>>,
 }
 
 impl std::fmt::Debug for MongoStore {
@@ -105,6 +128,13 @@ impl MongoStore {
         let name = options.default_database.clone();
         let client = Client::with_options(options).map_err(|error| url_error(&error))?;
         let database = client.database(name.as_deref().unwrap_or(DEFAULT_DATABASE));
+        let unsynced = CollectionOptions::builder()
+            .write_concern(before_another(timeout))
+            .build();
+        let beside = |part: &str| {
+            let name = format!("{}.{part}", collections.events);
+            database.collection_with_options(&name, unsynced.clone())
+        };
         Ok(Self {
             events: database.collection(&collections.events),
             cursors: database.collection(&collections.cursors),
@@ -113,11 +143,31 @@ impl MongoStore {
             users: database.collection(&collections.users),
             tokens: database.collection(&collections.tokens),
             spaces: database.collection(&collections.spaces),
+            facets: beside("facets"),
+            texts: beside("texts"),
+            pending: beside("pendingtexts"),
+            cells: beside("counts"),
+            known: Arc::default(),
+            moved_clock: Arc::default(),
+            work: Arc::default(),
+            upkeep: Arc::default(),
             database,
             timeout,
-            unique_index: std::sync::Arc::default(),
-            probe: std::sync::Arc::default(),
+            unique_index: Arc::default(),
+            probe: Arc::default(),
         })
+    }
+
+    /// Lets this store believe that time has gone on.
+    #[doc(hidden)]
+    pub fn move_clock(&self, by: Duration) {
+        let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.moved_clock.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since 1970.
+    fn now(&self) -> i64 {
+        Timestamp::now().as_millisecond() + self.moved_clock.load(Ordering::Relaxed)
     }
 
     /// Runs an operation within its time.
@@ -146,6 +196,14 @@ fn durable(timeout: Duration) -> WriteConcern {
         .build()
 }
 
+/// The same for what a later write builds on: that one's journal holds it too.
+fn before_another(timeout: Duration) -> WriteConcern {
+    WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .w_timeout(timeout)
+        .build()
+}
+
 /// The driver quotes the URL it cannot read.
 fn url_error(error: &mongodb::error::Error) -> StoreError {
     match store_error(error) {
@@ -168,7 +226,9 @@ impl Store for MongoStore {
 
     async fn prepare(&self) -> Result<()> {
         self.within("preparation of the indexes", self.create_indexes())
-            .await
+            .await?;
+        self.begin_upkeep();
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {
@@ -247,6 +307,14 @@ impl Store for MongoStore {
         self.within("a look-up of an event", find).await
     }
 
+    async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
+        self.start_following(after).await
+    }
+
+    fn caseless(&self) -> Caseless {
+        Caseless::SimpleFolding
+    }
+
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {
         if limit == 0 {
             return Ok(Vec::new());
@@ -291,7 +359,7 @@ impl Store for MongoStore {
     }
 
     async fn delete_events_before(&self, at: Timestamp, limit: u32) -> Result<u64> {
-        let delete = letters::delete_before(&self.events, "at", at, limit);
+        let delete = self.delete_old_events(at, limit);
         self.within("a deletion of old events", delete).await
     }
 
@@ -323,6 +391,9 @@ impl Store for MongoStore {
                 .replace_one(doc! { "_id": &token.hash }, &document);
             let replaced = replaced.with_options(upsert).await;
             replaced.map_err(|error| store_error(&error))?;
+            let ended = doc! { "expiresAt": { "$lte": bson_date(Timestamp::now()) } };
+            let swept = self.tokens.delete_many(ended).await;
+            swept.map_err(|error| store_error(&error))?;
             Ok(())
         };
         self.within("the entry of a token", replace).await

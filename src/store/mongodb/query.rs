@@ -1,12 +1,22 @@
 //! The reads of the timeline. A filter's values are only ever compared, never interpreted: text
 //! becomes an escaped pattern, and no operator comes from outside.
 
+use std::collections::HashMap;
+
+use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, DateTime, Document, Regex, doc};
+use mongodb::options::Hint;
 
+use super::errors::store_error;
+use super::plan::{MERGED, Plan, Way};
+use super::schema::by_time;
 use super::{MongoStore, bson_date, collect, decode};
 use crate::store::{EventFilter, PageKey, Result, StoredEvent};
+
+/// Events that are looked at, for each one wanted, before many facets are asked one by one.
+const LOOKED_AT: i64 = 30;
 
 /// Fields of `EventFilter::text`.
 const SEARCHED: [&str; 8] = [
@@ -31,14 +41,80 @@ impl MongoStore {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let found = self
-            .events
-            .find(conditions(filter, before))
-            .sort(doc! { "at": -1, "_id": -1 })
-            .limit(i64::from(limit))
-            .max_time(self.timeout)
-            .await;
-        collect(found, decode::event).await
+        let plan = self.plan(filter).await?;
+        if let [Way::Facets(facets), ..] = plan.ways.as_slice()
+            && plan.facets_only
+            && facets.len() > MERGED
+        {
+            return self
+                .of_many_facets(filter, before, facets, plan.clone(), limit)
+                .await;
+        }
+        let queries = plan.queries(filter, before);
+        self.merged(queries, (true, limit), None, decode::event)
+            .await
+    }
+
+    /// When events are of so many facets, most pages are full after a short look at the newest
+    /// events of any. Only otherwise each facet is asked, for ids first.
+    async fn of_many_facets(
+        &self,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+        facets: &[i64],
+        plan: Plan,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>> {
+        let looked_at = self.events.aggregate([
+            doc! { "$match": conditions(&range_of(filter), before) },
+            doc! { "$sort": { "at": -1, "_id": -1 } },
+            doc! { "$limit": LOOKED_AT * i64::from(limit) },
+            doc! { "$match": { "$or": [{ "facet": { "$in": facets } }, { "facet": null }] } },
+            doc! { "$limit": i64::from(limit) },
+            doc! { "$project": { "at": 1, "facet": 1 } },
+        ]);
+        let looked_at = looked_at.hint(Hint::Keys(by_time())).max_time(self.timeout);
+        let looked_at = looked_at.batch_size(limit.max(1)).await;
+        let newest = looked_at.map_err(|error| store_error(&error))?;
+        let newest: Vec<Document> = newest
+            .try_collect()
+            .await
+            .map_err(|error| store_error(&error))?;
+        let keyless = newest.iter().any(|event| event.get_i64("facet").is_err());
+        let ids: Vec<Bson> = if newest.len() == limit as usize && !keyless {
+            newest
+                .iter()
+                .filter_map(|event| event.get("_id").cloned())
+                .collect()
+        } else {
+            let fields = doc! { "_id": 1, "at": 1 };
+            let id =
+                |event: &mongodb::bson::RawDocument| Bson::try_from(event.get("_id").ok()??).ok();
+            let queries = plan.key_queries(filter, before);
+            self.merged(queries, (true, limit), Some(fields), id)
+                .await?
+        };
+        let places = ids.iter().enumerate().map(|(place, id)| match id {
+            Bson::ObjectId(id) => (id.to_hex(), place),
+            Bson::String(id) => (id.clone(), place),
+            other => (format!("{other:?}"), place),
+        });
+        let places: HashMap<String, usize> = places.collect();
+        let mut query = conditions(filter, None);
+        query.insert("_id", doc! { "$in": ids });
+        let found = self.events.find(query).hint(Hint::Keys(doc! { "_id": 1 }));
+        let mut events = collect(found.batch_size(limit.max(1)).await, decode::event).await?;
+        events.sort_by_key(|event| places.get(&event.id).copied());
+        Ok(events)
+    }
+}
+
+/// The filter's conditions on time alone.
+pub(super) fn range_of(filter: &EventFilter) -> EventFilter {
+    EventFilter {
+        since: filter.since,
+        until: filter.until,
+        ..EventFilter::default()
     }
 }
 
@@ -119,18 +195,23 @@ pub(super) fn id_bson(id: &str) -> Bson {
     }
 }
 
-fn any_of(fields: &[&str], pattern: &str) -> Document {
-    let regex = Bson::RegularExpression(Regex {
+fn any_of(fields: &[&str], text: &str) -> Document {
+    let pattern = pattern(text);
+    let alternatives = fields.iter().map(|field| doc! { *field: pattern.clone() });
+    doc! { "$or": alternatives.collect::<Vec<_>>() }
+}
+
+/// A pattern that matches in any case of letters.
+pub(super) fn pattern(pattern: &str) -> Bson {
+    Bson::RegularExpression(Regex {
         pattern: pattern.try_into().expect("escape() leaves no NUL"),
         options: "i".try_into().expect("a literal without NUL"),
-    });
-    let alternatives = fields.iter().map(|field| doc! { *field: regex.clone() });
-    doc! { "$or": alternatives.collect::<Vec<_>>() }
+    })
 }
 
 /// The text as a pattern that matches just it. Letters and digits of any script stand for
 /// themselves, and whatever else is ASCII may be escaped.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len() + 8);
     for character in text.chars() {
         match character {

@@ -13,6 +13,21 @@ use crate::store::Result;
 /// Its default name, so that an index made by the platform with the same keys is the same one.
 pub(super) const UNIQUE_INDEX: &str = "source_1_externalId_1";
 
+/// The timeline itself; with the facets, so that they are counted without a look at the events.
+pub(super) fn by_time() -> Document {
+    doc! { "at": -1, "_id": -1, "facet": 1 }
+}
+
+/// Tenant, source, action, outcome, kind of target.
+pub(super) fn by_facet() -> Document {
+    doc! { "facet": 1, "at": -1, "_id": -1 }
+}
+
+/// Actors, addresses, targets.
+pub(super) fn by_term() -> Document {
+    doc! { "terms": 1, "at": -1, "_id": -1 }
+}
+
 impl MongoStore {
     /// Creates the missing indexes and waits for them; an existing one is left as it is.
     pub(super) async fn create_indexes(&self) -> Result<()> {
@@ -27,14 +42,17 @@ impl MongoStore {
                 ]
             ),
             create(&self.spaces, [unique(doc! { "space": 1 })]),
+            create(&self.facets, [plain(doc! { "tenantSlug": 1, "source": 1 })]),
+            create(
+                &self.texts,
+                [
+                    plain(doc! { "tenantSlug": 1, "endings": 1 }),
+                    plain(doc! { "day": 1 }),
+                ]
+            ),
         )?;
         // The sort of a page ends every key: no query sorts in memory.
-        let queries = [
-            plain(doc! { "at": -1, "_id": -1 }),
-            plain(doc! { "source": 1, "at": -1, "_id": -1 }),
-            plain(doc! { "tenantSlug": 1, "at": -1, "_id": -1 }),
-            plain(doc! { "action": 1, "at": -1, "_id": -1 }),
-        ];
+        let queries = [by_time(), by_facet(), by_term()].map(plain);
         for index in queries {
             let keys = index.keys.clone();
             match self.events.create_index(index).await {

@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 
+use super::index::{Indexing, Known};
 use super::schema::Tables;
 use crate::event::{AuditEvent, DeadLetter};
 use crate::probe::Probe;
+use crate::store::keys::{EventKeys, Facet};
 use crate::store::{
     Commit, Committed, CursorMove, CursorStep, Fate, LearnedSpace, MoveFate, Record,
 };
@@ -22,6 +24,7 @@ enum Row {
         event: Box<AuditEvent>,
         metadata: String,
         tenant_slug: Option<String>,
+        keys: EventKeys,
     },
     DeadLetter(DeadLetter),
     Rejected(String),
@@ -57,6 +60,7 @@ fn row(record: &Record<'_>) -> Row {
                 }),
                 metadata: metadata.into_owned(),
                 tenant_slug: tenant_slug.map(str::to_owned),
+                keys: EventKeys::of(event, *tenant_slug),
             },
         },
     }
@@ -66,10 +70,12 @@ pub(super) fn commit(
     connection: &mut Connection,
     tables: &Tables,
     commit: &OwnedCommit,
+    known: &Known,
     probe: &Probe,
 ) -> rusqlite::Result<Committed> {
     let now = Timestamp::now().as_millisecond();
     let transaction = super::write_transaction(connection)?;
+    let mut indexing = Indexing::new(known, tables, now);
     let mut records = Vec::with_capacity(commit.records.len());
     for row in &commit.records {
         let inserted = match row {
@@ -81,14 +87,18 @@ pub(super) fn commit(
                 event,
                 metadata,
                 tenant_slug,
-            } => insert_event(
-                &transaction,
-                tables,
-                event,
-                metadata,
-                tenant_slug.as_deref(),
-                now,
-            ),
+                keys,
+            } => {
+                let tenant = tenant_slug.as_deref();
+                let written = (event.as_ref(), metadata.as_str(), tenant, keys.facet);
+                let inserted = insert_event(&transaction, tables, written, now);
+                if matches!(inserted, Ok(true)) {
+                    let place = (transaction.last_insert_rowid(), event.at.as_millisecond());
+                    let facet = || Facet::of(event, tenant);
+                    indexing.enter(&transaction, place, keys, facet)?;
+                }
+                inserted
+            }
             Row::DeadLetter(letter) => insert_letter(&transaction, tables, letter),
         };
         records.push(match inserted {
@@ -114,6 +124,7 @@ pub(super) fn commit(
         }
     }
     transaction.commit()?;
+    indexing.learn();
     Ok(Committed { records, moves })
 }
 
@@ -121,16 +132,14 @@ pub(super) fn commit(
 fn insert_event(
     transaction: &Transaction<'_>,
     tables: &Tables,
-    event: &AuditEvent,
-    metadata: &str,
-    tenant_slug: Option<&str>,
+    (event, metadata, tenant_slug, facet): (&AuditEvent, &str, Option<&str>, i64),
     now: i64,
 ) -> rusqlite::Result<bool> {
     let mut insert = transaction.prepare_cached(&format!(
         "INSERT INTO {} (at, ingestedAt, source, externalId, action, outcome,
             actorId, actorEmail, actorName, actorIp, targetType, targetId, targetName,
-            tenantSlug, metadata)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+            tenantSlug, metadata, facet)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
          ON CONFLICT (source, externalId) DO NOTHING",
         tables.events
     ))?;
@@ -150,6 +159,7 @@ fn insert_event(
         event.target.name,
         tenant_slug,
         metadata,
+        facet,
     ])?;
     Ok(changed > 0)
 }

@@ -8,8 +8,11 @@
 
 mod commit;
 mod errors;
+mod feed;
 mod histogram;
+mod index;
 mod letters;
+mod plan;
 mod query;
 mod retention;
 mod schema;
@@ -25,6 +28,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::feed::{Caseless, Follow};
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
     Histogram, PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent,
@@ -51,8 +55,9 @@ pub struct SqliteStore {
     path: PathBuf,
     probe: OnceLock<Probe>,
     tables: Arc<Tables>,
+    known: index::Known,
     writer: Workers,
-    readers: Workers,
+    readers: Arc<Workers>,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -91,8 +96,9 @@ impl SqliteStore {
             path: path.to_owned(),
             probe: OnceLock::new(),
             tables,
+            known: index::Known::default(),
             writer: threads("sqlite-writer", vec![writer])?,
-            readers: threads("sqlite-reader", readers)?,
+            readers: Arc::new(threads("sqlite-reader", readers)?),
         })
     }
 
@@ -175,7 +181,16 @@ impl Store for SqliteStore {
         self.write("preparation of the tables", |connection, tables| {
             tables.create(connection)
         })
-        .await
+        .await?;
+        loop {
+            let known = self.known.clone();
+            let more = self.write("preparation of the events", move |connection, tables| {
+                index::give_keys(connection, tables, &known)
+            });
+            if !more.await? {
+                return Ok(());
+            }
+        }
     }
 
     async fn ping(&self) -> Result<()> {
@@ -189,8 +204,9 @@ impl Store for SqliteStore {
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed> {
         let owned = commit::OwnedCommit::of(commit);
         let probe = self.probe.get().cloned().unwrap_or_default();
+        let known = self.known.clone();
         self.write("a commit", move |connection, tables| {
-            commit::commit(connection, tables, &owned, &probe)
+            commit::commit(connection, tables, &owned, &known, &probe)
         })
         .await
     }
@@ -242,6 +258,16 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
+        let (readers, tables) = (Arc::clone(&self.readers), Arc::clone(&self.tables));
+        let follower = feed::Follower::start(readers, tables, after).await?;
+        Ok(follower.map(|follower| Box::new(follower) as Box<dyn Follow>))
+    }
+
+    fn caseless(&self) -> Caseless {
+        Caseless::Lowercase
+    }
+
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {
         self.read("a read of the dead letters", move |connection, tables| {
             letters::newest(connection, tables, limit)
@@ -282,7 +308,7 @@ impl Store for SqliteStore {
 
     async fn delete_events_before(&self, at: Timestamp, limit: u32) -> Result<u64> {
         self.write("a deletion of old events", move |connection, tables| {
-            retention::delete_before(connection, &tables.events, "at", at, limit)
+            retention::delete_events(connection, tables, at, limit)
         })
         .await
     }
@@ -313,7 +339,10 @@ impl Store for SqliteStore {
             let created_at = token.created_at.as_millisecond();
             let expires_at = token.expires_at.map(|end| end.as_millisecond());
             let values = params![token.hash, role, scope, token.name, created_at, expires_at];
-            connection.execute(&replace, values).map(|_| ())
+            connection.execute(&replace, values)?;
+            let sweep = format!("DELETE FROM {} WHERE expiresAt <= ?1", tables.tokens);
+            let now = Timestamp::now().as_millisecond();
+            connection.execute(&sweep, [now]).map(|_| ())
         })
         .await
     }

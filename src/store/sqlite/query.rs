@@ -7,6 +7,7 @@ use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use serde_json::{Map, Number, Value};
 
+use super::plan::{self, Merged, Way};
 use super::schema::Tables;
 use crate::event::{Actor, Outcome, SourceName, Target};
 use crate::store::{
@@ -35,12 +36,89 @@ pub(super) fn events(
     before: Option<&PageKey>,
     limit: u32,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
+    // One view of the file for all that is looked up.
+    let view = connection.unchecked_transaction()?;
+    let plan = plan::plan(&view, tables, filter)?;
+    let keys = match plan.way {
+        Way::Time => return by_time(&view, tables, filter, before, limit),
+        Way::Keys(keys) => keys,
+    };
+    let newest = match plan.facets {
+        Some(_) => plan::among_newest(&view, tables, filter, before, &keys, limit)?,
+        None => None,
+    };
+    let (conditions, mut values) = conditions(filter, before);
+    let mut select = view.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM {} WHERE id = ?{} AND {conditions}",
+        tables.events,
+        values.len() + 1
+    ))?;
+    values.push(Sql::Null);
+    let mut found = Vec::new();
+    let mut look = |id: i64| -> rusqlite::Result<bool> {
+        if let Some(last) = values.last_mut() {
+            *last = Sql::Integer(id);
+        }
+        let read = select.query_row(params_from_iter(&values), event);
+        found.extend(read.optional()?);
+        Ok(found.len() < limit as usize)
+    };
+    if let Some(ids) = newest {
+        for id in ids {
+            look(id)?;
+        }
+    } else if limit > 0 {
+        let mut merged = Merged::new(&view, tables, filter, before, keys)?;
+        while let Some((_, id)) = merged.next()? {
+            if !look(id)? {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn by_time(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+    before: Option<&PageKey>,
+    limit: u32,
+) -> rusqlite::Result<Vec<StoredEvent>> {
     let (conditions, values) = conditions(filter, before);
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM {} WHERE {conditions} ORDER BY at DESC, id DESC LIMIT {limit}",
-        tables.events
+        "SELECT {EVENT_COLUMNS} FROM {} INDEXED BY {} WHERE {conditions}
+         ORDER BY at DESC, id DESC LIMIT {limit}",
+        tables.events, tables.by_time
     ))?;
     select.query_map(params_from_iter(values), event)?.collect()
+}
+
+/// Some of the events that an older version entered, without keys.
+pub(super) fn keyless(
+    connection: &Connection,
+    tables: &Tables,
+    limit: u32,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM {} WHERE facet IS NULL LIMIT {limit}",
+        tables.events
+    ))?;
+    select.query_map([], event)?.collect()
+}
+
+/// The oldest events from before a time.
+pub(super) fn oldest(
+    connection: &Connection,
+    tables: &Tables,
+    before: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM {} WHERE at < ?1 ORDER BY at, id LIMIT {limit}",
+        tables.events
+    ))?;
+    select.query_map([before], event)?.collect()
 }
 
 pub(super) fn event_by_id(
@@ -53,6 +131,28 @@ pub(super) fn event_by_id(
         tables.events
     ))?;
     select.query_row([id], event).optional()
+}
+
+/// Events by id from after this one on, until `take` (id, event, bytes of its payload) has enough.
+pub(super) fn event_after(
+    connection: &Connection,
+    tables: &Tables,
+    last: i64,
+    limit: usize,
+    mut take: impl FnMut(i64, StoredEvent, usize) -> bool,
+) -> rusqlite::Result<()> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM {} WHERE id > ?1 ORDER BY id LIMIT {limit}",
+        tables.events
+    ))?;
+    let mut rows = select.query([last])?;
+    while let Some(row) = rows.next()? {
+        let length = row.get_ref("metadata")?.as_str().map_or(0, str::len);
+        if !take(row.get(0)?, event(row)?, length) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> (String, Vec<Sql>) {

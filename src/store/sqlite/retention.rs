@@ -4,6 +4,32 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::query::ceiling;
+use super::schema::Tables;
+use super::{index, query};
+
+/// Deletes the oldest events, and what they were found by.
+pub(super) fn delete_events(
+    connection: &mut Connection,
+    tables: &Tables,
+    before: Timestamp,
+    limit: u32,
+) -> rusqlite::Result<u64> {
+    let transaction = super::write_transaction(connection)?;
+    let old = query::oldest(&transaction, tables, ceiling(before), limit)?;
+    index::forget(&transaction, tables, &old)?;
+    let mut delete =
+        transaction.prepare_cached(&format!("DELETE FROM {} WHERE id = ?1", tables.events))?;
+    let mut deleted = 0;
+    for id in old.iter().filter_map(|event| query::parse_id(&event.id)) {
+        deleted += delete.execute([id])?;
+    }
+    drop(delete);
+    if deleted == 0 && limit > 0 {
+        index::forget_texts(&transaction, tables, before.as_millisecond())?;
+    }
+    transaction.commit()?;
+    Ok(deleted as u64)
+}
 
 /// `table` and `column` come from this program, never from outside.
 pub(super) fn delete_before(

@@ -17,11 +17,21 @@ pub(super) struct Tables {
     pub dead_letters: String,
     pub tokens: String,
     pub spaces: String,
+    pub facets: String,
+    pub terms: String,
+    pub texts: String,
+    /// The index of the timeline itself.
+    pub by_time: String,
 }
 
 impl Tables {
     pub(super) fn new(names: &Collections) -> Result<Self> {
+        let beside = |part: &str| quoted(&format!("{}.{part}", names.events));
         Ok(Self {
+            facets: beside("facets")?,
+            terms: beside("terms")?,
+            texts: beside("texts")?,
+            by_time: quoted(&format!("{}_at_facet", names.events))?,
             events: quoted(&names.events)?,
             cursors: quoted(&names.cursors)?,
             tenants: quoted(&names.tenants)?,
@@ -45,14 +55,31 @@ impl Tables {
                     outcome TEXT,
                     actorId TEXT, actorEmail TEXT, actorName TEXT, actorIp TEXT,
                     targetType TEXT, targetId TEXT, targetName TEXT,
-                    tenantSlug TEXT, metadata TEXT NOT NULL,
+                    tenantSlug TEXT, metadata TEXT NOT NULL, facet INTEGER,
                     UNIQUE (source, externalId)
                 )"
             ),
-            index(events, "at", "at, id"),
-            index(events, "source_at", "source, at, id"),
-            index(events, "tenantSlug_at", "tenantSlug, at, id"),
-            index(events, "action_at", "action, at, id"),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    key INTEGER PRIMARY KEY, tenantSlug TEXT, source TEXT NOT NULL,
+                    action TEXT NOT NULL, outcome TEXT, targetType TEXT
+                )",
+                self.facets
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    term INTEGER NOT NULL, at INTEGER NOT NULL, event INTEGER NOT NULL,
+                    PRIMARY KEY (term, at, event)
+                ) WITHOUT ROWID",
+                self.terms
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    scope TEXT NOT NULL, id BLOB NOT NULL, text TEXT NOT NULL,
+                    day INTEGER NOT NULL, PRIMARY KEY (scope, id)
+                ) WITHOUT ROWID",
+                self.texts
+            ),
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (
                     source TEXT PRIMARY KEY, generation INTEGER NOT NULL, seq INTEGER NOT NULL,
@@ -89,6 +116,19 @@ impl Tables {
         for statement in &statements {
             transaction.execute(statement, [])?;
         }
+        let has_keys = "SELECT 1 FROM pragma_table_info(?1) WHERE name = 'facet'";
+        let bare = events.trim_matches('"');
+        if !transaction.prepare(has_keys)?.exists([bare])? {
+            transaction.execute(
+                &format!("ALTER TABLE {events} ADD COLUMN facet INTEGER"),
+                [],
+            )?;
+        }
+        for old in ["at", "source_at", "tenantSlug_at", "action_at"] {
+            transaction.execute(&format!("DROP INDEX IF EXISTS \"{bare}_{old}\""), [])?;
+        }
+        transaction.execute(&index(events, "at_facet", "at, id, facet"), [])?;
+        transaction.execute(&index(events, "facet_at", "facet, at, id"), [])?;
         transaction.commit()
     }
 }

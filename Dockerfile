@@ -1,0 +1,20 @@
+FROM rust:1.95.0-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --bin daybook \
+ && strip target/release/daybook \
+ && sh deploy/rootfs.sh target/release/daybook /rootfs
+
+# Nothing but the binary, its libraries and the certificates: no shell, no package manager.
+FROM scratch
+COPY --from=build /rootfs /
+# data/daybook.db and data/journal of the defaults count from here.
+WORKDIR /var/lib/daybook
+USER 65532:65532
+VOLUME /var/lib/daybook
+ENV DAYBOOK_CONFIG=/etc/daybook/daybook.toml
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["/usr/bin/daybook", "healthcheck"]
+ENTRYPOINT ["/usr/bin/daybook"]
+CMD ["run"]

@@ -1,0 +1,77 @@
+//! Does the store take what Daybook writes?
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::config::{Config, StoreTarget};
+use crate::http::auth::new_token;
+use crate::store::{self, Role, Store, StoreError};
+use crate::tenants;
+
+use super::{Finding, Fine, Trouble};
+
+/// The store, if it can be used, and what was found.
+pub(super) async fn check(config: &Config) -> (Option<Arc<dyn Store>>, Finding) {
+    let store = match store::open(&config.store).await {
+        Ok(store) => store,
+        Err(error) => return (None, Err(trouble(&error, config))),
+    };
+    match try_store(&*store, config).await {
+        Ok(fine) => (Some(store), Ok(fine)),
+        Err(trouble) => (None, Err(trouble)),
+    }
+}
+
+async fn try_store(store: &dyn Store, config: &Config) -> Finding {
+    let failed = |error: StoreError| trouble(&error, config);
+    store.prepare().await.map_err(failed)?;
+    store.ping().await.map_err(failed)?;
+    // A write that nobody can use: a token that has expired, gone at once.
+    let expired = Timestamp::now() - SignedDuration::from_hours(1);
+    let name = Some("daybook check".to_owned());
+    let (_, record) = new_token(Role::Recorder(None), name, Some(expired));
+    store.insert_token(&record).await.map_err(failed)?;
+    store.delete_token(&record.hash).await.map_err(failed)?;
+    let records = tenants::read(store, config.tenants.file.clone()).await;
+    let records = records.map_err(|error| {
+        Trouble::new(
+            format!("takes writes, but the directory of tenants cannot be read: {error}"),
+            "grant the user `find` on the collections `tenants` and `users`, or name a file in tenants.file",
+        )
+    })?;
+    let fine = Fine::new(format!(
+        "takes writes; {} tenants and {} users in the directory",
+        records.tenants.len(),
+        records.users.len()
+    ));
+    Ok(if records.tenants.is_empty() {
+        fine.advise("without tenants every event is entered without one: fill `tenants`, or name a file in tenants.file (docs/configuration.md)")
+    } else {
+        fine
+    })
+}
+
+fn trouble(error: &StoreError, config: &Config) -> Trouble {
+    let url = &config.store.url;
+    let is_sqlite = matches!(url.target(), Ok(StoreTarget::Sqlite(_)));
+    let remedy = match error {
+        StoreError::Unavailable(_) | StoreError::Timeout { .. } if is_sqlite => {
+            "another process holds the file: one Daybook at a time".to_owned()
+        }
+        StoreError::Unavailable(_) | StoreError::Timeout { .. } => format!(
+            "is a server running at {url}, and does this machine reach it? Of a replica set name the members and ?replicaSet=NAME, and its members' own host names must resolve here"
+        ),
+        StoreError::Unauthorized(_) => {
+            "check user and password (a user of another database needs ?authSource=…), and grant it readWrite on this database, or the smaller role of deploy/mongodb/init.js: find, insert, update, remove, createCollection and createIndex on Daybook's collections, find on tenants and users".to_owned()
+        }
+        StoreError::Full(_) => "make room on the store's disk, and let it be writable".to_owned(),
+        StoreError::Other(_) if is_sqlite => {
+            "the directory must be there and writable for the user that Daybook runs as".to_owned()
+        }
+        StoreError::Other(_) => {
+            "the server does not do what Daybook needs: MongoDB 6.0 or newer, and no view or other index of the same name in the way".to_owned()
+        }
+    };
+    Trouble::new(error.to_string(), remedy)
+}

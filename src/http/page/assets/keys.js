@@ -1,0 +1,68 @@
+// The keyboard: j and k walk, Enter opens, / searches, ? tells.
+
+import { closeDrawer, isOpen, openEvent, step } from "./drawer.js";
+import { showNew } from "./list.js";
+
+const rows = () => [...document.querySelectorAll("li.event")];
+const help = document.querySelector("#help");
+
+function walk(by) {
+  const all = rows();
+  if (all.length === 0) return;
+  const current = document.activeElement?.closest("li.event") ?? document.querySelector("li.event.current");
+  const at = all.indexOf(current);
+  const next = all[Math.min(all.length - 1, Math.max(0, at < 0 ? 0 : at + by))];
+  if (isOpen()) return step(next);
+  next.querySelector("a.open").focus();
+  next.scrollIntoView({ block: "nearest" });
+}
+
+export function toggleTheme() {
+  const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  const theme = (root.dataset.theme ?? system) === "dark" ? "light" : "dark";
+  root.dataset.theme = theme;
+  try {
+    localStorage.setItem("daybook-theme", theme);
+  } catch {
+    // It lasts as long as this page.
+  }
+}
+
+const KEYS = {
+  j: () => walk(1),
+  k: () => walk(-1),
+  n: showNew,
+  t: toggleTheme,
+  "/": () => document.querySelector("#text")?.select(),
+  "?": () => help?.showModal(),
+};
+
+export function startKeys() {
+  document.querySelector("#theme")?.addEventListener("click", toggleTheme);
+  document.querySelector("#help-open")?.addEventListener("click", () => help.showModal());
+  help?.addEventListener("click", (event) => {
+    if (event.target === help) help.close();
+  });
+  document.addEventListener("keydown", (event) => {
+    const field = event.target.closest("input, select, textarea");
+    if (event.key === "Escape") {
+      if (field) field.blur();
+      else if (isOpen()) {
+        event.preventDefault();
+        closeDrawer();
+      }
+      return;
+    }
+    if (field || event.ctrlKey || event.metaKey || event.altKey || help?.open) return;
+    if (event.key === "Enter" && document.activeElement === document.body) {
+      const current = document.querySelector("li.event.current a.open");
+      if (current) openEvent(current);
+      return;
+    }
+    const action = KEYS[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+}

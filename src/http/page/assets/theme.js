@@ -1,0 +1,11 @@
+// Runs before the first paint: a chosen theme must not flash, and what needs scripts may be seen.
+{
+  const root = document.documentElement;
+  root.classList.add("js");
+  try {
+    const theme = localStorage.getItem("daybook-theme");
+    if (theme === "dark" || theme === "light") root.dataset.theme = theme;
+  } catch {
+    // Without storage the system's choice stands.
+  }
+}

@@ -1,0 +1,267 @@
+//! How much happened when: bars over the list, each a link to its own time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use maud::{Markup, html};
+
+use super::layout::answer;
+use super::view::View;
+use super::{kind_of, now, session};
+use crate::http::error::ApiError;
+use crate::http::query::{EventQuery, confine};
+use crate::http::router::Edge;
+use crate::store::{Bar, Histogram};
+
+const BARS: u32 = 96;
+/// The list does not wait longer for the bars; a script asks for them then.
+const PATIENCE: Duration = Duration::from_millis(40);
+/// A drawing's height, and the least that anything is drawn with.
+const HEIGHT: f64 = 100.0;
+const LEAST: f64 = 2.0;
+const WIDTH: f64 = 960.0;
+/// How much of its place a bar fills, and the widest one: few bars are no wall.
+const FILL: f64 = 0.85;
+const WIDEST: f64 = 48.0;
+const LABELS: usize = 5;
+
+/// The bars, or a place for them when they take too long.
+pub(super) async fn in_time(edge: &Edge, view: &View, query: &EventQuery) -> Markup {
+    let asked = edge.store.histogram(&query.filter, BARS);
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(histogram)) => drawing(edge, view, &histogram),
+        Ok(Err(_)) | Err(_) => {
+            let source = view.href().replacen("/audit", "/audit/histogram", 1);
+            html! {
+                div #chart.chart.pending data-source=(source) {
+                    p.needs-js { "Counting…" }
+                    noscript { p { a href=(source) { "Count these events" } } }
+                }
+            }
+        }
+    }
+}
+
+/// `GET /audit/histogram`: the bars alone, however long they take.
+pub(super) async fn get(
+    State(edge): State<Arc<Edge>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let (view, parsed) = View::parse(query.as_deref().unwrap_or_default(), now());
+    let caller = match session::reader(&edge, &headers, &view).await {
+        Ok(caller) => caller,
+        Err(instead) => return instead,
+    };
+    let drawn = async {
+        let mut query = parsed?;
+        confine(&caller.role, &mut query.filter)?;
+        let histogram = edge.store.histogram(&query.filter, BARS).await?;
+        Ok::<_, ApiError>(drawing(&edge, &view, &histogram))
+    };
+    match drawn.await {
+        Ok(drawing) => {
+            let reader = session::Reader {
+                caller: &caller,
+                mode: edge.authenticator.mode(),
+            };
+            let back = html! { (drawing) p { a.button href=(view.href()) { "To the events" } } };
+            answer(
+                StatusCode::OK,
+                super::layout::page("Counts", &view, Some(&reader), &back),
+            )
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+fn drawing(edge: &Edge, view: &View, histogram: &Histogram) -> Markup {
+    let highest = histogram.bars.iter().map(Bar::total).max().unwrap_or(0);
+    if highest == 0 {
+        return html! { div #chart.chart.none {} };
+    }
+    let mut by_source: BTreeMap<&str, u64> = BTreeMap::new();
+    for (source, count) in histogram.bars.iter().flat_map(|bar| &bar.counts) {
+        *by_source.entry(source).or_default() += count;
+    }
+    let end = |bar: &Bar| {
+        let wide = SignedDuration::try_from(histogram.bucket).unwrap_or_default();
+        bar.at.checked_add(wide).unwrap_or(bar.at)
+    };
+    let labels = labels(&histogram.bars, histogram.bucket);
+    html! {
+        figure #chart.chart data-first=[histogram.bars.first().map(|bar| bar.at.as_millisecond())] data-bucket=(histogram.bucket.as_millis()) data-bars=(histogram.bars.len()) {
+            figcaption {
+                strong.total { (thousands(histogram.total)) }
+                (if histogram.total == 1 { " event" } else { " events" })
+                span.each { (bar_width(histogram.bucket)) " a bar" }
+                span.legend {
+                    @for (source, count) in &by_source {
+                        a class={ "k-" (kind_of(edge, source, "")) } href=(view.with(&[("source", Some(source))]).href()) title="Only this source" {
+                            (super::text::visible(source, 40)) " " span.count { (thousands(*count)) }
+                        }
+                    }
+                }
+            }
+            div.plot {
+                svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="group" aria-label="Events by time" {
+                    @for (number, bar) in histogram.bars.iter().enumerate() {
+                        @if bar.total() > 0 {
+                            (link(edge, view, bar, end(bar), Place { number, of: histogram.bars.len() }, highest))
+                        }
+                    }
+                }
+            }
+            div.axis aria-hidden="true" {
+                @for at in labels { time datetime=(at) data-show=(label_kind(histogram.bucket)) { (label(at, histogram.bucket)) } }
+            }
+        }
+    }
+}
+
+/// Where a bar stands.
+struct Place {
+    number: usize,
+    of: usize,
+}
+
+fn link(edge: &Edge, view: &View, bar: &Bar, end: Timestamp, place: Place, highest: u64) -> Markup {
+    let step = WIDTH / place.of as f64;
+    let x = place.number as f64 * step;
+    let wide = (step * FILL).min(WIDEST);
+    let times = [bar.at.to_string(), end.to_string()];
+    let href = view
+        .with(&[
+            ("since", Some(&times[0])),
+            ("until", Some(&times[1])),
+            ("range", None),
+        ])
+        .href();
+    // Kinds are stacked in one order, so that a colour stays on its level.
+    let mut counts: Vec<(&str, u64)> = bar
+        .counts
+        .iter()
+        .map(|(source, count)| (kind_of(edge, source, ""), *count))
+        .collect();
+    counts.sort_unstable();
+    let mut top = HEIGHT;
+    let scale = HEIGHT / highest as f64;
+    let said: Vec<String> = bar
+        .counts
+        .iter()
+        .map(|(source, count)| {
+            format!(
+                "{} {}",
+                super::text::visible_plain(source, 40),
+                thousands(*count)
+            )
+        })
+        .collect();
+    let title = format!(
+        "{} – {} UTC: {} ({})",
+        bar.at
+            .to_zoned(TimeZone::UTC)
+            .strftime("%a %-d %b %H:%M:%S"),
+        end.to_zoned(TimeZone::UTC).strftime("%H:%M:%S"),
+        thousands(bar.total()),
+        said.join(", ")
+    );
+    html! {
+        a href=(href) tabindex="-1" aria-label=(title) {
+            title { (title) }
+            rect.hit x=(round(x)) y="0" width=(round(step)) height=(HEIGHT) {}
+            @for (kind, count) in counts {
+                @let high = (count as f64 * scale).max(LEAST);
+                @let y = { top -= high; top.max(0.0) };
+                rect class={ "k-" (kind) } x=(round(x + (step - wide) / 2.0)) y=(round(y)) width=(round(wide)) height=(round(high)) {}
+            }
+        }
+    }
+}
+
+fn round(length: f64) -> f64 {
+    (length * 100.0).round() / 100.0
+}
+
+/// Times under the plot: some bars' beginnings, evenly apart.
+fn labels(bars: &[Bar], bucket: Duration) -> Vec<Timestamp> {
+    let Some((first, last)) = bars.first().zip(bars.last()) else {
+        return Vec::new();
+    };
+    let end = last.at.as_millisecond() + i64::try_from(bucket.as_millis()).unwrap_or(0);
+    let start = first.at.as_millisecond();
+    let last = LABELS.min(bars.len() + 1) - 1;
+    (0..=last)
+        .filter_map(|number| {
+            let part = (end - start) * number as i64 / last as i64;
+            Timestamp::from_millisecond(start + part).ok()
+        })
+        .collect()
+}
+
+fn label_kind(bucket: Duration) -> &'static str {
+    match bucket.as_secs() {
+        0..60 => "time",
+        60..3_600 => "minute",
+        _ => "date",
+    }
+}
+
+fn label(at: Timestamp, bucket: Duration) -> String {
+    let format = match label_kind(bucket) {
+        "time" => "%H:%M:%S",
+        "minute" => "%-d %b %H:%M",
+        _ => "%-d %b %Y",
+    };
+    at.to_zoned(TimeZone::UTC).strftime(format).to_string()
+}
+
+fn bar_width(bucket: Duration) -> String {
+    let seconds = bucket.as_secs();
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..86_400 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}
+
+/// `12,345`
+fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_readable() {
+        for (count, shown) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(thousands(count), shown);
+        }
+        assert_eq!(bar_width(Duration::from_secs(60)), "1 minute");
+        assert_eq!(bar_width(Duration::from_secs(7_200)), "2 hours");
+    }
+}

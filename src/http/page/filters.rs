@@ -1,0 +1,145 @@
+//! The form of conditions, what is set of them, and the ranges of time.
+
+use maud::{Markup, html};
+
+use super::text::{visible, visible_plain};
+use super::timeline::Choices;
+use super::view::{CONDITIONS, RANGES, View};
+
+/// More to choose from than this is no choice: one types.
+const MOST_CHOICES: usize = 500;
+/// The form. What is set behind "More conditions" is told by [`chips`], so it stays closed unless
+/// something may be wrong in it.
+pub(super) fn form(view: &View, choices: &Choices, is_open: bool) -> Markup {
+    html! {
+        form #filters.filters method="get" action="/audit" role="search" aria-label="Conditions" {
+            div.common {
+                label.field.search {
+                    span { "Search" }
+                    input #text type="search" name="text" value=[view.get("text")] placeholder="A name, an address, an action…" maxlength="512" autocomplete="off" spellcheck="false";
+                }
+                (choice(view, "source", "Source", "All sources", &choices.sources))
+                (outcome(view))
+                @if choices.any_tenant { (choice(view, "tenant", "Tenant", "All tenants", &choices.tenants)) }
+                button.primary type="submit" { "Apply" }
+            }
+            details.more open[is_open] {
+                summary { "More conditions" }
+                div.folded {
+                    (text(view, "action", "Action", "authentik.* or ocis.file_delete"))
+                    (text(view, "actor", "Actor", "name, mail address or id"))
+                    (text(view, "ip", "Address", "198.51.100.7"))
+                    (text(view, "target", "Target", "name or id"))
+                    (moment(view, "since", "From"))
+                    (moment(view, "until", "Until"))
+                }
+            }
+            @for kept in ["range", "tz", "limit"] {
+                @if let Some(value) = view.get(kept) { input type="hidden" name=(kept) value=(value); }
+            }
+        }
+    }
+}
+
+fn text(view: &View, name: &str, label: &str, placeholder: &str) -> Markup {
+    html! {
+        label.field {
+            span { (label) }
+            input type="text" name=(name) value=[view.get(name)] placeholder=(placeholder) maxlength="512" autocomplete="off" spellcheck="false";
+        }
+    }
+}
+
+fn moment(view: &View, name: &str, label: &str) -> Markup {
+    let given = view.get(name);
+    // What the field cannot hold stands in a field for text: nothing that was given is dropped.
+    let bare = given.map(|given| given.trim_end_matches('Z').to_owned());
+    let fits = bare.as_deref().is_none_or(|bare| {
+        bare.len() >= 16 && bare.as_bytes()[10] == b'T' && !bare[11..].contains(['+', '-'])
+    });
+    html! {
+        label.field {
+            span { (label) " " em.zone-name { "(UTC)" } }
+            @if fits {
+                input type="datetime-local" name=(name) value=[bare] step="any";
+            } @else {
+                input type="text" name=(name) value=[given];
+            }
+        }
+    }
+}
+
+fn choice(view: &View, name: &str, label: &str, all: &str, choices: &[String]) -> Markup {
+    let given = view.get(name);
+    if choices.is_empty() || choices.len() > MOST_CHOICES {
+        return text(view, name, label, all);
+    }
+    let is_unknown = given.filter(|given| !choices.iter().any(|known| known == given));
+    html! {
+        label.field {
+            span { (label) }
+            select name=(name) {
+                option value="" { (all) }
+                @if let Some(unknown) = is_unknown { option value=(unknown) selected { (visible_plain(unknown, 60)) } }
+                @for known in choices {
+                    option value=(known) selected[given == Some(known)] { (known) }
+                }
+            }
+        }
+    }
+}
+
+fn outcome(view: &View) -> Markup {
+    let given = view.get("outcome");
+    html! {
+        label.field {
+            span { "Outcome" }
+            select name="outcome" {
+                option value="" { "All outcomes" }
+                @for (value, name) in [("failure", "Failed"), ("success", "Succeeded"), ("unknown", "Unknown")] {
+                    option value=(value) selected[given == Some(value)] { (name) }
+                }
+            }
+        }
+    }
+}
+
+/// The ranges to choose from.
+pub(super) fn ranges(view: &View) -> Markup {
+    let is_custom = view.get("since").or(view.get("until")).is_some();
+    let all = view.range().is_none() && !is_custom;
+    let link = |range: Option<&str>, name: &str, is_current: bool| {
+        let target = view.with(&[("range", range), ("since", None), ("until", None)]);
+        html! { a href=(target.href()) aria-current=[is_current.then_some("true")] { (name) } }
+    };
+    html! {
+        nav.ranges aria-label="Range of time" {
+            @for (range, name, _) in RANGES { (link(Some(range), name, view.range() == Some(range))) }
+            (link(None, "All", all))
+        }
+    }
+}
+
+/// The conditions that are set, in words.
+pub(super) fn conditions(view: &View) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
+    let set = |(name, label)| Some((name, label, view.get(name)?));
+    CONDITIONS.into_iter().filter_map(set)
+}
+
+/// What is set, each with a way to drop it.
+pub(super) fn chips(view: &View) -> Markup {
+    if conditions(view).next().is_none() {
+        return Markup::default();
+    }
+    html! {
+        ul.chips aria-label="Conditions that are set" {
+            @for (name, label, value) in conditions(view) {
+                li {
+                    span.label { (label) } " " span.value { (visible(value, 60)) }
+                    a.drop href=(view.with(&[(name, None)]).href()) aria-label={ "Drop the condition " (label) } title="Drop this condition" { "×" }
+                }
+            }
+            @if conditions(view).count() > 1 { li.clear { a href="/audit" { "Clear all" } } }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The frame around every page, and pages that only say something.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::assets;
+use super::phrases::Icon;
+use super::text::visible;
+use super::view::View;
+use crate::config::AuthMode;
+use crate::http::auth::Caller;
+use crate::http::error::ApiError;
+use crate::store::Role;
+
+/// Who looks, and how they came in.
+pub(super) struct Reader<'a> {
+    pub caller: &'a Caller,
+    pub mode: AuthMode,
+}
+
+/// A whole page. `reader` is missing where nobody is signed in.
+pub(super) fn page(
+    title: &str,
+    view: &View,
+    reader: Option<&Reader<'_>>,
+    content: &Markup,
+) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" data-tz=(if view.is_local() { "local" } else { "utc" }) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Daybook" }
+                link rel="icon" href=(assets::href("icon.svg"));
+                link rel="stylesheet" href=(assets::href("page.css"));
+                // Before the first paint, so that a chosen theme does not flash.
+                script src=(assets::href("theme.js")) {}
+                script type="module" src=(assets::href("page.js")) {}
+            }
+            body {
+                a.skip href="#main" { "Skip to the events" }
+                (sprite())
+                header.top {
+                    a.brand href="/audit" { (PreEscaped(BRAND)) span { "Daybook" } }
+                    @if let Some(reader) = reader { (whose(reader)) }
+                    div.tools {
+                        @if reader.is_some() { (zone_switch(view)) }
+                        button.tool.needs-js #theme type="button" aria-label="Dark or light" title="Dark or light (t)" { (PreEscaped(HALF)) }
+                        @if reader.is_some() {
+                            button.tool.needs-js #help-open type="button" aria-label="Keys" title="Keys (?)" { "?" }
+                        }
+                        @if let Some(reader) = reader && reader.mode == AuthMode::Tokens {
+                            form.sign-out method="post" action="/audit/sign-out" {
+                                button.quiet type="submit" { "Sign out" }
+                            }
+                        }
+                    }
+                }
+                main #main tabindex="-1" { (content) }
+                @if reader.is_some() { (help()) }
+            }
+        }
+    }
+}
+
+fn whose(reader: &Reader<'_>) -> Markup {
+    let name = reader
+        .caller
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty());
+    html! {
+        span.whose {
+            @match &reader.caller.role {
+                Role::Tenant(slug) => { span.tenant { (visible(slug, 40)) } }
+                _ => { span.tenant.all { "all tenants" } }
+            }
+            @if let Some(name) = name { span.name { (visible(name, 40)) } }
+        }
+    }
+}
+
+fn zone_switch(view: &View) -> Markup {
+    let link = |value: Option<&str>, name: &str| {
+        let is_current = view.is_local() == value.is_some();
+        let target = View::with(view, &[("tz", value)]);
+        html! {
+            a href=(target.href()) data-tz=(value.unwrap_or("utc")) aria-current=[is_current.then_some("true")] { (name) }
+        }
+    };
+    html! {
+        nav.zone.needs-js aria-label="Time zone" { (link(None, "UTC")) (link(Some("local"), "Local")) }
+    }
+}
+
+fn help() -> Markup {
+    html! {
+        dialog #help aria-labelledby="help-title" {
+            h2 #help-title { "Keys" }
+            dl.keys {
+                @for (keys, what) in [
+                    ("j k", "next and previous event"),
+                    ("Enter", "open the event"),
+                    ("Esc", "close, or leave the field"),
+                    ("/", "search"),
+                    ("n", "show new events"),
+                    ("t", "dark or light"),
+                    ("?", "this help"),
+                ] {
+                    dt { @for key in keys.split(' ') { kbd { (key) } " " } }
+                    dd { (what) }
+                }
+            }
+            form method="dialog" { button type="submit" { "Close" } }
+        }
+    }
+}
+
+/// The icons, drawn once and used by name.
+fn sprite() -> Markup {
+    html! {
+        svg.sprite aria-hidden="true" width="0" height="0" {
+            @for icon in Icon::ALL {
+                @let (id, path) = icon.drawing();
+                symbol id=(id) viewBox="0 0 16 16" { path d=(path) {} }
+            }
+        }
+    }
+}
+
+/// An icon; what it says stands beside it in words.
+pub(super) fn icon(icon: Icon) -> Markup {
+    html! {
+        svg.icon aria-hidden="true" { use href=(format!("#{}", icon.drawing().0)) {} }
+    }
+}
+
+/// A page that only says something.
+pub(super) fn notice(heading: &str, said: &Markup) -> Markup {
+    html! {
+        section.notice { h1 { (heading) } (said) }
+    }
+}
+
+/// An answer with a page.
+pub(super) fn answer(status: StatusCode, page: Markup) -> Response {
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    let mut response = (status, page.into_string()).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, html);
+    response
+}
+
+/// An error as a page.
+pub(super) fn trouble(error: &ApiError, view: &View, reader: Option<&Reader<'_>>) -> Response {
+    let again = html! { p { a.button href=(view.href()) { "Try again" } } };
+    let (heading, said) = match error.status() {
+        StatusCode::SERVICE_UNAVAILABLE => (
+            "The store does not answer",
+            html! {
+                p { "The events are safe: sources keep what they have, and what is sent is journaled. They cannot be shown until the store is back." }
+                (again)
+            },
+        ),
+        StatusCode::NOT_FOUND => (
+            "Nothing here",
+            html! {
+                p { "There is no such page or event, or it is not on your timeline." }
+                p { a.button href=(view.href()) { "To the timeline" } }
+            },
+        ),
+        StatusCode::FORBIDDEN => (
+            "Not yours to see",
+            html! {
+                p { (sentence(error.message())) }
+                p { a.button href="/audit" { "To the timeline" } }
+            },
+        ),
+        _ => (
+            "That did not work",
+            html! {
+                p { (sentence(error.message())) }
+                p { a.button href="/audit" { "To the timeline" } }
+            },
+        ),
+    };
+    let content = notice(heading, &said);
+    let mut response = answer(error.status(), page(heading, view, reader, &content));
+    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let soon = HeaderValue::from_static("5");
+        response.headers_mut().insert(header::RETRY_AFTER, soon);
+    }
+    response
+}
+
+/// An error's message as people write sentences.
+pub(super) fn sentence(message: &str) -> Markup {
+    let mut characters = message.chars();
+    let first = characters
+        .next()
+        .map(|first| first.to_uppercase().to_string());
+    let whole = first.unwrap_or_default() + characters.as_str() + ".";
+    visible(&whole, 400)
+}
+
+const BRAND: &str = r##"<svg viewBox="0 0 24 24" aria-hidden="true"><path class="cover" d="M5 2.5h13a1.5 1.5 0 0 1 1.5 1.5v16a1.5 1.5 0 0 1-1.5 1.5H5z"/><path class="rule" d="M5 2.5v19M9 8h7M9 12h7M9 16h4"/></svg>"##;
+const HALF: &str = r##"<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="M8 2.2a5.8 5.8 0 1 0 0 11.6A5.8 5.8 0 0 0 8 2.2z"/><path class="filled" d="M8 2.2a5.8 5.8 0 0 1 0 11.6z"/></svg>"##;

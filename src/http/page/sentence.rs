@@ -1,0 +1,289 @@
+//! An event in words: "Alice Example failed to sign in from 198.51.100.7".
+//!
+//! A sentence names `{actor}` and `{target|what to say when it is not known}`. Of two sentences the
+//! second is for an event without an actor. What has no sentence of its own gets one made of its
+//! verb; the verb itself stands beside every sentence, so nothing is hidden by the words.
+
+use maud::{Markup, html};
+
+use super::phrases::{Icon, PHRASES, Phrase};
+use super::text::{visible, visible_plain};
+use super::view::View;
+use crate::store::StoredEvent;
+
+/// The most characters of a name in a sentence.
+const NAME: usize = 80;
+/// Longer values cannot be asked for.
+const LONGEST_VALUE: usize = 1024;
+
+/// A part of a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Words(String),
+    Actor(String),
+    Target(String),
+    Address(String),
+}
+
+/// The icon of an event.
+pub(super) fn icon(event: &StoredEvent) -> Icon {
+    if let Some(phrase) = phrase(&event.action) {
+        return phrase.icon;
+    }
+    let (kind, verb) = event.action.split_once('.').unwrap_or(("", &event.action));
+    let has = |word: &str| verb.contains(word);
+    match (event.target.kind.as_deref(), kind) {
+        _ if has("delete") || has("removed") => Icon::Trash,
+        (Some("user" | "account"), _) => Icon::Person,
+        (Some("group"), _) => Icon::People,
+        (Some("token" | "api_key"), _) => Icon::Key,
+        (Some("application"), _) => Icon::App,
+        (Some("message" | "recipient" | "mailbox" | "email"), _) => Icon::Mail,
+        (Some("file"), _) => Icon::File,
+        (Some("folder" | "space"), _) => Icon::Folder,
+        (Some("share" | "link"), _) => Icon::Share,
+        (_, "stalwart") if has("mail") || has("queue") || has("delivery") => Icon::Mail,
+        (_, "authentik" | "stalwart" | "ocis") => Icon::Gear,
+        _ => Icon::Dot,
+    }
+}
+
+/// The sentence, its names as links to what else they did.
+pub(super) fn sentence(event: &StoredEvent, view: &View) -> Markup {
+    let link = |name: &str, value: Option<&str>, shown: &str, class: &str, title: &str| {
+        let href = value
+            .filter(|value| !value.is_empty() && value.len() <= LONGEST_VALUE)
+            .map(|value| view.with(&[(name, Some(value))]).href());
+        html! {
+            @match &href {
+                Some(href) => a class=(class) href=(href) title=(title) { (visible(shown, NAME)) },
+                None => span class=(class) { (visible(shown, NAME)) },
+            }
+        }
+    };
+    html! {
+        @for part in parts(event) {
+            @match &part {
+                Part::Words(words) => (words),
+                Part::Actor(shown) => (link("actor", actor_key(event), shown, "who", "Everything by this actor")),
+                Part::Target(shown) => (link("target", target_key(event), shown, "what", "Everything about this target")),
+                Part::Address(shown) => (link("ip", event.actor.ip.as_deref(), shown, "where", "Everything from this address")),
+            }
+        }
+    }
+}
+
+/// The sentence as plain text.
+pub(super) fn plain_sentence(event: &StoredEvent) -> String {
+    let mut plain = String::new();
+    for part in parts(event) {
+        match part {
+            Part::Words(words) => plain.push_str(&words),
+            Part::Actor(name) | Part::Target(name) | Part::Address(name) => {
+                plain.push_str(&visible_plain(&name, NAME));
+            }
+        }
+    }
+    plain
+}
+
+/// The value under which everything by this actor is found: what other sources call it too.
+pub(super) fn actor_key(event: &StoredEvent) -> Option<&str> {
+    let actor = &event.actor;
+    [&actor.email, &actor.id, &actor.name]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .find(|value| !value.is_empty())
+}
+
+/// The value under which everything about this target is found.
+pub(super) fn target_key(event: &StoredEvent) -> Option<&str> {
+    let target = &event.target;
+    [&target.id, &target.name]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .find(|value| !value.is_empty())
+}
+
+fn actor_name(event: &StoredEvent) -> Option<String> {
+    let actor = &event.actor;
+    let told = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+    told(&actor.name)
+        .or_else(|| told(&actor.email))
+        .or_else(|| told(&actor.id).map(|id| format!("user {}", short_id(&id))))
+}
+
+fn target_name(event: &StoredEvent) -> Option<String> {
+    let target = &event.target;
+    let told = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+    told(&target.name)
+        // OCIS writes paths relative to their space.
+        .map(|name| name.strip_prefix("./").map(str::to_owned).unwrap_or(name))
+        .or_else(|| {
+            let id = told(&target.id)?;
+            let kind = told(&target.kind).map(|kind| kind.replace('_', " "));
+            Some(match kind {
+                Some(kind) => format!("{kind} {}", short_id(&id)),
+                None => short_id(&id),
+            })
+        })
+}
+
+/// Enough of a long id to tell it from its neighbours.
+fn short_id(id: &str) -> String {
+    // The last part of a compound id is the thing itself.
+    let last = id.rsplit(['!', ':', '/']).next().unwrap_or(id);
+    let last = if last.is_empty() { id } else { last };
+    match last.char_indices().nth(12) {
+        Some(_) => last.chars().take(8).chain(['…']).collect(),
+        None => last.to_owned(),
+    }
+}
+
+fn phrase(action: &str) -> Option<&'static Phrase> {
+    PHRASES
+        .binary_search_by(|phrase| phrase.action.cmp(action))
+        .ok()
+        .map(|index| &PHRASES[index])
+}
+
+fn parts(event: &StoredEvent) -> Vec<Part> {
+    let actor = actor_name(event);
+    let target = target_name(event);
+    let mut parts = match phrase(&event.action) {
+        Some(phrase) => {
+            let sentence = match (&actor, phrase.without_actor) {
+                (None, Some(without)) => without,
+                _ => phrase.sentence,
+            };
+            fill(sentence, actor.as_deref(), target.as_deref())
+        }
+        None => made_up(event, actor.as_deref(), target.as_deref()),
+    };
+    if let Some(Part::Actor(first)) = parts.first_mut()
+        && first.starts_with("user ")
+    {
+        *first = capitalised(first);
+    }
+    if let Some(ip) = event.actor.ip.as_deref().filter(|ip| !ip.is_empty())
+        && event.target.name.as_deref() != Some(ip)
+    {
+        parts.push(Part::Words(" from ".to_owned()));
+        parts.push(Part::Address(ip.to_owned()));
+    }
+    parts
+}
+
+fn fill(sentence: &str, actor: Option<&str>, target: Option<&str>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut rest = sentence;
+    while let Some((words, after)) = rest.split_once('{') {
+        if !words.is_empty() {
+            parts.push(Part::Words(words.to_owned()));
+        }
+        let (place, after) = after.split_once('}').unwrap_or((after, ""));
+        let (name, otherwise) = place.split_once('|').unwrap_or((place, "someone"));
+        let known = if name == "actor" { actor } else { target };
+        parts.push(match known {
+            Some(known) if name == "actor" => Part::Actor(known.to_owned()),
+            Some(known) => Part::Target(known.to_owned()),
+            None if parts.is_empty() => Part::Words(capitalised(otherwise)),
+            None => Part::Words(otherwise.to_owned()),
+        });
+        rest = after;
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Words(rest.to_owned()));
+    }
+    parts
+}
+
+/// A sentence for an action without one: "Viktor invited the tenant member Zoë" from
+/// `tenant.member_invited`, "Stalwart: queue dsn queued" where no deed is seen.
+fn made_up(event: &StoredEvent, actor: Option<&str>, target: Option<&str>) -> Vec<Part> {
+    let (kind, verb) = event.action.split_once('.').unwrap_or(("", &event.action));
+    let is_server = SERVERS.iter().any(|(server, _)| *server == kind);
+    let split = |text: &'_ str| -> Vec<String> {
+        let words = text.split(['_', '-', '.', ' ']);
+        words
+            .filter(|word| !word.is_empty())
+            .map(|word| visible_plain(word, NAME))
+            .collect()
+    };
+    let mut noun = if is_server { Vec::new() } else { split(kind) };
+    noun.extend(split(verb));
+    let deed = noun.pop_if(|last| is_deed(last));
+    let noun = noun.join(" ");
+    let words = |text: String| Part::Words(text);
+    let mut parts = Vec::new();
+    let thing = |parts: &mut Vec<Part>, before: &str| {
+        if let Some(target) = target.filter(|target| Some(*target) != actor) {
+            parts.push(words(before.to_owned()));
+            parts.push(Part::Target(target.to_owned()));
+        }
+    };
+    match (deed, actor) {
+        (Some(deed), Some(actor)) => {
+            parts.push(Part::Actor(actor.to_owned()));
+            parts.push(words(match noun.as_str() {
+                "" => format!(" {deed}"),
+                noun => format!(" {deed} the {noun}"),
+            }));
+            thing(&mut parts, " ");
+        }
+        (Some(deed), None) if !noun.is_empty() => {
+            parts.push(words(format!("The {noun}")));
+            thing(&mut parts, " ");
+            parts.push(words(format!(" was {deed}")));
+        }
+        (deed, actor) => {
+            let said = [noun, deed.unwrap_or_default()].join(" ");
+            let server = SERVERS.iter().find(|(server, _)| *server == kind);
+            let speaker = server.map_or("", |(_, name)| name);
+            parts.push(words(match speaker {
+                "" => capitalised(said.trim()),
+                speaker => format!("{speaker}: {}", said.trim()),
+            }));
+            if let Some(actor) = actor {
+                parts.push(words(", ".to_owned()));
+                parts.push(Part::Actor(actor.to_owned()));
+            }
+            thing(&mut parts, ", ");
+        }
+    }
+    parts
+}
+
+/// The kinds that speak for themselves, and their names.
+const SERVERS: [(&str, &str); 4] = [
+    ("authentik", "Authentik"),
+    ("ocis", "Files"),
+    ("stalwart", "Stalwart"),
+    ("daybook", "Daybook"),
+];
+
+/// Whether a word says what somebody did.
+fn is_deed(word: &str) -> bool {
+    const IRREGULAR: [&str; 9] = [
+        "sent", "set", "paid", "read", "written", "made", "taken", "given", "shown",
+    ];
+    const NOT: [&str; 8] = [
+        "failed", "need", "feed", "exceeded", "delayed", "expired", "started", "embed",
+    ];
+    let regular = word.ends_with("ed") && word.len() > 3 && !NOT.contains(&word);
+    regular || IRREGULAR.contains(&word)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => first.to_uppercase().chain(characters).collect(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+#[path = "sentence_tests.rs"]
+mod tests;

@@ -1,0 +1,190 @@
+use serde_json::Map;
+
+use super::*;
+use crate::event::{Actor, Target};
+
+fn event(action: &str) -> StoredEvent {
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    StoredEvent {
+        id: "1".to_owned(),
+        at,
+        ingested_at: at,
+        source: "authentik".to_owned(),
+        external_id: "1".to_owned(),
+        action: action.to_owned(),
+        outcome: None,
+        actor: Actor::default(),
+        target: Target::default(),
+        tenant_slug: None,
+        metadata: Map::new(),
+    }
+}
+
+fn with(action: &str, actor: Option<&str>, ip: Option<&str>, target: Option<&str>) -> StoredEvent {
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    StoredEvent {
+        actor: Actor {
+            name: text(actor),
+            ip: text(ip),
+            ..Actor::default()
+        },
+        target: Target {
+            name: text(target),
+            ..Target::default()
+        },
+        ..event(action)
+    }
+}
+
+#[test]
+fn events_read_like_sentences() {
+    let (alice, ip) = (Some("Alice Example"), Some("198.51.100.7"));
+    for (event, wanted) in [
+        (
+            with("authentik.login_failed", alice, ip, Some("alice")),
+            "Alice Example failed to sign in from 198.51.100.7",
+        ),
+        (
+            with("authentik.login_failed", None, ip, Some("root")),
+            "Someone failed to sign in as root from 198.51.100.7",
+        ),
+        (
+            with("authentik.password_changed", None, None, Some("bob")),
+            "The password of bob was changed",
+        ),
+        (
+            with("stalwart.auth_banned", None, ip, ip),
+            "198.51.100.7 was banned",
+        ),
+        (
+            with("ocis.file_delete", alice, None, Some("./Plan.odt")),
+            "Alice Example moved Plan.odt to the trash",
+        ),
+        (
+            with("ocis.file_delete", None, None, None),
+            "Someone moved a file to the trash",
+        ),
+        // Without a sentence of their own.
+        (
+            with(
+                "authentik.oauth2provider_updated",
+                alice,
+                None,
+                Some("Files"),
+            ),
+            "Alice Example updated the oauth2provider Files",
+        ),
+        (
+            with("invoice.paid", alice, None, None),
+            "Alice Example paid the invoice",
+        ),
+        (
+            with("tenant.member_invited", None, None, Some("Zoë")),
+            "The tenant member Zoë was invited",
+        ),
+        (
+            with("stalwart.queue_rate_limit_exceeded", None, None, None),
+            "Stalwart: queue rate limit exceeded",
+        ),
+        (
+            with("stalwart.auth_warning", alice, None, alice),
+            "Stalwart: auth warning, Alice Example",
+        ),
+        (with("restart", alice, None, None), "Restart, Alice Example"),
+        (with("", None, None, None), ""),
+        (with(".", alice, None, None), ", Alice Example"),
+    ] {
+        assert_eq!(plain_sentence(&event), wanted, "{}", event.action);
+    }
+}
+
+#[test]
+fn ids_are_shortened_and_only_where_nothing_else_is_known() {
+    let mut event = event("ocis.group_member_added");
+    event.actor.id = Some("25782a316bd363ee422db27b3ef9e361".to_owned());
+    event.target.kind = Some("group".to_owned());
+    event.target.id = Some("storage$space!682b0d86-1d30-41e2-a57a-9b393859c46d".to_owned());
+    assert_eq!(
+        plain_sentence(&event),
+        "User 25782a31… added a member to the group 682b0d86…"
+    );
+    event.actor.email = Some("alice@example.org".to_owned());
+    assert!(plain_sentence(&event).starts_with("alice@example.org added"));
+}
+
+#[test]
+fn phrases_are_sorted_and_whole() {
+    assert!(PHRASES.is_sorted_by(|a, b| a.action < b.action));
+    for phrase in PHRASES {
+        for sentence in [Some(phrase.sentence), phrase.without_actor]
+            .into_iter()
+            .flatten()
+        {
+            assert_eq!(
+                sentence.matches('{').count(),
+                sentence.matches('}').count(),
+                "{}",
+                phrase.action
+            );
+            for place in sentence.split('{').skip(1) {
+                let known = place.starts_with("actor}") || place.starts_with("target|");
+                assert!(known, "{}: {sentence}", phrase.action);
+            }
+        }
+        let without = phrase.without_actor.unwrap_or_default();
+        assert!(!without.contains("{actor}"), "{}", phrase.action);
+    }
+}
+
+#[test]
+fn every_known_action_has_a_sentence() {
+    let ocis = crate::sources::ocis::verbs::MUTATIONS.iter();
+    let ocis = ocis.chain(crate::sources::ocis::verbs::READS);
+    for action in ocis.map(|action| format!("ocis.{action}")) {
+        assert!(phrase(&action).is_some(), "{action}");
+    }
+    // The tables of what the sources write become what their own pages promise.
+    let documented = include_str!("../../../docs/sources.md");
+    let mut found = 0;
+    for word in documented.split('`') {
+        let is_action = ["authentik.", "stalwart."]
+            .iter()
+            .any(|kind| word.starts_with(kind))
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte));
+        let is_model = ["_created", "_updated", "_deleted"]
+            .iter()
+            .any(|end| word.ends_with(end));
+        if is_action && !is_model {
+            found += 1;
+            assert!(phrase(word).is_some(), "{word}");
+        }
+    }
+    assert!(found > 20, "{found}");
+}
+
+#[test]
+fn hostile_names_stay_names() {
+    let event = with("authentik.login", Some("<b>root</b>\u{202e}"), None, None);
+    let shown = sentence(&event, &View::default()).into_string();
+    assert!(shown.contains("&lt;b&gt;root&lt;/b&gt;"), "{shown}");
+    assert!(!shown.contains('\u{202e}'), "{shown}");
+    let event = with(&"<i>.".repeat(200), None, None, None);
+    let shown = sentence(&event, &View::default()).into_string();
+    assert!(!shown.contains("<i>"), "{shown}");
+}
+
+#[test]
+fn names_lead_to_what_else_they_did() {
+    let event = with("authentik.login", Some("a&b \"c\""), Some("::1"), None);
+    let shown = sentence(&event, &View::default()).into_string();
+    assert!(
+        shown.contains("href=\"/audit?actor=a%26b%20%22c%22\""),
+        "{shown}"
+    );
+    assert!(shown.contains("href=\"/audit?ip=::1\""), "{shown}");
+    let event = with("authentik.login", Some(&"x".repeat(2000)), None, None);
+    let shown = sentence(&event, &View::default()).into_string();
+    assert!(!shown.contains("actor=") && shown.len() < 1000, "{shown}");
+}

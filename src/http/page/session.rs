@@ -1,0 +1,352 @@
+//! Signing in with a token, and out again.
+//!
+//! The token is seen once, in the body of one request; from then on a cookie holds the random id of
+//! a session. Nothing but signing in and out is done by the page, and neither when another site's
+//! page asks for it (`guard`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+use serde_json::json;
+
+use super::guard::came_from_elsewhere;
+pub(super) use super::layout::Reader;
+use super::layout::{answer, notice, page, sentence, trouble};
+use super::view::View;
+use crate::config::AuthMode;
+use crate::event::Outcome;
+use crate::http::Peer;
+use crate::http::auth::{Caller, SESSION, SESSION_COOKIE, tenant_scope};
+use crate::http::error::ApiError;
+use crate::http::ingest::client_address;
+use crate::http::query::form_pairs;
+use crate::http::router::Edge;
+use crate::own_events::{self, Deed};
+use crate::store::Role;
+
+/// A form with a token and an address is much shorter.
+const LONGEST_FORM: usize = 16 << 10;
+
+/// Whoever may read; or the page that they get instead.
+pub(super) async fn reader(
+    edge: &Edge,
+    headers: &HeaderMap,
+    view: &View,
+) -> Result<Caller, Response> {
+    let caller = edge.authenticator.caller(headers).await;
+    let allowed = caller.and_then(|caller| tenant_scope(&caller.role).map(|_| ()).map(|()| caller));
+    allowed.map_err(|error| match error.status() {
+        StatusCode::UNAUTHORIZED if came_from_elsewhere(headers) => bounce(),
+        StatusCode::UNAUTHORIZED => form(StatusCode::UNAUTHORIZED, view, &view.href(), None),
+        _ => trouble(&error, view, None),
+    })
+}
+
+/// A strict cookie stays behind when a link on another site leads here; a page of ours that goes on
+/// to the same address brings it along.
+fn bounce() -> Response {
+    let content = notice(
+        "Opening the timeline",
+        &html! { p { a.button href="" { "Go on" } } },
+    );
+    let page = page("Opening", &View::default(), None, &content);
+    let mut response = answer(StatusCode::OK, page);
+    let headers = response.headers_mut();
+    headers.insert("refresh", HeaderValue::from_static("0"));
+    response
+}
+
+/// `GET /audit/sign-in`
+pub(super) async fn ask(
+    State(edge): State<Arc<Edge>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let pairs = form_pairs(query.as_deref().unwrap_or_default()).unwrap_or_default();
+    let next = safe_next(value_of(&pairs, "next"));
+    if edge.authenticator.caller(&headers).await.is_ok() {
+        return see_other(next);
+    }
+    let out = value_of(&pairs, "signed-out").is_some();
+    let said = out.then_some("you are signed out");
+    form(
+        StatusCode::OK,
+        &View::default(),
+        next,
+        said.map(|said| (false, said)),
+    )
+}
+
+/// `POST /audit/sign-in`
+pub(super) async fn sign_in(
+    State(edge): State<Arc<Edge>>,
+    Extension(peer): Extension<Peer>,
+    request: Request<Body>,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let headers = parts.headers;
+    if edge.authenticator.mode() == AuthMode::None {
+        return see_other("/audit");
+    }
+    let view = View::default();
+    let pairs = match read_form(&edge, body).await {
+        Ok(pairs) => pairs,
+        Err(error) => return trouble(&error, &view, None),
+    };
+    let next = safe_next(value_of(&pairs, "next")).to_owned();
+    let client = client_address(&edge.trusted_proxies, peer.0.ip(), &headers);
+    if let Err(wait) = edge.attempts.may_try(client, Instant::now()) {
+        let seconds = wait.as_secs() + 1;
+        let said = format!("too many attempts from this address: wait {seconds} seconds");
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut response = form(status, &view, &next, Some((true, &said)));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        return response;
+    }
+    let token = value_of(&pairs, "token").unwrap_or_default().trim();
+    match open(&edge, &headers, token, client).await {
+        Ok(id) => {
+            let mut response = see_other(&next);
+            set_cookie(&mut response, &edge, peer, &headers, &id, SESSION.as_secs());
+            response
+        }
+        Err(error) if error.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            trouble(&error, &view, None)
+        }
+        Err(error) => {
+            let said = match error.status() {
+                StatusCode::FORBIDDEN => error.message(),
+                _ => "this token is unknown or has expired",
+            };
+            form(error.status(), &view, &next, Some((true, said)))
+        }
+    }
+}
+
+/// A session, and its entry in the timeline: not one without the other.
+async fn open(
+    edge: &Edge,
+    headers: &HeaderMap,
+    token: &str,
+    client: IpAddr,
+) -> Result<String, ApiError> {
+    let opened = match edge.authenticator.open_session(token).await {
+        Ok(session) => session,
+        Err(error) => {
+            let is_refusal = error.status() != StatusCode::SERVICE_UNAVAILABLE;
+            if is_refusal && edge.attempts.failed(client, Instant::now()) {
+                let deed = Deed {
+                    ip: Some(client.to_string()),
+                    ..Deed::new("daybook.sign_in_failed", Outcome::Failure)
+                };
+                own_events::enter(&*edge.store, deed).await?;
+            }
+            return Err(error);
+        }
+    };
+    let deed = Deed {
+        ip: Some(client.to_string()),
+        ..deed_of("daybook.signed_in", &opened.caller)
+    };
+    if let Err(error) = own_events::enter(&*edge.store, deed).await {
+        edge.authenticator.forget_session(&opened.id).await?;
+        return Err(error.into());
+    }
+    // Whoever was signed in here before is not any more.
+    edge.authenticator.close_session(headers).await?;
+    Ok(opened.id)
+}
+
+fn deed_of(action: &'static str, caller: &Caller) -> Deed {
+    let role = match &caller.role {
+        Role::Operator => "operator".to_owned(),
+        Role::Recorder(_) => "recorder".to_owned(),
+        Role::Tenant(slug) => format!("tenant:{slug}"),
+    };
+    let mut deed = Deed::new(action, Outcome::Success);
+    deed.who.clone_from(&caller.name);
+    deed.role = Some(caller.role.clone());
+    deed.metadata.insert("role".to_owned(), json!(role));
+    deed
+}
+
+/// `POST /audit/sign-out`
+pub(super) async fn sign_out(
+    State(edge): State<Arc<Edge>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    let closed = edge.authenticator.close_session(&headers).await;
+    let told = match &closed {
+        Ok(Some(caller)) => {
+            let client = client_address(&edge.trusted_proxies, peer.0.ip(), &headers);
+            let deed = Deed {
+                ip: Some(client.to_string()),
+                ..deed_of("daybook.signed_out", caller)
+            };
+            own_events::enter(&*edge.store, deed)
+                .await
+                .map_err(ApiError::from)
+        }
+        Ok(None) => Ok(()),
+        Err(_) => Ok(()),
+    };
+    let mut response = match closed.map(|_| ()).and(told) {
+        Ok(()) => see_other("/audit/sign-in?signed-out=1"),
+        Err(error) => {
+            let said = html! {
+                p { "This browser has forgotten your session, but the store does not answer: there the session stands until it expires." }
+                p { a.button href="/audit" { "To the timeline" } }
+            };
+            let page = page(
+                "Signed out",
+                &View::default(),
+                None,
+                &notice("Signed out, almost", &said),
+            );
+            answer(error.status(), page)
+        }
+    };
+    set_cookie(&mut response, &edge, peer, &headers, "", 0);
+    response
+}
+
+fn set_cookie(
+    response: &mut Response,
+    edge: &Edge,
+    peer: Peer,
+    headers: &HeaderMap,
+    value: &str,
+    seconds: i64,
+) {
+    let secure = match edge.is_tls || proxy_speaks_tls(edge, peer, headers) {
+        true => "; Secure",
+        false => "",
+    };
+    let cookie = format!(
+        "{SESSION_COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
+    );
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+}
+
+fn proxy_speaks_tls(edge: &Edge, peer: Peer, headers: &HeaderMap) -> bool {
+    let peer = peer.0.ip().to_canonical();
+    let is_trusted = edge.trusted_proxies.iter().any(|net| net.contains(&peer));
+    let protocol = headers.get("x-forwarded-proto");
+    is_trusted
+        && protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+async fn read_form(edge: &Edge, body: Body) -> Result<Vec<(String, String)>, ApiError> {
+    let read = tokio::time::timeout(edge.body_timeout, to_bytes(body, LONGEST_FORM)).await;
+    let body = read
+        .map_err(|_| ApiError::request_timeout("the form did not come in time"))?
+        .map_err(|_| ApiError::too_large("this is too much for a token"))?;
+    let text =
+        std::str::from_utf8(&body).map_err(|_| ApiError::bad_request("the form is not UTF-8"))?;
+    form_pairs(text)
+}
+
+fn value_of<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let found = pairs.iter().find(|(each, _)| each == name);
+    found
+        .map(|(_, value)| value.as_str())
+        .filter(|value| !value.is_empty())
+}
+
+/// Where to go after signing in: within the page, and nowhere else.
+fn safe_next(next: Option<&str>) -> &str {
+    const HOME: &str = "/audit";
+    let Some(next) = next else {
+        return HOME;
+    };
+    let rest = next.strip_prefix(HOME);
+    let is_ours = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['?', '/']));
+    let is_plain = next
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let leads_on = !next.starts_with("/audit/sign-");
+    if is_ours && is_plain && leads_on {
+        next
+    } else {
+        HOME
+    }
+}
+
+fn see_other(to: &str) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(header::LOCATION, to);
+    }
+    response
+}
+
+/// The sign-in page; `said` is an error or not.
+fn form(status: StatusCode, view: &View, next: &str, said: Option<(bool, &str)>) -> Response {
+    let said: Markup = html! {
+        @if let Some((is_error, said)) = said {
+            p #said class=(if is_error { "said error" } else { "said" }) role=(if is_error { "alert" } else { "status" }) { (sentence(said)) }
+        }
+    };
+    let content = html! {
+        section.sign-in {
+            h1 { "Sign in" }
+            (said)
+            form method="post" action="/audit/sign-in" {
+                input type="hidden" name="next" value=(next);
+                label for="token" { "Token" }
+                input #token type="password" name="token" required autofocus autocomplete="current-password" spellcheck="false" aria-describedby="token-help";
+                button.primary type="submit" { "Sign in" }
+            }
+            p.hint #token-help { "An operator or a tenant's token, made by " code { "daybook token new" } ". You stay signed in for 12 hours." }
+        }
+    };
+    let mut response = answer(status, page("Sign in", view, None, &content));
+    if status == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_signing_in_one_stays_here() {
+        for (next, wanted) in [
+            (
+                Some("/audit?text=a%20b&tz=local"),
+                "/audit?text=a%20b&tz=local",
+            ),
+            (
+                Some("/audit/events/1f?source=x"),
+                "/audit/events/1f?source=x",
+            ),
+            (Some("/audit"), "/audit"),
+            (None, "/audit"),
+            (Some("https://evil.test/audit"), "/audit"),
+            (Some("//evil.test"), "/audit"),
+            (Some("/auditor"), "/audit"),
+            (Some("/audit\\evil"), "/audit"),
+            (Some("/audit?x\r\nset-cookie: a=b"), "/audit"),
+            (Some("/audit/sign-out"), "/audit"),
+            (Some("/metrics"), "/audit"),
+        ] {
+            assert_eq!(safe_next(next), wanted, "{next:?}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Text that somebody else wrote, shown so that it cannot lie about itself: what has no shape of
+//! its own, or turns the order of what stands around it, becomes a chip with its name.
+
+use maud::{Markup, html};
+
+/// Shows at most `limit` characters of a text; what is left out is an ellipsis.
+pub(super) fn visible(text: &str, limit: usize) -> Markup {
+    let end = text
+        .char_indices()
+        .nth(limit)
+        .map_or(text.len(), |(end, _)| end);
+    let pieces = pieces(&text[..end]);
+    html! {
+        bdi {
+            @for piece in &pieces {
+                @match piece {
+                    Piece::Plain(text) => (text),
+                    Piece::Hidden(hidden) => span.chip title=(name(*hidden)) { (symbol(*hidden)) },
+                }
+            }
+            @if end < text.len() { span.clipped title="shortened" { "…" } }
+        }
+    }
+}
+
+/// The same as plain text, for titles and labels.
+pub(super) fn visible_plain(text: &str, limit: usize) -> String {
+    let mut plain = String::new();
+    let mut characters = text.chars();
+    for piece in pieces(&characters.by_ref().take(limit).collect::<String>()) {
+        match piece {
+            Piece::Plain(text) => plain.push_str(text),
+            Piece::Hidden(hidden) => plain.push_str(&symbol(hidden)),
+        }
+    }
+    if characters.next().is_some() {
+        plain.push('…');
+    }
+    plain
+}
+
+#[derive(Debug, PartialEq)]
+enum Piece<'a> {
+    Plain(&'a str),
+    Hidden(char),
+}
+
+fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut plain_from = 0;
+    let mut before = None;
+    for (at, character) in text.char_indices() {
+        if is_hidden(before, character) {
+            if plain_from < at {
+                pieces.push(Piece::Plain(&text[plain_from..at]));
+            }
+            pieces.push(Piece::Hidden(character));
+            plain_from = at + character.len_utf8();
+        }
+        before = Some(character);
+    }
+    if plain_from < text.len() {
+        pieces.push(Piece::Plain(&text[plain_from..]));
+    }
+    pieces
+}
+
+fn is_hidden(before: Option<char>, character: char) -> bool {
+    match character {
+        // Joiners belong to emoji and to some scripts; within Latin text they only hide.
+        '\u{200c}' | '\u{200d}' => before.is_none_or(|before| before.is_ascii()),
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' => true,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
+        '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' => true,
+        '\u{e0000}'..='\u{e0fff}' | '\u{e000}'..='\u{f8ff}' => true,
+        '\u{f0000}'..='\u{10ffff}' => true,
+        other => other.is_control(),
+    }
+}
+
+/// What the control characters are called for short, from U+0000 on.
+const CONTROLS: [&str; 32] = [
+    "NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "TAB", "LF", "VT", "FF", "CR",
+    "SO", "SI", "DLE", "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB", "ESC",
+    "FS", "GS", "RS", "US",
+];
+
+/// Letters rather than the control pictures, which many fonts lack.
+fn symbol(hidden: char) -> String {
+    let short = CONTROLS.get(hidden as usize).copied();
+    let short = short.or((hidden == '\u{7f}').then_some("DEL"));
+    short.map_or_else(|| code(hidden), str::to_owned)
+}
+
+fn code(character: char) -> String {
+    format!("U+{:04X}", character as u32)
+}
+
+fn name(hidden: char) -> String {
+    let words = match hidden {
+        '\0' => "null",
+        '\t' => "tab",
+        '\n' => "line feed",
+        '\r' => "carriage return",
+        '\u{1b}' => "escape",
+        '\u{ad}' => "soft hyphen",
+        '\u{200b}' => "zero width space",
+        '\u{200c}' => "zero width non-joiner",
+        '\u{200d}' => "zero width joiner",
+        '\u{200e}' => "left-to-right mark",
+        '\u{200f}' => "right-to-left mark",
+        '\u{61c}' => "Arabic letter mark",
+        '\u{202a}' => "left-to-right embedding",
+        '\u{202b}' => "right-to-left embedding",
+        '\u{202c}' => "pop directional formatting",
+        '\u{202d}' => "left-to-right override",
+        '\u{202e}' => "right-to-left override",
+        '\u{2066}' => "left-to-right isolate",
+        '\u{2067}' => "right-to-left isolate",
+        '\u{2068}' => "first strong isolate",
+        '\u{2069}' => "pop directional isolate",
+        '\u{feff}' => "byte order mark",
+        control if control.is_control() => "control character",
+        _ => "invisible character",
+    };
+    format!("{} {words}", code(hidden))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_is_text() {
+        let shown = visible("<script>alert(1)</script> & \"x\"", 100).into_string();
+        assert!(!shown.contains("<script"), "{shown}");
+        assert!(
+            shown.contains("&lt;script&gt;alert(1)&lt;/script&gt; &amp;"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn nothing_turns_or_hides_text() {
+        let shown = visible("invoice\u{202e}fdp.exe\0\u{200b}", 100).into_string();
+        for hidden in ['\u{202e}', '\0', '\u{200b}'] {
+            assert!(!shown.contains(hidden), "{shown:?}");
+        }
+        assert!(shown.contains("U+202E right-to-left override"), "{shown}");
+        assert!(
+            shown.contains(">NUL<") && shown.contains("U+200B"),
+            "{shown}"
+        );
+        assert_eq!(visible_plain("a\nb\u{2066}c", 9), "aLFbU+2066c");
+    }
+
+    #[test]
+    fn what_people_write_stays() {
+        for text in [
+            "Zoë Ångström",
+            "👩‍💻 at work",
+            "مریم می‌خواهد",
+            "名前",
+            "e\u{301}",
+        ] {
+            assert_eq!(pieces(text), [Piece::Plain(text)], "{text}");
+        }
+        assert_eq!(visible_plain("ad\u{200d}min", 9), "adU+200Dmin");
+    }
+
+    #[test]
+    fn long_text_is_shortened_by_characters() {
+        assert_eq!(visible_plain(&"ü".repeat(2000), 3), "üüü…");
+        assert_eq!(visible_plain("üüü", 3), "üüü");
+        let shown = visible(&"<".repeat(2000), 5).into_string();
+        assert_eq!(shown.matches("&lt;").count(), 5);
+    }
+}

@@ -1,0 +1,275 @@
+//! `GET /audit`: the list of events, newest first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use daybook_actors::delivery;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+use maud::{Markup, html};
+
+use super::layout::{Reader, answer, icon, page, sentence as said, trouble};
+use super::text::{visible, visible_plain};
+use super::view::View;
+use super::{chart, filters, kind_of, now, sentence, session};
+use crate::event::Outcome;
+use crate::http::error::ApiError;
+use crate::http::query::{EventQuery, confine, encode_page_key};
+use crate::http::router::Edge;
+use crate::own_events;
+use crate::store::{PageKey, Role, StoredEvent};
+use crate::tenants::ResolverMessage;
+
+/// The tenants to choose from are nice to have, not worth a wait.
+const CHOICES_PATIENCE: Duration = Duration::from_millis(20);
+
+/// What the form can offer.
+pub(super) struct Choices {
+    pub sources: Vec<String>,
+    pub tenants: Vec<String>,
+    /// Whether the reader may choose a tenant at all.
+    pub any_tenant: bool,
+}
+
+/// `GET /audit`
+pub(super) async fn get(
+    State(edge): State<Arc<Edge>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let asked = query.unwrap_or_default();
+    let (view, parsed) = View::parse(&asked, now());
+    let caller = match session::reader(&edge, &headers, &view).await {
+        Ok(caller) => caller,
+        Err(instead) => return instead,
+    };
+    let reader = Reader {
+        caller: &caller,
+        mode: edge.authenticator.mode(),
+    };
+    // A form sends its empty fields too; the address that people pass on should not have them.
+    if parsed.is_ok() && has_empty_values(&asked) {
+        return Redirect::to(&view.href()).into_response();
+    }
+    let choices = choices(&edge, &caller.role).await;
+    let mut query = match parsed {
+        Ok(query) => query,
+        Err(error) => {
+            let content = html! {
+                h1.sr { "Timeline" }
+                p.said.error role="alert" { (said(error.message())) }
+                (filters::form(&view, &choices, true))
+            };
+            let page = page("Timeline", &view, Some(&reader), &content);
+            return answer(error.status(), page);
+        }
+    };
+    if let Err(error) = confine(&caller.role, &mut query.filter) {
+        return trouble(&error, &View::default(), Some(&reader));
+    }
+    match content(&edge, &view, &query, &choices).await {
+        Ok(content) => answer(
+            StatusCode::OK,
+            page("Timeline", &view, Some(&reader), &content),
+        ),
+        Err(error) => trouble(&error, &view, Some(&reader)),
+    }
+}
+
+fn has_empty_values(query: &str) -> bool {
+    query
+        .split('&')
+        .any(|pair| pair.ends_with('=') || (!pair.is_empty() && !pair.contains('=')))
+}
+
+async fn choices(edge: &Edge, role: &Role) -> Choices {
+    if *role != Role::Operator {
+        return Choices {
+            sources: Vec::new(),
+            tenants: Vec::new(),
+            any_tenant: false,
+        };
+    }
+    let configured = edge.board.sources();
+    let mut sources: Vec<String> = configured
+        .iter()
+        .map(|source| source.name.to_string())
+        .filter(|name| name != crate::sources::drainer::NAME)
+        .collect();
+    sources.push(own_events::SOURCE.to_owned());
+    let slugs = delivery::call(
+        &edge.readiness.resolver,
+        CHOICES_PATIENCE,
+        ResolverMessage::Slugs,
+    );
+    let slugs = slugs.await.unwrap_or_default();
+    Choices {
+        sources,
+        tenants: slugs.iter().map(|slug| slug.to_string()).collect(),
+        any_tenant: true,
+    }
+}
+
+async fn content(
+    edge: &Edge,
+    view: &View,
+    query: &EventQuery,
+    choices: &Choices,
+) -> Result<Markup, ApiError> {
+    let limit = query.limit as usize;
+    let (events, chart) = tokio::join!(
+        // One more than is shown tells whether there is a next page.
+        edge.store
+            .find_events(&query.filter, query.before.as_ref(), query.limit + 1),
+        chart::in_time(edge, view, query),
+    );
+    let mut events = events?;
+    let more = events.len() > limit;
+    events.truncate(limit);
+    let next = events.last().filter(|_| more).map(|last| {
+        encode_page_key(&PageKey {
+            at: last.at,
+            id: last.id.clone(),
+        })
+    });
+    let ends_before = query.filter.until.is_some_and(|until| until <= now());
+    let is_live = query.before.is_none() && !ends_before;
+    let stream = is_live.then(|| view.api_href("/api/v1/events/stream", query, &[]));
+    Ok(html! {
+        h1.sr { "Timeline" }
+        (filters::form(view, choices, false))
+        (filters::ranges(view))
+        (chart)
+        (filters::chips(view))
+        section #timeline aria-label="Events" data-stream=[stream] {
+            button #new-events.pill type="button" hidden { }
+            @if events.is_empty() {
+                (nothing(view))
+            } @else {
+                ol #events.events { (rows(edge, view, &events, choices.any_tenant)) }
+            }
+            (pager(view, next.as_deref(), events.is_empty()))
+        }
+        (exports(view, query))
+        p #spoken.sr role="status" {}
+    })
+}
+
+fn rows(edge: &Edge, view: &View, events: &[StoredEvent], with_tenant: bool) -> Markup {
+    let today = day_of(now());
+    let mut former = None;
+    html! {
+        @for event in events {
+            @let day = day_of(event.at);
+            @if former.replace(day.clone()).as_ref() != Some(&day) {
+                li.day { h2 { (day_name(&day, &today)) } }
+            }
+            (row(edge, view, event, with_tenant))
+        }
+    }
+}
+
+fn row(edge: &Edge, view: &View, event: &StoredEvent, with_tenant: bool) -> Markup {
+    let kind = kind_of(edge, &event.source, &event.action);
+    let said = format!("s-{}", event.id);
+    let same = |name: &str, value: &str| view.with(&[(name, Some(value))]).href();
+    html! {
+        li class={ "event k-" (kind) " " (outcome_class(event.outcome)) } data-id=(event.id) data-at=(event.at.as_millisecond()) {
+            a.open href=(view.event_href(&event.id)) aria-describedby=(said) { (time(event.at)) }
+            span.mark title=(visible_plain(&event.source, 40)) { (icon(sentence::icon(event))) }
+            div.told {
+                p.sentence id=(said) { (sentence::sentence(event, view)) }
+                p.small {
+                    @if event.outcome == Some(Outcome::Failure) { span.badge { "failed" } }
+                    a.verb href=(same("action", &event.action)) title="Everything with this action" { (visible(&event.action, 80)) }
+                    @if !event.action.starts_with(&format!("{}.", event.source)) {
+                        a.source href=(same("source", &event.source)) title="Everything of this source" { (visible(&event.source, 40)) }
+                    }
+                    @if with_tenant && let Some(tenant) = &event.tenant_slug {
+                        a.tenant href=(same("tenant", tenant)) title="Everything of this tenant" { (visible(tenant, 40)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn outcome_class(outcome: Option<Outcome>) -> &'static str {
+    match outcome {
+        Some(Outcome::Failure) => "o-failure",
+        Some(Outcome::Unknown) => "o-unknown",
+        Some(Outcome::Success) | None => "o-success",
+    }
+}
+
+/// The time of day, UTC; scripts may show another zone's.
+pub(super) fn time(at: Timestamp) -> Markup {
+    let utc = at.to_zoned(TimeZone::UTC);
+    html! {
+        time datetime=(at) data-show="time" { (utc.strftime("%H:%M:%S")) }
+    }
+}
+
+fn day_of(at: Timestamp) -> Zoned {
+    let utc = at.to_zoned(TimeZone::UTC);
+    utc.start_of_day().unwrap_or(utc)
+}
+
+fn day_name(day: &Zoned, today: &Zoned) -> Markup {
+    let yesterday = today.yesterday().ok();
+    let near = match day.date() {
+        date if date == today.date() => Some("Today"),
+        date if Some(date) == yesterday.map(|yesterday| yesterday.date()) => Some("Yesterday"),
+        _ => None,
+    };
+    html! {
+        @if let Some(near) = near { strong { (near) } " " }
+        span { (day.strftime("%A, %-d %B %Y")) }
+    }
+}
+
+fn nothing(view: &View) -> Markup {
+    let is_filtered = filters::conditions(view).next().is_some() || view.range().is_some();
+    html! {
+        div.empty {
+            @if view.get("before").is_some() {
+                h2 { "Nothing older" }
+                p { "The timeline begins with the events on the page before this one." }
+            } @else if is_filtered {
+                h2 { "No events match" }
+                p { "Nothing on this timeline meets all of the conditions above." }
+                p { a.button href=(View::default().href()) { "Clear all conditions" } }
+            } @else {
+                h2 { "No events yet" }
+                p { "They appear here as soon as a source has something to tell." }
+            }
+        }
+    }
+}
+
+fn pager(view: &View, next: Option<&str>, is_empty: bool) -> Markup {
+    html! {
+        nav.pager aria-label="Pages" {
+            @if view.get("before").is_some() { a.button href=(view.with(&[]).href()) { "Newest events" } }
+            @match next {
+                Some(next) => a #older.button rel="next" href=(view.with(&[("before", Some(next))]).href()) { "Older events" },
+                None if !is_empty => span.end { "The timeline begins here" },
+                None => {}
+            }
+        }
+    }
+}
+
+fn exports(view: &View, query: &EventQuery) -> Markup {
+    html! {
+        p.exports {
+            "Export these events: "
+            @for (format, name) in [("ndjson", "NDJSON"), ("csv", "CSV"), ("ecs", "Elastic Common Schema")] {
+                a href=(view.api_href("/api/v1/export", query, &[("format", format)])) download { (name) } " "
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! `GET /api/v1/events/stream`: the timeline as it is entered, as server-sent events.
+//!
+//! Every event bears its place as `id:`, and so does every heartbeat, so that a client whose
+//! filter lets little through resumes near the end too. A place that the feed remembers is gone on
+//! from exactly; from an older one the store is read until the reader has caught up.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use super::auth::Caller;
+use super::error::ApiError;
+use super::query::{EventQuery, confine, form_pairs, wrong};
+use super::router::Edge;
+use crate::feed::ring::Fed;
+use crate::feed::{Reader, Taken};
+use crate::store::feed::{Follow, Matcher};
+
+/// Keeps proxies from thinking that the connection is dead, and finds clients that are.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// What a client is told to wait before it connects again, in milliseconds.
+const RETRY_MILLIS: u32 = 2000;
+/// Between two tries of a catching-up reader while the store is away.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a request may wait for the store before it is answered 503.
+const START_LIMIT: Duration = Duration::from_secs(15);
+/// Readers that catch up from the store at once; each reads on its own.
+pub const CATCHING_UP: usize = 8;
+/// Ids remembered of what a reader caught up with, because the feed may tell it again.
+const REMEMBERED: usize = 5000;
+
+/// `GET /api/v1/events/stream`
+pub async fn stream(
+    State(edge): State<Arc<Edge>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let caller = edge.authenticator.caller(&headers).await?;
+    let query = query.unwrap_or_default();
+    for (name, _) in form_pairs(&query)? {
+        if name == "limit" || name == "before" {
+            return Err(wrong(&name, "goes with a list, not with a stream"));
+        }
+    }
+    let mut filter = EventQuery::parse(&query)?.filter;
+    confine(&caller.role, &mut filter)?;
+    let last = headers.get("last-event-id").map(HeaderValue::to_str);
+    let last = last.transpose().map_err(|_| foreign_place())?;
+    let last = last.map(str::trim).filter(|last| !last.is_empty());
+
+    let permit = Arc::clone(&edge.streams).try_acquire_owned();
+    let permit =
+        permit.map_err(|_| ApiError::unavailable("too many readers of the live stream"))?;
+    let mut reader = edge.feed.reader();
+    if !reader.following(START_LIMIT).await {
+        return Err(ApiError::unavailable("the store does not answer"));
+    }
+    let mut catch_up = None;
+    if let Some(last) = last
+        && !reader.resume(last)
+    {
+        catch_up = Some(CatchUp::start(&edge, last).await?);
+    }
+    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let streaming = Streaming {
+        matcher: Matcher::new(filter, edge.store.caseless()),
+        edge,
+        headers: credentials(&headers),
+        caller,
+        reader,
+        catch_up,
+        caught: Caught::default(),
+        passed: last.map(str::to_owned),
+        heartbeat,
+        begun: false,
+        _permit: permit,
+    };
+    let body = futures_util::stream::unfold(streaming, |mut streaming| async move {
+        let chunk = streaming.next().await?;
+        Some((chunk, streaming))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // Proxies that gather answers would hold the events back.
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+fn foreign_place() -> ApiError {
+    ApiError::bad_request("Last-Event-ID is none of this stream's; leave it out to begin now")
+}
+
+/// The headers that say who asks; they are asked again while the stream lasts.
+fn credentials(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in [header::AUTHORIZATION, header::COOKIE] {
+        for value in headers.get_all(&name) {
+            kept.append(&name, value.clone());
+        }
+    }
+    kept
+}
+
+/// Why a stream breaks off; its client sees the connection end without an end of the body.
+#[derive(Debug, thiserror::Error)]
+enum CutOff {
+    #[error("the reader is too slow")]
+    Slow,
+    #[error("the reader may not read any more")]
+    Refused,
+}
+
+/// One reader's connection.
+struct Streaming {
+    edge: Arc<Edge>,
+    headers: HeaderMap,
+    caller: Caller,
+    matcher: Matcher,
+    reader: Reader,
+    catch_up: Option<CatchUp>,
+    caught: Caught,
+    /// The last place passed, whether or not its event was let through.
+    passed: Option<String>,
+    heartbeat: Interval,
+    begun: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Reading from the store what was entered before the feed remembers.
+struct CatchUp {
+    follow: Box<dyn Follow>,
+    /// Dropped when the reader has caught up.
+    _turn: OwnedSemaphorePermit,
+}
+
+impl CatchUp {
+    async fn start(edge: &Edge, last: &str) -> Result<Self, ApiError> {
+        let waiting = Arc::clone(&edge.catching_up).acquire_owned();
+        let turn = tokio::time::timeout(START_LIMIT, waiting).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(ApiError::unavailable("too many readers are catching up"));
+        };
+        let follow = edge.store.follow(Some(last)).await?;
+        Ok(Self {
+            follow: follow.ok_or_else(foreign_place)?,
+            _turn: turn,
+        })
+    }
+}
+
+impl Streaming {
+    /// The next bytes; `None`: the stream ends well.
+    async fn next(&mut self) -> Option<Result<Bytes, CutOff>> {
+        if !std::mem::replace(&mut self.begun, true) {
+            let mut hello = format!("retry: {RETRY_MILLIS}\n\n");
+            hello.push_str(&self.place());
+            return Some(Ok(Bytes::from(hello)));
+        }
+        loop {
+            let chunk = if self.catch_up.is_some() {
+                tokio::select! {
+                    biased;
+                    () = self.reader.closed() => return None,
+                    _ = self.heartbeat.tick() => Some(self.beat().await),
+                    chunk = catch_up(
+                        &mut self.catch_up, &mut self.reader, &mut self.caught, &mut self.passed, &self.matcher,
+                    ) => chunk.map(Ok),
+                }
+            } else {
+                tokio::select! {
+                    biased;
+                    _ = self.heartbeat.tick() => Some(self.beat().await),
+                    taken = self.reader.take() => match taken {
+                        Taken::Closed => return None,
+                        Taken::Behind => {
+                            self.edge.metrics.streams_cut("slow").increment(1);
+                            Some(Err(CutOff::Slow))
+                        }
+                        Taken::Events(events) => self.let_through(&events).map(Ok),
+                    },
+                }
+            };
+            if chunk.is_some() {
+                return chunk;
+            }
+        }
+    }
+
+    fn let_through(&mut self, events: &[Arc<Fed>]) -> Option<Bytes> {
+        self.passed = events.last().map(|fed| fed.position.clone());
+        let wanted = events
+            .iter()
+            .filter(|fed| self.matcher.matches(&fed.event) && !self.caught.has(&fed.event.id));
+        joined(wanted.map(|fed| fed.frame.clone()).collect())
+    }
+
+    /// Shows that the connection lives, and finds out whether it still may.
+    async fn beat(&mut self) -> Result<Bytes, CutOff> {
+        let caller = self.edge.authenticator.caller(&self.headers).await;
+        // A store that cannot be asked just now is no reason to send anybody away.
+        let allowed =
+            caller.map_or_else(|error| !error.is_refusal(), |caller| caller == self.caller);
+        if !allowed {
+            self.edge.metrics.streams_cut("refused").increment(1);
+            return Err(CutOff::Refused);
+        }
+        Ok(Bytes::from(format!(": heartbeat\n{}", self.place())))
+    }
+
+    /// An `id:` of its own sets the place without being an event.
+    fn place(&mut self) -> String {
+        if self.catch_up.is_none() {
+            self.passed = self.reader.position().or(self.passed.take());
+        }
+        match &self.passed {
+            Some(place) => format!("id: {place}\n\n"),
+            None => "\n".to_owned(),
+        }
+    }
+}
+
+/// Cancel-safe, as [`Follow::next`] is; nothing is awaited after it but the pause.
+async fn catch_up(
+    catching_up: &mut Option<CatchUp>,
+    reader: &mut Reader,
+    caught: &mut Caught,
+    passed: &mut Option<String>,
+    matcher: &Matcher,
+) -> Option<Bytes> {
+    let source = catching_up.as_mut()?;
+    // Whatever the feed hands out from here on comes from the feed; what it has handed out before
+    // was visible, and is found by this look or was by an earlier one.
+    reader.skip_to_end();
+    let found = match source.follow.next().await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::debug!(error = %error, "a reader waits for the store");
+            tokio::time::sleep(STORE_PAUSE).await;
+            return None;
+        }
+    };
+    if !found.more {
+        *catching_up = None;
+    }
+    let mut frames = Vec::new();
+    for entry in found.entries {
+        caught.note(&entry.event.id);
+        *passed = Some(entry.position.clone());
+        if matcher.matches(&entry.event) {
+            frames.push(Fed::new(entry).frame);
+        }
+    }
+    joined(frames)
+}
+
+/// Several small ones as one piece; a single one is not copied.
+fn joined(mut frames: Vec<Bytes>) -> Option<Bytes> {
+    match frames.len() {
+        0 => None,
+        1 => frames.pop(),
+        _ => {
+            let mut chunk = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
+            frames
+                .iter()
+                .for_each(|frame| chunk.extend_from_slice(frame));
+            Some(chunk.freeze())
+        }
+    }
+}
+
+/// Ids of the newest events that a reader caught up with.
+#[derive(Default)]
+struct Caught {
+    current: HashSet<String>,
+    former: HashSet<String>,
+}
+
+impl Caught {
+    fn note(&mut self, id: &str) {
+        if self.current.len() >= REMEMBERED {
+            self.former = std::mem::take(&mut self.current);
+        }
+        self.current.insert(id.to_owned());
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.current.contains(id) || self.former.contains(id)
+    }
+}

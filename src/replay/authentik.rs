@@ -1,0 +1,114 @@
+//! Authentik's list again, newest first, by the walk that the source itself takes.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Enterer, ReplayError};
+use crate::config::AuthentikConfig;
+use crate::event::{Decoded, SourceName};
+use crate::sources::authentik::client::{Client, ClientError};
+use crate::sources::authentik::decode::{EventContext, EventHead, decode_event, decode_page};
+use crate::sources::authentik::people::People;
+use crate::sources::authentik::walk::{PageAnswer, RowKey, Walk, WalkCursor};
+use crate::telemetry::metrics::Metrics;
+
+/// Tries of one page.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
+
+pub(super) async fn replay(
+    config: &AuthentikConfig,
+    enterer: &mut Enterer<'_>,
+) -> Result<(), ReplayError> {
+    let token = config
+        .load_token()
+        .map_err(|problem| ReplayError::Source(problem.to_string()))?;
+    let client = Client::new(&config.url, &token, config.timeout, Metrics::new())
+        .map_err(ReplayError::Source)?;
+    let source = SourceName::new(enterer.source);
+    let mut people = People::default();
+    // The walk reads back by the overlap from what it takes for known.
+    let known = WalkCursor {
+        high_water: Some(enterer.since + config.overlap),
+        ..WalkCursor::default()
+    };
+    let mut walk = Walk::new(known, config.overlap, config.page_size);
+    walk.begin_poll();
+    while let Some(request) = walk.next_request() {
+        let (page, server_time) = match read(&client, request).await {
+            Ok(read) => read,
+            Err(ClientError::NoSuchPage) if request.page > 1 => (None, Timestamp::now()),
+            Err(error) => return Err(error.into()),
+        };
+        let results = page.as_ref().map_or(&[][..], |page| &page.results);
+        let rows: Vec<_> = results
+            .iter()
+            .filter_map(|raw| Some((EventHead::read(raw)?, raw)))
+            .collect();
+        let place = |head: &EventHead| RowKey {
+            created: head.created,
+            pk: head.pk.clone(),
+        };
+        let taken = walk.accept(&PageAnswer {
+            rows: rows.iter().map(|(head, _)| place(head)).collect(),
+            length: results.len() as u64,
+            has_next: page.as_ref().is_some_and(|page| page.next != 0),
+            count: page.as_ref().map_or(0, |page| page.count),
+            server_time,
+        });
+        if walk.is_lost() {
+            let lost = ClientError::Unreadable("pages contradict each other".to_owned());
+            return Err(lost.into());
+        }
+        let pks = taken.rows.iter().filter_map(|index| rows[*index].0.user_pk);
+        people.look_up(&client, pks).await;
+        let context = EventContext {
+            source: &source,
+            received_at: Timestamp::now(),
+        };
+        let mut decoded = Vec::with_capacity(taken.rows.len());
+        let mut keys = Vec::with_capacity(taken.rows.len());
+        for index in &taken.rows {
+            let (head, raw) = &rows[*index];
+            let mut event = decode_event(raw, &context);
+            let person = head.user_pk.and_then(|pk| people.get(pk));
+            if let (Decoded::Event(_, hints), Some(person)) = (&mut event, person) {
+                hints.groups.clone_from(&person.groups);
+                hints.subjects.extend(person.uid.clone());
+                hints.emails.extend(person.email.clone());
+            }
+            decoded.push(event);
+            keys.push(place(head));
+        }
+        enterer.enter(decoded).await?;
+        walk.confirm(keys.into_iter());
+    }
+    Ok(())
+}
+
+type Page = crate::sources::authentik::page::Page;
+
+async fn read(
+    client: &Client,
+    request: crate::sources::authentik::walk::PageRequest,
+) -> Result<(Option<Page>, Timestamp), ClientError> {
+    let mut tries = 1;
+    loop {
+        let read = match client.events(request).await {
+            Ok(answer) => decode_page(&answer.body)
+                .map(|page| (Some(page), answer.server_time))
+                .map_err(|error| ClientError::Unreadable(error.to_string())),
+            Err(error) => Err(error),
+        };
+        match read {
+            Err(error)
+                if tries < TRIES && !error.needs_a_person() && error != ClientError::NoSuchPage =>
+            {
+                tries += 1;
+                tokio::time::sleep(error.retry_after().unwrap_or(PAUSE).max(PAUSE)).await;
+            }
+            read => return read,
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Counted hours and days: how many events of each facet happened in them. A histogram of months
+//! reads these instead of counting millions of events.
+//!
+//! A count is derived from the events, and exact without a transaction:
+//!
+//! - Only a *cell* (an hour, a day) that ended at least [`HOT`] ago is counted and kept.
+//! - Before a writer inserts an event into a cell that has ended, or deletes one, it *marks* the
+//!   cell: that drops the kept count, raises the cell's version and notes the time.
+//! - A count is kept only if the last mark is older than [`HOT`] when counting begins, by when the
+//!   marked insert has landed or never will (an operation has seconds), and if the version is still
+//!   the same when it ends.
+//!
+//! So dying at any point leaves a cell without a kept count at worst. Daybooks that share a store
+//! need clocks that agree to within [`HOT`] less an operation's time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Bson, DateTime, Document, RawDocument, doc};
+use mongodb::options::{Hint, ReadConcern};
+
+use super::MongoStore;
+use super::commit::DUPLICATE_KEY;
+use super::errors::store_error;
+use super::schema::by_time;
+use crate::store::histogram::{DAY, HOUR};
+use crate::store::{Result, StoreError};
+
+/// How long a cell is counted anew each time after it ended or was marked.
+const HOT: Duration = Duration::from_secs(5 * 60);
+
+/// Cells that are counted at once.
+const CELLS_AT_ONCE: i64 = 32;
+
+/// An hour or a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Cell {
+    width: i64,
+    start: i64,
+}
+
+impl Cell {
+    /// The hour and the day of a time.
+    pub(super) fn around(at: i64) -> [Self; 2] {
+        [HOUR, DAY].map(|width| Self {
+            width,
+            start: at.div_euclid(width) * width,
+        })
+    }
+
+    /// Its first millisecond that is none of its own.
+    pub(super) fn end(self) -> i64 {
+        self.start + self.width
+    }
+
+    fn id(self) -> Document {
+        doc! { "width": self.width, "start": self.start }
+    }
+}
+
+/// Events of a facet in a bar or cell, by its number.
+pub(super) struct Count {
+    pub bar: i64,
+    pub facet: i64,
+    pub count: u64,
+}
+
+/// What was counted in a cell, and its version before.
+struct Counted {
+    cell: Cell,
+    version: i64,
+    counts: Vec<(i64, u64)>,
+}
+
+/// What a cell's document says.
+struct Kept {
+    start: i64,
+    version: i64,
+    marked: i64,
+    counts: Option<Vec<(i64, u64)>>,
+}
+
+impl Kept {
+    fn read(document: &RawDocument) -> Option<Self> {
+        let start = document.get_document("_id").ok()?.get_i64("start").ok()?;
+        let marked = document.get_datetime("markedAt").ok();
+        let counts = document.get_binary("counts").ok();
+        Some(Self {
+            start,
+            version: document.get_i64("version").ok()?,
+            marked: marked.map_or(i64::MIN, |at| at.timestamp_millis()),
+            counts: counts.map(|counts| unpack(counts.bytes)),
+        })
+    }
+}
+
+/// Eight bytes of the facet's number and four of the count, one after the other.
+fn pack(counts: &[(i64, u64)]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(counts.len() * 12);
+    for (facet, count) in counts {
+        let mut rest = *count;
+        while rest > 0 {
+            let part = u32::try_from(rest).unwrap_or(u32::MAX);
+            bytes.extend_from_slice(&facet.to_le_bytes());
+            bytes.extend_from_slice(&part.to_le_bytes());
+            rest -= u64::from(part);
+        }
+    }
+    bytes
+}
+
+fn unpack(bytes: &[u8]) -> Vec<(i64, u64)> {
+    let (entries, _) = bytes.as_chunks::<12>();
+    let entries = entries.iter().map(|entry| {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = *entry;
+        let facet = i64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        (facet, u64::from(u32::from_le_bytes([i, j, k, l])))
+    });
+    entries.collect()
+}
+
+/// [`HOT`] in milliseconds.
+pub(super) fn hot() -> i64 {
+    i64::try_from(HOT.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl MongoStore {
+    /// Drops the kept counts of cells that are about to change.
+    pub(super) async fn mark(&self, cells: &[Cell]) -> Result<()> {
+        if cells.is_empty() {
+            return Ok(());
+        }
+        let now = DateTime::from_millis(self.now());
+        let mark = doc! {
+            "$inc": { "version": 1_i64 },
+            "$max": { "markedAt": now },
+            "$unset": { "counts": "" },
+        };
+        // The first event of its hour makes the hour's document.
+        let updates: Vec<Document> = cells
+            .iter()
+            .map(|cell| doc! { "q": { "_id": cell.id() }, "u": &mark, "upsert": true })
+            .collect();
+        for chunk in updates.chunks(1000) {
+            self.update_cells(chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn update_cells(&self, updates: &[Document]) -> Result<()> {
+        let timeout = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
+        let command = doc! {
+            "update": self.cells.name(),
+            "updates": updates,
+            "ordered": false,
+            "writeConcern": { "w": "majority", "wtimeout": timeout },
+        };
+        // Two that make one document at once: the later one finds it there when it tries again.
+        for _ in 0..3 {
+            let answer = self.database.run_command(command.clone()).await;
+            let answer = answer.map_err(|error| store_error(&error))?;
+            if answer.contains_key("writeConcernError") {
+                let message = "marks of counted hours are not on a majority";
+                return Err(StoreError::Unavailable(message.to_owned()));
+            }
+            let Ok(errors) = answer.get_array("writeErrors") else {
+                return Ok(());
+            };
+            let race = |error: &Bson| {
+                let code = error.as_document().map(|error| error.get_i32("code"));
+                matches!(code, Some(Ok(DUPLICATE_KEY)))
+            };
+            if !errors.iter().all(race) {
+                break;
+            }
+        }
+        Err(StoreError::Other(
+            "counted hours cannot be marked".to_owned(),
+        ))
+    }
+
+    /// Counts by facet the cells of one width from `from` to `to`, both at its multiples, and keeps
+    /// what may be kept. `tell` hears the start of each cell that has events.
+    pub(super) async fn count_cells(
+        &self,
+        (from, to): (i64, i64),
+        width: i64,
+        tell: &mut (dyn FnMut(i64, i64, u64) + Send),
+    ) -> Result<()> {
+        let id = |start: i64| doc! { "width": width, "start": start };
+        let found = self
+            .cells
+            .find(doc! { "_id": { "$gte": id(from), "$lt": id(to) } })
+            .batch_size(10_000)
+            .await;
+        let mut kept = super::collect(found, Kept::read).await?;
+        kept.sort_unstable_by_key(|cell| cell.start);
+        let mut unkept = HashMap::new();
+        let mut position = from;
+        for cell in kept {
+            match cell.counts {
+                Some(counts) => {
+                    self.count_stretch((position, cell.start), width, &unkept, tell)
+                        .await?;
+                    for (facet, count) in counts {
+                        tell(cell.start, facet, count);
+                    }
+                    position = cell.start + width;
+                }
+                None => {
+                    unkept.insert(cell.start, (cell.version, cell.marked));
+                }
+            }
+        }
+        self.count_stretch((position, to), width, &unkept, tell)
+            .await
+    }
+
+    /// Counts cells of which none has a kept count.
+    async fn count_stretch(
+        &self,
+        (from, to): (i64, i64),
+        width: i64,
+        unkept: &HashMap<i64, (i64, i64)>,
+        tell: &mut (dyn FnMut(i64, i64, u64) + Send),
+    ) -> Result<()> {
+        let mut position = from;
+        while position < to {
+            // A stretch of years without an event is passed over in one step.
+            let Some(next) = self.first_event(position, to).await? else {
+                return Ok(());
+            };
+            let start = next.div_euclid(width) * width;
+            let end = to.min(start + CELLS_AT_ONCE * width);
+            let begun = self.now();
+            let mut counts: HashMap<i64, Vec<(i64, u64)>> = HashMap::new();
+            for counted in self.scan((start, end), (start, width), None).await? {
+                let cell = start + counted.bar * width;
+                tell(cell, counted.facet, counted.count);
+                let counts = counts.entry(cell).or_default();
+                counts.push((counted.facet, counted.count));
+            }
+            let cells = (start..end).step_by(usize::try_from(width).unwrap_or(usize::MAX));
+            let mut updates = Vec::new();
+            for start in cells {
+                let (version, marked) = unkept.get(&start).copied().unwrap_or((0, i64::MIN));
+                let cold = (start + width).max(marked).saturating_add(hot());
+                if cold > begun {
+                    continue;
+                }
+                let counts = counts.remove(&start).unwrap_or_default();
+                let cell = Cell { width, start };
+                updates.push(Counted {
+                    cell,
+                    version,
+                    counts,
+                });
+            }
+            self.keep(updates).await?;
+            position = end;
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, counted: Vec<Counted>) -> Result<()> {
+        if counted.is_empty() {
+            return Ok(());
+        }
+        let updates: Vec<Document> = counted
+            .into_iter()
+            .map(|counted| {
+                let counts = Binary {
+                    subtype: BinarySubtype::Generic,
+                    bytes: pack(&counted.counts),
+                };
+                let version = counted.version;
+                doc! {
+                    "q": { "_id": counted.cell.id(), "version": version },
+                    "u": { "$set": { "counts": counts } },
+                    // Nobody marked it yet; who does so now makes this a duplicate key, and wins.
+                    "upsert": version == 0,
+                }
+            })
+            .collect();
+        let command = doc! {
+            "update": self.cells.name(),
+            "updates": updates,
+            "ordered": false,
+        };
+        // Keeping is for the next time; whether it works does not matter to this one.
+        if let Err(error) = self.database.run_command(command).await {
+            tracing::debug!(error = %store_error(&error), "counts are not kept");
+        }
+        Ok(())
+    }
+
+    /// The time of the first event from `from` on and before `to`.
+    async fn first_event(&self, from: i64, to: i64) -> Result<Option<i64>> {
+        let range = doc! { "$gte": DateTime::from_millis(from), "$lt": DateTime::from_millis(to) };
+        let found = self
+            .events
+            .find(doc! { "at": range })
+            .projection(doc! { "_id": 0, "at": 1 })
+            .sort(doc! { "at": 1, "_id": 1 })
+            .limit(1)
+            .await;
+        let at = |document: &RawDocument| {
+            let at = document.get_datetime("at").ok()?;
+            Some(at.timestamp_millis())
+        };
+        Ok(super::collect::<i64>(found, at).await?.pop())
+    }
+
+    /// Counts by facet and bar, from the index alone. Events without a facet are left out.
+    pub(super) async fn scan(
+        &self,
+        (from, to): (i64, i64),
+        (start, width): (i64, i64),
+        facets: Option<&[i64]>,
+    ) -> Result<Vec<Count>> {
+        let range = doc! { "$gte": DateTime::from_millis(from), "$lt": DateTime::from_millis(to) };
+        let mut within = doc! { "at": range };
+        if let Some(facets) = facets {
+            within.insert("facet", doc! { "$in": facets });
+        }
+        let elapsed = doc! { "$subtract": ["$at", DateTime::from_millis(start)] };
+        let bar = doc! { "$toLong": { "$floor": { "$divide": [elapsed, width] } } };
+        let group = doc! {
+            "_id": { "bar": bar, "facet": "$facet" },
+            "count": { "$sum": 1_i64 },
+        };
+        let counted = self
+            .events
+            .aggregate([doc! { "$match": within }, doc! { "$group": group }])
+            .hint(Hint::Keys(by_time()))
+            .read_concern(ReadConcern::majority())
+            .batch_size(10_000)
+            .await;
+        let counted = counted.map_err(|error| store_error(&error))?;
+        let counts = counted
+            .try_filter_map(|counts| async move {
+                let count = || {
+                    let id = counts.get_document("_id").ok()?;
+                    Some(Count {
+                        bar: id.get_i64("bar").ok()?,
+                        facet: id.get_i64("facet").ok()?,
+                        count: counts.get_i64("count").ok()?.unsigned_abs(),
+                    })
+                };
+                Ok(count())
+            })
+            .try_collect()
+            .await;
+        counts.map_err(|error| store_error(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_survive_being_packed() {
+        let counts = [(i64::MIN, 1), (7, u64::from(u32::MAX))];
+        assert_eq!(unpack(&pack(&counts)), counts);
+        let large = unpack(&pack(&[(3, 1 << 33)]));
+        assert_eq!(large.iter().map(|(_, count)| count).sum::<u64>(), 1 << 33);
+    }
+
+    #[test]
+    fn a_time_lies_in_its_hour_and_its_day() {
+        let [hour, day] = Cell::around(-1);
+        assert_eq!((hour.start, hour.end()), (-HOUR, 0));
+        assert_eq!((day.start, day.end()), (-DAY, 0));
+    }
+}

@@ -1,0 +1,468 @@
+//! Following the collection of events.
+//!
+//! - On a replica set a change stream tells what was inserted, in the order of the oplog, and its
+//!   token finds the place again exactly, for as long as the oplog reaches.
+//! - On a standalone server, which has no oplog, ids are read. Their order is that of the clocks
+//!   that made them, and an insert may become visible after younger ones: so every look goes back
+//!   a little, now and then by [`OVERLAP`], and what was seen already is known by its id.
+//! - When the oplog no longer reaches back to a token, the ids tell what was missed meanwhile.
+//!
+//! Both yield ids only; the events are then fetched by them. A change event that holds a large
+//! document exceeds the server's limit, and would end the stream for good.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Bson, Document, RawBsonRef, doc};
+use mongodb::error::{Error, ErrorKind};
+use mongodb::raw_batch_cursor::RawBatchCursor;
+use tokio::time::Instant;
+
+use super::{MongoStore, collect, decode, store_error};
+use crate::store::feed::{Entries, Entry, Follow, MOST_AT_ONCE, PATIENCE};
+use crate::store::{Result, StoreError, StoredEvent};
+
+/// How much later than its id says an event may become visible: the time of a slow insert, and
+/// what the clocks of several writers differ.
+const OVERLAP: Duration = Duration::from_secs(60);
+/// How far a usual look goes back, between those that go back by [`OVERLAP`].
+const SHORT_OVERLAP: Duration = Duration::from_secs(3);
+/// Between two looks while nothing is entered.
+const POLL: Duration = Duration::from_millis(250);
+/// Between two looks that go back by [`OVERLAP`].
+const DEEP_EVERY: Duration = Duration::from_secs(5);
+/// Ids read at once.
+const PAGE: usize = 1000;
+
+/// What a server without oplog, without the command, or without the right to it answers:
+/// `Unauthorized`, `CommandNotFound`, `Unrecognized pipeline stage`, `only supported on replica sets`.
+const NO_CHANGE_STREAMS: [i32; 4] = [13, 59, 40324, 40573];
+/// `InvalidResumeToken`, `ChangeStreamFatalError`, `ChangeStreamHistoryLost`, and `FailedToParse`,
+/// `InvalidResumeToken` of older servers: the token leads nowhere.
+const TOKEN_LOST: [i32; 5] = [260, 280, 286, 9, 50811];
+
+/// An id met, and the token of the change that told of it.
+type Met = (Bson, Option<String>);
+
+/// Where to go on: from this second of ids on, or, exactly, after this change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    second: i64,
+    token: Option<String>,
+}
+
+pub(super) struct Follower {
+    store: MongoStore,
+    reading: Reading,
+    /// Where to go on when the change stream has to be opened again.
+    place: Place,
+    /// The same for those outside.
+    position: String,
+    /// A look under way: ids after this one.
+    scan: Option<ObjectId>,
+    /// Ids met by looks, as far back as a look may go.
+    seen: BTreeSet<ObjectId>,
+    /// Met and not yet fetched.
+    pending: VecDeque<Met>,
+}
+
+enum Reading {
+    /// `None`: to be opened again.
+    Changes(Option<Box<Changes>>),
+    /// When to go back by [`OVERLAP`] next.
+    Ids { deep_at: Instant },
+}
+
+struct Changes {
+    replies: RawBatchCursor,
+    /// The first reply may end before the oplog does.
+    first: bool,
+}
+
+impl Follower {
+    /// `None`: the text is no position.
+    pub(super) async fn start(store: MongoStore, after: Option<&str>) -> Result<Option<Self>> {
+        let place = match after.map(parse) {
+            None => None,
+            Some(Some(place)) => Some(place),
+            Some(None) => return Ok(None),
+        };
+        let from = place.clone().unwrap_or(Place {
+            second: earliest(OVERLAP),
+            token: None,
+        });
+        let mut follower = Self {
+            store,
+            reading: Reading::Changes(None),
+            scan: None,
+            seen: BTreeSet::new(),
+            pending: VecDeque::new(),
+            position: position(&from, &format!("{:016x}", rand::random::<u64>())),
+            place: from,
+        };
+        let exact = follower.open().await?;
+        let reads_ids = matches!(follower.reading, Reading::Ids { .. });
+        if place.is_some() && !exact || reads_ids {
+            follower.scan = Some(first_of(follower.place.second));
+        }
+        if place.is_none() && reads_ids {
+            // From now on: what is there already has been.
+            while follower.scan.is_some() {
+                follower.scan_on().await?;
+            }
+            follower.pending.clear();
+        }
+        Ok(Some(follower))
+    }
+
+    /// Opens the change stream at the place, or else now. Returns whether it is at the place. Where
+    /// there are no change streams, ids will be read.
+    async fn open(&mut self) -> Result<bool> {
+        if let Some(token) = self.place.token.clone() {
+            match watch(&self.store, Some(token)).await {
+                Ok(changes) => {
+                    self.reading = Reading::Changes(Some(changes));
+                    return Ok(true);
+                }
+                Err(error) if has_code(&error, &TOKEN_LOST) => {
+                    tracing::info!("the oplog no longer reaches back; ids tell what was missed");
+                }
+                Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => {}
+                Err(error) => return Err(store_error(&error)),
+            }
+        }
+        // Opened before the ids are read: what comes in between is told by both.
+        self.reading = match watch(&self.store, None).await {
+            Ok(changes) => Reading::Changes(Some(changes)),
+            Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => Reading::Ids {
+                deep_at: Instant::now() + DEEP_EVERY,
+            },
+            Err(error) => return Err(store_error(&error)),
+        };
+        Ok(false)
+    }
+
+    /// One reply of the change stream; whether there may be more.
+    async fn changes_on(&mut self) -> Result<bool> {
+        let Reading::Changes(changes) = &mut self.reading else {
+            return Ok(false);
+        };
+        let Some(open) = changes else {
+            if !self.open().await? {
+                self.scan = Some(first_of(self.place.second));
+            }
+            return Ok(true);
+        };
+        let reply = match tokio::time::timeout(self.store.timeout, open.replies.next()).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                return Err(StoreError::Timeout {
+                    what: "a look for new events",
+                    after: self.store.timeout,
+                });
+            }
+        };
+        let reply = match reply {
+            Some(Ok(reply)) => reply,
+            Some(Err(error)) => {
+                *changes = None;
+                // Opened again from the last place, which says whether that still exists.
+                return if has_code(&error, &TOKEN_LOST) {
+                    Ok(true)
+                } else {
+                    Err(store_error(&error))
+                };
+            }
+            None => {
+                *changes = None;
+                return Ok(true);
+            }
+        };
+        let mut count = 0;
+        for change in reply.doc_slices().map_err(|error| store_error(&error))? {
+            let change = change.map_err(|error| StoreError::Other(error.to_string()))?;
+            count += 1;
+            let Some((id, token)) = change.as_document().and_then(told) else {
+                continue;
+            };
+            self.pending.push_back((id, Some(token)));
+        }
+        let first = std::mem::replace(&mut open.first, false);
+        if count == 0
+            && let Ok(cursor) = reply.as_raw_document().get_document("cursor")
+            && let Ok(token) = cursor.get_document("postBatchResumeToken")
+            && let Ok(token) = token.get_str("_data")
+        {
+            self.place = Place {
+                second: earliest(OVERLAP),
+                token: Some(token.to_owned()),
+            };
+            self.position = position(&self.place, "");
+        }
+        Ok(first || count == MOST_AT_ONCE)
+    }
+
+    /// One page of ids; ends the look when it is the last one.
+    async fn scan_on(&mut self) -> Result<()> {
+        let Some(after) = self.scan else {
+            return Ok(());
+        };
+        let read = async {
+            let ids = self.store.events.find(doc! { "_id": { "$gt": after } });
+            let ids = ids.projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 });
+            let ids = ids.limit(i64::try_from(PAGE).unwrap_or(i64::MAX)).await;
+            collect(ids, |document| document.get_object_id("_id").ok()).await
+        };
+        let ids = self.store.within("a look for new events", read).await?;
+        self.scan = ids.last().copied().filter(|_| ids.len() == PAGE);
+        for id in ids {
+            if self.seen.insert(id) {
+                self.pending.push_back((Bson::ObjectId(id), None));
+            }
+        }
+        Ok(())
+    }
+
+    /// The events that are pending, as many as are handed out at once.
+    async fn fetch(&mut self) -> Result<Vec<Entry>> {
+        let taken = self.pending.len().min(MOST_AT_ONCE);
+        let ids: Vec<Bson> = self
+            .pending
+            .iter()
+            .take(taken)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let read = async {
+            let found = self.store.events.find(doc! { "_id": { "$in": ids } });
+            collect(found.await, decode::event).await
+        };
+        let events = self.store.within("a read of new events", read).await?;
+        let mut events: HashMap<String, StoredEvent> = events
+            .into_iter()
+            .map(|event| (event.id.clone(), event))
+            .collect();
+        let mut entries = Vec::with_capacity(taken);
+        for (id, token) in self.pending.drain(..taken) {
+            let place = Place {
+                second: second_of(&id),
+                token,
+            };
+            let Some(text) = id_text(&id) else { continue };
+            self.position = position(&place, &text);
+            self.place = place;
+            // What was deleted meanwhile is not there any more.
+            if let Some(event) = events.remove(&text) {
+                entries.push(Entry {
+                    position: self.position.clone(),
+                    event,
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Waits until it is time for another look, and begins it.
+    async fn next_scan(&mut self) {
+        tokio::time::sleep(POLL).await;
+        let Reading::Ids { deep_at } = &mut self.reading else {
+            return;
+        };
+        let back = if Instant::now() >= *deep_at {
+            *deep_at = Instant::now() + DEEP_EVERY;
+            self.seen = self.seen.split_off(&first_of(earliest(OVERLAP)));
+            OVERLAP
+        } else {
+            SHORT_OVERLAP
+        };
+        self.scan = Some(first_of(earliest(back)));
+    }
+}
+
+async fn watch(
+    store: &MongoStore,
+    after: Option<String>,
+) -> std::result::Result<Box<Changes>, Error> {
+    let mut stream = Document::new();
+    if let Some(token) = after {
+        // Other than `resumeAfter`, it goes on after the collection was dropped, too.
+        stream.insert("startAfter", doc! { "_data": token });
+    }
+    let inserts = [
+        doc! { "$changeStream": stream },
+        doc! { "$match": { "operationType": "insert" } },
+        doc! { "$project": { "documentKey._id": 1 } },
+    ];
+    let watch = store.events.aggregate(inserts);
+    let watch = watch
+        .batch_size(u32::try_from(MOST_AT_ONCE).unwrap_or(u32::MAX))
+        .max_await_time(PATIENCE);
+    let replies = watch.batch();
+    match tokio::time::timeout(store.timeout, replies).await {
+        Ok(replies) => Ok(Box::new(Changes {
+            replies: replies?,
+            first: true,
+        })),
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
+}
+
+#[async_trait]
+impl Follow for Follower {
+    async fn next(&mut self) -> Result<Entries> {
+        let patience = Instant::now() + PATIENCE;
+        let mut more = false;
+        loop {
+            if !self.pending.is_empty() {
+                let entries = self.fetch().await?;
+                let more = more || self.scan.is_some() || !self.pending.is_empty();
+                return Ok(Entries { entries, more });
+            }
+            if self.scan.is_some() {
+                self.scan_on().await?;
+                if self.pending.is_empty() && self.scan.is_none() {
+                    // A stream that was opened before has its own word to say.
+                    more = matches!(self.reading, Reading::Changes(_));
+                    if !more && Instant::now() + POLL > patience {
+                        return Ok(Entries::default());
+                    }
+                }
+                continue;
+            }
+            if matches!(self.reading, Reading::Changes(_)) {
+                more = self.changes_on().await?;
+                if self.pending.is_empty() && !more {
+                    return Ok(Entries::default());
+                }
+            } else {
+                self.next_scan().await;
+            }
+        }
+    }
+
+    fn position(&self) -> String {
+        self.position.clone()
+    }
+}
+
+impl MongoStore {
+    pub(super) async fn start_following(
+        &self,
+        after: Option<&str>,
+    ) -> Result<Option<Box<dyn Follow>>> {
+        let follower = Follower::start(self.clone(), after).await?;
+        Ok(follower.map(|follower| Box::new(follower) as Box<dyn Follow>))
+    }
+}
+
+/// The id of what was inserted, and the change's token.
+fn told(change: &mongodb::bson::RawDocument) -> Option<(Bson, String)> {
+    let token = change.get_document("_id").ok()?.get_str("_data").ok()?;
+    let id = change.get_document("documentKey").ok()?.get("_id").ok()??;
+    Some((Bson::try_from(id).ok()?, token.to_owned()))
+}
+
+fn id_text(id: &Bson) -> Option<String> {
+    match id {
+        Bson::ObjectId(id) => Some(id.to_hex()),
+        Bson::String(id) => decode::id_text(RawBsonRef::String(id)),
+        other => {
+            let raw = mongodb::bson::RawBson::try_from(other.clone()).ok()?;
+            decode::id_text(raw.as_raw_bson_ref())
+        }
+    }
+}
+
+fn has_code(error: &Error, codes: &[i32]) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(command) if codes.contains(&command.code))
+}
+
+/// The second before which every id has been seen, by now.
+fn earliest(back: Duration) -> i64 {
+    let back = i64::try_from(back.as_secs()).unwrap_or(i64::MAX);
+    Timestamp::now().as_second().saturating_sub(back)
+}
+
+/// The second before which every id has been seen when this one is handed out.
+fn second_of(id: &Bson) -> i64 {
+    let now = earliest(OVERLAP);
+    match id {
+        Bson::ObjectId(id) => {
+            let made = id.timestamp().timestamp_millis().div_euclid(1000);
+            now.min(made.saturating_sub(i64::try_from(OVERLAP.as_secs()).unwrap_or(i64::MAX)))
+        }
+        _ => now,
+    }
+}
+
+/// Before every id of this second.
+fn first_of(second: i64) -> ObjectId {
+    let second = u32::try_from(second.max(0)).unwrap_or(u32::MAX);
+    ObjectId::from_parts(second, [0; 5], [0; 3])
+}
+
+/// `<second>-t<token>`, or `<second>-i<id>`: the id only makes positions differ.
+fn position(place: &Place, id: &str) -> String {
+    let second = place.second;
+    match &place.token {
+        Some(token) => format!("{second:x}-t{token}"),
+        None => {
+            let id: String = id
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .take(64)
+                .collect();
+            format!("{second:x}-i{id}")
+        }
+    }
+}
+
+fn parse(position: &str) -> Option<Place> {
+    let (second, rest) = position.split_once('-')?;
+    let second = i64::from_str_radix(second, 16)
+        .ok()
+        .filter(|second| *second >= 0)?;
+    let alphanumeric = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if position.len() > 1024 || !alphanumeric(rest) {
+        return None;
+    }
+    let token = match rest.split_at_checked(1)? {
+        ("t", token) if !token.is_empty() => Some(token.to_owned()),
+        ("i", _) => None,
+        _ => return None,
+    };
+    Some(Place { second, token })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_reads_back() {
+        for token in [None, Some("826543AB".to_owned())] {
+            let place = Place {
+                second: 1_700_000_000,
+                token,
+            };
+            let text = position(&place, "65f0c0ffee");
+            assert_eq!(parse(&text), Some(place), "{text}");
+        }
+        for bad in [
+            "",
+            "x",
+            "5-",
+            "5-t",
+            "5-x1",
+            "-5-i1",
+            "5-t1\n2",
+            "5-té",
+            "0000000000000012",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

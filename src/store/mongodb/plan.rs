@@ -1,0 +1,298 @@
+//! How a filter is answered: by which keys, over which index.
+//!
+//! Whatever the way, every condition of the filter is also part of the query itself, so a way can
+//! only be slow, not wrong. What no way can find is an event without keys: of an older version, or
+//! of somebody else. Those stand together at one end of the index and are asked for beside it.
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::options::Hint;
+
+use super::MongoStore;
+use super::errors::store_error;
+use super::query::{ceiling, conditions, range_of};
+use super::schema::{by_facet, by_term, by_time};
+use crate::store::keys::{Role, Term, fold};
+use crate::store::{EventFilter, PageKey, Result};
+
+/// Index ranges that the server merges by time in one query; with more it sorts in memory.
+pub(super) const MERGED: usize = 200;
+
+/// A text that more texts than this hold is not looked up but looked for, newest event first.
+const MOST_TEXTS: usize = 1000;
+
+/// Events that are few enough to be looked through.
+const FEW: u64 = 2000;
+
+/// One of the queries that answer a filter together.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Way {
+    /// By time alone.
+    Time,
+    /// By facets; the filter may have other conditions too.
+    Facets(Vec<i64>),
+    /// By terms.
+    Terms(Vec<i64>),
+    /// Events without keys.
+    Keyless,
+}
+
+impl Way {
+    /// The condition that leads over the index, and that index.
+    pub(super) fn over(self) -> (Document, Document) {
+        match self {
+            Self::Time => (doc! {}, by_time()),
+            Self::Facets(keys) => (doc! { "facet": { "$in": keys } }, by_facet()),
+            Self::Terms(keys) => (doc! { "terms": { "$in": keys } }, by_term()),
+            Self::Keyless => (doc! { "facet": null }, by_facet()),
+        }
+    }
+
+    /// Divided so that each part is merged by the server.
+    fn parts(self) -> Vec<Self> {
+        let divide = |keys: Vec<i64>, way: fn(Vec<i64>) -> Self| -> Vec<Self> {
+            keys.chunks(MERGED).map(|part| way(part.to_vec())).collect()
+        };
+        match self {
+            Self::Facets(keys) => divide(keys, Self::Facets),
+            Self::Terms(keys) => divide(keys, Self::Terms),
+            other => vec![other],
+        }
+    }
+}
+
+/// The queries of a filter.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Plan {
+    pub ways: Vec<Way>,
+    /// No condition but those on time and facets.
+    pub facets_only: bool,
+}
+
+impl Plan {
+    /// The single queries, each with its index.
+    pub(super) fn queries(
+        self,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+    ) -> Vec<(Document, Hint)> {
+        self.each_query(|_| conditions(filter, before))
+    }
+
+    /// The same for nothing but times and ids, which the index by facets tells alone. Only for
+    /// filters that ask for nothing but facets.
+    pub(super) fn key_queries(
+        self,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+    ) -> Vec<(Document, Hint)> {
+        let range = range_of(filter);
+        self.each_query(|way| match way {
+            Way::Facets(_) => conditions(&range, before),
+            _ => conditions(filter, before),
+        })
+    }
+
+    fn each_query(self, conditions: impl Fn(&Way) -> Document) -> Vec<(Document, Hint)> {
+        let ways = self.ways.into_iter().flat_map(Way::parts);
+        ways.map(|way| {
+            let mut query = conditions(&way);
+            let (over, index) = way.over();
+            query.extend(over);
+            (query, Hint::Keys(index))
+        })
+        .collect()
+    }
+}
+
+/// Whether a filter asks for anything that facets tell.
+pub(super) fn asks_facets(filter: &EventFilter) -> bool {
+    filter.source.is_some()
+        || filter.tenant.is_some()
+        || filter.outcome.is_some()
+        || filter.action.as_deref().is_some_and(|action| action != "*")
+}
+
+impl MongoStore {
+    /// Chooses the ways.
+    pub(super) async fn plan(&self, filter: &EventFilter) -> Result<Plan> {
+        let text = filter.text.as_deref().filter(|text| !text.is_empty());
+        let asks_terms = filter.actor.is_some() || filter.ip.is_some() || filter.target.is_some();
+        let facets_only = !asks_terms && text.is_none();
+        let plan = |mut ways: Vec<Way>| {
+            ways.retain(
+                |way| !matches!(way, Way::Facets(keys) | Way::Terms(keys) if keys.is_empty()),
+            );
+            if !ways.contains(&Way::Time) {
+                ways.push(Way::Keyless);
+            }
+            Plan { ways, facets_only }
+        };
+        if facets_only && !asks_facets(filter) {
+            return Ok(plan(vec![Way::Time]));
+        }
+        // A term is looked up within its tenant: nothing else of the facets is needed then.
+        let only_terms = asks_terms
+            && filter.source.is_none()
+            && filter.outcome.is_none()
+            && filter.action.is_none();
+        let facets = if only_terms {
+            None
+        } else {
+            Some(self.matching_facets(filter).await?)
+        };
+        if facets.as_ref().is_some_and(|facets| facets.is_empty()) {
+            return Ok(plan(Vec::new()));
+        }
+        let keys: Vec<i64> = facets.iter().flatten().map(|(key, _)| *key).collect();
+        if facets_only {
+            return Ok(plan(vec![Way::Facets(keys)]));
+        }
+        let tenants = match &filter.tenant {
+            Some(tenant) => vec![Some(tenant.clone())],
+            None => self.tenants_with_events().await?,
+        };
+        if asks_terms {
+            let way = self.rarest(filter, &tenants, keys).await?;
+            return Ok(plan(vec![way]));
+        }
+        let folded = fold(text.unwrap_or_default());
+        let found = self.search_texts(&tenants, &folded, MOST_TEXTS).await?;
+        let ways = match found {
+            Some(terms) => {
+                let named = facets.iter().flatten();
+                let named = named.filter(|(_, facet)| facet.has(&folded));
+                let named = named.map(|(key, _)| *key).collect();
+                vec![Way::Facets(named), Way::Terms(terms)]
+            }
+            None if asks_facets(filter) && keys.len() <= MERGED => vec![Way::Facets(keys)],
+            None => vec![Way::Time],
+        };
+        Ok(plan(ways))
+    }
+
+    /// Of the conditions on terms, or the facets, the one with the fewest events.
+    async fn rarest(
+        &self,
+        filter: &EventFilter,
+        tenants: &[Option<String>],
+        facets: Vec<i64>,
+    ) -> Result<Way> {
+        let asked = [
+            (Role::Target, &filter.target),
+            (Role::Address, &filter.ip),
+            (Role::Actor, &filter.actor),
+        ];
+        let asked = asked.into_iter();
+        let asked = asked.filter_map(|(role, text)| Some((role, text.as_deref()?)));
+        let mut ways: Vec<Way> = asked
+            .map(|(role, text)| {
+                let term = |tenant: &Option<String>| Term::new(tenant.as_deref(), role, text).key;
+                Way::Terms(tenants.iter().map(term).collect())
+            })
+            .collect();
+        if !facets.is_empty() && facets.len() <= MERGED {
+            ways.push(Way::Facets(facets));
+        }
+        let Some(first) = ways.first().cloned() else {
+            return Ok(Way::Time);
+        };
+        if ways.len() == 1 {
+            return Ok(first);
+        }
+        let mut best = (u64::MAX, first);
+        for way in ways {
+            let count = self.count_few(filter, &way).await?;
+            if count < best.0 {
+                best = (count, way);
+            }
+            if count < FEW / 10 {
+                break;
+            }
+        }
+        Ok(best.1)
+    }
+
+    /// Counts the entries of an index in the filter's range of time, up to [`FEW`].
+    async fn count_few(&self, filter: &EventFilter, way: &Way) -> Result<u64> {
+        let (mut query, index) = way.clone().over();
+        let mut at = doc! { "$gte": filter.since.map_or(DateTime::MIN, ceiling) };
+        if let Some(until) = filter.until {
+            at.insert("$lt", ceiling(until));
+        }
+        query.insert("at", at);
+        let counted = self.events.count_documents(query).hint(Hint::Keys(index));
+        let counted = counted.limit(FEW).max_time(self.timeout).await;
+        counted.map_err(|error| store_error(&error))
+    }
+
+    /// Runs queries side by side and puts what they find in one order, each event once.
+    pub(super) async fn merged<T: Send>(
+        &self,
+        queries: Vec<(Document, Hint)>,
+        (newest_first, limit): (bool, u32),
+        fields: Option<Document>,
+        read: impl Fn(&mongodb::bson::RawDocument) -> Option<T> + Send + Sync + Copy,
+    ) -> Result<Vec<T>> {
+        let order = if newest_first { -1 } else { 1 };
+        let alone = queries.len() == 1;
+        let runs = queries.into_iter().map(|(query, hint)| {
+            let fields = fields.clone();
+            async move {
+                let mut find = self
+                    .events
+                    .find(query)
+                    .sort(doc! { "at": order, "_id": order })
+                    .limit(i64::from(limit))
+                    .hint(hint)
+                    .max_time(self.timeout);
+                if let Some(fields) = fields {
+                    find = find.projection(fields);
+                }
+                super::collect(find.await, |document| {
+                    let at = document.get_datetime("at").ok()?.timestamp_millis();
+                    let id = Bson::try_from(document.get("_id").ok()??).ok()?;
+                    Some((at, Id(id), read(document)?))
+                })
+                .await
+            }
+        });
+        let runs: Vec<_> = runs.collect();
+        let mut found: Vec<(i64, Id, T)> =
+            stream::iter(runs).buffer_unordered(4).try_concat().await?;
+        if !alone {
+            found.sort_by(|(at, id, _), (other_at, other_id, _)| {
+                let order = (at, id).cmp(&(other_at, other_id));
+                if newest_first { order.reverse() } else { order }
+            });
+            found.dedup_by(|(_, id, _), (_, other, _)| id == other);
+            found.truncate(limit as usize);
+        }
+        Ok(found.into_iter().map(|(_, _, event)| event).collect())
+    }
+}
+
+/// An `_id` in the server's order, as far as pages tell ids apart: texts come before object ids.
+#[derive(Debug, PartialEq)]
+struct Id(Bson);
+
+impl Eq for Id {}
+
+impl PartialOrd for Id {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Id {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        use std::cmp::Ordering::{Equal, Greater, Less};
+        match (&self.0, &other.0) {
+            (Bson::ObjectId(one), Bson::ObjectId(another)) => one.cmp(another),
+            (Bson::String(one), Bson::String(another)) => one.cmp(another),
+            (Bson::ObjectId(_), Bson::String(_)) => Greater,
+            (Bson::String(_), Bson::ObjectId(_)) => Less,
+            _ => Equal,
+        }
+    }
+}

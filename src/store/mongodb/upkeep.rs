@@ -1,0 +1,215 @@
+//! What is done beside the commits: keys for events that lack them, texts settled, hours and days
+//! counted. All of it may stop at any point and is done again by the next process.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::options::Hint;
+use tokio::task::JoinHandle;
+
+use super::announce::News;
+use super::cells::Cell;
+use super::errors::store_error;
+use super::query::{ceiling, id_bson};
+use super::schema::{by_facet, by_time};
+use super::{MongoStore, bson_date, collect, decode};
+use crate::store::keys::{EventKeys, Facet, TEXTS_OUTLIVE, day};
+use crate::store::{EventFilter, Result, StoredEvent};
+
+/// How often hours and days are counted that have become countable.
+const ROUND: Duration = Duration::from_secs(60);
+
+/// A commit this long ago leaves the server free for other work.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Events that get their keys at once.
+const EVENTS_AT_ONCE: i64 = 500;
+
+/// The background task of a store; ends with it.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    task: OnceLock<AbortOnDrop>,
+    /// When the last commit began, in milliseconds since 1970.
+    last_commit: AtomicI64,
+}
+
+#[derive(Debug)]
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Upkeep {
+    /// Notes that commits are going on.
+    pub(super) fn committing(&self) {
+        let now = Timestamp::now().as_millisecond();
+        self.last_commit.store(now, Ordering::Relaxed);
+    }
+
+    fn is_quiet(&self) -> bool {
+        let since = Timestamp::now().as_millisecond() - self.last_commit.load(Ordering::Relaxed);
+        since > i64::try_from(QUIET.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+impl MongoStore {
+    /// Starts the background task, once.
+    pub(super) fn begin_upkeep(&self) {
+        self.upkeep.task.get_or_init(|| {
+            let upkeep = std::sync::Arc::downgrade(&self.upkeep);
+            // A store of its own would keep itself alive.
+            let store = Self {
+                upkeep: std::sync::Arc::default(),
+                ..self.clone()
+            };
+            AbortOnDrop(tokio::spawn(async move {
+                let quiet = || upkeep.upgrade().is_none_or(|upkeep| upkeep.is_quiet());
+                store.keep_up(quiet).await;
+            }))
+        });
+    }
+
+    async fn keep_up(&self, quiet: impl Fn() -> bool) {
+        let mut all_have_keys = false;
+        loop {
+            let mut done = async || -> Result<()> {
+                if !all_have_keys {
+                    self.give_keys().await?;
+                    all_have_keys = true;
+                }
+                self.settle(&quiet).await?;
+                if quiet() {
+                    self.count_ahead().await?;
+                }
+                Ok(())
+            };
+            if let Err(error) = done().await {
+                tracing::debug!(error = %error, "upkeep of the store waits");
+            }
+            let rest = tokio::time::sleep(ROUND);
+            tokio::select! {
+                () = rest => {}
+                // New texts wait a little for company.
+                () = self.work.notified() => tokio::time::sleep(QUIET).await,
+            }
+        }
+    }
+
+    /// Settles pending texts: as fast as the server goes while it is quiet, else a fifth of the time.
+    async fn settle(&self, quiet: &impl Fn() -> bool) -> Result<()> {
+        loop {
+            let begun = Instant::now();
+            if !self.settle_one().await? {
+                return Ok(());
+            }
+            if !quiet() {
+                tokio::time::sleep(begun.elapsed() * 4).await;
+            }
+        }
+    }
+
+    /// Counts what a histogram of everything would have to.
+    async fn count_ahead(&self) -> Result<()> {
+        let everything = EventFilter::default();
+        let unbounded = Self {
+            timeout: ROUND * 60,
+            ..self.clone()
+        };
+        unbounded.count_by_time(&everything, 1).await.map(|_| ())
+    }
+
+    /// Gives keys to the events without: entered by an older version, or by somebody else. To all of
+    /// them when the dictionary is gone, as when the events alone were restored from a backup.
+    async fn give_keys(&self) -> Result<()> {
+        let facets = self.facets.find_one(doc! {}).await;
+        let has_dictionary = facets.map_err(|error| store_error(&error))?.is_some();
+        let (which, index) = if has_dictionary {
+            (doc! { "facet": null }, by_facet())
+        } else {
+            (doc! {}, by_time())
+        };
+        let mut passed = (DateTime::MIN, Bson::MinKey);
+        loop {
+            let mut query = which.clone();
+            let (at, id) = passed;
+            query.insert("at", doc! { "$gte": at });
+            query.insert("$nor", [doc! { "at": at, "_id": { "$lte": id } }]);
+            let found = self
+                .events
+                .find(query)
+                .sort(doc! { "at": 1, "_id": 1 })
+                .limit(EVENTS_AT_ONCE)
+                .hint(Hint::Keys(index.clone()))
+                .await;
+            let events: Vec<StoredEvent> = collect(found, decode::event).await?;
+            let Some(last) = events.last() else {
+                return Ok(());
+            };
+            passed = (bson_date(last.at), id_bson(&last.id));
+            let mut news = News::new(self);
+            let mut updates = Vec::new();
+            for event in &events {
+                let keys = EventKeys::of_stored(event);
+                let tenant = event.tenant_slug.as_deref();
+                let facet = || Facet::of_stored(event);
+                news.add(self, event.at.as_millisecond(), tenant, &keys, facet);
+                let terms: Vec<Bson> = keys.terms.iter().map(|term| term.key.into()).collect();
+                updates.push(doc! {
+                    "q": { "_id": id_bson(&event.id) },
+                    "u": { "$set": { "facet": keys.facet, "terms": terms } },
+                });
+            }
+            self.announce(news).await?;
+            self.update_events(updates).await?;
+        }
+    }
+
+    async fn update_events(&self, updates: Vec<Document>) -> Result<()> {
+        let command = doc! {
+            "update": self.events.name(),
+            "updates": updates,
+            "ordered": false,
+            "writeConcern": { "w": "majority" },
+        };
+        let answer = self.database.run_command(command).await;
+        answer.map(|_| ()).map_err(|error| store_error(&error))
+    }
+
+    /// Deletes the oldest events, at most `limit`, and in the end the texts of none but such.
+    pub(super) async fn delete_old_events(&self, before: Timestamp, limit: u32) -> Result<u64> {
+        if limit == 0 {
+            return Ok(0);
+        }
+        let is_old = doc! { "$gte": DateTime::MIN, "$lt": ceiling(before) };
+        let found = self
+            .events
+            .find(doc! { "at": &is_old })
+            .projection(doc! { "_id": 1, "at": 1 })
+            .sort(doc! { "at": 1, "_id": 1 })
+            .limit(i64::from(limit))
+            .await;
+        let old: Vec<(Bson, i64)> = collect(found, |document| {
+            let id = Bson::try_from(document.get("_id").ok()??).ok()?;
+            Some((id, document.get_datetime("at").ok()?.timestamp_millis()))
+        })
+        .await?;
+        if old.is_empty() {
+            let day = day(before.as_millisecond()) - TEXTS_OUTLIVE;
+            self.forget_texts_before(day).await?;
+            return Ok(0);
+        }
+        let cells = old.iter().flat_map(|(_, at)| Cell::around(*at));
+        let cells: std::collections::BTreeSet<Cell> = cells.collect();
+        self.mark(&cells.into_iter().collect::<Vec<_>>()).await?;
+        let ids: Vec<Bson> = old.into_iter().map(|(id, _)| id).collect();
+        let matching = doc! { "_id": { "$in": ids }, "at": is_old };
+        let deleted = self.events.delete_many(matching).await;
+        Ok(deleted.map_err(|error| store_error(&error))?.deleted_count)
+    }
+}

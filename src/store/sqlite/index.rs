@@ -1,0 +1,225 @@
+//! What finds events fast: their facets, terms and texts (see `store::keys`), entered in the
+//! transaction that enters the events.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, Row, Transaction, params};
+
+use super::query;
+use super::schema::Tables;
+use crate::event::Outcome;
+use crate::store::keys::{EventKeys, Facet, KnownTexts, TEXTS_OUTLIVE, day};
+use crate::store::{EventFilter, StoredEvent};
+
+/// A longer text is kept as [`LONG`]: whoever looks for anything looks at its events too.
+const LONGEST: usize = 1024;
+
+/// In the place of a long text.
+pub(super) const LONG: &str = "\u{10FFFF}\u{10FFFF}";
+
+/// Events that get their keys in one transaction.
+const EVENTS_AT_ONCE: u32 = 1000;
+
+/// What this process has seen to stand in the file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known(Arc<Mutex<KnownSets>>);
+
+#[derive(Debug, Default)]
+struct KnownSets {
+    facets: HashSet<i64>,
+    texts: KnownTexts,
+}
+
+/// Entries of one transaction, remembered when it is committed.
+pub(super) struct Indexing<'a> {
+    known: &'a Known,
+    tables: &'a Tables,
+    now: i64,
+    facets: HashSet<i64>,
+    texts: HashMap<i64, i32>,
+}
+
+impl<'a> Indexing<'a> {
+    pub(super) fn new(known: &'a Known, tables: &'a Tables, now: i64) -> Self {
+        Self {
+            known,
+            tables,
+            now,
+            facets: HashSet::new(),
+            texts: HashMap::new(),
+        }
+    }
+
+    /// Enters what an event is found by.
+    pub(super) fn enter(
+        &mut self,
+        transaction: &Transaction<'_>,
+        (id, at): (i64, i64),
+        keys: &EventKeys,
+        facet: impl FnOnce() -> Facet,
+    ) -> rusqlite::Result<()> {
+        let day = day(at.max(self.now));
+        let known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new_facet = !known.facets.contains(&keys.facet) && self.facets.insert(keys.facet);
+        let new_texts: Vec<_> = keys.terms.iter().collect();
+        let new_texts: Vec<_> = new_texts
+            .into_iter()
+            .filter(|term| !known.texts.has(term.key, day))
+            .filter(|term| self.texts.get(&term.key).is_none_or(|known| *known < day))
+            .collect();
+        drop(known);
+        let mut shared = None;
+        if is_new_facet || !new_texts.is_empty() {
+            shared = Some(facet());
+        }
+        if let Some(facet) = shared.as_ref().filter(|_| is_new_facet) {
+            let mut insert = transaction.prepare_cached(&format!(
+                "INSERT OR IGNORE INTO {} (key, tenantSlug, source, action, outcome, targetType)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                self.tables.facets
+            ))?;
+            insert.execute(params![
+                keys.facet,
+                facet.tenant,
+                facet.source,
+                facet.action,
+                facet.outcome.map(Outcome::as_str),
+                facet.target_kind,
+            ])?;
+        }
+        if let Some(facet) = &shared {
+            let mut upsert = transaction.prepare_cached(&format!(
+                "INSERT INTO {} (scope, id, text, day) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (scope, id) DO UPDATE SET day = max(day, excluded.day)",
+                self.tables.texts
+            ))?;
+            let scope = scope(facet.tenant.as_deref());
+            for term in new_texts {
+                let text = if term.text.len() > LONGEST {
+                    LONG
+                } else {
+                    &term.text
+                };
+                upsert.execute(params![scope, term.id, text, day])?;
+                self.texts.insert(term.key, day);
+            }
+        }
+        let mut insert = transaction.prepare_cached(&format!(
+            "INSERT OR IGNORE INTO {} (term, at, event) VALUES (?1, ?2, ?3)",
+            self.tables.terms
+        ))?;
+        for term in &keys.terms {
+            insert.execute(params![term.key, at, id])?;
+        }
+        Ok(())
+    }
+
+    /// To be called when the transaction is committed.
+    pub(super) fn learn(self) {
+        let mut known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.facets.extend(self.facets);
+        for (key, day) in self.texts {
+            known.texts.learn(key, day);
+        }
+    }
+}
+
+/// Tells a missing tenant from every tenant.
+pub(super) fn scope(tenant: Option<&str>) -> String {
+    tenant.map_or_else(String::new, |slug| format!("={slug}"))
+}
+
+/// Gives keys to some of the events that an older version entered; `false`: there are none.
+pub(super) fn give_keys(
+    connection: &mut Connection,
+    tables: &Tables,
+    known: &Known,
+) -> rusqlite::Result<bool> {
+    let transaction = super::write_transaction(connection)?;
+    let events: Vec<StoredEvent> = query::keyless(&transaction, tables, EVENTS_AT_ONCE)?;
+    if events.is_empty() {
+        return Ok(false);
+    }
+    let mut indexing = Indexing::new(known, tables, jiff::Timestamp::now().as_millisecond());
+    for event in &events {
+        let keys = EventKeys::of_stored(event);
+        let Some(id) = query::parse_id(&event.id) else {
+            continue;
+        };
+        let at = event.at.as_millisecond();
+        indexing.enter(&transaction, (id, at), &keys, || Facet::of_stored(event))?;
+        let mut update = transaction.prepare_cached(&format!(
+            "UPDATE {} SET facet = ?2 WHERE id = ?1",
+            tables.events
+        ))?;
+        update.execute(params![id, keys.facet])?;
+    }
+    transaction.commit()?;
+    indexing.learn();
+    Ok(true)
+}
+
+/// Removes what events were found by.
+pub(super) fn forget(
+    transaction: &Transaction<'_>,
+    tables: &Tables,
+    events: &[StoredEvent],
+) -> rusqlite::Result<()> {
+    let mut delete = transaction.prepare_cached(&format!(
+        "DELETE FROM {} WHERE term = ?1 AND at = ?2 AND event = ?3",
+        tables.terms
+    ))?;
+    for event in events {
+        let Some(id) = query::parse_id(&event.id) else {
+            continue;
+        };
+        for term in EventKeys::of_stored(event).terms {
+            delete.execute(params![term.key, event.at.as_millisecond(), id])?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the texts of which the last event happened and was entered well before a time.
+pub(super) fn forget_texts(
+    connection: &Connection,
+    tables: &Tables,
+    before: i64,
+) -> rusqlite::Result<()> {
+    let delete = format!("DELETE FROM {} WHERE day < ?1", tables.texts);
+    connection.execute(&delete, [day(before) - TEXTS_OUTLIVE])?;
+    Ok(())
+}
+
+/// The facets that a filter allows, by their numbers.
+pub(super) fn matching_facets(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+) -> rusqlite::Result<HashMap<i64, Facet>> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT key, tenantSlug, source, action, outcome, targetType FROM {}
+         WHERE ?1 IS NULL OR tenantSlug = ?1",
+        tables.facets
+    ))?;
+    let facet = |row: &Row<'_>| {
+        let outcome: Option<String> = row.get(4)?;
+        let facet = Facet {
+            tenant: row.get(1)?,
+            source: row.get(2)?,
+            action: row.get(3)?,
+            outcome: outcome.as_deref().and_then(Outcome::from_word),
+            target_kind: row.get(5)?,
+        };
+        Ok((row.get(0)?, facet))
+    };
+    let facets = select.query_map([&filter.tenant], facet)?;
+    facets
+        .filter(|facet| {
+            !facet
+                .as_ref()
+                .is_ok_and(|(_, facet)| !facet.matches(filter))
+        })
+        .collect()
+}

@@ -1,0 +1,293 @@
+//! How a filter is answered: by time, or by the lists of events that some keys have, merged.
+//!
+//! Whatever the way, every condition of the filter is checked on the event itself.
+
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+
+use rusqlite::{Connection, params};
+
+use super::index::{LONG, matching_facets, scope};
+use super::query::{ceiling, parse_id};
+use super::schema::Tables;
+use crate::store::keys::{Facet, Role, Term, fold};
+use crate::store::{EventFilter, PageKey};
+
+/// A text that more texts than this hold is not looked up but looked for, newest event first.
+const MOST_TEXTS: usize = 2000;
+
+/// Events that are few enough to be looked through.
+const FEW: i64 = 2000;
+
+/// With more facets than this, the newest events of any are looked at first.
+const FEW_FACETS: usize = 32;
+
+/// How many of them.
+const LOOKED_AT: usize = 5000;
+
+/// Entries of a list that are read at once.
+const READ_AHEAD: i64 = 16;
+
+/// A key and the index that has its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    Facet(i64),
+    Term(i64),
+}
+
+/// The way of a filter.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// By time alone.
+    Time,
+    /// By the events of these keys.
+    Keys(Vec<Key>),
+}
+
+/// The way, and the facets if the filter asks for nothing else.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub way: Way,
+    pub facets: Option<HashMap<i64, Facet>>,
+}
+
+/// Chooses the way.
+pub(super) fn plan(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+) -> rusqlite::Result<Plan> {
+    let text = filter.text.as_deref().filter(|text| !text.is_empty());
+    let asks_facets = filter.source.is_some()
+        || filter.tenant.is_some()
+        || filter.outcome.is_some()
+        || filter.action.as_deref().is_some_and(|action| action != "*");
+    let asks_terms = filter.actor.is_some() || filter.ip.is_some() || filter.target.is_some();
+    let facets = matching_facets(connection, tables, filter)?;
+    let keys: Vec<Key> = facets.keys().copied().map(Key::Facet).collect();
+    if !asks_terms && text.is_none() {
+        let way = if asks_facets {
+            Way::Keys(keys)
+        } else {
+            Way::Time
+        };
+        let facets = Some(facets);
+        return Ok(Plan { way, facets });
+    }
+    let by = |way| Ok(Plan { way, facets: None });
+    let tenants: HashSet<Option<&str>> = match &filter.tenant {
+        Some(tenant) => HashSet::from([Some(tenant.as_str())]),
+        None => facets
+            .values()
+            .map(|facet| facet.tenant.as_deref())
+            .collect(),
+    };
+    if asks_terms {
+        let asked = [
+            (Role::Target, &filter.target),
+            (Role::Address, &filter.ip),
+            (Role::Actor, &filter.actor),
+        ];
+        let asked = asked.into_iter();
+        let asked = asked.filter_map(|(role, text)| Some((role, text.as_deref()?)));
+        let mut ways: Vec<Vec<Key>> = asked
+            .map(|(role, text)| {
+                let term = |tenant: &Option<&str>| Key::Term(Term::new(*tenant, role, text).key);
+                tenants.iter().map(term).collect()
+            })
+            .collect();
+        if asks_facets {
+            ways.push(keys);
+        }
+        let mut best = (i64::MAX, Vec::new());
+        for way in ways {
+            let count = count_few(connection, tables, filter, &way)?;
+            if count < best.0 {
+                best = (count, way);
+            }
+        }
+        return by(Way::Keys(best.1));
+    }
+    let folded = fold(text.unwrap_or_default());
+    let Some(mut found) = search_texts(connection, tables, &tenants, &folded)? else {
+        let few = asks_facets && keys.len() <= FEW_FACETS;
+        return by(if few { Way::Keys(keys) } else { Way::Time });
+    };
+    let named = facets.iter().filter(|(_, facet)| facet.has(&folded));
+    found.extend(named.map(|(key, _)| Key::Facet(*key)));
+    by(Way::Keys(found))
+}
+
+/// The terms whose texts hold a folded text; `None`: there are too many.
+fn search_texts(
+    connection: &Connection,
+    tables: &Tables,
+    tenants: &HashSet<Option<&str>>,
+    folded: &str,
+) -> rusqlite::Result<Option<Vec<Key>>> {
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT id FROM {} WHERE scope = ?1 AND (instr(text, ?2) > 0 OR text = ?3)",
+        tables.texts
+    ))?;
+    let mut found = Vec::new();
+    for tenant in tenants {
+        let mut rows = select.query(params![scope(*tenant), folded, LONG])?;
+        while let Some(row) = rows.next()? {
+            let id = row.get_ref(0)?.as_blob()?;
+            if let Some(key) = id.first_chunk() {
+                found.push(Key::Term(i64::from_le_bytes(*key)));
+            }
+            if found.len() > MOST_TEXTS {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(found))
+}
+
+/// Counts the events of keys in the filter's range of time, up to [`FEW`].
+fn count_few(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+    keys: &[Key],
+) -> rusqlite::Result<i64> {
+    let mut counted = 0;
+    for key in keys {
+        let (table, column, _, key) = key.place(tables);
+        let mut count = connection.prepare_cached(&format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {table}
+             WHERE {column} = ?1 AND at >= ?2 AND at < ?3 LIMIT ?4)"
+        ))?;
+        let since = filter.since.map_or(i64::MIN, ceiling);
+        let until = filter.until.map_or(i64::MAX, ceiling);
+        let rest = FEW - counted;
+        let found = count.query_row(params![key, since, until, rest], |row| row.get::<_, i64>(0));
+        counted += found?;
+        if counted >= FEW {
+            break;
+        }
+    }
+    Ok(counted)
+}
+
+impl Key {
+    /// Table, columns of the key and the event's id, and the number.
+    fn place(self, tables: &Tables) -> (&str, &'static str, &'static str, i64) {
+        match self {
+            Self::Facet(key) => (&tables.events, "facet", "id", key),
+            Self::Term(key) => (&tables.terms, "term", "event", key),
+        }
+    }
+}
+
+/// (`at`, id) of events that keys have, newest first, each once.
+pub(super) struct Merged<'a> {
+    connection: &'a Connection,
+    tables: &'a Tables,
+    since: i64,
+    lists: Vec<(Key, VecDeque<(i64, i64)>)>,
+    /// The newest entry of each list that has one.
+    heads: BinaryHeap<((i64, i64), usize)>,
+    last: Option<(i64, i64)>,
+}
+
+impl<'a> Merged<'a> {
+    /// Begins after a page, at the filter's range.
+    pub(super) fn new(
+        connection: &'a Connection,
+        tables: &'a Tables,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+        keys: Vec<Key>,
+    ) -> rusqlite::Result<Self> {
+        let until = filter.until.map_or(i64::MAX, ceiling);
+        let mut from = (until, i64::MIN);
+        if let Some(before) = before {
+            let page = (
+                before.at.as_millisecond(),
+                parse_id(&before.id).unwrap_or(0),
+            );
+            from = from.min(page);
+        }
+        let mut merged = Self {
+            connection,
+            tables,
+            since: filter.since.map_or(i64::MIN, ceiling),
+            lists: keys.into_iter().map(|key| (key, VecDeque::new())).collect(),
+            heads: BinaryHeap::new(),
+            last: None,
+        };
+        for list in 0..merged.lists.len() {
+            // One entry tells where a list stands; more are read of those that come first.
+            merged.read(list, from, 1)?;
+        }
+        Ok(merged)
+    }
+
+    fn read(&mut self, list: usize, from: (i64, i64), limit: i64) -> rusqlite::Result<()> {
+        let (key, entries) = &mut self.lists[list];
+        let (table, column, id, key) = key.place(self.tables);
+        let mut select = self.connection.prepare_cached(&format!(
+            "SELECT at, {id} FROM {table}
+             WHERE {column} = ?1 AND at >= ?2 AND (at, {id}) < (?3, ?4)
+             ORDER BY at DESC, {id} DESC LIMIT ?5"
+        ))?;
+        let mut rows = select.query(params![key, self.since, from.0, from.1, limit])?;
+        while let Some(row) = rows.next()? {
+            entries.push_back((row.get(0)?, row.get(1)?));
+        }
+        if let Some(head) = entries.pop_front() {
+            self.heads.push((head, list));
+        }
+        Ok(())
+    }
+
+    /// The next entry.
+    pub(super) fn next(&mut self) -> rusqlite::Result<Option<(i64, i64)>> {
+        while let Some((entry, list)) = self.heads.pop() {
+            match self.lists[list].1.pop_front() {
+                Some(following) => self.heads.push((following, list)),
+                None => self.read(list, entry, READ_AHEAD)?,
+            }
+            if self.last.replace(entry) != Some(entry) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The ids of a page of facets' events, if so many are among the newest of any.
+pub(super) fn among_newest(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+    before: Option<&PageKey>,
+    keys: &[Key],
+    limit: u32,
+) -> rusqlite::Result<Option<Vec<i64>>> {
+    if keys.len() <= FEW_FACETS {
+        return Ok(None);
+    }
+    let facets: HashSet<Key> = keys.iter().copied().collect();
+    let until = filter.until.map_or(i64::MAX, ceiling);
+    let page = before.map(|key| (key.at.as_millisecond(), parse_id(&key.id).unwrap_or(0)));
+    let from = page.map_or((until, i64::MIN), |page| page.min((until, i64::MIN)));
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT id, facet FROM {} WHERE at >= ?1 AND (at, id) < (?2, ?3)
+         ORDER BY at DESC, id DESC LIMIT {LOOKED_AT}",
+        tables.events
+    ))?;
+    let since = filter.since.map_or(i64::MIN, ceiling);
+    let mut rows = select.query(params![since, from.0, from.1])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        if found.len() == limit as usize {
+            break;
+        }
+        if facets.contains(&Key::Facet(row.get(1)?)) {
+            found.push(row.get(0)?);
+        }
+    }
+    Ok((found.len() == limit as usize).then_some(found))
+}

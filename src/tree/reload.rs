@@ -1,0 +1,244 @@
+//! A changed configuration taken over while everything runs.
+//!
+//! Sources are compared with those that run: one that is the same, secrets included, is not
+//! touched. A removed one finishes what is in flight first. Everything is built and every secret
+//! read before anything changes: a reload that fails has changed nothing.
+
+use std::time::Duration;
+
+use daybook_actors::delivery;
+use daybook_actors::supervisor::SupervisorMessage;
+
+use crate::config::{Config, SourceConfig};
+use crate::http::router::router;
+use crate::sources::drainer;
+use crate::status::SourceState;
+use crate::telemetry::log;
+
+use super::sources::{Running, edge_of, secrets_of};
+use super::wiring::open_journal;
+use super::{Daybook, StartError};
+
+/// A source that is removed gets its own limit to drain, and the supervisor this on top.
+const REMOVE_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Sources that were not there before.
+    pub added: Vec<String>,
+    /// Sources that are no longer there.
+    pub removed: Vec<String>,
+    /// Sources that go on in another way.
+    pub changed: Vec<String>,
+    /// Keys whose change needs a restart.
+    pub not_applied: Vec<&'static str>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// A source cannot be built, or a secret cannot be read.
+    #[error(transparent)]
+    Source(#[from] StartError),
+    /// `telemetry.log` is no filter.
+    #[error("telemetry.log: {0}")]
+    Log(String),
+    /// The source plane is down just now.
+    #[error("the source plane is not up; try again")]
+    NotUp,
+}
+
+impl Daybook {
+    /// Takes over what can change while it runs: sources, their secrets, the log filter.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
+    pub async fn reload(&mut self, new: &Config) -> Result<Reloaded, ReloadError> {
+        let mut reloaded = Reloaded {
+            not_applied: needs_restart(&self.config, new),
+            ..Reloaded::default()
+        };
+        let had_no_journal = self.journal.is_none();
+        let next = if self.config.ingest.enabled {
+            self.prepare(new, &mut reloaded).await?
+        } else {
+            Vec::new()
+        };
+        log::set_filter(&new.telemetry.log).map_err(|error| ReloadError::Log(error.to_string()))?;
+        if self.config.ingest.enabled {
+            let first_journal = had_no_journal && self.journal.is_some();
+            self.take_over(next, first_journal).await?;
+        }
+        self.config.telemetry.log.clone_from(&new.telemetry.log);
+        self.config.sources.clone_from(&new.sources);
+        Ok(reloaded)
+    }
+
+    /// The sources as they will be; nothing is changed yet.
+    async fn prepare(
+        &mut self,
+        new: &Config,
+        reloaded: &mut Reloaded,
+    ) -> Result<Vec<Running>, ReloadError> {
+        if self.planes.sources.current().is_none() {
+            return Err(ReloadError::NotUp);
+        }
+        let first_journal = self.journal.is_none();
+        if first_journal && self.parts.journal.is_none() {
+            self.parts.journal = open_journal(new).await.map_err(StartError::from)?;
+        }
+        let mut next = Vec::with_capacity(new.sources.len());
+        for source in &new.sources {
+            let name = source.name();
+            let old = self
+                .running
+                .iter()
+                .find(|old| old.config.name() == name && old.config.kind() == source.kind());
+            let secrets = secrets_of(source)?;
+            next.push(match old {
+                Some(old) if old.config == *source && old.secrets == secrets => old.clone(),
+                // Its acceptor knows neither route nor key: it goes on.
+                Some(old) if matches!(source, SourceConfig::Stalwart(_)) => {
+                    reloaded.changed.push(name.to_owned());
+                    Running {
+                        config: source.clone(),
+                        secrets,
+                        ..old.clone()
+                    }
+                }
+                old => {
+                    let list = if old.is_some() {
+                        &mut reloaded.changed
+                    } else {
+                        &mut reloaded.added
+                    };
+                    list.push(name.to_owned());
+                    self.parts.wire(new, source)?
+                }
+            });
+        }
+        let remains = |old: &Running| {
+            new.sources
+                .iter()
+                .any(|source| source.name() == old.config.name())
+        };
+        let removed = self.running.iter().filter(|old| !remains(old));
+        reloaded.removed = removed.map(|old| old.config.name().to_owned()).collect();
+        if first_journal && self.parts.journal.is_some() {
+            self.journal.clone_from(&self.parts.journal);
+            self.edge.journal.clone_from(&self.parts.journal);
+            self.drainer = self.parts.wire_drainer(new);
+        }
+        Ok(next)
+    }
+
+    async fn take_over(
+        &mut self,
+        next: Vec<Running>,
+        first_journal: bool,
+    ) -> Result<(), ReloadError> {
+        let same = |old: &Running, new: &Running| std::sync::Arc::ptr_eq(&old.status, &new.status);
+        let gone: Vec<Running> = self
+            .running
+            .iter()
+            .filter(|old| !next.iter().any(|new| same(old, new)))
+            .cloned()
+            .collect();
+        let mut specs: Vec<_> = next.iter().map(|source| source.spec.clone()).collect();
+        let mut statuses: Vec<_> = next.iter().map(|source| source.status.clone()).collect();
+        if let Some((spec, status)) = &self.drainer {
+            specs.push(spec.clone());
+            statuses.push(status.clone());
+        }
+        // A plane that is restarted from here on begins with the new ones.
+        self.specs.set(specs.clone());
+        // No new request reaches a source that is about to end.
+        self.edge = edge_of(&self.edge, &next);
+        self.routes.replace(router(self.edge.clone()));
+        for source in &gone {
+            let name = source.config.name().to_owned();
+            let removed = delivery::call(&self.planes.sources, REMOVE_LIMIT, |reply| {
+                SupervisorMessage::RemoveChild(name.clone(), reply)
+            });
+            if let Err(error) = removed.await {
+                tracing::warn!(source = name, %error, "the source plane was restarted meanwhile");
+            }
+            source.status.set_state(SourceState::Stopped, None);
+            source.status.publish();
+        }
+        self.board.replace(statuses);
+        let plane = self.planes.sources.ready().await;
+        for spec in specs {
+            let known = self.running.iter().any(|old| {
+                old.spec.name == spec.name && !gone.iter().any(|gone| gone.spec.name == spec.name)
+            });
+            if known || spec.name == drainer::NAME && !first_journal {
+                continue;
+            }
+            // Fails when the plane is restarting: then it begins with this child anyway.
+            let _restarting = plane.cast(SupervisorMessage::AddChild(spec));
+        }
+        self.running = next;
+        Ok(())
+    }
+}
+
+/// Keys that differ and cannot be taken over.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    macro_rules! differing {
+        ($($key:ident . $($part:ident).+),* $(,)?) => {
+            [$((
+                concat!(stringify!($key) $(, ".", stringify!($part))+),
+                old.$key.$($part).+ != new.$key.$($part).+,
+            )),*]
+        };
+    }
+    let keys = differing![
+        store.url,
+        store.timeout,
+        store.collections,
+        http.listen,
+        http.trusted_proxies,
+        http.max_body,
+        http.tls,
+        http.auth,
+        http.header_timeout,
+        http.body_timeout,
+        http.max_connections,
+        http.max_streams,
+        http.write_timeout,
+        ingest.enabled,
+        ingest.in_flight,
+        journal.dir,
+        journal.max_size,
+        writer.batch_events,
+        writer.batch_wait,
+        tenants.refresh,
+        tenants.ignored_groups,
+        tenants.file,
+        retention.days,
+        telemetry.log_format,
+    ];
+    let differing = keys.into_iter().filter(|(_, differs)| *differs);
+    differing.map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_restart_is_named() {
+        let old = Config::default();
+        let mut new = old.clone();
+        assert_eq!(needs_restart(&old, &new), [""; 0]);
+        new.http.max_streams += 1;
+        new.store.url.0.push('x');
+        new.telemetry.log = "debug".to_owned();
+        new.sources = vec![SourceConfig::Recorder(
+            crate::config::RecorderConfig::default(),
+        )];
+        assert_eq!(needs_restart(&old, &new), ["store.url", "http.max_streams"]);
+    }
+}

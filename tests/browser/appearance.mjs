@@ -1,0 +1,70 @@
+// Dark and light, wide and narrow, seen and heard.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { demo, fitsItsWidth, hasContrast, hasLabels, shot, story } from "./browser.mjs";
+
+const PAGES = [
+  ["list", "/audit"],
+  ["failed", "/audit?outcome=failure&actor=akadmin&since=2026-01-01"],
+  ["none", "/audit?text=no-such-thing"],
+  ["wrong", "/audit?since=yesterday"],
+];
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`everything is legible in ${colorScheme}`, () =>
+    story({ colorScheme, expected: /400|404/ }, async (page) => {
+      for (const [name, path] of PAGES) {
+        await page.goto(demo + path);
+        await hasContrast(page);
+        await hasLabels(page);
+        if (name === "list") await shot(page, `list-${colorScheme}`);
+      }
+      await page.goto(`${demo}/audit?source=authentik`);
+      await page.locator("li.event a.open").first().click();
+      await page.locator("#drawer #event").waitFor();
+      await hasContrast(page);
+      await shot(page, `drawer-${colorScheme}`);
+      await page.goto(page.url());
+      await hasContrast(page);
+      await hasLabels(page);
+      await page.keyboard.press("?");
+      await hasContrast(page);
+      await page.goto(`${demo}/audit/events/none`);
+      await page.getByText("Nothing here").waitFor();
+      await hasContrast(page);
+    }));
+}
+
+test("a chosen theme stays chosen", () =>
+  story({ colorScheme: "light" }, async (page) => {
+    await page.goto(`${demo}/audit`);
+    const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const light = await ground();
+    await page.getByLabel("Dark or light").click();
+    const dark = await ground();
+    assert.notEqual(dark, light);
+    await page.reload();
+    assert.equal(await ground(), dark);
+    await page.keyboard.press("t");
+    assert.equal(await ground(), light);
+  }));
+
+test("a phone shows it without scrolling sideways", () =>
+  story({ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true, expected: /400/ }, async (page) => {
+    for (const [name, path] of PAGES) {
+      await page.goto(demo + path);
+      await fitsItsWidth(page);
+      await shot(page, `phone-${name}`);
+    }
+    await page.goto(`${demo}/audit`);
+    await page.getByText("More conditions").click();
+    await fitsItsWidth(page);
+    await page.locator("li.event a.open").first().click();
+    await page.locator("#drawer #event").waitFor();
+    await fitsItsWidth(page);
+    await shot(page, "phone-drawer");
+    await page.goto(page.url());
+    await fitsItsWidth(page);
+    await shot(page, "phone-event");
+  }));

@@ -1,0 +1,44 @@
+// Everything works without a script.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { demo, guarded, ids, shot, story, tokens } from "./browser.mjs";
+
+test("without scripts the page is a form and links", () =>
+  story({ javaScriptEnabled: false }, async (page) => {
+    await page.goto(`${demo}/audit`);
+    await page.getByLabel("Source").selectOption("ocis");
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.waitForURL(/source=ocis/);
+    assert.equal(page.url(), `${demo}/audit?source=ocis`);
+    assert.equal(await page.locator("button.tool:visible, #new-events:visible, .zone:visible").count(), 0);
+    await shot(page, "plain");
+
+    await page.goto(`${demo}/audit?source=authentik&limit=20`);
+    const first = await ids(page);
+    await page.getByRole("link", { name: "Older events" }).click();
+    await page.waitForURL(/before=/);
+    const second = await ids(page);
+    assert.equal(new Set([...first, ...second]).size, 40);
+    await page.getByRole("link", { name: "Newest events" }).click();
+    await page.waitForURL((url) => !url.searchParams.has("before"));
+
+    await page.locator("#chart svg a").last().evaluate((bar) => bar.getAttribute("href")).then((href) => page.goto(demo + href));
+    assert.match(page.url(), /since=.*until=/);
+    assert.ok((await ids(page)).length > 0);
+    await page.locator("li.event a.open").first().click();
+    await page.waitForURL(/\/audit\/events\//);
+    await page.getByRole("link", { name: "Same address" }).waitFor();
+    await page.getByRole("link", { name: "← Timeline" }).click();
+    await page.waitForURL(/\/audit\?/);
+  }));
+
+test("one signs in without scripts", () =>
+  story({ javaScriptEnabled: false, expected: /401/ }, async (page) => {
+    await page.goto(`${guarded}/audit?outcome=success`);
+    await page.getByLabel("Token").fill(tokens.operator);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.waitForURL(`${guarded}/audit?outcome=success`);
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.getByText("You are signed out").waitFor();
+  }));

@@ -1,0 +1,92 @@
+// One event beside the list, the keyboard, time zones.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { demo, shot, story } from "./browser.mjs";
+
+test("an event opens beside the list under an address of its own", () =>
+  story({}, async (page) => {
+    await page.goto(`${demo}/audit?source=authentik`);
+    const home = page.url();
+    const link = page.locator("li.event a.open").nth(2);
+    const href = await link.getAttribute("href");
+    await link.click();
+    await page.locator("#drawer #event").waitFor();
+    assert.equal(new URL(page.url()).pathname + new URL(page.url()).search, href);
+    assert.match(await page.locator("#drawer .tree").textContent(), /client_ip/);
+    const sentence = await page.locator("#drawer h1").textContent();
+    assert.ok((await page.title()).startsWith(sentence.trim().slice(0, 20)));
+    await shot(page, "drawer");
+    const related = page.locator("#drawer .related a");
+    assert.deepEqual(await related.allTextContents(), ["Same actor", "Same address", "Same target", "± 5 minutes"]);
+    await page.locator("#drawer .close").click();
+    await page.waitForURL(home);
+    assert.equal(await page.locator("#drawer[open]").count(), 0);
+
+    // Forward, back and a reload lead where their addresses say.
+    await page.goForward();
+    await page.locator("#drawer #event").waitFor();
+    await page.reload();
+    await page.locator("main #event").waitFor();
+    assert.equal((await page.locator("main h1").textContent()).trim(), sentence.trim());
+    await shot(page, "event");
+    await page.getByRole("link", { name: "± 5 minutes" }).click();
+    await page.waitForURL(/since=.*until=/);
+    const id = href.split("/")[3].split("?")[0];
+    const [since, until] = ["since", "until"].map((name) => Date.parse(new URL(page.url()).searchParams.get(name)));
+    assert.equal(until - since, 600_000);
+    assert.ok(id);
+  }));
+
+test("hands stay on the keyboard", () =>
+  story({}, async (page) => {
+    await page.goto(`${demo}/audit?source=authentik`);
+    const home = page.url();
+    const at = () => page.evaluate(() => [...document.querySelectorAll("li.event")].indexOf(document.activeElement.closest("li.event")));
+    for (const [key, row] of [["j", 0], ["j", 1], ["j", 2], ["k", 1]]) {
+      await page.keyboard.press(key);
+      assert.equal(await at(), row);
+    }
+    await page.keyboard.press("Enter");
+    await page.locator("#drawer #event").waitFor();
+    const first = await page.locator("#drawer #event").getAttribute("data-id");
+    await page.keyboard.press("j");
+    await page.waitForFunction((first) => document.querySelector("#drawer #event").dataset.id !== first, first);
+    assert.equal(await page.locator("li.event.current").getAttribute("data-id"), await page.locator("#drawer #event").getAttribute("data-id"));
+    await page.keyboard.press("Escape");
+    await page.waitForURL(home);
+    await page.waitForFunction(() => document.activeElement.closest("li.event"));
+    assert.equal(await at(), 2);
+    await page.keyboard.press("/");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "text");
+    await page.keyboard.type("j?");
+    assert.equal(await page.getByLabel("Search").inputValue(), "j?");
+    await page.keyboard.press("Escape");
+    await page.keyboard.press("?");
+    await page.locator("#help[open]").waitFor();
+    await shot(page, "help");
+    await page.keyboard.press("Escape");
+    await page.locator("#help").waitFor({ state: "hidden" });
+    await page.locator("#new-events").waitFor();
+    await page.keyboard.press("n");
+    await page.waitForFunction(() => document.querySelectorAll("li.event.fresh").length > 0);
+  }));
+
+test("times are shown in the reader's zone and sent in UTC", () =>
+  story({ timezoneId: "Asia/Kolkata" }, async (page) => {
+    await page.goto(`${demo}/audit?source=authentik`);
+    const clock = (zone) => page.locator("li.event time").first().evaluate((time, zone) =>
+      [time.textContent, new Date(time.dateTime).toLocaleTimeString("en-GB", { timeZone: zone })], zone);
+    let [shown, wanted] = await clock("UTC");
+    assert.equal(shown, wanted);
+    await page.getByRole("link", { name: "Local" }).click();
+    await page.waitForURL(/tz=local/);
+    [shown, wanted] = await clock("Asia/Kolkata");
+    assert.equal(shown, wanted);
+    await page.getByText("More conditions").click();
+    await page.getByLabel("From (local)").fill("2026-01-02T03:04:05");
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.waitForURL(/since=/);
+    assert.equal(new URL(page.url()).searchParams.get("since"), "2026-01-01T21:34:05.000Z");
+    assert.match(await page.getByLabel("From (local)").inputValue(), /^2026-01-02T03:04:05/);
+  }));

@@ -1,0 +1,94 @@
+// Looking for something: conditions, ranges, bars.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { demo, ids, shot, story } from "./browser.mjs";
+
+test("the newest events stand on the page", () =>
+  story({}, async (page) => {
+    await page.goto(`${demo}/`);
+    assert.equal(new URL(page.url()).pathname, "/audit");
+    await page.locator("li.event").first().waitFor();
+    assert.equal((await ids(page)).length, 100);
+    assert.match(await page.locator("li.day").first().textContent(), /Today/);
+    assert.ok((await page.locator("#chart svg a").count()) > 3);
+    const times = await page.locator("li.event").evaluateAll((rows) => rows.map((row) => Number(row.dataset.at)));
+    assert.deepEqual(times, [...times].sort((a, b) => b - a));
+    await shot(page, "timeline");
+  }));
+
+test("conditions find what they say and stand in the address", () =>
+  story({}, async (page) => {
+    await page.goto(`${demo}/audit`);
+    await page.getByLabel("Outcome").selectOption("failure");
+    await page.waitForURL(/outcome=failure/);
+    await page.getByLabel("Source").selectOption("authentik");
+    await page.waitForURL(/source=authentik/);
+    await page.getByText("More conditions").click();
+    await page.getByLabel("Action").fill("authentik.login*");
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.waitForURL(/action=/);
+    const address = new URL(page.url());
+    assert.deepEqual([...address.searchParams].sort(), [
+      ["action", "authentik.login*"], ["outcome", "failure"], ["source", "authentik"],
+    ]);
+    const verbs = await page.locator("li.event .verb").allTextContents();
+    assert.ok(verbs.length > 0 && verbs.every((verb) => verb === "authentik.login_failed"), verbs.join());
+    assert.equal(await page.locator("li.event.o-failure").count(), verbs.length);
+    assert.equal(await page.locator(".chips li").count(), 4);
+    await shot(page, "conditions");
+    await page.getByLabel("Drop the condition Action").click();
+    await page.waitForURL((url) => !url.searchParams.has("action"));
+
+    // A name leads to everything that it did.
+    const name = page.locator("li.event .who").first();
+    const email = await name.evaluate((link) => new URL(link.href).searchParams.get("actor"));
+    await name.click();
+    await page.waitForURL(/actor=/);
+    assert.equal(new URL(page.url()).searchParams.get("actor"), email);
+    await page.getByRole("link", { name: "Clear all" }).click();
+    await page.waitForURL(/\/audit$/);
+  }));
+
+test("nothing found is said", () =>
+  story({}, async (page) => {
+    await page.goto(`${demo}/audit?text=no-such-thing-at-all`);
+    await page.getByText("No events match").waitFor();
+    await shot(page, "nothing");
+    await page.goto(`${demo}/audit?range=15m`);
+    assert.equal(await page.locator('.ranges a[aria-current="true"]').textContent(), "15 min");
+  }));
+
+test("a stretch of bars becomes a range of time", () =>
+  story({}, async (page) => {
+    await page.goto(`${demo}/audit?source=authentik`);
+    const box = await page.locator(".plot").boundingBox();
+    const y = box.y + box.height / 2;
+    await page.mouse.move(box.x + box.width * 0.3, y);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * 0.4, y, { steps: 4 });
+    await page.mouse.move(box.x + box.width * 0.6, y, { steps: 4 });
+    assert.ok(await page.locator(".band").isVisible());
+    await shot(page, "brush");
+    await page.mouse.up();
+    await page.waitForURL(/since=.*until=/);
+    const address = new URL(page.url());
+    assert.equal(address.searchParams.get("source"), "authentik");
+    const [since, until] = ["since", "until"].map((name) => Date.parse(address.searchParams.get(name)));
+    const times = await page.locator("li.event").evaluateAll((rows) => rows.map((row) => Number(row.dataset.at)));
+    assert.ok(times.length > 0 && times.every((time) => since <= time && time < until));
+
+    // A click is no brush: it opens the bar. Escape drops a brush.
+    const bar = page.locator("#chart svg a").first();
+    const href = await bar.getAttribute("href");
+    await bar.locator("rect.hit").click();
+    await page.waitForURL((url) => url.pathname + url.search === href);
+    const plot = await page.locator(".plot").boundingBox();
+    await page.mouse.move(plot.x + 20, plot.y + 20);
+    await page.mouse.down();
+    await page.mouse.move(plot.x + 200, plot.y + 20, { steps: 4 });
+    await page.keyboard.press("Escape");
+    await page.mouse.up();
+    assert.equal(await page.locator(".band").isVisible(), false);
+    assert.equal(new URL(page.url()).pathname + new URL(page.url()).search, href);
+  }));

@@ -1,0 +1,484 @@
+//! `daybook check --online` against everything that people get wrong: each answer names the remedy,
+//! and the exit code is 78.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use daybook::simulators::authentik::{
+    FakeAuthentik, FakeAuthentikConfig, Fault, Permissions, Times,
+};
+use daybook::simulators::people::People;
+use jiff::Timestamp;
+use mongodb::bson::doc;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tempfile::TempDir;
+use testkit::World;
+use testkit::http::{exchange, signed};
+use testkit::mongod::Mongod;
+use testkit::process::free_port;
+use tokio::process::Command;
+
+const KEY: &str = "the key of the hook";
+const ROUTE: &str = "/ingest/stalwart/webhook";
+
+/// A folder with everything right, to make one thing wrong in it.
+struct Site {
+    dir: TempDir,
+    authentik: FakeAuthentik,
+    /// Replaces of the configuration.
+    changes: Vec<(String, String)>,
+    /// The port of `http.listen`.
+    port: u16,
+    environment: Vec<(&'static str, PathBuf)>,
+}
+
+impl Site {
+    async fn new() -> Self {
+        Self::with(Permissions::READER).await
+    }
+
+    async fn with(permissions: Permissions) -> Self {
+        let dir = TempDir::new().unwrap();
+        let authentik = FakeAuthentik::try_start(FakeAuthentikConfig {
+            permissions,
+            ..FakeAuthentikConfig::default()
+        })
+        .await
+        .unwrap();
+        let people = People::new(3);
+        let mut rng = StdRng::seed_from_u64(3);
+        let event =
+            daybook::simulators::authentik::events::realistic(&mut rng, &people, Timestamp::now());
+        authentik.insert(event, Duration::ZERO);
+        let site = Self {
+            dir,
+            authentik,
+            changes: Vec::new(),
+            port: free_port(),
+            environment: Vec::new(),
+        };
+        site.file("token", site.authentik.token());
+        site.file("key", KEY);
+        site.file("audit.log", capture("audit-full-server.log"));
+        site.file(
+            "tenants.toml",
+            "[[tenants]]\nslug = \"acme\"\nname = \"Acme\"\ndomains = [\"acme.example\"]\n",
+        );
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn change(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
+        self.changes.push((from.into(), to.into()));
+        self
+    }
+
+    fn toml(&self) -> String {
+        let path = |name: &str| self.path(name).display().to_string();
+        let mut text = format!(
+            r#"[store]
+url = "sqlite:{}"
+timeout = "3s"
+[http]
+listen = "127.0.0.1:{}"
+auth = "none"
+[journal]
+dir = "{}"
+[tenants]
+file = "{}"
+[[sources]]
+kind = "authentik"
+url = "{}"
+token_file = "{}"
+timeout = "2s"
+[[sources]]
+kind = "ocis"
+path = "{}"
+[[sources]]
+kind = "stalwart"
+secret_files = ["{}"]
+[[sources]]
+kind = "recorder"
+name = "platform-api"
+"#,
+            path("daybook.db"),
+            self.port,
+            path("journal"),
+            path("tenants.toml"),
+            self.authentik.url(),
+            path("token"),
+            path("audit.log"),
+            path("key"),
+        );
+        for (from, to) in &self.changes {
+            assert!(text.contains(from.as_str()), "{from} is not in\n{text}");
+            text = text.replace(from.as_str(), to);
+        }
+        text
+    }
+
+    /// Exit code and everything that was printed.
+    async fn check(&self) -> (i32, String) {
+        self.file("daybook.toml", self.toml());
+        let output = Command::new(env!("CARGO_BIN_EXE_daybook"))
+            .args(["check", "--online", "-c"])
+            .arg(self.path("daybook.toml"))
+            .envs(self.environment.iter().cloned())
+            .output()
+            .await
+            .unwrap();
+        let mut printed = String::from_utf8(output.stdout).unwrap();
+        printed.push_str(&String::from_utf8(output.stderr).unwrap());
+        for secret in [
+            KEY,
+            "a key of somebody else",
+            self.authentik.token().as_str(),
+        ] {
+            assert!(!printed.contains(secret), "a secret in: {printed}");
+        }
+        (output.status.code().unwrap(), printed)
+    }
+
+    /// Exactly one finding is wrong, its answer has these parts, and the exit code is 78.
+    async fn fails(&self, name: &str, parts: &[&str]) {
+        let (code, printed) = self.check().await;
+        assert_eq!(code, 78, "{printed}");
+        let failures: Vec<&str> = printed
+            .lines()
+            .filter(|line| line.starts_with("FAIL"))
+            .collect();
+        assert_eq!(failures.len(), 1, "{printed}");
+        let (_, told) = printed
+            .split_once(&format!("FAIL  {name}: "))
+            .unwrap_or_else(|| panic!("no failure of {name}: {printed}"));
+        let told = told.split("\nok ").next().unwrap();
+        assert!(told.contains("\n      remedy: "), "{printed}");
+        for part in parts {
+            assert!(told.contains(part), "{part:?} in: {told}");
+        }
+        println!("{name}: {}\n", told.trim_end());
+    }
+
+    /// The configuration itself is wrong.
+    async fn is_refused(&self, parts: &[&str]) {
+        let (code, printed) = self.check().await;
+        assert_eq!(code, 78, "{printed}");
+        for part in parts {
+            assert!(printed.contains(part), "{part:?} in: {printed}");
+        }
+        println!("{}\n", printed.trim_end());
+    }
+
+    /// The service, with keys of its own choice, on this site's port.
+    async fn serve(&mut self, key: &str) -> World {
+        let plan = World::sqlite().await;
+        let key = plan.file("key", key);
+        let hook = format!(
+            "kind = \"stalwart\"\nsecret_files = [\"{}\"]",
+            key.display()
+        );
+        let world = plan.source(&hook).start().await;
+        world.ready().await;
+        self.port = world.daybook().address().port();
+        world
+    }
+}
+
+fn capture(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/ocis");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+const HOOK_EVENT: &str = r#"{"events":[{"id":"1","createdAt":"2026-11-24T04:05:39Z","type":"auth.success","data":{"accountName":"alice"}}]}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_right_is_told_in_plain_words() {
+    let mut site = Site::new().await;
+    let (code, printed) = site.check().await;
+    assert_eq!(code, 0, "{printed}");
+    for part in [
+        "takes writes; 1 tenants",
+        "1 event is visible, events would flow",
+        "are audit records, events would flow",
+        "once the service runs",
+        "start the service and check again",
+        "daybook token new --role recorder",
+    ] {
+        assert!(printed.contains(part), "{part:?} in: {printed}");
+    }
+
+    // With a service that runs, a signed request without events is sent, and nothing comes of it.
+    let world = site.serve(KEY).await;
+    let (code, printed) = site.check().await;
+    assert_eq!(code, 0, "{printed}");
+    assert!(
+        printed.contains(
+            "a signed test request to /ingest/stalwart/webhook was answered 200; no event came yet"
+        ),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("point Stalwart's webhook here"),
+        "{printed}"
+    );
+    assert!(world.events().await.is_empty());
+    let letters = world.metric("daybook_events_dead_lettered_total", "").await;
+    assert_eq!(letters, 0.0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authentik_and_what_is_wrong_with_it() {
+    let site = Site::new().await;
+    site.file("token", "wrong");
+    let remedy = [
+        "token is refused",
+        "Tokens and App passwords",
+        "expiring off",
+    ];
+    site.fails("authentik", &remedy).await;
+
+    let site = Site::with(Permissions::NONE).await;
+    let remedy = [
+        "not permitted to read events",
+        "Directory > Roles",
+        "view_event",
+    ];
+    site.fails("authentik", &remedy).await;
+
+    let site = Site::with(Permissions::OUTPOST).await;
+    site.fails("authentik", &["sees no event", "not an outpost's"])
+        .await;
+
+    let site = Site::new().await;
+    let url = site.authentik.url();
+    let site = site.change(url.clone(), format!("{url}/api/v3"));
+    site.is_refused(&["sources[0].url", "leave /api/v3 out"])
+        .await;
+
+    let site = Site::new().await;
+    let url = site.authentik.url();
+    let site = site.change(url.clone(), format!("{url}/identity"));
+    site.fails("authentik", &["with a path only if", "web.path"])
+        .await;
+
+    let site = Site::new().await;
+    let detail = "Authentication credentials were not provided.";
+    site.authentik
+        .set_fault(Fault::Forbidden(detail), Times::Forever);
+    site.fails("authentik", &["a proxy", "Authorization header"])
+        .await;
+
+    let site = Site::new().await;
+    let url = site.authentik.url();
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let site = site.change(url, nobody);
+    site.fails("authentik", &["not reached", "check host and port"])
+        .await;
+
+    let site = Site::new().await;
+    std::fs::remove_file(site.path("token")).unwrap();
+    site.is_refused(&["sources[0].token_file", "token"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_and_what_is_wrong_with_them() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for (folder, trusted, parts) in [
+        (
+            "tls",
+            None,
+            ["self-signed or of a private CA", "SSL_CERT_FILE"],
+        ),
+        ("tls-expired", Some("ca.pem"), ["has expired", "renew it"]),
+    ] {
+        let folder = data.join(folder);
+        let tls = format!(
+            "auth = \"none\"\ntls = {{ cert = \"{}\", key = \"{}\" }}",
+            folder.join("cert.pem").display(),
+            folder.join("key.pem").display()
+        );
+        let server = World::sqlite().await.start_with(&tls, "").await;
+        let address = server.daybook().address();
+        let mut site = Site::new().await;
+        let url = site.authentik.url();
+        site = site.change(url, format!("https://localhost:{}", address.port()));
+        if let Some(ca) = trusted {
+            site.environment = vec![("SSL_CERT_FILE", folder.join(ca))];
+        }
+        site.fails("authentik", &parts).await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_and_what_is_wrong_with_it() {
+    let site = Site::new().await;
+    std::fs::remove_file(site.path("audit.log")).unwrap();
+    site.fails("ocis", &["is not there", "OCIS_ADD_RUN_SERVICES=audit"])
+        .await;
+
+    site.file("audit.log", "");
+    let remedy = [
+        "is empty",
+        "AUDIT_LOG_TO_FILE=true",
+        "AUDIT_LOG_FILE_PATH and AUDIT_LOG_FORMAT do not exist",
+    ];
+    site.fails("ocis", &remedy).await;
+
+    site.file("audit.log", capture("minimal-format.log"));
+    site.fails("ocis", &["minimal format", "AUDIT_FORMAT=json"])
+        .await;
+
+    site.file("audit.log", capture("console-stdout-with-noise.log"));
+    site.fails("ocis", &["the console", "AUDIT_LOG_TO_CONSOLE=false"])
+        .await;
+
+    std::fs::remove_file(site.path("audit.log")).unwrap();
+    std::fs::create_dir(site.path("audit.log")).unwrap();
+    site.fails("ocis", &["is a directory", "name the file in it"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hook_and_what_is_wrong_with_it() {
+    // Stalwart sends without a key.
+    let mut site = Site::new().await;
+    let world = site.serve(KEY).await;
+    let site = store_at(site, world.store_url());
+    let (status, _) = world.post(ROUTE, HOOK_EVENT, &[]).await;
+    assert_eq!(status, 401);
+    site.fails("stalwart", &["bore no signature", "set the same key there"])
+        .await;
+
+    // Stalwart signs with another key; afterwards everything is right.
+    let address = world.daybook().address();
+    for key in ["a key of somebody else", "a key of somebody else", KEY] {
+        let answer = exchange(address, signed(ROUTE, key, HOOK_EVENT)).await;
+        assert_eq!(answer.status, if key == KEY { 200 } else { 401 });
+    }
+    let (code, printed) = site.check().await;
+    assert_eq!(code, 0, "{printed}");
+    assert!(
+        printed.contains("its newest event is of 2026-11-24"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("1 unsigned and 2 wrongly signed"),
+        "{printed}"
+    );
+    world.stop().await;
+
+    let mut site = Site::new().await;
+    let world = site.serve(KEY).await;
+    let answer = exchange(
+        world.daybook().address(),
+        signed(ROUTE, "a key of somebody else", HOOK_EVENT),
+    )
+    .await;
+    assert_eq!(answer.status, 401);
+    site.fails(
+        "stalwart",
+        &["wrong signature", "another key: put the same one"],
+    )
+    .await;
+    world.stop().await;
+
+    // The service runs with the key of last week.
+    let mut site = Site::new().await;
+    let world = site.serve("the old key").await;
+    site.fails(
+        "stalwart",
+        &["it runs with another one", "restart the service"],
+    )
+    .await;
+    world.stop().await;
+
+    let mut site = Site::new().await;
+    let world = site.serve(KEY).await;
+    let site = site.change(
+        "kind = \"stalwart\"\n",
+        "kind = \"stalwart\"\nroute = \"/hooks/mail\"\n",
+    );
+    site.fails("stalwart", &["has no such route", "another configuration"])
+        .await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_and_what_is_wrong_with_it() {
+    let url = format!(
+        "mongodb://127.0.0.1:{}/daybook?directConnection=true",
+        free_port()
+    );
+    let site = store_at(Site::new().await, &url);
+    site.fails("store", &["is a server running at mongodb://127.0.0.1"])
+        .await;
+
+    // A user that may read only.
+    let mongod = Mongod::start_with(&["--auth"]).await;
+    let admin = mongod.database("admin").await;
+    let root = doc! { "createUser": "root", "pwd": "root", "roles": ["root"] };
+    admin.run_command(root).await.unwrap();
+    let as_user = |user: &str, database: &str| {
+        format!(
+            "mongodb://{user}:{user}@127.0.0.1:{}/{database}?directConnection=true&authSource=admin",
+            mongod.port()
+        )
+    };
+    let client = mongodb::Client::with_uri_str(as_user("root", "admin"))
+        .await
+        .unwrap();
+    let role = doc! { "role": "read", "db": "daybook" };
+    let reader = doc! { "createUser": "reader", "pwd": "reader", "roles": [role] };
+    client.database("admin").run_command(reader).await.unwrap();
+    let site = store_at(Site::new().await, &as_user("reader", "daybook"));
+    site.fails("store", &["refused access", "grant it readWrite"])
+        .await;
+    let site = store_at(Site::new().await, &as_user("nobody", "daybook"));
+    site.fails("store", &["refused access", "authSource"]).await;
+
+    // A file beside the configuration that holds the address.
+    let site = Site::new().await;
+    let store = format!("sqlite:{}", site.path("daybook.db").display());
+    let url_file = format!("url_file = \"{}\"", site.path("url").display());
+    let site = site.change(format!("url = \"{store}\""), url_file);
+    site.file("url", format!("{store}\n"));
+    let (code, printed) = site.check().await;
+    assert_eq!(code, 0, "{printed}");
+    site.file("url", "");
+    site.is_refused(&["store.url_file", "is empty"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_directory_and_what_is_wrong_with_it() {
+    let site = Site::new().await;
+    site.file(
+        "tenants.toml",
+        "[[tenants]]\nslug = \"acme\"\ndomain = [\"acme.example\"]\n",
+    );
+    site.is_refused(&["tenants.toml:3", "did you mean `domains`"])
+        .await;
+
+    site.file("tenants.toml", "[[tenants]\nslug = \"acme\"\n");
+    site.is_refused(&["tenants.toml"]).await;
+
+    site.file("tenants.toml", "");
+    let (code, printed) = site.check().await;
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("better: without tenants"), "{printed}");
+}
+
+fn store_at(site: Site, url: &str) -> Site {
+    let sqlite = format!("sqlite:{}", site.path("daybook.db").display());
+    site.change(sqlite, url)
+}

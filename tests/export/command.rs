@@ -1,0 +1,123 @@
+//! `daybook export`.
+
+use std::io::Read as _;
+use std::process::Stdio;
+
+use super::{Place, deeds, enter, event, files, lines};
+
+#[tokio::test]
+async fn a_file_appears_whole_and_replaces_nothing_unasked() {
+    let place = Place::new().await;
+    let events: Vec<_> = (0..2500).map(|key| event(key, "alice")).collect();
+    enter(&*place.store, &events).await;
+    let path = place.path("out.ndjson");
+    let file = path.to_str().unwrap();
+    place.succeeds("export", &["--format", "ndjson", "-o", file]);
+    let exported = lines(&std::fs::read_to_string(&path).unwrap());
+    // Newest first: what was said about this export itself comes first.
+    assert_eq!(exported.len(), 2501);
+    assert_eq!(exported[0]["action"], "daybook.export_started");
+    let keys: Vec<_> = exported[1..]
+        .iter()
+        .map(|line| line["externalId"].clone())
+        .collect();
+    let wanted: Vec<_> = (0..2500).rev().map(|key| key.to_string()).collect();
+    assert_eq!(keys, wanted);
+
+    let refused = place.run("export", &["--format", "csv", "-o", file]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("--force"), "{said}");
+    place.succeeds(
+        "export",
+        &["--format", "csv", "-o", file, "--force", "--limit", "3"],
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4);
+    let mut left = files(place.dir.path());
+    left.sort();
+    assert_eq!(left, ["daybook.toml", "out.ndjson"]);
+}
+
+#[tokio::test]
+async fn every_export_stands_on_the_timeline() {
+    let place = Place::new().await;
+    enter(&*place.store, &[event(1, "alice"), event(2, "bob")]).await;
+    place.succeeds(
+        "export",
+        &[
+            "--format",
+            "csv",
+            "--actor",
+            "ALICE",
+            "--since",
+            "2020-01-01",
+        ],
+    );
+    let deeds = deeds(&*place.store).await;
+    let actions: Vec<_> = deeds.iter().map(|deed| deed.action.as_str()).collect();
+    assert_eq!(actions, ["daybook.export_started", "daybook.exported"]);
+    let ended = &deeds[1];
+    assert_eq!(ended.actor.name.as_deref(), Some("root"));
+    assert_eq!(ended.metadata["count"], 1);
+    assert_eq!(ended.metadata["format"], "csv");
+    assert_eq!(ended.metadata["filter"]["actor"], "ALICE");
+    assert_eq!(ended.metadata["filter"]["since"], "2020-01-01T00:00:00Z");
+    assert_eq!(ended.outcome, Some(daybook::event::Outcome::Success));
+    assert_eq!(deeds[0].target, ended.target);
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_error_and_no_success() {
+    let place = Place::new().await;
+    let events: Vec<_> = (0..5000).map(|key| event(key, &"x".repeat(200))).collect();
+    enter(&*place.store, &events).await;
+    let mut export = place
+        .command("export")
+        .args(["--format", "ndjson"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = export.stdout.take().unwrap();
+    out.read_exact(&mut [0; 1000]).unwrap();
+    drop(out);
+    assert!(export.wait().unwrap().success());
+    let ended = deeds(&*place.store).await.pop().unwrap();
+    assert_eq!(ended.action, "daybook.exported");
+    assert_eq!(ended.outcome, Some(daybook::event::Outcome::Failure));
+    assert!(ended.metadata["count"].as_u64().unwrap() < 5000);
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_says_what_is_wanted() {
+    let place = Place::new().await;
+    for (arguments, said) in [
+        (&["--format", "xlsx"][..], "ndjson, csv or ecs"),
+        (&["--format", "csv", "--since", "yesterday"], "2h"),
+        (
+            &["--format", "csv", "--outcome", "maybe"],
+            "success, failure or unknown",
+        ),
+        (
+            &[
+                "--format",
+                "csv",
+                "--since",
+                "2026-01-02",
+                "--until",
+                "2026-01-01",
+            ],
+            "--until is before --since",
+        ),
+        (&["--format", "csv", "-o", "/not/there/x"], "/not/there"),
+        (&[], "--format"),
+    ] {
+        let output = place.run("export", arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(said), "{arguments:?}: {error}");
+    }
+    assert!(
+        deeds(&*place.store).await.is_empty(),
+        "nothing was exported"
+    );
+}

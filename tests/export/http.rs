@@ -1,0 +1,178 @@
+//! `GET /api/v1/export`.
+
+use daybook::event::Outcome;
+use daybook::http::auth::new_token;
+use daybook::store::Role;
+use futures_util::StreamExt as _;
+use testkit::World;
+use testkit::mongod::Mongod;
+use testkit::world::eventually;
+
+use super::{deeds, enter, event, hostile_events, lines};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_complete_named_and_on_the_timeline() {
+    let world = World::mongodb(Mongod::shared().await).await.start().await;
+    world.ready().await;
+    let store = &**world.daybook().store();
+    let events: Vec<_> = (0..3000).map(|key| event(key, "alice")).collect();
+    enter(store, &events).await;
+    let url = world.url("/api/v1/export?format=ndjson&actor=alice");
+    let response = world.client().get(url).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/x-ndjson");
+    let name = response.headers()["content-disposition"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        name.starts_with("attachment; filename=\"daybook-2") && name.ends_with("Z.ndjson\""),
+        "{name}"
+    );
+    let exported = lines(&response.text().await.unwrap());
+    let keys: Vec<_> = exported
+        .iter()
+        .map(|line| line["externalId"].clone())
+        .collect();
+    let wanted: Vec<_> = (0..3000).rev().map(|key| key.to_string()).collect();
+    assert_eq!(keys, wanted);
+
+    eventually("its end is entered", async || deeds(store).await.len() == 2).await;
+    let deeds = deeds(store).await;
+    let ended = deeds
+        .iter()
+        .find(|deed| deed.action == "daybook.exported")
+        .unwrap();
+    assert_eq!(ended.outcome, Some(Outcome::Success));
+    assert_eq!(ended.metadata["count"], 3000);
+    assert_eq!(ended.actor.ip.as_deref(), Some("127.0.0.1"));
+    assert_eq!(world.metric("daybook_exports_total", "success").await, 1.0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_entered_meanwhile_shift_nothing() {
+    let world = World::sqlite().await.start().await;
+    world.ready().await;
+    let store = world.daybook().store().clone();
+    let events: Vec<_> = (0..20_000)
+        .map(|key| event(key, &"x".repeat(300)))
+        .collect();
+    enter(&*store, &events).await;
+    let url = world.url("/api/v1/export?source=stalwart");
+    let mut body = world.client().get(url).send().await.unwrap().bytes_stream();
+    let mut text = body.next().await.unwrap().unwrap().to_vec();
+    // Newer ones, while the first page is on its way.
+    let newer: Vec<_> = (20_000..21_000).map(|key| event(key, "new")).collect();
+    enter(&*store, &newer).await;
+    while let Some(chunk) = body.next().await {
+        text.extend_from_slice(&chunk.unwrap());
+    }
+    let exported = lines(std::str::from_utf8(&text).unwrap());
+    let keys: Vec<_> = exported
+        .iter()
+        .map(|line| line["externalId"].clone())
+        .collect();
+    let wanted: Vec<_> = (0..20_000).rev().map(|key| key.to_string()).collect();
+    assert_eq!(keys, wanted);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_exports_its_own_and_that_stands_on_its_timeline() {
+    let plan = World::sqlite().await;
+    let world = plan.start_with("auth = \"tokens\"", "").await;
+    world.ready().await;
+    let store = &**world.daybook().store();
+    enter(store, &hostile_events()).await;
+    let (token, record) = new_token(
+        Role::Tenant("acme".to_owned()),
+        Some("auditor".to_owned()),
+        None,
+    );
+    store.insert_token(&record).await.unwrap();
+    let (other, other_record) = new_token(Role::Tenant("globex".to_owned()), None, None);
+    store.insert_token(&other_record).await.unwrap();
+    let get = async |path: &str, token: &str| {
+        let request = world.client().get(world.url(path)).bearer_auth(token);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let (status, text) = get("/api/v1/export?format=csv&source=stalwart", &token).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        csv::Reader::from_reader(text.as_bytes()).records().count(),
+        hostile_events().len()
+    );
+    let (_, text) = get("/api/v1/export?format=ndjson&source=stalwart", &other).await;
+    assert_eq!(text, "");
+    assert_eq!(get("/api/v1/export?tenant=acme", &other).await.0, 403);
+    let (status, text) = get("/api/v1/export?format=xlsx", &token).await;
+    assert!(status == 400 && text.contains("format"), "{text}");
+    assert_eq!(world.get("/api/v1/export").await.0, 401);
+    eventually("both are entered", async || deeds(store).await.len() == 4).await;
+    for deed in deeds(store).await {
+        let auditor = deed.actor.name.as_deref() == Some("auditor");
+        let wanted = if auditor { "acme" } else { "globex" };
+        assert_eq!(deed.tenant_slug.as_deref(), Some(wanted));
+    }
+    world.stop().await;
+}
+
+/// The client sees that something is missing, and the timeline says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_breaks_off_is_known_to_both() {
+    let mongod = Mongod::start().await;
+    let plan = World::mongodb(&mongod).await;
+    let world = plan.start_with("auth = \"none\"", "timeout = \"1s\"").await;
+    world.ready().await;
+    let store = &**world.daybook().store();
+    let events: Vec<_> = (0..30_000)
+        .map(|key| event(key, &"x".repeat(500)))
+        .collect();
+    enter(store, &events).await;
+
+    // The client goes away.
+    let url = world.url("/api/v1/export?source=stalwart");
+    let mut body = world
+        .client()
+        .get(&url)
+        .send()
+        .await
+        .unwrap()
+        .bytes_stream();
+    body.next().await.unwrap().unwrap();
+    drop(body);
+    eventually("its end is entered", async || deeds(store).await.len() == 2).await;
+    let all = deeds(store).await;
+    let ended = all
+        .iter()
+        .find(|deed| deed.action == "daybook.exported")
+        .unwrap();
+    assert_eq!(ended.outcome, Some(Outcome::Failure));
+    assert!(ended.metadata["count"].as_u64().unwrap() < 30_000);
+    assert_eq!(ended.metadata["reason"], "the client has gone");
+
+    // The store goes away.
+    let mut body = world
+        .client()
+        .get(&url)
+        .send()
+        .await
+        .unwrap()
+        .bytes_stream();
+    body.next().await.unwrap().unwrap();
+    mongod.freeze();
+    let mut broken = false;
+    while let Some(chunk) = body.next().await {
+        broken |= chunk.is_err();
+    }
+    assert!(broken, "the body ended as if it were complete");
+    mongod.thaw();
+    eventually("the start is entered", async || {
+        deeds(store).await.len() >= 3
+    })
+    .await;
+    assert_eq!(world.metric("daybook_exports_total", "failure").await, 2.0);
+    world.stop().await;
+}

@@ -1,0 +1,167 @@
+//! `daybook tail`.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::{HOSTILE, Place, enter, event, hostile_events, lines};
+
+#[tokio::test]
+async fn the_newest_stand_last() {
+    let place = Place::new().await;
+    let events: Vec<_> = (0..50)
+        .map(|key| event(key, &format!("user{key}")))
+        .collect();
+    enter(&*place.store, &events).await;
+    let text = place.succeeds("tail", &["--limit", "3"]);
+    let rows: Vec<_> = text.lines().collect();
+    assert_eq!(rows.len(), 3);
+    assert!(
+        rows[2].contains("user49") && rows[0].contains("user47"),
+        "{text}"
+    );
+    assert!(rows[2].starts_with("2023-11-14 22:13:20 acme"), "{text}");
+    assert!(
+        rows[2].contains("failure") && rows[2].ends_with("from 192.0.2.7"),
+        "{text}"
+    );
+    let json = lines(&place.succeeds("tail", &["--json", "--actor", "USER7"]));
+    assert_eq!((json.len(), &json[0]["externalId"]), (1, &"7".into()));
+    assert_eq!(place.succeeds("tail", &[]).lines().count(), 20);
+    assert_eq!(place.succeeds("tail", &["--limit", "0"]), "");
+    let zone = place
+        .command("tail")
+        .args(["--limit", "1"])
+        .env("TZ", "Asia/Tokyo")
+        .output();
+    let zone = String::from_utf8(zone.unwrap().stdout).unwrap();
+    assert!(zone.starts_with("2023-11-15 07:13:20"), "{zone}");
+}
+
+#[tokio::test]
+async fn colours_are_for_terminals_and_for_those_who_ask() {
+    let place = Place::new().await;
+    enter(&*place.store, &[event(1, "alice")]).await;
+    assert!(!place.succeeds("tail", &[]).contains('\u{1b}'));
+    assert!(
+        place
+            .succeeds("tail", &["--color", "always"])
+            .contains("\u{1b}[31mfailure")
+    );
+    let on_terminal = |environment: &[(&str, &str)]| {
+        // A terminal of its own; without `script` there is none to be had.
+        let program = env!("CARGO_BIN_EXE_daybook");
+        let line = format!("{program} tail -c {}", place.config.display());
+        let mut script = Command::new("script");
+        script
+            .args(["-qec", &line, "/dev/null"])
+            .env_remove("NO_COLOR");
+        script
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null());
+        String::from_utf8(script.output().unwrap().stdout).unwrap()
+    };
+    assert!(on_terminal(&[]).contains("\u{1b}[31mfailure"));
+    assert!(!on_terminal(&[("NO_COLOR", "1")]).contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn hostile_names_do_nothing() {
+    let place = Place::new().await;
+    enter(&*place.store, &hostile_events()).await;
+    for arguments in [&["--limit", "100"][..], &["--limit", "100", "--json"]] {
+        let text = place.succeeds("tail", arguments);
+        assert_eq!(text.lines().count(), HOSTILE.len() + 1);
+        let acting = text.chars().filter(|character| {
+            character.is_control() && *character != '\n'
+                || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+        });
+        assert_eq!(acting.count(), 0, "{text:?}");
+    }
+    let json = lines(&place.succeeds("tail", &["--limit", "100", "--json"]));
+    for (line, name) in json.iter().zip(HOSTILE) {
+        assert_eq!(line["actor"]["name"], *name);
+    }
+}
+
+/// A running `tail --follow`, line by line.
+struct Following {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Following {
+    fn start(place: &Place, arguments: &[&str]) -> Self {
+        let mut child = place
+            .command("tail")
+            .args(["--follow", "--json"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in out.lines() {
+                if sender.send(line.unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    fn key(&self) -> String {
+        let line = self.lines.recv_timeout(Duration::from_secs(60)).unwrap();
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        event["externalId"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // Fails only for one that has ended.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn following_shows_what_comes_and_ends_well() {
+    let place = Place::new().await;
+    enter(
+        &*place.store,
+        &[event(1, "alice"), event(2, "bob"), event(3, "alice")],
+    )
+    .await;
+    let mut following = Following::start(&place, &["--actor", "alice", "--limit", "1"]);
+    assert_eq!(following.key(), "3");
+    enter(&*place.store, &[event(4, "bob"), event(5, "Alice")]).await;
+    assert_eq!(following.key(), "5");
+    let interrupted = Command::new("kill")
+        .args(["-INT", &following.child.id().to_string()])
+        .status();
+    assert!(interrupted.unwrap().success());
+    assert!(following.child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_pipe_is_no_error() {
+    let place = Place::new().await;
+    let events: Vec<_> = (0..5000).map(|key| event(key, &"x".repeat(100))).collect();
+    enter(&*place.store, &events).await;
+    let mut tail = place
+        .command("tail")
+        .args(["--limit", "5000", "--follow"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = tail.stdout.take().unwrap();
+    out.read_exact(&mut [0; 100]).unwrap();
+    drop(out);
+    let ended = tail.wait_with_output().unwrap();
+    assert!(ended.status.success());
+    assert_eq!(String::from_utf8(ended.stderr).unwrap(), "");
+}

@@ -1,0 +1,317 @@
+//! What the page shows, and what it tells browsers.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_reads_like_a_sentence_and_has_a_page_of_its_own() {
+    let world = open().await;
+    enter(&world, None, &[json!({
+        "action": "invoice.paid", "at": "2026-11-24T04:05:39.120Z", "externalId": "inv-1", "tenantSlug": "acme",
+        "actor": {"name": "Alice Example", "email": "alice@acme.example", "ip": "198.51.100.7"},
+        "target": {"type": "invoice", "id": "17", "name": "Nº 17"}, "outcome": "failure",
+        "metadata": {"amount": 12.25, "lines": [{"of": "beans"}]},
+    })]).await;
+    let list = text(&get(&world, "/audit", &[]).await);
+    for wanted in [
+        "04:05:39",
+        "Tuesday, 24 November 2026",
+        "<bdi>Alice Example</bdi>",
+        " paid the invoice",
+        "Nº 17",
+        "198.51.100.7",
+        "<span class=\"badge\">failed</span>",
+        "href=\"/audit?actor=alice@acme.example\"",
+        "href=\"/audit?ip=198.51.100.7\"",
+        "href=\"/audit?target=17\"",
+        "href=\"/audit?action=invoice.paid\"",
+        "href=\"/audit?tenant=acme\"",
+        "<svg",
+        "/api/v1/export?format=csv",
+        "data-stream=\"/api/v1/events/stream\"",
+        "The timeline begins here",
+    ] {
+        assert!(list.contains(wanted), "{wanted}: {list}");
+    }
+    let id = world.events().await[0].id.clone();
+    let whole = text(&get(&world, &format!("/audit/events/{id}?outcome=failure"), &[]).await);
+    for wanted in [
+        "<title>Alice Example paid the invoice Nº 17 from 198.51.100.7 · Daybook</title>",
+        "alice@acme.example",
+        "inv-1",
+        "12.25",
+        "beans",
+        "href=\"/audit?outcome=failure\"",
+        "since=2026-11-24T04:00:39.12Z&amp;until=2026-11-24T04:10:39.12Z",
+    ] {
+        assert!(whole.contains(wanted), "{wanted}: {whole}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_events_are_only_text() {
+    let world = open().await;
+    let hostile = [
+        "<script>alert(1)</script>",
+        "\"><img src=x onerror=alert(1)>",
+        "'-alert(1)-'",
+        "javascript:alert(1)",
+        "</textarea></title><script>1</script>",
+        "\u{202e}txt.exe",
+        "a\u{0}b\u{1b}[31m\r\n",
+        "&lt;b&gt;",
+        "{{7*7}}",
+    ];
+    let long = "long ".repeat(400);
+    let events: Vec<Value> = hostile.into_iter().chain([long.as_str()]).map(|evil| {
+        let action: String = evil.chars().filter(|each| !each.is_control()).take(200).collect();
+        json!({
+            "action": action, "actor": {"id": evil, "email": evil, "name": evil, "ip": evil},
+            "target": {"type": evil, "id": evil, "name": evil}, "tenantSlug": evil, "metadata": {evil: [evil, {evil: null}]},
+        })
+    }).collect();
+    enter(&world, None, &events).await;
+    let mut pages = vec![get(&world, "/audit", &[]).await];
+    for event in world.events().await {
+        pages.push(get(&world, &format!("/audit/events/{}", event.id), &[]).await);
+    }
+    // What is asked for is shown again, in the form and as a condition.
+    for evil in hostile {
+        let asked: String = evil.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        for name in ["text", "actor", "since", "range", "nonsense", "limit"] {
+            pages.push(get(&world, &format!("/audit?{name}={asked}"), &[]).await);
+        }
+        pages.push(get(&world, &format!("/audit/sign-in?next={asked}"), &[]).await);
+        pages.push(get(&world, &format!("/audit/{asked}"), &[]).await);
+    }
+    let mut chips = 0;
+    for page in pages {
+        let page = text(&page);
+        assert!(
+            !page.contains("<script>")
+                && !page.contains("<img")
+                && !page.contains("onerror=alert(1)>"),
+            "{page}"
+        );
+        assert!(
+            !page.contains("href=\"javascript") && !page.contains("&amp;amp;lt;"),
+            "{page}"
+        );
+        // Attributes are another matter: a field has to hold the text as it was given.
+        let shown: String = page
+            .split('<')
+            .filter_map(|part| part.split_once('>'))
+            .map(|(_, text)| text)
+            .collect();
+        assert!(
+            !shown.contains(['\u{202e}', '\0', '\u{1b}', '\r']),
+            "{shown:?}"
+        );
+        chips += page.matches("class=\"chip\"").count();
+    }
+    assert!(chips > 10, "{chips}");
+    let list = text(&get(&world, "/audit", &[]).await);
+    assert!(!list.contains(&long), "a long name is clipped in the list");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_lead_to_the_end_without_a_repeat_or_a_hole() {
+    let world = open().await;
+    let event = |number: u32| json!({"action": "n.counted", "externalId": number.to_string(), "at": format!("2026-11-24T04:{:02}:00Z", number / 10)});
+    let first: Vec<Value> = (0..250).map(event).collect();
+    enter(&world, None, &first).await;
+    let (mut seen, mut path, mut pages) = (Vec::new(), "/audit?limit=40".to_owned(), 0);
+    loop {
+        let page = text(&get(&world, &path, &[]).await);
+        seen.extend(
+            page.split("data-id=\"")
+                .skip(1)
+                .map(|rest| rest.split('"').next().unwrap().to_owned()),
+        );
+        pages += 1;
+        // What comes in meanwhile is newer, and shifts nothing.
+        enter(&world, None, &[event(300 + pages)]).await;
+        let Some((_, rest)) = page.split_once("rel=\"next\" href=\"") else {
+            break;
+        };
+        path = rest.split('"').next().unwrap().replace("&amp;", "&");
+    }
+    assert_eq!((pages, seen.len()), (7, 250));
+    assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 250);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_become_addresses_and_mistakes_are_told() {
+    let world = open().await;
+    let empty = text(&get(&world, "/audit", &[]).await);
+    assert!(empty.contains("No events yet"), "{empty}");
+    let none = text(&get(&world, "/audit?text=nothing&outcome=failure", &[]).await);
+    assert!(
+        none.contains("No events match") && none.contains("Clear all"),
+        "{none}"
+    );
+    let answer = get(
+        &world,
+        "/audit?text=&source=&outcome=failure&since=2026-11-24T04:05&until=",
+        &[],
+    )
+    .await;
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (303, Some("/audit?outcome=failure&since=2026-11-24T04:05"))
+    );
+    for (query, named) in [
+        ("since=yesterday", "since"),
+        ("outcome=maybe", "outcome"),
+        ("colour=red", "colour"),
+        ("limit=0", "limit"),
+        ("text=%zz", "%"),
+    ] {
+        let answer = get(&world, &format!("/audit?{query}"), &[]).await;
+        let page = text(&answer);
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(
+            page.contains("<details class=\"more\" open>")
+                && page.contains("role=\"alert\"")
+                && page.contains(named)
+                && page.contains("id=\"filters\""),
+            "{query}: {page}"
+        );
+    }
+    let shown = text(&get(&world, "/audit?since=2026-11-24&tz=local&actor=alice", &[]).await);
+    for wanted in [
+        "data-tz=\"local\"",
+        "value=\"2026-11-24\"",
+        "value=\"alice\"",
+        "<details class=\"more\">",
+    ] {
+        assert!(shown.contains(wanted), "{wanted}: {shown}");
+    }
+    let missing = get(&world, "/audit/events/ffff", &[]).await;
+    assert_eq!(missing.status, 404);
+    assert!(text(&missing).contains("To the timeline"));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_is_told_on_a_page() {
+    let plan = World::at("mongodb://127.0.0.1:9/daybook?serverSelectionTimeoutMS=300");
+    let world = plan.start_with("auth = \"none\"", "timeout = \"1s\"").await;
+    for path in ["/audit", "/audit/events/65f0c0ffee65f0c0ffee65f0"] {
+        let answer = get(&world, path, &[]).await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.header("retry-after").is_some());
+        assert!(
+            text(&answer).contains("The store does not answer"),
+            "{}",
+            text(&answer)
+        );
+    }
+    world.stop().await;
+
+    let plan = World::at("mongodb://127.0.0.1:9/daybook?serverSelectionTimeoutMS=300");
+    let world = plan
+        .start_with("auth = \"tokens\"", "timeout = \"1s\"")
+        .await;
+    let cookie = [("cookie", "daybook_session=dbk_0")];
+    for answer in [
+        get(&world, "/audit", &cookie).await,
+        send(&world, "/audit/sign-in", &[], "token=x").await,
+        send(&world, "/audit/sign-out", &cookie, "").await,
+    ] {
+        assert_eq!(answer.status, 503, "{}", text(&answer));
+        assert!(text(&answer).contains("store"), "{}", text(&answer));
+    }
+    // Who shows nothing learns nothing, not even that.
+    assert_eq!(get(&world, "/audit", &[]).await.status, 401);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_are_told_what_not_to_do() {
+    let world = open().await;
+    for path in [
+        "/audit",
+        "/audit/events/1",
+        "/audit/sign-in",
+        "/audit/nowhere",
+        "/api/v1/events",
+        "/metrics",
+        "/nowhere",
+    ] {
+        let answer = get(&world, path, &[]).await;
+        let policy = answer.header("content-security-policy").unwrap();
+        for wanted in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+        ] {
+            assert!(policy.contains(wanted), "{path}: {policy}");
+        }
+        assert!(
+            !policy.contains("unsafe") && !policy.contains('*'),
+            "{policy}"
+        );
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("cache-control", "no-store"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{path}");
+        }
+        assert!(
+            answer
+                .header("permissions-policy")
+                .unwrap()
+                .contains("camera=()")
+        );
+    }
+    let page = text(&get(&world, "/audit", &[]).await);
+    // No inline script and no inline style: the policy would stop them.
+    assert!(
+        !page.contains("<style") && !page.contains(" style=") && !page.contains(" onclick="),
+        "{page}"
+    );
+    assert!(
+        page.split("<script")
+            .skip(1)
+            .all(|script| script.contains("src=\"/audit/assets/") && script.contains("></script>"))
+    );
+    let assets: BTreeSet<_> = page
+        .split('"')
+        .filter(|part| part.starts_with("/audit/assets/"))
+        .collect();
+    assert_eq!(assets.len(), 4, "{assets:?}");
+    for path in assets {
+        let answer = get(&world, path, &[]).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(
+            answer.header("cache-control"),
+            Some("public, max-age=31536000, immutable")
+        );
+        let tag = answer.header("etag").unwrap().to_owned();
+        let again = get(&world, path, &[("if-none-match", &tag)]).await;
+        assert_eq!((again.status, again.body.len()), (304, 0));
+        let (directory, name) = path.rsplit_once('/').unwrap();
+        for wrong in [
+            format!("/audit/assets/0000000000000000/{name}"),
+            format!("{directory}/../../../metrics"),
+            format!("{directory}/none.js"),
+        ] {
+            assert_eq!(get(&world, &wrong, &[]).await.status, 404, "{wrong}");
+        }
+    }
+    world.stop().await;
+}

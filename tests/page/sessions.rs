@@ -1,0 +1,347 @@
+//! Signing in and out, and what other sites cannot make a browser do.
+
+use daybook::config::AuthMode;
+use daybook::http::auth::{Authenticator, hash_token, new_token};
+use daybook::store::Role;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use testkit::World;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_becomes_a_session_and_the_timeline_says_so() {
+    let mut world = guarded("").await;
+    let operator = token(&world, Role::Operator, "alice's laptop").await;
+
+    let refused = get(&world, "/audit?outcome=failure", &[]).await;
+    assert_eq!(refused.status, 401);
+    let page = text(&refused);
+    assert!(page.contains("name=\"token\"") && page.contains("value=\"/audit?outcome=failure\""));
+
+    let form = format!("token={operator}&next=%2Faudit%3Foutcome%3Dfailure");
+    let answer = send(&world, "/audit/sign-in", &[], &form).await;
+    assert_eq!(answer.status, 303);
+    assert_eq!(answer.header("location"), Some("/audit?outcome=failure"));
+    let set = answer.header("set-cookie").unwrap().to_owned();
+    for wanted in ["Path=/;", "HttpOnly", "SameSite=Strict", "Max-Age=43200"] {
+        assert!(set.contains(wanted), "{set}");
+    }
+    assert!(!set.contains("Secure") && !set.contains(&operator), "{set}");
+    let cookie = set.split(';').next().unwrap().to_owned();
+
+    let page = text(&get(&world, "/audit", &[("cookie", &cookie)]).await);
+    assert!(
+        page.contains("Sign out") && page.contains("alice's laptop"),
+        "{page}"
+    );
+    assert!(page.contains("signed in to this timeline"), "{page}");
+
+    // A session outlives a restart; and it reads the API as well.
+    world.restart().await;
+    world.ready().await;
+    let answer = get(&world, "/api/v1/events", &[("cookie", &cookie)]).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+
+    let out = send(&world, "/audit/sign-out", &[("cookie", &cookie)], "").await;
+    assert_eq!(
+        (out.status, out.header("location")),
+        (303, Some("/audit/sign-in?signed-out=1"))
+    );
+    assert!(out.header("set-cookie").unwrap().contains("Max-Age=0"));
+    for path in ["/audit", "/api/v1/events"] {
+        assert_eq!(get(&world, path, &[("cookie", &cookie)]).await.status, 401);
+    }
+    let said = text(&get(&world, "/audit/sign-in?signed-out=1", &[]).await);
+    assert!(said.contains("You are signed out"), "{said}");
+
+    let events = world.events().await;
+    let told: Vec<_> = events
+        .iter()
+        .rev()
+        .map(|event| event.action.as_str())
+        .collect();
+    assert_eq!(told, ["daybook.signed_in", "daybook.signed_out"]);
+    assert!(events.iter().all(|event| {
+        event.actor.name.as_deref() == Some("alice's laptop")
+            && event.actor.ip.as_deref() == Some("127.0.0.1")
+            && event.metadata["role"] == "operator"
+    }));
+    let whole = serde_json::to_string(&events).unwrap();
+    assert!(!whole.contains(&operator) && !whole.contains(&hash_token(&operator)));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_no_token_and_a_token_is_no_session() {
+    let world = guarded("").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let cookie = sign_in(&world, &operator).await;
+    let (_, id) = cookie.split_once('=').unwrap();
+    assert_ne!(id, operator);
+
+    let bearer = format!("Bearer {id}");
+    let answer = get(&world, "/api/v1/events", &[("authorization", &bearer)]).await;
+    assert_eq!(answer.status, 401);
+    let forged = format!("daybook_session={operator}");
+    assert_eq!(
+        get(&world, "/audit", &[("cookie", &forged)]).await.status,
+        401
+    );
+    // Nothing is changed with a cookie: a browser sends it along, whoever asks.
+    let body = json!({"action": "forged.event"}).to_string();
+    let answer = send(&world, "/api/v1/events", &[("cookie", &cookie)], &body).await;
+    assert_eq!(answer.status, 401);
+    let bearer = format!("Bearer {operator}");
+    let headers = [
+        ("cookie", cookie.as_str()),
+        ("authorization", bearer.as_str()),
+    ];
+    assert_eq!(
+        send(&world, "/api/v1/events", &headers, &body).await.status,
+        200
+    );
+    // Signing in again replaces the session.
+    let answer = send(
+        &world,
+        "/audit/sign-in",
+        &[("cookie", &cookie)],
+        &format!("token={operator}"),
+    )
+    .await;
+    assert_eq!(answer.status, 303);
+    assert_eq!(
+        get(&world, "/audit", &[("cookie", &cookie)]).await.status,
+        401
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_does_not_sign_in() {
+    let world = guarded("").await;
+    let recorder = token(&world, Role::Recorder(None), "billing").await;
+    let bearer = format!("Bearer {recorder}");
+    assert_eq!(
+        get(&world, "/audit", &[("authorization", &bearer)])
+            .await
+            .status,
+        403
+    );
+    for (form, status, said) in [
+        (
+            format!("token={recorder}"),
+            403,
+            "A recorder&#39;s token reads nothing.",
+        ),
+        (
+            format!("token={}", "x".repeat(70)),
+            401,
+            "This token is unknown or has expired.",
+        ),
+        ("token=".to_owned(), 401, "unknown"),
+        ("".to_owned(), 401, "unknown"),
+        ("token=%ff".to_owned(), 400, "UTF-8"),
+        (format!("token={}", "x".repeat(20_000)), 413, "too much"),
+    ] {
+        let answer = send(&world, "/audit/sign-in", &[], &form).await;
+        let page = text(&answer).replace('\'', "&#39;");
+        assert_eq!(answer.status, status, "{page}");
+        assert!(page.contains(said), "{said}: {page}");
+        assert!(answer.header("set-cookie").is_none());
+        assert!(!page.contains(&recorder));
+    }
+    let events = world.events().await;
+    assert_eq!(events.len(), 4);
+    for event in events {
+        assert_eq!(event.action, "daybook.sign_in_failed");
+        assert_eq!(event.outcome, Some(daybook::event::Outcome::Failure));
+        assert_eq!(event.actor.ip.as_deref(), Some("127.0.0.1"));
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_its_token() {
+    let plan = World::sqlite().await;
+    let world = plan.start().await;
+    let store = std::sync::Arc::clone(world.daybook().store());
+    let soon = Timestamp::now()
+        .checked_add(SignedDuration::from_hours(1))
+        .unwrap();
+    let soon = Timestamp::from_millisecond(soon.as_millisecond()).unwrap();
+    let authenticator = Authenticator::new(AuthMode::Tokens, std::sync::Arc::clone(&store));
+    for (ends, longest) in [(Some(soon), 3_600), (None, 12 * 3_600)] {
+        let (token, record) = new_token(Role::Operator, None, ends);
+        store.insert_token(&record).await.unwrap();
+        let session = authenticator.open_session(&token).await.unwrap();
+        let lasts = session.expires_at.as_second() - Timestamp::now().as_second();
+        assert!((longest - 60..=longest).contains(&lasts), "{lasts}");
+    }
+    let past = Timestamp::now()
+        .checked_sub(SignedDuration::from_secs(1))
+        .unwrap();
+    let (token, record) = new_token(Role::Operator, None, Some(past));
+    store.insert_token(&record).await.unwrap();
+    assert!(authenticator.open_session(&token).await.is_err());
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_sites_pages_are_refused() {
+    let world = guarded("").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let cookie = sign_in(&world, &operator).await;
+    let form = format!("token={operator}");
+    for foreign in [
+        ("origin", "https://evil.test"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ] {
+        for (path, body) in [
+            ("/audit/sign-in", form.as_str()),
+            ("/audit/sign-out", ""),
+            ("/api/v1/events", "{}"),
+        ] {
+            let answer = send(&world, path, &[foreign, ("cookie", &cookie)], body).await;
+            assert_eq!(answer.status, 403, "{foreign:?} {path}");
+            assert!(answer.header("set-cookie").is_none());
+        }
+    }
+    assert_eq!(
+        get(&world, "/audit", &[("cookie", &cookie)]).await.status,
+        200
+    );
+    let own = [("origin", "http://daybook.test"), ("cookie", &cookie)];
+    assert_eq!(send(&world, "/audit/sign-out", &own, "").await.status, 303);
+    // Neither signs anybody out by a link.
+    assert_eq!(
+        get(&world, "/audit/sign-out", &[("cookie", &cookie)])
+            .await
+            .status,
+        405
+    );
+
+    // A link in somebody's mail: the strict cookie comes along only at the second step.
+    let link = [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-mode", "navigate"),
+    ];
+    let answer = get(&world, "/audit?text=x", &link).await;
+    assert_eq!((answer.status, answer.header("refresh")), (200, Some("0")));
+    assert!(!text(&answer).contains("name=\"token\""));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_is_slowed_down_by_address() {
+    let world = guarded("trusted_proxies = [\"127.0.0.1\"]").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let right = format!("token={operator}");
+    let from = |address: &'static str| [("x-forwarded-for", address)];
+    for _ in 0..10 {
+        let answer = send(
+            &world,
+            "/audit/sign-in",
+            &from("198.51.100.7"),
+            "token=wrong",
+        )
+        .await;
+        assert_eq!(answer.status, 401);
+    }
+    for form in ["token=wrong", right.as_str()] {
+        let answer = send(&world, "/audit/sign-in", &from("198.51.100.7"), form).await;
+        assert_eq!(answer.status, 429);
+        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=16).contains(&wait), "{wait}");
+        assert!(text(&answer).contains("Too many attempts"));
+    }
+    let answer = send(&world, "/audit/sign-in", &from("198.51.100.8"), &right).await;
+    assert_eq!(answer.status, 303);
+    let events = world.events().await;
+    let failed = events
+        .iter()
+        .filter(|event| event.action == "daybook.sign_in_failed");
+    let ips: Vec<_> = failed
+        .map(|event| event.actor.ip.clone().unwrap())
+        .collect();
+    assert_eq!(ips, vec!["198.51.100.7"; 10]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_chooses_the_address_that_is_counted() {
+    let world = guarded("").await;
+    for last in 0..11 {
+        let claimed = format!("203.0.113.{last}");
+        let headers = [("x-forwarded-for", claimed.as_str())];
+        let answer = send(&world, "/audit/sign-in", &headers, "token=wrong").await;
+        assert_eq!(answer.status, if last < 10 { 401 } else { 429 });
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_speaks_tls_makes_the_cookie_secure() {
+    let world = guarded("trusted_proxies = [\"127.0.0.1\"]").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let form = format!("token={operator}");
+    for (protocol, is_secure) in [("https", true), ("http", false)] {
+        let headers = [("x-forwarded-proto", protocol)];
+        let answer = send(&world, "/audit/sign-in", &headers, &form).await;
+        let set = answer.header("set-cookie").unwrap();
+        assert_eq!(set.ends_with("; Secure"), is_secure, "{set}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tokens_nobody_signs_in() {
+    let world = open().await;
+    let page = get(&world, "/audit", &[]).await;
+    assert_eq!(page.status, 200);
+    assert!(!text(&page).contains("Sign out"));
+    for answer in [
+        get(&world, "/audit/sign-in", &[]).await,
+        send(&world, "/audit/sign-in", &[], "token=x").await,
+        get(&world, "/", &[]).await,
+    ] {
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (303, Some("/audit"))
+        );
+    }
+    assert!(world.events().await.is_empty());
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_the_cookie_is_secure() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
+    let tls = format!("tls = {{ cert = \"{data}/cert.pem\", key = \"{data}/key.pem\" }}");
+    let plan = World::sqlite().await.source(RECORDER);
+    let world = plan
+        .start_with(&format!("auth = \"tokens\"\n{tls}"), "")
+        .await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let authority = std::fs::read(format!("{data}/ca.pem")).unwrap();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()])
+        .build()
+        .unwrap();
+    let port = world.daybook().address().port();
+    let answer = client
+        .post(format!("https://localhost:{port}/audit/sign-in"))
+        .body(format!("token={operator}"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 303);
+    let set = answer.headers()["set-cookie"].to_str().unwrap();
+    assert!(set.ends_with("; Secure"), "{set}");
+    world.stop().await;
+}

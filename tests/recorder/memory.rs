@@ -1,0 +1,89 @@
+//! A request of tiny values takes many times its length when it is decoded; never all of it at once.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testkit::http::{exchange, post};
+use testkit::process::{Process, free_port};
+
+use super::PATH;
+
+/// Of a body: its bytes, once more while it comes in, and what is decoded of it at a time.
+const BODY: usize = 60 << 20;
+const MORE_MEMORY: u64 = (3 * 60) << 20;
+const VALUES: usize = 95_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_megabytes_of_tiny_values_are_taken_or_refused_in_little_memory() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let port = free_port();
+    let config = format!(
+        "[store]\nurl = \"sqlite:{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\nauth = \"none\"\n\
+         [journal]\ndir = \"{}\"\n[[sources]]\nkind = \"recorder\"\n",
+        path("daybook.db"),
+        path("journal"),
+    );
+    std::fs::write(path("daybook.toml"), config).unwrap();
+    let program = env!("CARGO_BIN_EXE_daybook");
+    let config = path("daybook.toml");
+    let log = dir.path().join("log");
+    let mut service = Process::spawn(program, &["run", "-c", &config], port, &log);
+    service.ready().await;
+    let (before, _) = service.memory();
+    let send = async |body: String| -> (u16, Value) {
+        let address = format!("127.0.0.1:{port}").parse().unwrap();
+        let answer = exchange(address, post(PATH, &[], body)).await;
+        (answer.status, answer.json())
+    };
+    let within_bounds = |what: &str| {
+        let (_, peak) = service.memory();
+        let (mib, bound) = (|bytes: u64| bytes >> 20, before + MORE_MEMORY);
+        println!("{what}: peak {} MiB, before {} MiB", mib(peak), mib(before));
+        assert!(peak < bound, "{what}: {} MiB of {}", mib(peak), mib(bound));
+    };
+
+    let zeros = |count: usize| vec!["0"; count].join(",");
+    let event = format!(
+        "{{\"action\":\"a\",\"metadata\":{{\"v\":[{}]}}}}",
+        zeros(VALUES)
+    );
+    let count = BODY / event.len();
+    let many = format!("{{\"events\":[{}]}}", vec![&*event; count].join(","));
+    assert_eq!(send(many).await, (200, json!({"received": count})));
+    within_bounds("many events of many values");
+
+    let huge = format!(
+        "{{\"action\":\"a\",\"metadata\":{{\"v\":[{}]}}}}",
+        zeros(BODY / 2)
+    );
+    let (status, answer) = send(huge).await;
+    assert_eq!(status, 400, "{answer}");
+    let told = answer["error"]["message"].as_str().unwrap();
+    assert_eq!(told, "an event must not hold more than 100000 values");
+    within_bounds("one event of too many values");
+
+    let tiny = "{\"action\":\"a\"}";
+    let tiny = format!(
+        "{{\"events\":[{}]}}",
+        vec![tiny; BODY / (tiny.len() + 1)].join(",")
+    );
+    let (status, answer) = send(tiny).await;
+    assert_eq!(status, 400, "{answer}");
+    let told = answer["error"]["message"].as_str().unwrap();
+    assert_eq!(told, "events: must not hold more than 100000 events");
+    within_bounds("too many events");
+
+    let fields = (0..BODY / 12).map(|number| format!("\"{number:06}\":0"));
+    let fields = format!("{{{}}}", fields.collect::<Vec<_>>().join(","));
+    let (status, answer) = send(fields).await;
+    assert_eq!(status, 400, "{answer}");
+    within_bounds("too many fields");
+
+    // What went into the journal comes out of it in little memory, too.
+    testkit::world::eventually("all is entered", async || {
+        let written = service.metric("daybook_events_written_total", "").await;
+        written >= count as f64
+    })
+    .await;
+    within_bounds("all is entered");
+}

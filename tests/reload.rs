@@ -1,0 +1,318 @@
+//! SIGHUP: what changed is taken over, and nothing else notices.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use daybook::simulators::ocis::OcisLog;
+use daybook::simulators::people::People;
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::Value;
+use testkit::http::{exchange, post, signed};
+use testkit::process::{Process, free_port};
+use testkit::world::eventually;
+
+const WEBHOOK: &str = "/ingest/stalwart/webhook";
+
+/// A service and the file that it is configured by.
+struct Service {
+    dir: tempfile::TempDir,
+    port: u16,
+    process: Process,
+}
+
+impl Service {
+    async fn start(sources: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        std::fs::write(dir.path().join("key"), "first key").unwrap();
+        let config = write_config(dir.path(), port, "info", sources);
+        let log = dir.path().join("log");
+        let arguments = ["run", "-c", config.to_str().unwrap()];
+        let mut process = Process::spawn(env!("CARGO_BIN_EXE_daybook"), &arguments, port, &log);
+        process.ready().await;
+        Self { dir, port, process }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes the configuration anew, and waits until it is taken over, or refused.
+    async fn reload(&self, log: &str, sources: &str, outcome: &str) {
+        write_config(self.dir.path(), self.port, log, sources);
+        self.hang_up(outcome).await;
+    }
+
+    async fn hang_up(&self, outcome: &str) {
+        let before = self.reloads(outcome).await;
+        self.process.signal("HUP");
+        let what = format!("a reload ends with {outcome}");
+        eventually(&what, async || self.reloads(outcome).await == before + 1.0).await;
+    }
+
+    async fn reloads(&self, outcome: &str) -> f64 {
+        self.process
+            .metric("daybook_config_reloads_total", outcome)
+            .await
+    }
+
+    async fn source(&self, name: &str) -> Option<Value> {
+        let answer = self.process.json("/api/v1/sources").await;
+        let sources = answer["sources"].as_array().unwrap();
+        sources
+            .iter()
+            .find(|source| source["name"] == name)
+            .cloned()
+    }
+
+    async fn running(&self, name: &str) -> Value {
+        let mut view = Value::Null;
+        eventually(&format!("{name} runs"), async || {
+            view = self.source(name).await.unwrap_or_default();
+            view["state"] == "running"
+        })
+        .await;
+        view
+    }
+
+    async fn written(&self, source: &str) -> f64 {
+        let label = format!("source=\"{source}\"");
+        self.process
+            .metric("daybook_events_written_total", &label)
+            .await
+    }
+
+    async fn reaches(&self, source: &str, count: f64) {
+        let what = format!("{source} has entered {count}");
+        eventually(&what, async || self.written(source).await == count).await;
+    }
+
+    fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    async fn webhook(&self, key: &str, number: u64) -> u16 {
+        let body = format!(
+            r#"{{"events":[{{"id":"{number}","createdAt":"2026-11-24T04:05:39Z","type":"auth.failed","data":{{"accountName":"a{number}"}}}}]}}"#
+        );
+        exchange(self.address(), signed(WEBHOOK, key, body))
+            .await
+            .status
+    }
+}
+
+fn write_config(dir: &Path, port: u16, log: &str, sources: &str) -> PathBuf {
+    let path = dir.join("daybook.toml");
+    let at = dir.display();
+    let text = format!(
+        "[store]\nurl = \"sqlite:{at}/d.db\"\n[http]\nlisten = \"127.0.0.1:{port}\"\nauth = \"none\"\n\
+         [journal]\ndir = \"{at}/journal\"\n[telemetry]\nlog = \"{log}\"\n{}",
+        sources.replace("DIR", &at.to_string())
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn append(log: &OcisLog, lines: u64, seed: u64) -> f64 {
+    let before = log.promised();
+    let mut rng = StdRng::seed_from_u64(seed);
+    log.append_bulk(lines, &mut rng, &People::new(seed), Timestamp::now())
+        .unwrap();
+    let after = log.promised();
+    let reads = |promised: &daybook::simulators::Tally| {
+        promised.of("file_read") + promised.of("public_link_accessed")
+    };
+    ((after.total - reads(&after)) - (before.total - reads(&before))) as f64
+}
+
+const FILES: &str =
+    "[[sources]]\nkind = \"ocis\"\nname = \"a\"\npath = \"DIR/a.log\"\npoll = \"250ms\"\n";
+const OTHER: &str =
+    "[[sources]]\nkind = \"ocis\"\nname = \"b\"\npath = \"DIR/b.log\"\npoll = \"250ms\"\n";
+const PUSHED: &str = "[[sources]]\nkind = \"stalwart\"\nsecret_files = [\"DIR/key\"]\n\
+                      [[sources]]\nkind = \"recorder\"\nname = \"platform-api\"\n";
+
+/// Sends until it is told to stop; every single answer must be 200.
+fn keep_posting(
+    address: std::net::SocketAddr,
+) -> (Arc<AtomicBool>, Arc<AtomicU64>, tokio::task::JoinHandle<()>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let sent = Arc::new(AtomicU64::new(0));
+    let task = tokio::spawn({
+        let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                let number = sent.load(Ordering::Relaxed);
+                let body = format!(r#"{{"action":"a.b","externalId":"{number}"}}"#);
+                let answer = exchange(address, post("/api/v1/events", &[], body)).await;
+                assert_eq!(answer.status, 200, "post {number}: {}", answer.error());
+                sent.store(number + 1, Ordering::Relaxed);
+            }
+        }
+    });
+    (stop, sent, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_come_and_go_and_the_others_do_not_notice() {
+    let service = Service::start(&format!("{FILES}{PUSHED}")).await;
+    let (a, b) = (
+        OcisLog::new(service.path("a.log")),
+        OcisLog::new(service.path("b.log")),
+    );
+    let in_a = append(&a, 300, 1);
+    service.reaches("a", in_a).await;
+    let before = service.running("a").await;
+    let (stop, sent, posting) = keep_posting(service.address());
+
+    let mut in_b = append(&b, 300, 2);
+    service
+        .reload("info", &format!("{FILES}{OTHER}{PUSHED}"), "success")
+        .await;
+    service.running("b").await;
+    service.reaches("b", in_b).await;
+
+    service
+        .reload("info", &format!("{PUSHED}{FILES}"), "success")
+        .await;
+    assert_eq!(service.source("b").await, None);
+    in_b += append(&b, 300, 3);
+
+    // What was written while it was gone is read when it is back.
+    service
+        .reload("info", &format!("{FILES}{OTHER}{PUSHED}"), "success")
+        .await;
+    service.reaches("b", in_b).await;
+
+    // The same file again changes nothing.
+    service.hang_up("success").await;
+    stop.store(true, Ordering::Relaxed);
+    posting.await.unwrap();
+    assert!(
+        sent.load(Ordering::Relaxed) > 20,
+        "{sent:?} posts during four reloads"
+    );
+    service
+        .reaches("platform-api", sent.load(Ordering::Relaxed) as f64)
+        .await;
+
+    let more = append(&a, 100, 4);
+    service.reaches("a", in_a + more).await;
+    let after = service.running("a").await;
+    assert_eq!(
+        after["cursor"]["generation"],
+        before["cursor"]["generation"]
+    );
+    assert_eq!(
+        (&after["restarts"], &after["since"]),
+        (&before["restarts"], &before["since"])
+    );
+    let events = service
+        .process
+        .json("/api/v1/events?action=daybook.configuration_reloaded")
+        .await;
+    let deeds = events["events"].as_array().unwrap();
+    assert_eq!(deeds.len(), 4);
+    assert_eq!(deeds[3]["metadata"]["added"][0], "b");
+    assert_eq!(deeds[2]["metadata"]["removed"][0], "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_source_goes_on_where_it_was() {
+    let service = Service::start(&format!("{FILES}{PUSHED}")).await;
+    let a = OcisLog::new(service.path("a.log"));
+    let mut wanted = append(&a, 300, 1);
+    service.reaches("a", wanted).await;
+    let before = service.running("a").await;
+    let slower = FILES.replace("250ms", "300ms");
+    service
+        .reload("info", &format!("{slower}{PUSHED}"), "success")
+        .await;
+    let changed = service.running("a").await;
+    assert!(changed["cursor"]["generation"].as_u64() > before["cursor"]["generation"].as_u64());
+    wanted += append(&a, 300, 2);
+    service.reaches("a", wanted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_routes_are_changed_without_a_restart() {
+    let service = Service::start(PUSHED).await;
+    let before = service.running("stalwart").await;
+    assert_eq!(service.webhook("first key", 1).await, 200);
+    std::fs::write(service.path("key"), "second key").unwrap();
+    assert_eq!(service.webhook("second key", 2).await, 401);
+    service.hang_up("success").await;
+    assert_eq!(service.webhook("first key", 3).await, 401);
+    assert_eq!(service.webhook("second key", 4).await, 200);
+
+    let moved = PUSHED.replace("[\"DIR/key\"]", "[\"DIR/key\"]\nroute = \"/elsewhere\"");
+    service.reload("info", &moved, "success").await;
+    assert_eq!(service.webhook("second key", 5).await, 404);
+    service.reload("info", PUSHED, "success").await;
+    assert_eq!(service.webhook("second key", 6).await, 200);
+    let after = service.running("stalwart").await;
+    assert_eq!(
+        (&after["since"], &after["restarts"]),
+        (&before["since"], &before["restarts"])
+    );
+    let log = service.process.log();
+    assert!(!log.contains("second key"), "a key is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
+    let service = Service::start(&format!("{FILES}{PUSHED}")).await;
+    let before = service.running("a").await;
+    for (sources, said) in [
+        ("[[sources]]\nkind = \"ocis\"\n", "path"),
+        (
+            "[[sources]]\nkind = \"stalwart\"\nsecret_files = [\"DIR/none\"]\n",
+            "DIR/none",
+        ),
+        ("[writer]\nbatch = 1\n", "batch"),
+        ("not toml", "daybook.toml"),
+    ] {
+        service.reload("info", sources, "failure").await;
+        let said = said.replace("DIR", &service.dir.path().display().to_string());
+        assert!(
+            service.process.log().contains(&said),
+            "{said}: {}",
+            service.process.log()
+        );
+    }
+    assert_eq!(service.running("a").await["cursor"], before["cursor"]);
+    assert_eq!(service.webhook("first key", 1).await, 200);
+    assert_eq!(service.process.try_get("/readyz").await.unwrap().0, 200);
+
+    // What needs a restart is named, and the rest is taken over.
+    let other = "[writer]\nbatch_events = 7\n";
+    service
+        .reload("info", &format!("{other}{FILES}{PUSHED}"), "success")
+        .await;
+    let log = service.process.log();
+    assert!(
+        log.contains("writer.batch_events") && log.contains("need a restart"),
+        "{log}"
+    );
+
+    // The log's level is in force for what is said about the reload itself.
+    let told = || {
+        service
+            .process
+            .log()
+            .matches("configuration is reloaded")
+            .count()
+    };
+    assert_eq!(told(), 1);
+    service
+        .reload("error", &format!("{FILES}{PUSHED}"), "success")
+        .await;
+    service
+        .reload("info", &format!("{FILES}{PUSHED}"), "success")
+        .await;
+    eventually("the second is told", async || told() == 2).await;
+}

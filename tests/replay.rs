@@ -1,0 +1,251 @@
+//! `daybook replay`: what is missing is entered, and nothing twice.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use daybook::simulators::authentik::{FakeAuthentik, FakeAuthentikConfig};
+use daybook::simulators::ocis::OcisLog;
+use daybook::simulators::people::People;
+use jiff::{SignedDuration, Timestamp};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+use testkit::World;
+use testkit::world::eventually;
+
+fn replay(config: &Path, source: &str, since: &str) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_daybook"))
+        .args([
+            "replay", "--json", "--source", source, "--since", since, "-c",
+        ])
+        .arg(config)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Deletes the oldest part of the timeline, as a mistake would.
+async fn lose_half(world: &World, source: &str) -> usize {
+    let events = world.events().await;
+    let mut times: Vec<_> = events
+        .iter()
+        .filter(|event| event.source == source)
+        .map(|event| event.at)
+        .collect();
+    times.sort_unstable();
+    let middle = times[times.len() / 2];
+    let store = world.daybook().store();
+    let deleted = store.delete_events_before(middle, 100_000).await.unwrap();
+    assert!(deleted > 0);
+    usize::try_from(deleted).unwrap()
+}
+
+fn keys_of(events: &[daybook::store::StoredEvent], source: &str) -> Vec<String> {
+    let of_source = events.iter().filter(|event| event.source == source);
+    let mut keys: Vec<_> = of_source.map(|event| event.external_id.clone()).collect();
+    keys.sort();
+    keys
+}
+
+fn append(log: &OcisLog, lines: u64, seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    log.append_bulk(lines, &mut rng, &People::new(seed), Timestamp::now())
+        .unwrap();
+}
+
+async fn all_read(world: &World, path: &Path) {
+    eventually("everything is read", async || {
+        let behind = world.metric("daybook_ocis_bytes_behind", "").await;
+        let read = world
+            .metric("daybook_events_received_total", "source=\"ocis\"")
+            .await;
+        behind == 0.0 && read > 0.0 && path.exists()
+    })
+    .await;
+    eventually("everything is entered", async || {
+        world.daybook().budget().in_use() == 0
+    })
+    .await;
+}
+
+async fn files_are_read_again(rotate: impl Fn(&Path, &Path), is_copied: bool) {
+    let plan = World::sqlite().await;
+    let path = plan.dir().join("audit.log");
+    let log = OcisLog::new(path.clone());
+    append(&log, 400, 1);
+    let source = format!(
+        "kind = \"ocis\"\npath = \"{}\"\npoll = \"250ms\"",
+        path.display()
+    );
+    let config = plan.file(
+        "cli.toml",
+        format!(
+            "[store]\nurl = \"{}\"\n[[sources]]\n{source}\n",
+            plan.store_url()
+        ),
+    );
+    let world = plan.source(&source).start().await;
+    all_read(&world, &path).await;
+    rotate(&path, &path.with_extension("log.1"));
+    append(&log, 400, 2);
+    let wanted = |world: &World| {
+        let world = world.daybook().store().clone();
+        async move {
+            let filter = daybook::store::EventFilter::default();
+            world.find_events(&filter, None, 5000).await.unwrap()
+        }
+    };
+    let promised = log.promised();
+    let changes = promised.total - promised.of("file_read") - promised.of("public_link_accessed");
+    eventually("both files are read", async || {
+        world
+            .metric("daybook_events_written_total", "source=\"ocis\"")
+            .await
+            == changes as f64
+    })
+    .await;
+    let before = wanted(&world).await;
+
+    // Nothing is missing yet, whatever the copy's lines are called.
+    let counts = replay(&config, "ocis", "2000-01-01");
+    assert_eq!(
+        (&counts["new"], &counts["known"]),
+        (&json!(0), &json!(changes)),
+        "{counts}"
+    );
+    let lost = lose_half(&world, "ocis").await;
+    let counts = replay(&config, "ocis", "2000-01-01");
+    assert_eq!(counts["new"], lost, "{counts}");
+    let after = wanted(&world).await;
+    if is_copied {
+        assert_eq!(
+            keys_of(&after, "ocis").len(),
+            keys_of(&before, "ocis").len()
+        );
+    } else {
+        assert_eq!(keys_of(&after, "ocis"), keys_of(&before, "ocis"));
+    }
+    let counts = replay(&config, "ocis", "2000-01-01");
+    assert_eq!(counts["new"], 0, "{counts}");
+
+    // The service goes on as before.
+    let written = world
+        .metric("daybook_events_written_total", "source=\"ocis\"")
+        .await;
+    append(&log, 50, 3);
+    eventually("it goes on", async || {
+        world
+            .metric("daybook_events_written_total", "source=\"ocis\"")
+            .await
+            > written
+    })
+    .await;
+    assert!(
+        world
+            .events()
+            .await
+            .iter()
+            .any(|event| event.action == "daybook.source_replayed")
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renamed_files_are_read_again() {
+    files_are_read_again(
+        |live, rotated| std::fs::rename(live, rotated).unwrap(),
+        false,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copied_files_are_read_again_and_known_by_their_content() {
+    let copy_and_cut = |live: &Path, rotated: &Path| {
+        std::fs::copy(live, rotated).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(live)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+    };
+    files_are_read_again(copy_and_cut, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authentiks_list_is_walked_again() {
+    let token = format!("secret-{:032x}", rand::random::<u128>());
+    let fake = FakeAuthentik::start(FakeAuthentikConfig {
+        token,
+        ..FakeAuthentikConfig::default()
+    })
+    .await;
+    let now = Timestamp::now();
+    for hours in 1..=300_i64 {
+        let created = now - SignedDuration::from_hours(hours);
+        fake.insert(
+            json!({
+                "action": "login", "app": "authentik.events.signals",
+                "user": {"pk": 4, "email": "alice@example.org", "username": "alice"},
+                "context": {}, "client_ip": "192.0.2.7", "created": format!("{created:.6}"),
+            }),
+            Duration::ZERO,
+        );
+    }
+    let plan = World::sqlite().await;
+    let token = plan.file("token", fake.token());
+    let source = format!(
+        "kind = \"authentik\"\nurl = \"{}\"\ntoken_file = \"{}\"\ninterval = \"1s\"\npage_size = 20",
+        fake.url(),
+        token.display()
+    );
+    let config = plan.file(
+        "cli.toml",
+        format!(
+            "[store]\nurl = \"{}\"\n[[sources]]\n{source}\n",
+            plan.store_url()
+        ),
+    );
+    let world = plan.source(&source).start().await;
+    let before = world.events_reach(300).await;
+    let lost = lose_half(&world, "authentik").await;
+    // Only as far back as asked for.
+    let counts = replay(&config, "authentik", "200h");
+    let expected = lost.saturating_sub(100);
+    let new = usize::try_from(counts["new"].as_u64().unwrap()).unwrap();
+    assert!(new.abs_diff(expected) <= 1, "{counts} of {lost}");
+    let counts = replay(&config, "authentik", "400h");
+    assert_eq!(counts["new"], lost - new, "{counts}");
+    assert_eq!(
+        keys_of(&world.events().await, "authentik"),
+        keys_of(&before, "authentik")
+    );
+    world.stop().await;
+}
+
+#[test]
+fn pushed_events_cannot_be_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("daybook.toml");
+    let text = format!(
+        "[store]\nurl = \"sqlite:{}/d.db\"\n[[sources]]\nkind = \"recorder\"\nname = \"api\"\n",
+        dir.path().display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let run = |source: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_daybook"))
+            .args(["replay", "--source", source, "--since", "7d", "-c"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(run("api").contains("dead-letters retry"), "{}", run("api"));
+    assert!(run("odd").contains("there are: api"));
+}

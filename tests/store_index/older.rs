@@ -1,0 +1,106 @@
+//! Events without keys, of an older version or of somebody else, are found like all others, before
+//! and after they got their keys.
+
+use daybook::config::Collections;
+use daybook::store::EventFilter;
+use daybook::store::Store;
+use daybook::store::sqlite::SqliteStore;
+use mongodb::bson::{DateTime, Document, doc};
+use testkit::mongod::Mongod;
+use testkit::world::eventually;
+
+use super::{TIMEOUT, enter, filters, find, full_event, mongo_store};
+
+const AT: i64 = 1_700_000_000_000;
+
+async fn assert_found(store: &dyn Store, count: usize, when: &str) {
+    for filter in filters() {
+        let found = find(store, &filter).await;
+        assert_eq!(found.len(), count, "{when}: {filter:?}");
+        let counted = store.histogram(&filter, 10).await.unwrap();
+        assert_eq!(counted.total, count as u64, "{when}: {filter:?}");
+    }
+    let nobody = EventFilter {
+        actor: Some("nobody".to_owned()),
+        ..EventFilter::default()
+    };
+    assert_eq!(find(store, &nobody).await, [], "{when}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_finds_events_without_keys_and_gives_them_some() {
+    let mongod = Mongod::shared().await;
+    let url = mongod.url("older");
+    let database = mongod.database("older").await;
+    let events = database.collection::<Document>("auditevents");
+    let older = |key: &str| {
+        doc! {
+            "at": DateTime::from_millis(AT), "ingestedAt": DateTime::from_millis(AT),
+            "source": "ocis", "externalId": key, "action": "ocis.file_moved", "outcome": "failure",
+            "actor": { "id": "A-1", "email": "Ålice@example.org", "name": "Alice", "ip": "2001:db8::1" },
+            "target": { "type": "file", "id": "F-1", "name": "Quarterly Report.odt" },
+            "tenantSlug": "acme", "metadata": {},
+        }
+    };
+    let mut with_text_id = older("2");
+    with_text_id.insert("_id", "a text");
+    events
+        .insert_many([older("1"), with_text_id])
+        .await
+        .unwrap();
+
+    let store = mongo_store(&url).await;
+    enter(&store, "acme", &[full_event("3", AT)]).await.unwrap();
+    assert_found(&store, 3, "at first").await;
+    let keyless = || async {
+        let count = events.count_documents(doc! { "facet": null }).await;
+        count.unwrap()
+    };
+    eventually("keys for all", async || keyless().await == 0).await;
+    assert_found(&store, 3, "with keys").await;
+
+    // Somebody else writes while the store is in use.
+    events.insert_one(older("4")).await.unwrap();
+    assert_eq!(keyless().await, 1);
+    assert_found(&store, 4, "with one more").await;
+}
+
+#[tokio::test]
+async fn sqlite_gives_keys_to_the_events_of_an_older_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("daybook.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE auditevents (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                at INTEGER NOT NULL, ingestedAt INTEGER NOT NULL,
+                source TEXT NOT NULL, externalId TEXT NOT NULL, action TEXT NOT NULL,
+                outcome TEXT,
+                actorId TEXT, actorEmail TEXT, actorName TEXT, actorIp TEXT,
+                targetType TEXT, targetId TEXT, targetName TEXT,
+                tenantSlug TEXT, metadata TEXT NOT NULL,
+                UNIQUE (source, externalId)
+            );
+            CREATE INDEX auditevents_at ON auditevents (at, id);
+            CREATE INDEX auditevents_source_at ON auditevents (source, at, id);",
+        )
+        .unwrap();
+    for key in 0..2500 {
+        connection
+            .execute(
+                "INSERT INTO auditevents VALUES (NULL, ?1, ?1, 'ocis', ?2, 'ocis.file_moved',
+                 'failure', 'A-1', 'Ålice@example.org', 'Alice', '2001:db8::1', 'file', 'F-1',
+                 'Quarterly Report.odt', 'acme', '{}')",
+                rusqlite::params![AT, key.to_string()],
+            )
+            .unwrap();
+    }
+    drop(connection);
+    let store = SqliteStore::open(&path, TIMEOUT, &Collections::default()).unwrap();
+    store.prepare().await.unwrap();
+    enter(&store, "acme", &[full_event("new", AT)])
+        .await
+        .unwrap();
+    assert_found(&store, 2501, "with keys").await;
+}

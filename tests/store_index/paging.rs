@@ -1,0 +1,93 @@
+//! Pages of every kind of filter are stable while events go in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use daybook::config::Collections;
+use daybook::store::sqlite::SqliteStore;
+use daybook::store::{EventFilter, PageKey, Store};
+use testkit::mongod::Mongod;
+use testkit::world::eventually;
+
+use super::{TIMEOUT, enter, filters, full_event, mongo_store};
+
+const START: i64 = 1_700_000_000_000;
+const COUNT: i64 = 300;
+
+/// Everything from before the walk began, once each and in order; nothing twice.
+async fn walk(store: &dyn Store, filter: &EventFilter) {
+    let mut seen: Vec<(PageKey, String)> = Vec::new();
+    loop {
+        let before = seen.last().map(|(key, _)| key.clone());
+        let page = store.find_events(filter, before.as_ref(), 7).await.unwrap();
+        let is_last = page.len() < 7;
+        seen.extend(page.into_iter().map(|event| {
+            let key = PageKey {
+                at: event.at,
+                id: event.id,
+            };
+            (key, event.external_id)
+        }));
+        if is_last {
+            break;
+        }
+    }
+    assert!(
+        seen.is_sorted_by(|(one, _), (other, _)| (one.at, &one.id) > (other.at, &other.id)),
+        "{filter:?}"
+    );
+    let old = seen.iter().filter(|(_, key)| key.starts_with("old "));
+    assert_eq!(old.count() as i64, COUNT, "{filter:?}");
+}
+
+async fn walks_while_events_go_in(store: Arc<dyn Store>) {
+    // Many at the same millisecond, so that pages end within one.
+    let old: Vec<_> = (0..COUNT)
+        .map(|number| full_event(&format!("old {number}"), START + number / 9))
+        .collect();
+    enter(store.as_ref(), "acme", &old).await.unwrap();
+    let (stop, entered) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let inserting = {
+        let (store, stop, entered) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&entered));
+        tokio::spawn(async move {
+            for number in 0_i64.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                // Newer, older, and of the times that are being walked through.
+                let at = START + (number * 7) % 60 - 10;
+                let new = [full_event(&format!("new {number}"), at)];
+                enter(store.as_ref(), "acme", &new).await.unwrap();
+                entered.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    for filter in filters() {
+        let before = entered.load(Ordering::Relaxed);
+        walk(store.as_ref(), &filter).await;
+        eventually("an insert", async || {
+            entered.load(Ordering::Relaxed) > before
+        })
+        .await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    inserting.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_mongodb() {
+    let mongod = Mongod::shared().await;
+    walks_while_events_go_in(Arc::new(mongo_store(&mongod.url("paging")).await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("daybook.db");
+    let store = SqliteStore::open(&path, TIMEOUT, &Collections::default()).unwrap();
+    store.prepare().await.unwrap();
+    walks_while_events_go_in(Arc::new(store)).await;
+}

@@ -1,0 +1,114 @@
+//! What happens to readers when the store or the feed is away.
+
+use daybook_actors::supervisor::ChildState;
+use testkit::World;
+use testkit::mongod::{Mongod, ReplicaSet};
+use testkit::world::eventually;
+
+use super::{RECORDER, enter, open, say, texts};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_feed_goes_on_where_it_was() {
+    let world = World::sqlite().await.source(RECORDER).start().await;
+    let mut stream = open(&world, "").await;
+    say(&world, 0..5, "a.b").await;
+    assert_eq!(stream.keys(5).await, texts(0..5));
+    for round in 1..4 {
+        assert!(world.daybook().kill("feed").await, "the feed was up");
+        let first = round * 5;
+        say(&world, first..first + 5, "a.b").await;
+        assert_eq!(stream.keys(5).await, texts(first..first + 5));
+        eventually("the feed is up", async || {
+            world.daybook().actors().await.get("feed") == Some(&ChildState::Running)
+        })
+        .await;
+    }
+    assert!(
+        world
+            .metric("daybook_actor_restarts_total", "actor=\"feed\"")
+            .await
+            >= 3.0
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_outlast_a_store_that_is_away() {
+    let mongod = Mongod::start().await;
+    let plan = World::mongodb(&mongod).await;
+    let world = plan
+        .source(RECORDER)
+        .start_with("auth = \"none\"", "timeout = \"1s\"")
+        .await;
+    world.ready().await;
+    let mut stream = open(&world, "").await;
+    say(&world, 0..3, "a.b").await;
+    assert_eq!(stream.keys(3).await, texts(0..3));
+    mongod.freeze();
+    eventually("the feed notices", async || {
+        world
+            .text("/metrics")
+            .await
+            .lines()
+            .any(|line| line.starts_with("daybook_store_errors_total") && !line.ends_with(" 0"))
+    })
+    .await;
+    // Taken into the journal meanwhile.
+    say(&world, 3..8, "a.b").await;
+    mongod.thaw();
+    let mut keys = stream.keys(5).await;
+    keys.sort();
+    assert_eq!(keys, texts(3..8));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_outlast_a_change_of_the_primary() {
+    let set = ReplicaSet::start(3).await;
+    let world = World::at(&set.url("primary"))
+        .source(RECORDER)
+        .start()
+        .await;
+    world.ready().await;
+    let mut stream = open(&world, "").await;
+    say(&world, 0..3, "a.b").await;
+    assert_eq!(stream.keys(3).await, texts(0..3));
+    let before = set.primary().await.port();
+    set.step_down().await;
+    set.takes_writes().await;
+    say(&world, 3..8, "a.b").await;
+    let mut keys = stream.keys(5).await;
+    keys.sort();
+    assert_eq!(keys, texts(3..8));
+    let after = set.primary().await.port();
+    println!("primary {before} then {after}");
+    world.stop().await;
+}
+
+/// Large events pass too, though a change that holds one is larger than a server's answer may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_event_does_not_end_the_stream() {
+    let set = ReplicaSet::start(1).await;
+    let admin = set.database("admin").await;
+    let larger = mongodb::bson::doc! {
+        "setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=1G",
+    };
+    admin.run_command(larger).await.unwrap();
+    let world = World::at(&set.url("huge")).start().await;
+    let mut stream = open(&world, "").await;
+    let store = world.daybook().store();
+    let mut huge = super::event("huge", 0);
+    let text = "x".repeat(15 << 20);
+    huge.metadata.insert("text".to_owned(), text.into());
+    let commit = daybook::store::Commit {
+        records: vec![daybook::store::Record::Event {
+            event: &huge,
+            tenant_slug: None,
+        }],
+        ..daybook::store::Commit::default()
+    };
+    store.commit(&commit).await.unwrap();
+    enter(&**store, "small", None, 1..2).await;
+    assert_eq!(stream.keys(2).await, ["0", "1"]);
+    world.stop().await;
+}

@@ -1,0 +1,134 @@
+//! Many readers, slow readers, too many readers, and their end.
+
+use std::time::{Duration, Instant};
+
+use testkit::World;
+use testkit::http::Connection;
+use testkit::sse::{EventStream, StreamEnd};
+use testkit::world::eventually;
+
+use super::{RECORDER, STREAM, enter, open, texts};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_readers_are_refused_and_nobody_else_is() {
+    let plan = World::sqlite().await.source(RECORDER);
+    let world = plan
+        .start_with("auth = \"none\"\nmax_streams = 3", "")
+        .await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(open(&world, "").await);
+    }
+    let url = world.url(STREAM);
+    let Err((status, body)) = EventStream::open(world.client(), &url, None, None).await else {
+        panic!("a fourth reader was let in");
+    };
+    assert_eq!(status, 503);
+    assert!(
+        body["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("readers"),
+        "{body}"
+    );
+    assert_eq!(world.get("/api/v1/events").await.0, 200);
+    streams.pop();
+    eventually("a place is free again", async || {
+        EventStream::open(world.client(), &url, None, None)
+            .await
+            .is_ok()
+    })
+    .await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_one_of_many_readers_gets_everything() {
+    const READERS: usize = 100;
+    const EVENTS: usize = 1000;
+    let world = World::sqlite().await.start().await;
+    let mut reading = tokio::task::JoinSet::new();
+    for _ in 0..READERS {
+        let mut stream = open(&world, "").await;
+        reading.spawn(async move { stream.keys(EVENTS).await });
+    }
+    assert_eq!(
+        world.metric("daybook_stream_readers", "").await,
+        READERS as f64
+    );
+    let store = world.daybook().store();
+    for first in (0..EVENTS).step_by(50) {
+        enter(&**store, "many", None, first..first + 50).await;
+    }
+    let mut readers = 0;
+    while let Some(keys) = reading.join_next().await {
+        assert_eq!(keys.unwrap(), texts(0..EVENTS));
+        readers += 1;
+    }
+    assert_eq!(readers, READERS);
+    assert_eq!(
+        world.metric("daybook_feed_events_total", "").await,
+        EVENTS as f64
+    );
+    world.stop().await;
+}
+
+/// One that reads nothing at all is cut off; the others do not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_nothing_is_cut_off() {
+    let plan = World::sqlite().await;
+    let world = plan
+        .start_with("auth = \"none\"\nwrite_timeout = \"500ms\"", "")
+        .await;
+    let mut well = open(&world, "").await;
+    let mut stuck = Connection::open(world.daybook().address()).await;
+    let request = format!("GET {STREAM} HTTP/1.1\r\nhost: daybook.test\r\n\r\n");
+    stuck.send(request).await.unwrap();
+    eventually("both read along", async || {
+        world.metric("daybook_stream_readers", "").await == 2.0
+    })
+    .await;
+    let store = world.daybook().store();
+    let mut large = super::event("large", 0);
+    large
+        .metadata
+        .insert("text".to_owned(), "x".repeat(256 << 10).into());
+    let mut sent = 0;
+    while world.metric("daybook_stream_readers", "").await == 2.0 {
+        large.external_id = sent.to_string();
+        let commit = daybook::store::Commit {
+            records: vec![daybook::store::Record::Event {
+                event: &large,
+                tenant_slug: None,
+            }],
+            ..daybook::store::Commit::default()
+        };
+        store.commit(&commit).await.unwrap();
+        assert_eq!(well.keys(1).await, [sent.to_string()]);
+        sent += 1;
+        assert!(
+            sent < 2000,
+            "{sent} large events, and the reader is still there"
+        );
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_end_well_and_soon_when_the_service_stops() {
+    let world = World::sqlite().await.start().await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(open(&world, "").await);
+    }
+    let begun = Instant::now();
+    world.stop().await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    for stream in &mut streams {
+        assert_eq!(stream.next().await, Err(StreamEnd::Clean));
+    }
+}

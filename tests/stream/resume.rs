@@ -1,0 +1,102 @@
+//! A reader that comes back misses nothing.
+
+use daybook::config::{StoreConfig, StoreUrl};
+use testkit::World;
+use testkit::mongod::{Mongod, ReplicaSet};
+use testkit::sse::StreamEnd;
+
+use super::{RECORDER, enter, open, resumed, say, texts};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_is_remembered_is_gone_on_from_exactly() {
+    let mongod = Mongod::shared().await;
+    let world = World::mongodb(mongod).await.source(RECORDER).start().await;
+    let mut stream = open(&world, "").await;
+    say(&world, 0..10, "a.b").await;
+    let mut places = Vec::new();
+    for key in 0..10 {
+        assert_eq!(stream.keys(1).await, [key.to_string()]);
+        places.push(stream.last_event_id().to_owned());
+    }
+    drop(stream);
+    say(&world, 10..12, "a.b").await;
+    for (index, place) in places.iter().enumerate() {
+        let mut stream = resumed(&world, "", place).await;
+        assert_eq!(stream.keys(11 - index).await, texts(index + 1..12));
+    }
+    world.stop().await;
+}
+
+/// A filter that lets nothing through moves along all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_without_events_has_a_place_too() {
+    let world = World::sqlite().await.source(RECORDER).start().await;
+    let mut stream = open(&world, "?action=never").await;
+    let mut other = open(&world, "").await;
+    say(&world, 0..3, "a.b").await;
+    other.keys(3).await;
+    // The next thing that comes is a heartbeat, or, at the end of the service, the end.
+    let waiting = tokio::spawn(async move {
+        let end = stream.next().await;
+        (end, stream.heartbeats(), stream.last_event_id().to_owned())
+    });
+    testkit::world::eventually("a heartbeat", async || {
+        world.metric("daybook_stream_readers", "").await == 2.0
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_secs(16)).await;
+    let place = other.last_event_id().to_owned();
+    world.stop().await;
+    let (end, heartbeats, last) = waiting.await.unwrap();
+    assert_eq!((end, heartbeats >= 1), (Err(StreamEnd::Clean), true));
+    assert_eq!(last, place);
+}
+
+async fn restart_loses_nothing(mut world: World, repeats: bool) {
+    let mut stream = open(&world, "").await;
+    say(&world, 0..20, "a.b").await;
+    assert_eq!(stream.keys(10).await, texts(0..10));
+    let place = stream.last_event_id().to_owned();
+    let config = StoreConfig {
+        url: StoreUrl(world.store_url().to_owned()),
+        ..StoreConfig::default()
+    };
+    let store = daybook::store::open(&config).await.unwrap();
+    world.restart().await;
+    enter(&*store, "elsewhere", None, 20..700).await;
+    let mut stream = resumed(&world, "", &place).await;
+    say(&world, 700..710, "a.b").await;
+    let mut read = Vec::new();
+    let mut repeated = 0;
+    while read.len() < 700 {
+        let key: usize = stream.keys(1).await[0].parse().unwrap();
+        if key < 10 || read.contains(&key) {
+            repeated += 1;
+        } else {
+            read.push(key);
+        }
+    }
+    read.sort_unstable();
+    assert_eq!(read, (10..710).collect::<Vec<_>>());
+    assert!(repeats || repeated == 0, "{repeated} repeats");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_loses_nothing_with_sqlite() {
+    let world = World::sqlite().await.source(RECORDER).start().await;
+    restart_loses_nothing(world, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_loses_nothing_with_a_standalone() {
+    let world = World::mongodb(Mongod::shared().await).await;
+    restart_loses_nothing(world.source(RECORDER).start().await, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_loses_nothing_with_a_replica_set() {
+    let set = ReplicaSet::start(1).await;
+    let world = World::at(&set.url("resume")).source(RECORDER).start().await;
+    restart_loses_nothing(world, false).await;
+}
