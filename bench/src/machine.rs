@@ -48,9 +48,13 @@ impl Machine {
             let libraries = root.join("usr/lib/x86_64-linux-gnu");
             let own = root.join("usr/lib/syslog-ng");
             let path = format!("{}:{}", libraries.display(), own.display());
-            for (program, name) in [("rsyslogd", "rsyslog"), ("syslog-ng", "syslog-ng")] {
+            let programs = [
+                ("rsyslogd", "rsyslog", "-v"),
+                ("syslog-ng", "syslog-ng", "--version"),
+            ];
+            for (program, name, argument) in programs {
                 let mut command = Command::new(root.join("usr/sbin").join(program));
-                command.arg("--version").env("LD_LIBRARY_PATH", &path);
+                command.arg(argument).env("LD_LIBRARY_PATH", &path);
                 versions.push(first_line(&mut command, name));
             }
             versions.push(first_line(Command::new("node").arg("--version"), "Node.js"));
@@ -59,11 +63,17 @@ impl Machine {
             processor: after_colon(&read("/proc/cpuinfo"), "model name"),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: kibibytes.div_ceil(1 << 20),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: major_minor(&read("/proc/sys/kernel/osrelease")),
             load_before: load(),
             versions,
         }
     }
+}
+
+/// `6.18` of `6.18.44-distribution`.
+fn major_minor(release: &str) -> String {
+    let parts: Vec<&str> = release.trim().splitn(3, '.').take(2).collect();
+    parts.join(".")
 }
 
 /// How many processes wanted a processor in the last minute.

@@ -206,21 +206,13 @@ impl Tailer {
                 gathered.from = current.reader.offset();
             }
             let room = self.options.max_lines.max(1) - gathered.lines.len();
-            let (room, skips) = match current.key {
-                Some(_) => (room, self.options.skips),
-                // The first line makes the file's key, whoever wants it.
-                None => (1, None),
-            };
+            // The first lines make the file's key, whoever wants them.
+            let skips = current.key.as_ref().and(self.options.skips);
             let taken = current
                 .reader
                 .take_lines(room, self.options.max_line, skips);
-            if current.key.is_none() && !taken.lines.is_empty() {
-                if self.key_for(&taken.lines).is_some() {
-                    gathered.add(taken);
-                }
-                if gathered.fills(&self.options, READ_BYTES) {
-                    break;
-                }
+            let begins = current.key.is_none() && !taken.lines.is_empty();
+            if begins && self.key_for(&taken.lines).is_none() {
                 continue;
             }
             gathered.add(taken);
@@ -228,7 +220,8 @@ impl Tailer {
                 break;
             }
             self.is_copied_unread = false;
-            if current.reader.position() == 0 && self.queue_missed_copies()? {
+            let begins_now = |current: &Followed| current.reader.position() == 0;
+            if self.current.as_ref().is_some_and(begins_now) && self.queue_missed_copies()? {
                 continue;
             }
             let Some(current) = &mut self.current else {
