@@ -199,8 +199,11 @@ pub(super) fn encode(text: &str) -> String {
 /// A form's field for a time names no zone: the form says UTC.
 fn with_zone(time: &str) -> String {
     let is_bare = matches!(time.len(), 16..=23)
-        && time.as_bytes().get(10) == Some(&b'T')
-        && !time[11..].contains(['Z', 'z', '+', '-']);
+        && time.bytes().enumerate().all(|(at, byte)| match at {
+            10 => byte == b'T',
+            0..10 => byte.is_ascii_digit() || byte == b'-',
+            _ => byte.is_ascii_digit() || matches!(byte, b':' | b'.'),
+        });
     match (is_bare, time.len()) {
         (true, 16) => format!("{time}:00Z"),
         (true, _) => format!("{time}Z"),
