@@ -46,7 +46,7 @@ RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 step "tests"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-timeout 1500 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log"
+timeout 2400 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log"
 if grep -Eq '^test result: .* [1-9][0-9]* ignored' "$log"; then
   echo "error: a test was skipped" >&2
   exit 1
