@@ -18,7 +18,9 @@ while (!admin.runCommand({ hello: 1 }).isWritablePrimary) sleep(200);
 
 // Daybook writes its own collections and reads the platform's directory.
 const own = ['auditevents', 'ingestcursors', 'auditdeadletters', 'daybooktokens', 'daybookspaces'];
-const writes = ['find', 'insert', 'update', 'remove', 'createCollection', 'createIndex', 'listIndexes', 'collStats'];
+// What it derives from the events stands in collections beside them.
+own.push(...['facets', 'texts', 'pendingtexts', 'counts'].map((derived) => `auditevents.${derived}`));
+const writes = ['find', 'insert', 'update', 'remove', 'createCollection', 'createIndex', 'listIndexes', 'collStats', 'changeStream'];
 const privileges = [
   { resource: { db: database, collection: '' }, actions: ['listCollections'] },
   ...own.map((collection) => ({ resource: { db: database, collection }, actions: writes })),
