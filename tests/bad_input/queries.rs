@@ -49,7 +49,7 @@ pub const PATHS: &[(&str, u16, &str)] = &[
     ("/api/v2/events", 404, "not_found"),
     ("/api/v1", 404, "not_found"),
     ("//api/v1/events", 404, "not_found"),
-    ("/", 404, "not_found"),
+    ("/nowhere", 404, "not_found"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

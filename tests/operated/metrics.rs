@@ -62,6 +62,12 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("actor_mailbox_messages", "gauge", &["actor"]),
     ("actor_suspended", "gauge", &["actor"]),
     ("actor_busy_seconds_total", "counter", &["actor"]),
+    ("stream_readers", "gauge", &[]),
+    ("streams_cut_total", "counter", &["reason"]),
+    ("feed_events_total", "counter", &[]),
+    ("exports_total", "counter", &["outcome"]),
+    ("config_reloads_total", "counter", &["outcome"]),
+    ("config_last_reload_timestamp_seconds", "gauge", &[]),
     ("build_info", "gauge", &["version"]),
 ];
 

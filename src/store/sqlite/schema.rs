@@ -117,8 +117,10 @@ impl Tables {
             transaction.execute(statement, [])?;
         }
         let has_keys = "SELECT 1 FROM pragma_table_info(?1) WHERE name = 'facet'";
-        let bare = events.trim_matches('"');
-        if !transaction.prepare(has_keys)?.exists([bare])? {
+        let bare = inner(events);
+        // Here the name is a value, not an identifier.
+        let name = bare.replace("\"\"", "\"");
+        if !transaction.prepare(has_keys)?.exists([name])? {
             transaction.execute(
                 &format!("ALTER TABLE {events} ADD COLUMN facet INTEGER"),
                 [],
@@ -133,8 +135,14 @@ impl Tables {
     }
 }
 
+/// A quoted name without its outer quotes.
+fn inner(quoted: &str) -> &str {
+    let opened = quoted.strip_prefix('"').unwrap_or(quoted);
+    opened.strip_suffix('"').unwrap_or(opened)
+}
+
 fn index(table: &str, name: &str, columns: &str) -> String {
-    let bare = table.trim_matches('"');
+    let bare = inner(table);
     format!("CREATE INDEX IF NOT EXISTS \"{bare}_{name}\" ON {table} ({columns})")
 }
 
