@@ -1,16 +1,16 @@
 //! Single commands that fail inside the server.
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
 use crate::scene::Scene;
 
-/// Daybook's commands fail, so many times; nobody else's.
-async fn fail(mongod: &Mongod, times: i32, mut data: Document) -> FailPoint {
+/// Daybook's commands fail, nobody else's.
+async fn fail(mongod: &Mongod, mode: impl Into<Bson>, mut data: Document) -> FailPoint {
     data.insert("appName", "daybook");
-    FailPoint::set(mongod, doc! { "times": times }, data).await
+    FailPoint::set(mongod, mode, data).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,9 +71,12 @@ async fn every_command_that_daybook_sends_may_fail() {
         ),
     ] {
         let before = scene.metric(metric, labels).await;
-        let fail_point = fail(&mongod, 3, data).await;
-        eventually(what, async || fail_point.struck().await >= 3).await;
-        assert!(scene.metric(metric, labels).await > before, "{what}");
+        let fail_point = fail(&mongod, "alwaysOn", data).await;
+        eventually(what, async || {
+            fail_point.struck().await >= 3 && scene.metric(metric, labels).await > before
+        })
+        .await;
+        fail_point.off().await;
         scene.flows_soon(&format!("after {what}")).await;
     }
     assert!(scene.metric("daybook_events_duplicate_total", "").await > 0.0);
@@ -81,7 +84,7 @@ async fn every_command_that_daybook_sends_may_fail() {
 
     for actor in ["ocis", "authentik"] {
         let data = doc! { "failCommands": ["findAndModify"], "closeConnection": true };
-        let fail_point = fail(&mongod, 2, data).await;
+        let fail_point = fail(&mongod, doc! { "times": 2 }, data).await;
         assert!(scene.world.daybook().kill(actor).await);
         eventually("claims fail", async || fail_point.struck().await >= 2).await;
         scene
@@ -90,7 +93,7 @@ async fn every_command_that_daybook_sends_may_fail() {
     }
     // The resolver reads the directory when it starts; `find` fails three times before it may.
     let data = doc! { "failCommands": ["find"], "errorCode": 11600 };
-    let fail_point = fail(&mongod, 3, data).await;
+    let fail_point = fail(&mongod, doc! { "times": 3 }, data).await;
     assert!(scene.world.daybook().kill("resolver").await);
     eventually("the directory cannot be read", async || {
         fail_point.struck().await >= 3

@@ -89,8 +89,8 @@ async fn what_was_written_and_never_acknowledged_is_recognised() {
     let proxy = Proxy::start(loopback(mongod.port())).await;
     let (through, direct) = (proxy.mongodb_url("silent"), mongod.url("silent"));
     let scene = Scene::start(&through, &direct, 100.0).await;
-    let mut recognised = 0;
-    for round in 1..=8 {
+    let mut recognised = false;
+    for round in 1..=20 {
         let before = proxy.counts();
         let duplicates = scene.metric("daybook_events_duplicate_total", "").await;
         proxy.set(Mode::DropReplies).await;
@@ -103,13 +103,11 @@ async fn what_was_written_and_never_acknowledged_is_recognised() {
         scene.flows_soon(&format!("after silence {round}")).await;
         // Silence may strike where no write waits for its answer; then nothing is to be recognised.
         if scene.metric("daybook_events_duplicate_total", "").await > duplicates {
-            recognised += 1;
-        }
-        if recognised == 2 {
+            recognised = true;
             break;
         }
     }
-    assert_eq!(recognised, 2, "no write was left unacknowledged");
+    assert!(recognised, "no write was left unacknowledged");
     scene.finish().await;
 }
 

@@ -17,9 +17,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
+use mongodb::action::Action as _;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Document, RawDocument, doc};
-use mongodb::options::{Hint, ReadConcern};
+use mongodb::options::ReadConcern;
 
 use super::MongoStore;
 use super::commit::DUPLICATE_KEY;
@@ -334,7 +335,7 @@ impl MongoStore {
         let counted = self
             .events
             .aggregate([doc! { "$match": within }, doc! { "$group": group }])
-            .hint(Hint::Keys(by_time()))
+            .optional(self.hint(by_time()), |count, hint| count.hint(hint))
             .read_concern(ReadConcern::majority())
             .batch_size(10_000)
             .await;

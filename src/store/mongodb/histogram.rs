@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use futures_util::TryStreamExt as _;
+use mongodb::action::Action as _;
 use mongodb::bson::{DateTime, Document, RawDocument, doc};
-use mongodb::options::Hint;
 
 use super::MongoStore;
 use super::cells::hot;
@@ -162,7 +162,7 @@ impl MongoStore {
             let counted = self
                 .events
                 .aggregate([doc! { "$match": query }, doc! { "$group": group.clone() }])
-                .hint(Hint::Keys(index))
+                .optional(self.hint(index), |count, hint| count.hint(hint))
                 .max_time(self.timeout)
                 .await;
             let mut counted = counted.map_err(|error| store_error(&error))?;

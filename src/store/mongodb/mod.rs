@@ -30,7 +30,7 @@ mod texts;
 mod upkeep;
 
 use std::future::Future;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -74,6 +74,8 @@ pub struct MongoStore {
     pending: Collection<RawDocumentBuf>,
     cells: Collection<RawDocumentBuf>,
     known: Arc<Mutex<announce::Known>>,
+    /// The indexes of queries stand: they may be insisted on.
+    indexed: Arc<AtomicBool>,
     /// Milliseconds by which tests have moved the clock.
     moved_clock: Arc<AtomicI64>,
     /// There are texts to settle.
@@ -148,6 +150,7 @@ impl MongoStore {
             pending: beside("pendingtexts"),
             cells: beside("counts"),
             known: Arc::default(),
+            indexed: Arc::default(),
             moved_clock: Arc::default(),
             work: Arc::default(),
             upkeep: Arc::default(),

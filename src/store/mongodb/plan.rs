@@ -5,8 +5,8 @@
 //! of somebody else. Those stand together at one end of the index and are asked for beside it.
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use mongodb::action::Action as _;
 use mongodb::bson::{Bson, DateTime, Document, doc};
-use mongodb::options::Hint;
 
 use super::MongoStore;
 use super::errors::store_error;
@@ -75,7 +75,7 @@ impl Plan {
         self,
         filter: &EventFilter,
         before: Option<&PageKey>,
-    ) -> Vec<(Document, Hint)> {
+    ) -> Vec<(Document, Document)> {
         self.each_query(|_| conditions(filter, before))
     }
 
@@ -85,7 +85,7 @@ impl Plan {
         self,
         filter: &EventFilter,
         before: Option<&PageKey>,
-    ) -> Vec<(Document, Hint)> {
+    ) -> Vec<(Document, Document)> {
         let range = range_of(filter);
         self.each_query(|way| match way {
             Way::Facets(_) => conditions(&range, before),
@@ -93,13 +93,13 @@ impl Plan {
         })
     }
 
-    fn each_query(self, conditions: impl Fn(&Way) -> Document) -> Vec<(Document, Hint)> {
+    fn each_query(self, conditions: impl Fn(&Way) -> Document) -> Vec<(Document, Document)> {
         let ways = self.ways.into_iter().flat_map(Way::parts);
         ways.map(|way| {
             let mut query = conditions(&way);
             let (over, index) = way.over();
             query.extend(over);
-            (query, Hint::Keys(index))
+            (query, index)
         })
         .collect()
     }
@@ -221,7 +221,8 @@ impl MongoStore {
             at.insert("$lt", ceiling(until));
         }
         query.insert("at", at);
-        let counted = self.events.count_documents(query).hint(Hint::Keys(index));
+        let counted = self.events.count_documents(query);
+        let counted = counted.optional(self.hint(index), |count, hint| count.hint(hint));
         let counted = counted.limit(FEW).max_time(self.timeout).await;
         counted.map_err(|error| store_error(&error))
     }
@@ -229,14 +230,15 @@ impl MongoStore {
     /// Runs queries side by side and puts what they find in one order, each event once.
     pub(super) async fn merged<T: Send>(
         &self,
-        queries: Vec<(Document, Hint)>,
+        queries: Vec<(Document, Document)>,
         (newest_first, limit): (bool, u32),
         fields: Option<Document>,
         read: impl Fn(&mongodb::bson::RawDocument) -> Option<T> + Send + Sync + Copy,
     ) -> Result<Vec<T>> {
         let order = if newest_first { -1 } else { 1 };
         let alone = queries.len() == 1;
-        let runs = queries.into_iter().map(|(query, hint)| {
+        let runs = queries.into_iter().map(|(query, index)| {
+            let hint = self.hint(index);
             let fields = fields.clone();
             async move {
                 let mut find = self
@@ -244,7 +246,7 @@ impl MongoStore {
                     .find(query)
                     .sort(doc! { "at": order, "_id": order })
                     .limit(i64::from(limit))
-                    .hint(hint)
+                    .optional(hint, |find, hint| find.hint(hint))
                     .max_time(self.timeout);
                 if let Some(fields) = fields {
                     find = find.projection(fields);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
+use mongodb::action::Action as _;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, DateTime, Document, Regex, doc};
 use mongodb::options::Hint;
@@ -73,7 +74,9 @@ impl MongoStore {
             doc! { "$limit": i64::from(limit) },
             doc! { "$project": { "at": 1, "facet": 1 } },
         ]);
-        let looked_at = looked_at.hint(Hint::Keys(by_time())).max_time(self.timeout);
+        let looked_at = looked_at
+            .optional(self.hint(by_time()), |look, hint| look.hint(hint))
+            .max_time(self.timeout);
         let looked_at = looked_at.batch_size(limit.max(1)).await;
         let newest = looked_at.map_err(|error| store_error(&error))?;
         let newest: Vec<Document> = newest

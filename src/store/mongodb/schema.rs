@@ -1,9 +1,11 @@
 //! The indexes: one for the promise "once", the others for the queries.
 
+use std::sync::atomic::Ordering;
+
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::error::{Error, ErrorKind};
-use mongodb::options::IndexOptions;
+use mongodb::options::{Hint, IndexOptions};
 use mongodb::{Collection, IndexModel};
 
 use super::MongoStore;
@@ -53,6 +55,7 @@ impl MongoStore {
         )?;
         // The sort of a page ends every key: no query sorts in memory.
         let queries = [by_time(), by_facet(), by_term()].map(plain);
+        let mut all_stand = true;
         for index in queries {
             let keys = index.keys.clone();
             match self.events.create_index(index).await {
@@ -61,11 +64,19 @@ impl MongoStore {
                 Err(error) if is_index_conflict(&error) => {
                     let collection = self.events.name();
                     tracing::warn!(collection, %keys, "another index stands in the place of this one");
+                    all_stand = false;
                 }
                 Err(error) => return Err(store_error(&error)),
             }
         }
+        self.indexed.store(all_stand, Ordering::Release);
         Ok(())
+    }
+
+    /// Insists on an index, once it is known to stand: the server refuses a hint at another.
+    pub(super) fn hint(&self, index: Document) -> Option<Hint> {
+        let stands = self.indexed.load(Ordering::Acquire);
+        stands.then_some(Hint::Keys(index))
     }
 
     async fn create_unique_event_index(&self) -> Result<()> {

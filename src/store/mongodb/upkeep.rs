@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use mongodb::action::Action as _;
 use mongodb::bson::{Bson, DateTime, Document, doc};
-use mongodb::options::Hint;
 use tokio::task::JoinHandle;
 
 use super::announce::News;
@@ -145,7 +145,7 @@ impl MongoStore {
                 .find(query)
                 .sort(doc! { "at": 1, "_id": 1 })
                 .limit(EVENTS_AT_ONCE)
-                .hint(Hint::Keys(index.clone()))
+                .optional(self.hint(index.clone()), |find, hint| find.hint(hint))
                 .await;
             let events: Vec<StoredEvent> = collect(found, decode::event).await?;
             let Some(last) = events.last() else {
