@@ -1,24 +1,28 @@
 //! Pages of every kind of filter are stable while events go in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use daybook::config::Collections;
 use daybook::store::sqlite::SqliteStore;
 use daybook::store::{EventFilter, PageKey, Store};
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
+use tokio::sync::Semaphore;
 
 use super::{TIMEOUT, enter, filters, full_event, mongo_store};
 
 const START: i64 = 1_700_000_000_000;
 const COUNT: i64 = 300;
+/// Events go in while pages are read, but no faster than a walk comes forward.
+const INSERTS_A_PAGE: usize = 2;
 
 /// Everything from before the walk began, once each and in order; nothing twice.
-async fn walk(store: &dyn Store, filter: &EventFilter) {
+async fn walk(store: &dyn Store, filter: &EventFilter, pace: &Semaphore) {
     let mut seen: Vec<(PageKey, String)> = Vec::new();
     loop {
         let before = seen.last().map(|(key, _)| key.clone());
+        pace.add_permits(INSERTS_A_PAGE);
         let page = store.find_events(filter, before.as_ref(), 7).await.unwrap();
         let is_last = page.len() < 7;
         seen.extend(page.into_iter().map(|event| {
@@ -46,17 +50,15 @@ async fn walks_while_events_go_in(store: Arc<dyn Store>) {
         .map(|number| full_event(&format!("old {number}"), START + number / 9))
         .collect();
     enter(store.as_ref(), "acme", &old).await.unwrap();
-    let (stop, entered) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU64::new(0)),
-    );
+    let (pace, entered) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU64::new(0)));
     let inserting = {
-        let (store, stop, entered) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&entered));
+        let (store, pace, entered) = (Arc::clone(&store), Arc::clone(&pace), Arc::clone(&entered));
         tokio::spawn(async move {
             for number in 0_i64.. {
-                if stop.load(Ordering::Relaxed) {
+                let Ok(permit) = pace.acquire().await else {
                     break;
-                }
+                };
+                permit.forget();
                 // Newer, older, and of the times that are being walked through.
                 let at = START + (number * 7) % 60 - 10;
                 let new = [full_event(&format!("new {number}"), at)];
@@ -67,13 +69,13 @@ async fn walks_while_events_go_in(store: Arc<dyn Store>) {
     };
     for filter in filters() {
         let before = entered.load(Ordering::Relaxed);
-        walk(store.as_ref(), &filter).await;
+        walk(store.as_ref(), &filter, &pace).await;
         eventually("an insert", async || {
             entered.load(Ordering::Relaxed) > before
         })
         .await;
     }
-    stop.store(true, Ordering::Relaxed);
+    pace.close();
     inserting.await.unwrap();
 }
 
