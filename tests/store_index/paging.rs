@@ -14,15 +14,14 @@ use super::{TIMEOUT, enter, filters, full_event, mongo_store};
 
 const START: i64 = 1_700_000_000_000;
 const COUNT: i64 = 300;
-/// Events go in while pages are read, but no faster than a walk comes forward.
-const INSERTS_A_PAGE: usize = 2;
+/// Events go in while pages are read, but not so many that walks become ever longer.
+const INSERTS_A_WALK: usize = 25;
 
 /// Everything from before the walk began, once each and in order; nothing twice.
-async fn walk(store: &dyn Store, filter: &EventFilter, pace: &Semaphore) {
+async fn walk(store: &dyn Store, filter: &EventFilter) {
     let mut seen: Vec<(PageKey, String)> = Vec::new();
     loop {
         let before = seen.last().map(|(key, _)| key.clone());
-        pace.add_permits(INSERTS_A_PAGE);
         let page = store.find_events(filter, before.as_ref(), 7).await.unwrap();
         let is_last = page.len() < 7;
         seen.extend(page.into_iter().map(|event| {
@@ -69,7 +68,8 @@ async fn walks_while_events_go_in(store: Arc<dyn Store>) {
     };
     for filter in filters() {
         let before = entered.load(Ordering::Relaxed);
-        walk(store.as_ref(), &filter, &pace).await;
+        pace.add_permits(INSERTS_A_WALK);
+        walk(store.as_ref(), &filter).await;
         eventually("an insert", async || {
             entered.load(Ordering::Relaxed) > before
         })
