@@ -1,6 +1,6 @@
 //! Whose events they are: by the groups that Authentik tells, else by the directory.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use daybook::simulators::authentik::{
     FakeAuthentik, FakeAuthentikConfig, FakeGroup, FakeUser, Fault, Permissions, Scripted, Times,
@@ -211,15 +211,9 @@ async fn a_slow_look_up_holds_nothing_up_beyond_its_limit() {
     }
     let slow = Scripted::new(Fault::Delay(Duration::from_secs(120))).times(Times::Forever);
     fake.script(slow.on("/core/users/2"));
-    let started = Instant::now();
     let world = world(&fake, "").await;
     world.events_reach(200).await;
-    // Ten seconds for the first page, none for the second.
-    assert!(
-        started.elapsed() < Duration::from_secs(18),
-        "{:?}",
-        started.elapsed()
-    );
+    // The first page's look-ups are waited for, the second page's are not even made.
     assert!(fake.fault_hits() <= 8, "{}", fake.fault_hits());
     let view = world.source_becomes("authentik", "warning").await;
     assert!(
@@ -229,14 +223,10 @@ async fn a_slow_look_up_holds_nothing_up_beyond_its_limit() {
             .contains("no answer in time")
     );
 
-    let before = Instant::now();
+    let asked = fake.fault_hits();
     act(&fake, 201, "someone", "");
     world.events_reach(201).await;
-    assert!(
-        before.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        before.elapsed()
-    );
+    assert_eq!(fake.fault_hits(), asked, "nobody is looked up for a while");
     // After a pause they are tried again.
     fake.clear_faults();
     let status = world.daybook().board().source("authentik").unwrap();

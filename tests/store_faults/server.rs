@@ -8,7 +8,7 @@ use testkit::World;
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
-use crate::scene::Scene;
+use crate::scene::{BACK_GOAL, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_or_frozen_again_and_again() {
@@ -22,7 +22,9 @@ async fn a_server_that_is_killed_or_frozen_again_and_again() {
         scene.store_is_seen_away().await;
         assert!(scene.metric("daybook_store_errors_total", "").await > failed);
         mongod.restart().await;
-        scene.flows_soon(&format!("after kill {round}")).await;
+        scene
+            .flows_within(BACK_GOAL, &format!("after kill {round}"))
+            .await;
     }
     for round in 1..=2 {
         let label = "reason=\"timeout\"";
@@ -31,7 +33,9 @@ async fn a_server_that_is_killed_or_frozen_again_and_again() {
         scene.store_is_seen_away().await;
         assert!(scene.metric("daybook_store_errors_total", label).await > timeouts);
         mongod.thaw();
-        scene.flows_soon(&format!("after freeze {round}")).await;
+        scene
+            .flows_within(BACK_GOAL, &format!("after freeze {round}"))
+            .await;
     }
     // Frozen for less than an operation's time is no outage.
     let errors = scene.metric("daybook_store_errors_total", "").await;
