@@ -384,6 +384,7 @@ impl Store for MongoStore {
             "name": token.name.as_deref(),
             "createdAt": bson_date(token.created_at),
             "expiresAt": token.expires_at.map(bson_date),
+            "openedBy": token.opened_by.as_deref(),
         };
         let replace = async {
             let document = RawDocumentBuf::try_from(&document)

@@ -101,7 +101,7 @@ impl Tables {
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (
                     hash TEXT PRIMARY KEY, role TEXT NOT NULL, scope TEXT, name TEXT,
-                    createdAt INTEGER NOT NULL, expiresAt INTEGER
+                    createdAt INTEGER NOT NULL, expiresAt INTEGER, openedBy TEXT
                 ) WITHOUT ROWID",
                 self.tokens
             ),
@@ -116,16 +116,9 @@ impl Tables {
         for statement in &statements {
             transaction.execute(statement, [])?;
         }
-        let has_keys = "SELECT 1 FROM pragma_table_info(?1) WHERE name = 'facet'";
+        add_column(&transaction, events, "facet", "INTEGER")?;
+        add_column(&transaction, &self.tokens, "openedBy", "TEXT")?;
         let bare = inner(events);
-        // Here the name is a value, not an identifier.
-        let name = bare.replace("\"\"", "\"");
-        if !transaction.prepare(has_keys)?.exists([name])? {
-            transaction.execute(
-                &format!("ALTER TABLE {events} ADD COLUMN facet INTEGER"),
-                [],
-            )?;
-        }
         for old in ["at", "source_at", "tenantSlug_at", "action_at"] {
             transaction.execute(&format!("DROP INDEX IF EXISTS \"{bare}_{old}\""), [])?;
         }
@@ -133,6 +126,23 @@ impl Tables {
         transaction.execute(&index(events, "facet_at", "facet, at, id"), [])?;
         transaction.commit()
     }
+}
+
+/// Adds a column that an older version's table lacks.
+fn add_column(
+    connection: &Connection,
+    table: &str,
+    column: &str,
+    kind: &str,
+) -> rusqlite::Result<()> {
+    // Here the names are values, not identifiers.
+    let name = inner(table).replace("\"\"", "\"");
+    let mut has = connection.prepare("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2")?;
+    if !has.exists([name.as_str(), column])? {
+        let add = format!("ALTER TABLE {table} ADD COLUMN {column} {kind}");
+        connection.execute(&add, [])?;
+    }
+    Ok(())
 }
 
 /// A quoted name without its outer quotes.
