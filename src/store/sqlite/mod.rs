@@ -7,6 +7,7 @@
 //! - Ids are row numbers as sixteen hexadecimal digits; they only grow.
 
 mod commit;
+mod counts;
 mod errors;
 mod feed;
 mod histogram;

@@ -20,6 +20,7 @@ pub(super) struct Tables {
     pub facets: String,
     pub terms: String,
     pub texts: String,
+    pub counts: String,
     /// The index of the timeline itself.
     pub by_time: String,
 }
@@ -31,6 +32,7 @@ impl Tables {
             facets: beside("facets")?,
             terms: beside("terms")?,
             texts: beside("texts")?,
+            counts: beside("counts")?,
             by_time: quoted(&format!("{}_at_facet", names.events))?,
             events: quoted(&names.events)?,
             cursors: quoted(&names.cursors)?,
@@ -82,6 +84,13 @@ impl Tables {
             ),
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (
+                    day INTEGER NOT NULL, facet INTEGER NOT NULL, events INTEGER NOT NULL,
+                    PRIMARY KEY (day, facet)
+                ) WITHOUT ROWID",
+                self.counts
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
                     source TEXT PRIMARY KEY, generation INTEGER NOT NULL, seq INTEGER NOT NULL,
                     detail TEXT NOT NULL, lastEventAt INTEGER, lastEventId TEXT,
                     updatedAt INTEGER NOT NULL
@@ -124,6 +133,7 @@ impl Tables {
         }
         transaction.execute(&index(events, "at_facet", "at, id, facet"), [])?;
         transaction.execute(&index(events, "facet_at", "facet, at, id"), [])?;
+        super::counts::check(&transaction, self)?;
         transaction.commit()
     }
 }
