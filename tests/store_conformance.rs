@@ -8,9 +8,10 @@ use daybook::config::Collections;
 use daybook::event::{Actor, AuditEvent, SourceName, Target};
 use daybook::store::mongodb::MongoStore;
 use daybook::store::sqlite::SqliteStore;
-use daybook::store::{Commit, EventFilter, PageKey, Record, Store as _, conformance};
+use daybook::store::{Commit, EventFilter, PageKey, Record, Role, Store, TokenRecord, conformance};
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
+use rusqlite::Connection;
 use testkit::mongod::{Mongod, ReplicaSet};
 
 /// Generous: these tests are about what happens, not how soon, on machines that do other things too.
@@ -135,4 +136,85 @@ async fn no_page_sorts_or_scans_the_collection() {
     );
     let bad = profiled.find_one(bad).await.expect("the profile");
     assert_eq!(bad, None);
+}
+
+/// Enters tokens and sessions of which some have ended, and takes one away.
+async fn enter_and_withdraw_tokens(store: &dyn Store) {
+    store.prepare().await.expect("prepare");
+    let now = Timestamp::now().as_second();
+    let at = |seconds: i64| Timestamp::from_second(now + seconds).expect("a time");
+    for (hash, ends_in, opened_by) in [
+        ("forever", None, None),
+        ("ended", Some(-1), None),
+        ("session of an ended one", Some(-1), Some("ended")),
+        ("withdrawn", None, None),
+        ("session", Some(3600), Some("forever")),
+    ] {
+        let token = TokenRecord {
+            hash: hash.to_owned(),
+            role: Role::Operator,
+            name: None,
+            created_at: at(-60),
+            expires_at: ends_in.map(at),
+            opened_by: opened_by.map(str::to_owned),
+        };
+        store.insert_token(&token).await.expect("insert");
+        assert_eq!(
+            store.token(hash).await.expect("token"),
+            (ends_in != Some(-1)).then_some(token)
+        );
+    }
+    store.delete_token("withdrawn").await.expect("delete");
+}
+
+#[tokio::test]
+async fn ended_tokens_leave_the_sqlite_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("daybook.db");
+    let store = SqliteStore::open(&path, TIMEOUT, &Collections::default()).expect("a store");
+    enter_and_withdraw_tokens(&store).await;
+    let file = Connection::open(&path).expect("the file");
+    let mut select = file
+        .prepare("SELECT hash FROM daybooktokens ORDER BY hash")
+        .expect("a query");
+    let left = select.query_map([], |row| row.get::<_, String>(0));
+    let left: Vec<_> = left.expect("tokens").map(Result::unwrap).collect();
+    assert_eq!(left, ["forever", "session"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_tokens_leave_mongodb() {
+    let mongod = Mongod::shared().await;
+    let store = mongo_store(&mongod.url("tokens")).await;
+    enter_and_withdraw_tokens(&store).await;
+    let tokens = mongod.database("tokens").await;
+    let tokens = tokens.collection::<Document>("daybooktokens");
+    let mut left = tokens.distinct("_id", doc! {}).await.expect("tokens");
+    left.sort_by_key(ToString::to_string);
+    assert_eq!(left, ["forever", "session"].map(mongodb::bson::Bson::from));
+}
+
+/// Nobody keeps a session that says nothing of its token; a token stays what it was.
+#[tokio::test]
+async fn tokens_of_an_older_file_are_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("daybook.db");
+    let file = Connection::open(&path).expect("the file");
+    file.execute_batch(
+        "CREATE TABLE daybooktokens (
+            hash TEXT PRIMARY KEY, role TEXT NOT NULL, scope TEXT, name TEXT,
+            createdAt INTEGER NOT NULL, expiresAt INTEGER
+         ) WITHOUT ROWID;
+         INSERT INTO daybooktokens VALUES ('old', 'operator', NULL, 'laptop', 1, NULL);",
+    )
+    .expect("an older table");
+    drop(file);
+    let store = SqliteStore::open(&path, TIMEOUT, &Collections::default()).expect("a store");
+    store.prepare().await.expect("prepare");
+    let token = store.token("old").await.expect("token").expect("it stands");
+    assert_eq!(
+        (token.name.as_deref(), token.opened_by),
+        (Some("laptop"), None)
+    );
+    store.prepare().await.expect("once more is harmless");
 }

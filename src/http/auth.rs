@@ -1,7 +1,7 @@
 //! Who may read and send: bearer tokens and the page's sessions, of which only hashes are known.
 //!
-//! A session is a token record of its own that ends by itself. Its id is hashed under another name
-//! than a token, so that neither is ever taken for the other.
+//! A session is a token record of its own that ends by itself, and with the token that opened it.
+//! Its id is hashed under another name than a token, so that neither is ever taken for the other.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -59,6 +59,22 @@ pub struct Session {
     pub expires_at: Timestamp,
 }
 
+/// What somebody shows.
+#[derive(Clone, Copy)]
+enum Shown<'a> {
+    Token(&'a str),
+    Session(&'a str),
+}
+
+impl Shown<'_> {
+    fn hash(self) -> String {
+        match self {
+            Self::Token(token) => hash_token(token),
+            Self::Session(id) => hash_session(id),
+        }
+    }
+}
+
 /// What the store knew about a token's hash.
 #[derive(Clone)]
 struct Finding {
@@ -100,7 +116,7 @@ impl Authenticator {
     /// 401 without a valid token or session; 503 when the store cannot be asked.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         match (self.mode, bearer(headers), session_id(headers)) {
-            (AuthMode::Tokens, None, Some(session)) => self.known_as(hash_session(session)).await,
+            (AuthMode::Tokens, None, Some(id)) => self.known_as(Shown::Session(id)).await,
             _ => self.sender(headers).await,
         }
     }
@@ -119,10 +135,11 @@ impl Authenticator {
         }
         let token = bearer(headers)
             .ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
-        self.known_as(hash_token(token)).await
+        self.known_as(Shown::Token(token)).await
     }
 
-    async fn known_as(&self, hash: String) -> Result<Caller, ApiError> {
+    async fn known_as(&self, shown: Shown<'_>) -> Result<Caller, ApiError> {
+        let hash = shown.hash();
         let known = self.remembered(&hash);
         if let Some(finding) = &known
             && finding.asked.elapsed() < BELIEVED
@@ -130,7 +147,8 @@ impl Authenticator {
             return finding.caller.clone().ok_or_else(unknown_token);
         }
         let believed = known.as_ref().and_then(Finding::in_outage).cloned();
-        match (self.ask(&hash, believed.is_some()).await, known, believed) {
+        let asked = self.ask(shown, believed.is_some()).await;
+        match (asked, known, believed) {
             (Ok(found), ..) => {
                 let now = Instant::now();
                 let expires_at = found.as_ref().and_then(|token| token.expires_at);
@@ -173,6 +191,7 @@ impl Authenticator {
         let expires_at = token.expires_at.map_or(longest, |end| end.min(longest));
         let (id, mut record) = new_token(token.role, token.name, Some(expires_at));
         record.hash = hash_session(&id);
+        record.opened_by = Some(token.hash);
         self.store.insert_token(&record).await?;
         Ok(Session {
             id,
@@ -219,8 +238,12 @@ impl Authenticator {
     }
 
     /// The hash is looked up, not the token: comparing it byte by byte tells nothing about it.
-    async fn ask(&self, hash: &str, in_a_hurry: bool) -> Result<Option<TokenRecord>, StoreError> {
-        let asked = self.store.token(hash);
+    async fn ask(
+        &self,
+        shown: Shown<'_>,
+        in_a_hurry: bool,
+    ) -> Result<Option<TokenRecord>, StoreError> {
+        let asked = self.look_up(shown);
         if !in_a_hurry {
             return asked.await;
         }
@@ -229,6 +252,23 @@ impl Authenticator {
             what: "a look at a token",
             after: ASKED_AGAIN,
         }))
+    }
+
+    async fn look_up(&self, shown: Shown<'_>) -> Result<Option<TokenRecord>, StoreError> {
+        let found = self.store.token(&shown.hash()).await?;
+        if matches!(shown, Shown::Token(_)) {
+            return Ok(found);
+        }
+        let Some(session) = found else {
+            return Ok(None);
+        };
+        // One that an older version opened does not say by what, and is none.
+        let Some(opened_by) = &session.opened_by else {
+            return Ok(None);
+        };
+        let token = self.store.token(opened_by).await?;
+        let may_as_much = token.is_some_and(|token| token.role == session.role);
+        Ok(may_as_much.then_some(session))
     }
 
     fn remembered(&self, hash: &str) -> Option<Finding> {
@@ -313,6 +353,7 @@ pub fn new_token(
         name,
         created_at: Timestamp::now(),
         expires_at,
+        opened_by: None,
     };
     (token, record)
 }

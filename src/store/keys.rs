@@ -127,6 +127,18 @@ impl Facet {
         let has = |text: &str| fold(text).contains(folded);
         has(&self.action) || self.target_kind.as_deref().is_some_and(has)
     }
+
+    /// The same of a text as it was written, where every store agrees on what letters are the same.
+    pub(super) fn surely_has(&self, text: &str) -> bool {
+        let has = |own: &str| {
+            own.is_ascii()
+                && text.is_ascii()
+                && own
+                    .to_ascii_lowercase()
+                    .contains(&text.to_ascii_lowercase())
+        };
+        has(&self.action) || self.target_kind.as_deref().is_some_and(has)
+    }
 }
 
 /// Texts that a process remembers at most, in two halves of which the older is forgotten.

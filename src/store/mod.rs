@@ -290,6 +290,8 @@ pub struct TokenRecord {
     pub created_at: Timestamp,
     /// When it ends; `None`: never.
     pub expires_at: Option<Timestamp>,
+    /// Of a session of the page: the hash of the token that opened it, without which it is none.
+    pub opened_by: Option<String>,
 }
 
 /// A dead letter as read back.

@@ -1,5 +1,8 @@
 //! Signing in and out, and what other sites cannot make a browser do.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use daybook::config::AuthMode;
 use daybook::http::auth::{Authenticator, hash_token, new_token};
 use daybook::store::Role;
@@ -166,12 +169,12 @@ async fn who_reads_nothing_does_not_sign_in() {
 async fn a_session_ends_with_its_token() {
     let plan = World::sqlite().await;
     let world = plan.start().await;
-    let store = std::sync::Arc::clone(world.daybook().store());
+    let store = Arc::clone(world.daybook().store());
     let soon = Timestamp::now()
         .checked_add(SignedDuration::from_hours(1))
         .unwrap();
     let soon = Timestamp::from_millisecond(soon.as_millisecond()).unwrap();
-    let authenticator = Authenticator::new(AuthMode::Tokens, std::sync::Arc::clone(&store));
+    let authenticator = Authenticator::new(AuthMode::Tokens, Arc::clone(&store));
     for (ends, longest) in [(Some(soon), 3_600), (None, 12 * 3_600)] {
         let (token, record) = new_token(Role::Operator, None, ends);
         store.insert_token(&record).await.unwrap();
@@ -185,6 +188,54 @@ async fn a_session_ends_with_its_token() {
     let (token, record) = new_token(Role::Operator, None, Some(past));
     store.insert_token(&record).await.unwrap();
     assert!(authenticator.open_session(&token).await.is_err());
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_over_when_its_token_is_withdrawn() {
+    let world = guarded("").await;
+    let store = Arc::clone(world.daybook().store());
+    let withdrawn = token(&world, Role::Operator, "lost laptop").await;
+    let narrowed = token(&world, Role::Operator, "op").await;
+    let kept = token(&world, Role::Operator, "op").await;
+    let mut cookies = Vec::new();
+    for token in [&withdrawn, &narrowed, &kept] {
+        cookies.push(sign_in(&world, token).await);
+    }
+    let reads = async |cookie: &str| {
+        let answer = get(&world, "/audit", &[("cookie", cookie)]).await;
+        answer.status == 200
+    };
+    for cookie in &cookies {
+        assert!(reads(cookie).await);
+    }
+    store.delete_token(&hash_token(&withdrawn)).await.unwrap();
+    let mut less = store.token(&hash_token(&narrowed)).await.unwrap().unwrap();
+    less.role = Role::Tenant("acme".to_owned());
+    store.insert_token(&less).await.unwrap();
+
+    // What was believed a moment ago is asked again soon.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    for cookie in &cookies[..2] {
+        while reads(cookie).await {
+            assert!(Instant::now() < deadline, "the session outlives its token");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert!(reads(&cookies[2]).await);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_names_no_token_is_none() {
+    let world = guarded("").await;
+    let (id, mut record) = new_token(Role::Operator, None, None);
+    record.hash = hash_token(&format!("session {id}"));
+    let store = world.daybook().store();
+    store.insert_token(&record).await.unwrap();
+    let cookie = format!("daybook_session={id}");
+    let answer = get(&world, "/audit", &[("cookie", &cookie)]).await;
+    assert_eq!(answer.status, 401);
     world.stop().await;
 }
 

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daybook::config::Collections;
 use daybook::probe::{Fault, Probes};
 use daybook::store::mongodb::MongoStore;
-use daybook::store::{EventFilter, Store as _};
+use daybook::store::sqlite::SqliteStore;
+use daybook::store::{EventFilter, Store};
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use testkit::mongod::Mongod;
 
-use super::{AuditEvent, Outcome, enter, event, find, mongo_store};
+use super::{AuditEvent, Outcome, TIMEOUT, enter, event, find, mongo_store};
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
@@ -213,5 +215,49 @@ async fn a_long_emptiness_is_passed_over() {
                 .unwrap();
             assert_eq!(counted.total, 3);
         }
+    }
+}
+
+/// A text that is in some events' action, in others' names, and in some in both, also where letters
+/// are the same in one place only: the histogram counts what the pages show.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_in_actions_and_names_is_counted_once() {
+    let mongod = Mongod::shared().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("daybook.db");
+    let file = SqliteStore::open(&path, TIMEOUT, &Collections::default()).unwrap();
+    file.prepare().await.unwrap();
+    let server = mongo_store(&mongod.url("texts_in_both")).await;
+    let actions = ["key.kept", "door.opened", "test.\u{212A}ept", "straße.kept"];
+    let names = ["Keykeeper", "Alice", "\u{212A}eykeeper", "STRASSE"];
+    let mut events = Vec::new();
+    for (number, action) in actions.iter().enumerate() {
+        for (other, name) in names.iter().enumerate() {
+            let day = i64::try_from(number * 4 + other).unwrap();
+            let mut one = event("s", &format!("{number}-{other}"), day * 40_000_000);
+            one.action = (*action).to_owned();
+            one.actor.name = Some((*name).to_owned());
+            events.push(one);
+        }
+    }
+    let stores: [&dyn Store; 2] = [&server, &file];
+    for store in stores {
+        enter(store, "acme", &events).await.unwrap();
+        let mut found_any = 0;
+        for text in [
+            "key", "KEPT", "k", "\u{212A}", "ss", "ß", "e", "door.o", "alice",
+        ] {
+            let filter = EventFilter {
+                text: Some(text.to_owned()),
+                ..EventFilter::default()
+            };
+            let found = find(store, &filter).await.len() as u64;
+            for buckets in [1, 20, 1000] {
+                let counted = store.histogram(&filter, buckets).await.unwrap();
+                assert_eq!(counted.total, found, "{text} in {buckets}");
+            }
+            found_any += found;
+        }
+        assert!(found_any > 0);
     }
 }

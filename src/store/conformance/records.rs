@@ -295,6 +295,7 @@ pub(super) async fn tokens_are_found_until_they_end(store: Subject) {
         name: Some("for a test".to_owned()),
         created_at: at(1_700_000_000_000),
         expires_at,
+        opened_by: None,
     };
     let roles = [
         Role::Operator,
@@ -318,6 +319,7 @@ pub(super) async fn tokens_are_found_until_they_end(store: Subject) {
     }
     let nameless = TokenRecord {
         name: None,
+        opened_by: Some("another".to_owned()),
         ..token("nameless", Role::Operator, None)
     };
     store.insert_token(&nameless).await.expect("insert");

@@ -162,6 +162,7 @@ pub(super) fn token(document: &RawDocument) -> Option<TokenRecord> {
         name: text(document, "name"),
         created_at: date(document, "createdAt")?,
         expires_at: date(document, "expiresAt"),
+        opened_by: text(document, "openedBy"),
     })
 }
 

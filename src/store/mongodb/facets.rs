@@ -1,10 +1,12 @@
 //! The dictionary of facets: which combinations of tenant, source, action, outcome and kind of
 //! target there are. An entry stands before the first event that has it, and is never removed.
 
-use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use mongodb::bson::{Bson, Document, RawDocument, doc};
+use mongodb::options::ReadConcern;
 
 use super::commit::DUPLICATE_KEY;
 use super::errors::store_error;
@@ -12,6 +14,18 @@ use super::{MongoStore, collect, decode};
 use crate::event::Outcome;
 use crate::store::keys::Facet;
 use crate::store::{EventFilter, Result};
+
+/// What was read is read again after this time: somebody may have put another dictionary in its place.
+const READ_AGAIN: Duration = Duration::from_secs(60);
+
+/// The entries as they were read.
+#[derive(Debug)]
+pub(super) struct Dictionary {
+    read_at: Instant,
+    /// How many there were, unreadable ones too.
+    entries: usize,
+    facets: HashMap<i64, Arc<Facet>>,
+}
 
 impl MongoStore {
     /// Enters those that this process does not know to be there.
@@ -46,46 +60,75 @@ impl MongoStore {
     pub(super) async fn matching_facets(
         &self,
         filter: &EventFilter,
-    ) -> Result<HashMap<i64, Facet>> {
-        let mut query = doc! {};
-        for (field, exact) in [("tenantSlug", &filter.tenant), ("source", &filter.source)] {
-            if let Some(exact) = exact {
-                query.insert(field, exact);
-            }
-        }
-        if let Some(outcome) = filter.outcome {
-            query.insert("outcome", outcome.as_str());
-        }
-        match filter
-            .action
-            .as_deref()
-            .map(|action| (action, action.strip_suffix('*')))
-        {
-            Some((action, None)) => {
-                query.insert("action", action);
-            }
-            Some((_, Some(prefix))) => {
-                query.insert("action", doc! { "$gte": prefix });
-            }
-            None => {}
-        }
-        let found = self.facets.find(query).max_time(self.timeout);
-        let found = collect(found.batch_size(20_000).await, facet).await?;
-        let matching = found.into_iter().filter(|(_, facet)| facet.matches(filter));
-        Ok(matching.collect())
+    ) -> Result<HashMap<i64, Arc<Facet>>> {
+        let dictionary = self.dictionary().await?;
+        let facets = dictionary.facets.iter();
+        let matching = facets.filter(|(_, facet)| facet.matches(filter));
+        Ok(matching
+            .map(|(key, facet)| (*key, Arc::clone(facet)))
+            .collect())
     }
 
     /// The tenants that have events, `None` among them when there are events without one.
     pub(super) async fn tenants_with_events(&self) -> Result<Vec<Option<String>>> {
-        let found = self.facets.distinct("tenantSlug", doc! {}).await;
-        let found = found.map_err(|error| store_error(&error))?;
-        let slug = |slug: Bson| match slug {
-            Bson::String(slug) => Some(Some(slug)),
-            Bson::Null => Some(None),
-            _ => None,
-        };
-        Ok(found.into_iter().filter_map(slug).collect())
+        let dictionary = self.dictionary().await?;
+        let tenants = dictionary.facets.values().map(|facet| &facet.tenant);
+        let tenants: HashSet<&Option<String>> = tenants.collect();
+        Ok(tenants.into_iter().cloned().collect())
     }
+
+    /// All entries. As none is ever removed, those read before are all if they are as many.
+    async fn dictionary(&self) -> Result<Arc<Dictionary>> {
+        let kept = self.dictionary.lock();
+        let kept = kept.unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(kept) = kept
+            && kept.read_at.elapsed() < READ_AGAIN
+            && kept.entries == self.count_entries().await?
+        {
+            return Ok(kept);
+        }
+        let read_at = Instant::now();
+        let found = self.facets.find(any_entry());
+        let found = found
+            .batch_size(20_000)
+            .read_concern(ReadConcern::majority())
+            .max_time(self.timeout);
+        let entries = collect(found.await, |entry| Some(facet(entry))).await?;
+        let read = Arc::new(Dictionary {
+            read_at,
+            entries: entries.len(),
+            facets: entries.into_iter().flatten().collect(),
+        });
+        let mut kept = self
+            .dictionary
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(Arc::clone(&read));
+        Ok(read)
+    }
+
+    /// Those on a majority, as when they are read: an entry that a new primary does not have must
+    /// not make up for one that it has.
+    async fn count_entries(&self) -> Result<usize> {
+        let count = doc! {
+            "count": self.facets.name(),
+            "query": any_entry(),
+            "readConcern": { "level": "majority" },
+        };
+        let answer = self.database.run_command(count).await;
+        let answer = answer.map_err(|error| store_error(&error))?;
+        let count = match answer.get("n") {
+            Some(Bson::Int32(count)) => i64::from(*count),
+            Some(Bson::Int64(count)) => *count,
+            _ => -1,
+        };
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+}
+
+/// Counted from the index of `_id` alone.
+fn any_entry() -> Document {
+    doc! { "_id": { "$gte": i64::MIN } }
 }
 
 /// Whether an unordered insert failed for nothing but documents that were there.
@@ -102,17 +145,15 @@ pub(super) fn is_repeat(error: &mongodb::error::Error) -> bool {
     }
 }
 
-fn facet(document: &RawDocument) -> Option<(i64, Facet)> {
+fn facet(document: &RawDocument) -> Option<(i64, Arc<Facet>)> {
     let key = document.get_i64("_id").ok()?;
     let outcome = document.get_str("outcome").ok();
-    Some((
-        key,
-        Facet {
-            tenant: decode::text(document, "tenantSlug"),
-            source: decode::text(document, "source")?,
-            action: decode::text(document, "action")?,
-            outcome: outcome.and_then(Outcome::from_word),
-            target_kind: decode::text(document, "targetType"),
-        },
-    ))
+    let facet = Facet {
+        tenant: decode::text(document, "tenantSlug"),
+        source: decode::text(document, "source")?,
+        action: decode::text(document, "action")?,
+        outcome: outcome.and_then(Outcome::from_word),
+        target_kind: decode::text(document, "targetType"),
+    };
+    Some((key, Arc::new(facet)))
 }

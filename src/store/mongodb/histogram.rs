@@ -2,6 +2,7 @@
 //! the events that it finds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
 use mongodb::action::Action as _;
@@ -13,6 +14,7 @@ use super::errors::store_error;
 use super::plan::{Plan, Way};
 use super::query::{ceiling, conditions};
 use crate::store::histogram::{DAY, Grid, HOUR};
+use crate::store::keys::Facet;
 use crate::store::{EventFilter, Histogram, Result};
 
 /// So few facets are counted apart from the others by the server.
@@ -39,16 +41,16 @@ impl MongoStore {
         let (Some(from), Some(to)) = (first, end) else {
             return Ok(grid.finish());
         };
-        if plan.facets_only {
-            let facets = self.matching_facets(filter).await?;
-            let facets = facets.into_iter();
-            let sources = facets.map(|(key, facet)| (key, facet.source)).collect();
-            self.count_facets(&mut grid, (from, to), &sources).await?;
-            self.count_events(&mut grid, filter, vec![Way::Keyless])
-                .await?;
+        let (whole, ways) = if plan.facets_only {
+            (self.matching_facets(filter).await?, vec![Way::Keyless])
         } else {
-            self.count_events(&mut grid, filter, plan.ways).await?;
-        }
+            (plan.whole, plan.ways)
+        };
+        let sources = whole.iter();
+        let sources = sources.map(|(key, facet)| (*key, facet.source.clone()));
+        let sources: HashMap<i64, String> = sources.collect();
+        self.count_facets(&mut grid, (from, to), &sources).await?;
+        self.count_events(&mut grid, filter, ways, &whole).await?;
         Ok(grid.finish())
     }
 
@@ -80,6 +82,9 @@ impl MongoStore {
         (from, to): (i64, i64),
         sources: &HashMap<i64, String>,
     ) -> Result<()> {
+        if sources.is_empty() {
+            return Ok(());
+        }
         let units: &[i64] = match grid.width() {
             width if width % DAY == 0 || grid.is_single() => &[DAY, HOUR],
             width if width % HOUR == 0 => &[HOUR],
@@ -131,12 +136,13 @@ impl MongoStore {
         Ok(())
     }
 
-    /// Counts the events that ways lead to.
+    /// Counts the events that ways lead to, but for those of facets that are counted already.
     async fn count_events(
         &self,
         grid: &mut Grid,
         filter: &EventFilter,
         ways: Vec<Way>,
+        counted_facets: &HashMap<i64, Arc<Facet>>,
     ) -> Result<()> {
         let elapsed = doc! { "$subtract": ["$at", DateTime::from_millis(grid.start())] };
         let bar = doc! { "$toLong": { "$floor": { "$divide": [elapsed, grid.width()] } } };
@@ -145,7 +151,17 @@ impl MongoStore {
             "count": { "$sum": 1_i64 },
         };
         let mut counted_before: Vec<Document> = Vec::new();
-        for way in ways {
+        if !counted_facets.is_empty() && ways != [Way::Keyless] {
+            let keys: Vec<i64> = counted_facets.keys().copied().collect();
+            counted_before.push(doc! { "facet": { "$in": keys } });
+        }
+        for mut way in ways {
+            if let Way::Facets(keys) = &mut way {
+                keys.retain(|key| !counted_facets.contains_key(key));
+                if keys.is_empty() {
+                    continue;
+                }
+            }
             let (over, index) = way.over();
             let mut query = conditions(filter, None);
             query.extend(over.clone());

@@ -74,6 +74,7 @@ pub struct MongoStore {
     pending: Collection<RawDocumentBuf>,
     cells: Collection<RawDocumentBuf>,
     known: Arc<Mutex<announce::Known>>,
+    dictionary: Arc<Mutex<Option<Arc<facets::Dictionary>>>>,
     /// The indexes of queries stand: they may be insisted on.
     indexed: Arc<AtomicBool>,
     /// Milliseconds by which tests have moved the clock.
@@ -150,6 +151,7 @@ impl MongoStore {
             pending: beside("pendingtexts"),
             cells: beside("counts"),
             known: Arc::default(),
+            dictionary: Arc::default(),
             indexed: Arc::default(),
             moved_clock: Arc::default(),
             work: Arc::default(),
@@ -384,6 +386,7 @@ impl Store for MongoStore {
             "name": token.name.as_deref(),
             "createdAt": bson_date(token.created_at),
             "expiresAt": token.expires_at.map(bson_date),
+            "openedBy": token.opened_by.as_deref(),
         };
         let replace = async {
             let document = RawDocumentBuf::try_from(&document)

@@ -4,6 +4,9 @@
 //! only be slow, not wrong. What no way can find is an event without keys: of an older version, or
 //! of somebody else. Those stand together at one end of the index and are asked for beside it.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use mongodb::action::Action as _;
 use mongodb::bson::{Bson, DateTime, Document, doc};
@@ -12,7 +15,7 @@ use super::MongoStore;
 use super::errors::store_error;
 use super::query::{ceiling, conditions, range_of};
 use super::schema::{by_facet, by_term, by_time};
-use crate::store::keys::{Role, Term, fold};
+use crate::store::keys::{Facet, Role, Term, fold};
 use crate::store::{EventFilter, PageKey, Result};
 
 /// Index ranges that the server merges by time in one query; with more it sorts in memory.
@@ -67,6 +70,8 @@ pub(super) struct Plan {
     pub ways: Vec<Way>,
     /// No condition but those on time and facets.
     pub facets_only: bool,
+    /// Facets of which the text finds every event.
+    pub whole: HashMap<i64, Arc<Facet>>,
 }
 
 impl Plan {
@@ -126,7 +131,11 @@ impl MongoStore {
             if !ways.contains(&Way::Time) {
                 ways.push(Way::Keyless);
             }
-            Plan { ways, facets_only }
+            Plan {
+                ways,
+                facets_only,
+                whole: HashMap::new(),
+            }
         };
         if facets_only && !asks_facets(filter) {
             return Ok(plan(vec![Way::Time]));
@@ -158,17 +167,19 @@ impl MongoStore {
         }
         let folded = fold(text.unwrap_or_default());
         let found = self.search_texts(&tenants, &folded, MOST_TEXTS).await?;
+        let mut whole = facets.unwrap_or_default();
+        whole.retain(|_, facet| facet.has(&folded));
+        let named = whole.keys().copied().collect();
+        whole.retain(|_, facet| facet.surely_has(text.unwrap_or_default()));
         let ways = match found {
-            Some(terms) => {
-                let named = facets.iter().flatten();
-                let named = named.filter(|(_, facet)| facet.has(&folded));
-                let named = named.map(|(key, _)| *key).collect();
-                vec![Way::Facets(named), Way::Terms(terms)]
-            }
+            Some(terms) => vec![Way::Facets(named), Way::Terms(terms)],
             None if asks_facets(filter) && keys.len() <= MERGED => vec![Way::Facets(keys)],
             None => vec![Way::Time],
         };
-        Ok(plan(ways))
+        Ok(Plan {
+            whole,
+            ..plan(ways)
+        })
     }
 
     /// Of the conditions on terms, or the facets, the one with the fewest events.

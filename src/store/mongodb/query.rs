@@ -1,13 +1,13 @@
 //! The reads of the timeline. A filter's values are only ever compared, never interpreted: text
 //! becomes an escaped pattern, and no operator comes from outside.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::action::Action as _;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Bson, DateTime, Document, Regex, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, Regex, doc};
 use mongodb::options::Hint;
 
 use super::errors::store_error;
@@ -18,6 +18,9 @@ use crate::store::{EventFilter, PageKey, Result, StoredEvent};
 
 /// Events that are looked at, for each one wanted, before many facets are asked one by one.
 const LOOKED_AT: i64 = 30;
+
+/// How many of them the server hands over at once.
+const LOOKED_AT_ONCE: u32 = 6;
 
 /// Fields of `EventFilter::text`.
 const SEARCHED: [&str; 8] = [
@@ -66,36 +69,15 @@ impl MongoStore {
         plan: Plan,
         limit: u32,
     ) -> Result<Vec<StoredEvent>> {
-        let looked_at = self.events.aggregate([
-            doc! { "$match": conditions(&range_of(filter), before) },
-            doc! { "$sort": { "at": -1, "_id": -1 } },
-            doc! { "$limit": LOOKED_AT * i64::from(limit) },
-            doc! { "$match": { "$or": [{ "facet": { "$in": facets } }, { "facet": null }] } },
-            doc! { "$limit": i64::from(limit) },
-            doc! { "$project": { "at": 1, "facet": 1 } },
-        ]);
-        let looked_at = looked_at
-            .optional(self.hint(by_time()), |look, hint| look.hint(hint))
-            .max_time(self.timeout);
-        let looked_at = looked_at.batch_size(limit.max(1)).await;
-        let newest = looked_at.map_err(|error| store_error(&error))?;
-        let newest: Vec<Document> = newest
-            .try_collect()
-            .await
-            .map_err(|error| store_error(&error))?;
-        let keyless = newest.iter().any(|event| event.get_i64("facet").is_err());
-        let ids: Vec<Bson> = if newest.len() == limit as usize && !keyless {
-            newest
-                .iter()
-                .filter_map(|event| event.get("_id").cloned())
-                .collect()
-        } else {
-            let fields = doc! { "_id": 1, "at": 1 };
-            let id =
-                |event: &mongodb::bson::RawDocument| Bson::try_from(event.get("_id").ok()??).ok();
-            let queries = plan.key_queries(filter, before);
-            self.merged(queries, (true, limit), Some(fields), id)
-                .await?
+        let ids = match self.among_newest(filter, before, facets, limit).await? {
+            Some(ids) => ids,
+            None => {
+                let fields = doc! { "_id": 1, "at": 1 };
+                let id = |event: &RawDocument| Bson::try_from(event.get("_id").ok()??).ok();
+                let queries = plan.key_queries(filter, before);
+                self.merged(queries, (true, limit), Some(fields), id)
+                    .await?
+            }
         };
         let places = ids.iter().enumerate().map(|(place, id)| match id {
             Bson::ObjectId(id) => (id.to_hex(), place),
@@ -109,6 +91,46 @@ impl MongoStore {
         let mut events = collect(found.batch_size(limit.max(1)).await, decode::event).await?;
         events.sort_by_key(|event| places.get(&event.id).copied());
         Ok(events)
+    }
+
+    /// The ids of a page of facets' events, if it is full with those among the newest of any; they
+    /// are read from the index of the timeline, and no further than the page needs.
+    async fn among_newest(
+        &self,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+        facets: &[i64],
+        limit: u32,
+    ) -> Result<Option<Vec<Bson>>> {
+        let facets: HashSet<i64> = facets.iter().copied().collect();
+        let found = self
+            .events
+            .find(conditions(&range_of(filter), before))
+            .projection(doc! { "_id": 1, "at": 1, "facet": 1 })
+            .sort(doc! { "at": -1, "_id": -1 })
+            .limit(LOOKED_AT * i64::from(limit))
+            .batch_size(limit.saturating_mul(LOOKED_AT_ONCE))
+            .optional(self.hint(by_time()), |look, hint| look.hint(hint))
+            .max_time(self.timeout);
+        let mut found = found.await.map_err(|error| store_error(&error))?;
+        let mut ids = Vec::new();
+        while ids.len() < limit as usize {
+            let next = found.try_next().await;
+            let Some(event) = next.map_err(|error| store_error(&error))? else {
+                return Ok(None);
+            };
+            let Ok(facet) = event.get_i64("facet") else {
+                // Without keys: only the whole query tells whether it belongs here.
+                return Ok(None);
+            };
+            if facets.contains(&facet)
+                && let Ok(Some(id)) = event.get("_id")
+                && let Ok(id) = Bson::try_from(id)
+            {
+                ids.push(id);
+            }
+        }
+        Ok(Some(ids))
     }
 }
 

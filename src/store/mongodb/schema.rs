@@ -44,7 +44,6 @@ impl MongoStore {
                 ]
             ),
             create(&self.spaces, [unique(doc! { "space": 1 })]),
-            create(&self.facets, [plain(doc! { "tenantSlug": 1, "source": 1 })]),
             create(
                 &self.texts,
                 [

@@ -123,6 +123,7 @@ pub(super) fn commit(
             moves.push(move_cursor(&transaction, tables, step, now)?);
         }
     }
+    indexing.finish(&transaction)?;
     transaction.commit()?;
     indexing.learn();
     Ok(Committed { records, moves })

@@ -1,15 +1,16 @@
-//! Counts by time: from the indexes alone where the filter asks for facets alone, else from the
-//! events that it finds.
+//! Counts by time: from counted days and the indexes alone where the filter asks for facets alone,
+//! else from the events that it finds.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use rusqlite::{Connection, params, params_from_iter};
 
+use super::counts;
 use super::plan::{self, Key, Way};
 use super::query::{ceiling, conditions};
 use super::schema::Tables;
-use crate::store::histogram::Grid;
+use crate::store::histogram::{DAY, Grid};
 use crate::store::keys::Facet;
 use crate::store::{EventFilter, Histogram};
 
@@ -80,6 +81,31 @@ fn count_facets(
     facets: &HashMap<i64, Facet>,
     grid: &mut Grid,
 ) -> rusqlite::Result<()> {
+    let by_days = grid.width() % DAY == 0 || grid.is_single();
+    let (begin, end) = (first + (-first).rem_euclid(DAY), last.div_euclid(DAY) * DAY);
+    if !by_days || begin >= end {
+        return count_uncut(connection, tables, (first, last), facets, grid);
+    }
+    count_uncut(connection, tables, (first, begin), facets, grid)?;
+    counts::tell(connection, tables, (begin, end), |day, facet, events| {
+        if let Some(facet) = facets.get(&facet) {
+            grid.add(day, &facet.source, events);
+        }
+    })?;
+    count_uncut(connection, tables, (end, last), facets, grid)
+}
+
+/// The same where no day serves.
+fn count_uncut(
+    connection: &Connection,
+    tables: &Tables,
+    (first, last): (i64, i64),
+    facets: &HashMap<i64, Facet>,
+    grid: &mut Grid,
+) -> rusqlite::Result<()> {
+    if first >= last {
+        return Ok(());
+    }
     if facets.len() <= FEW_FACETS {
         let mut select = connection.prepare_cached(&format!(
             "SELECT at FROM {} WHERE facet = ?1 AND at >= ?2 AND at < ?3",

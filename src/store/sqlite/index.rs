@@ -4,8 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
+use super::counts::Changes;
 use super::query;
 use super::schema::Tables;
 use crate::event::Outcome;
@@ -38,6 +39,7 @@ pub(super) struct Indexing<'a> {
     now: i64,
     facets: HashSet<i64>,
     texts: HashMap<i64, i32>,
+    counts: Changes,
 }
 
 impl<'a> Indexing<'a> {
@@ -48,6 +50,7 @@ impl<'a> Indexing<'a> {
             now,
             facets: HashSet::new(),
             texts: HashMap::new(),
+            counts: Changes::default(),
         }
     }
 
@@ -59,6 +62,7 @@ impl<'a> Indexing<'a> {
         keys: &EventKeys,
         facet: impl FnOnce() -> Facet,
     ) -> rusqlite::Result<()> {
+        self.counts.count(at, keys.facet, 1);
         let day = day(at.max(self.now));
         let known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new_facet = !known.facets.contains(&keys.facet) && self.facets.insert(keys.facet);
@@ -115,6 +119,11 @@ impl<'a> Indexing<'a> {
         Ok(())
     }
 
+    /// To be called before the transaction is committed.
+    pub(super) fn finish(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.counts.apply(transaction, self.tables)
+    }
+
     /// To be called when the transaction is committed.
     pub(super) fn learn(self) {
         let mut known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,6 +164,7 @@ pub(super) fn give_keys(
         ))?;
         update.execute(params![id, keys.facet])?;
     }
+    indexing.finish(&transaction)?;
     transaction.commit()?;
     indexing.learn();
     Ok(true)
@@ -170,15 +180,24 @@ pub(super) fn forget(
         "DELETE FROM {} WHERE term = ?1 AND at = ?2 AND event = ?3",
         tables.terms
     ))?;
+    let mut facet_of = transaction.prepare_cached(&format!(
+        "SELECT facet FROM {} WHERE id = ?1",
+        tables.events
+    ))?;
+    let mut counts = Changes::default();
     for event in events {
         let Some(id) = query::parse_id(&event.id) else {
             continue;
         };
+        let facet: Option<Option<i64>> = facet_of.query_row([id], |row| row.get(0)).optional()?;
+        if let Some(facet) = facet.flatten() {
+            counts.count(event.at.as_millisecond(), facet, -1);
+        }
         for term in EventKeys::of_stored(event).terms {
             delete.execute(params![term.key, event.at.as_millisecond(), id])?;
         }
     }
-    Ok(())
+    counts.apply(transaction, tables)
 }
 
 /// Removes the texts of which the last event happened and was entered well before a time.

@@ -7,6 +7,7 @@
 //! - Ids are row numbers as sixteen hexadecimal digits; they only grow.
 
 mod commit;
+mod counts;
 mod errors;
 mod feed;
 mod histogram;
@@ -332,13 +333,22 @@ impl Store for SqliteStore {
                 Role::Tenant(slug) => ("tenant", Some(slug.as_str())),
             };
             let replace = format!(
-                "INSERT OR REPLACE INTO {} (hash, role, scope, name, createdAt, expiresAt)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT OR REPLACE INTO {}
+                    (hash, role, scope, name, createdAt, expiresAt, openedBy)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 tables.tokens
             );
             let created_at = token.created_at.as_millisecond();
             let expires_at = token.expires_at.map(|end| end.as_millisecond());
-            let values = params![token.hash, role, scope, token.name, created_at, expires_at];
+            let values = params![
+                token.hash,
+                role,
+                scope,
+                token.name,
+                created_at,
+                expires_at,
+                token.opened_by
+            ];
             connection.execute(&replace, values)?;
             let sweep = format!("DELETE FROM {} WHERE expiresAt <= ?1", tables.tokens);
             let now = Timestamp::now().as_millisecond();

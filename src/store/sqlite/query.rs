@@ -321,7 +321,7 @@ pub(super) fn token(
     hash: &str,
 ) -> rusqlite::Result<Option<TokenRecord>> {
     let mut select = connection.prepare_cached(&format!(
-        "SELECT role, scope, name, createdAt, expiresAt FROM {}
+        "SELECT role, scope, name, createdAt, expiresAt, openedBy FROM {}
          WHERE hash = ?1 AND (expiresAt IS NULL OR expiresAt > ?2)",
         tables.tokens
     ))?;
@@ -341,6 +341,7 @@ pub(super) fn token(
             name: row.get(2)?,
             created_at: timestamp(row.get(3)?),
             expires_at: row.get::<_, Option<i64>>(4)?.map(timestamp),
+            opened_by: row.get(5)?,
         }))
     });
     found.optional().map(Option::flatten)

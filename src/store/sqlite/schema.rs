@@ -20,6 +20,7 @@ pub(super) struct Tables {
     pub facets: String,
     pub terms: String,
     pub texts: String,
+    pub counts: String,
     /// The index of the timeline itself.
     pub by_time: String,
 }
@@ -31,6 +32,7 @@ impl Tables {
             facets: beside("facets")?,
             terms: beside("terms")?,
             texts: beside("texts")?,
+            counts: beside("counts")?,
             by_time: quoted(&format!("{}_at_facet", names.events))?,
             events: quoted(&names.events)?,
             cursors: quoted(&names.cursors)?,
@@ -82,6 +84,13 @@ impl Tables {
             ),
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (
+                    day INTEGER NOT NULL, facet INTEGER NOT NULL, events INTEGER NOT NULL,
+                    PRIMARY KEY (day, facet)
+                ) WITHOUT ROWID",
+                self.counts
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
                     source TEXT PRIMARY KEY, generation INTEGER NOT NULL, seq INTEGER NOT NULL,
                     detail TEXT NOT NULL, lastEventAt INTEGER, lastEventId TEXT,
                     updatedAt INTEGER NOT NULL
@@ -101,7 +110,7 @@ impl Tables {
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (
                     hash TEXT PRIMARY KEY, role TEXT NOT NULL, scope TEXT, name TEXT,
-                    createdAt INTEGER NOT NULL, expiresAt INTEGER
+                    createdAt INTEGER NOT NULL, expiresAt INTEGER, openedBy TEXT
                 ) WITHOUT ROWID",
                 self.tokens
             ),
@@ -116,23 +125,34 @@ impl Tables {
         for statement in &statements {
             transaction.execute(statement, [])?;
         }
-        let has_keys = "SELECT 1 FROM pragma_table_info(?1) WHERE name = 'facet'";
+        add_column(&transaction, events, "facet", "INTEGER")?;
+        add_column(&transaction, &self.tokens, "openedBy", "TEXT")?;
         let bare = inner(events);
-        // Here the name is a value, not an identifier.
-        let name = bare.replace("\"\"", "\"");
-        if !transaction.prepare(has_keys)?.exists([name])? {
-            transaction.execute(
-                &format!("ALTER TABLE {events} ADD COLUMN facet INTEGER"),
-                [],
-            )?;
-        }
         for old in ["at", "source_at", "tenantSlug_at", "action_at"] {
             transaction.execute(&format!("DROP INDEX IF EXISTS \"{bare}_{old}\""), [])?;
         }
         transaction.execute(&index(events, "at_facet", "at, id, facet"), [])?;
         transaction.execute(&index(events, "facet_at", "facet, at, id"), [])?;
+        super::counts::check(&transaction, self)?;
         transaction.commit()
     }
+}
+
+/// Adds a column that an older version's table lacks.
+fn add_column(
+    connection: &Connection,
+    table: &str,
+    column: &str,
+    kind: &str,
+) -> rusqlite::Result<()> {
+    // Here the names are values, not identifiers.
+    let name = inner(table).replace("\"\"", "\"");
+    let mut has = connection.prepare("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2")?;
+    if !has.exists([name.as_str(), column])? {
+        let add = format!("ALTER TABLE {table} ADD COLUMN {column} {kind}");
+        connection.execute(&add, [])?;
+    }
+    Ok(())
 }
 
 /// A quoted name without its outer quotes.

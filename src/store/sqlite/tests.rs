@@ -272,3 +272,74 @@ async fn the_platforms_tables_are_read_as_far_as_they_go() {
     ];
     assert_eq!(found.users, expected);
 }
+
+/// The whole range's histogram, day by day, against the events themselves.
+async fn assert_counted(store: &SqliteStore, events: usize) {
+    let everything = EventFilter::default();
+    for filter in [
+        everything.clone(),
+        EventFilter {
+            source: Some("s".to_owned()),
+            ..everything.clone()
+        },
+    ] {
+        let found = store.find_events(&filter, None, u32::MAX).await.unwrap();
+        assert_eq!(found.len(), events);
+        for buckets in [1, 40, 1000] {
+            let counted = store.histogram(&filter, buckets).await.unwrap();
+            assert_eq!(counted.total, events as u64);
+            for bar in &counted.bars {
+                let end = bar.at.checked_add(counted.bucket).unwrap();
+                let inside = found
+                    .iter()
+                    .filter(|event| bar.at <= event.at && event.at < end);
+                assert_eq!(bar.total(), inside.count() as u64, "{bar:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn counted_days_follow_the_events() {
+    const HOUR: i64 = 3_600_000;
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let at = |hours: i64| jiff::Timestamp::from_millisecond(hours * HOUR).unwrap();
+    // Around 1970, a few in an hour, over a month.
+    let events: Vec<AuditEvent> = (0..300)
+        .map(|number| AuditEvent {
+            at: at((i64::try_from(number).unwrap() - 150) * 5 / 2),
+            ..event(number)
+        })
+        .collect();
+    for part in events.chunks(70) {
+        enter(&store, part).await.unwrap();
+    }
+    enter(&store, &events[..100]).await.unwrap();
+    assert_counted(&store, 300).await;
+    let days = |sql: &str| -> i64 {
+        let file = Connection::open(directory.path().join("daybook.db")).unwrap();
+        file.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    let sum = "SELECT coalesce(sum(events), 0) FROM \"auditevents.counts\"";
+    assert_eq!(days(sum), 300);
+
+    let gone = store.delete_events_before(at(-100), 1000).await.unwrap();
+    let left = 300 - usize::try_from(gone).unwrap();
+    assert!(gone > 0 && left > 0);
+    assert_counted(&store, left).await;
+    let old = "SELECT count(*) FROM \"auditevents.counts\" WHERE day < -5";
+    assert_eq!(days(old), 0);
+
+    // A version without them was at work.
+    let file = Connection::open(directory.path().join("daybook.db")).unwrap();
+    file.execute("DELETE FROM \"auditevents.counts\" WHERE day % 2 = 0", [])
+        .unwrap();
+    drop(file);
+    store.prepare().await.unwrap();
+    assert_eq!(days(sum), i64::try_from(left).unwrap());
+    assert_counted(&store, left).await;
+    while store.delete_events_before(at(10_000), 50).await.unwrap() > 0 {}
+    assert_eq!(days("SELECT count(*) FROM \"auditevents.counts\""), 0);
+}
