@@ -1,4 +1,8 @@
 //! Cursors: one document per source, moved by compare-and-set.
+//!
+//! A claim is synced, a move is not: its events are durable before it, and a server that dies and
+//! loses a move only makes the source read again what is recognised then. The wait for a second sync
+//! would double the time of every small commit.
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
@@ -9,7 +13,7 @@ use serde_json::Value;
 
 use super::encode::{saturating_i64, value_document};
 use super::errors::store_error;
-use super::{MongoStore, bson_date, collect, decode};
+use super::{MongoStore, bson_date, collect, decode, unsynced};
 use crate::event::SourceName;
 use crate::store::{Cursor, CursorMove, CursorStep, MoveFate, Result, StoreError};
 
@@ -52,6 +56,7 @@ impl MongoStore {
         let filter = doc! { "source": touch.source.as_str() };
         for _ in 0..ROUNDS {
             let touched = self.cursors.update_one(filter.clone(), update.clone());
+            let touched = touched.write_concern(unsynced(self.timeout));
             match touched.upsert(true).await {
                 Ok(_) => return Ok(()),
                 Err(error) if is_upsert_race(&error) => {}
@@ -73,10 +78,8 @@ impl MongoStore {
         };
         let update = advanced(step, *to, detail);
         for _ in 0..ROUNDS {
-            let moved = self
-                .cursors
-                .update_one(filter.clone(), update.clone())
-                .await;
+            let moved = self.cursors.update_one(filter.clone(), update.clone());
+            let moved = moved.write_concern(unsynced(self.timeout)).await;
             let moved = moved.map_err(|error| store_error(&error))?;
             if moved.matched_count > 0 {
                 return Ok(MoveFate::Moved);
