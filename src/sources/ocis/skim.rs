@@ -105,9 +105,9 @@ fn key(bytes: &[u8], expected: usize) -> Option<usize> {
     let begins =
         |key: &&[u8]| key[1] == letters[0] && key[2] == letters[1] && bytes.starts_with(key);
     let rest = QUOTED.get(expected..).unwrap_or_default();
-    let next = rest.iter().position(|key| begins(key));
+    let next = rest.iter().position(begins);
     next.map(|next| expected + next)
-        .or_else(|| QUOTED.iter().position(|key| begins(key)))
+        .or_else(|| QUOTED.iter().position(begins))
 }
 
 #[cfg(test)]
