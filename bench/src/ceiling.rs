@@ -77,13 +77,7 @@ async fn push(world: &World, prepared: &Arc<Prepared>, concurrency: usize) -> Re
         .run_command(doc! { "createIndexes": EVENTS, "indexes": prepared.indexes.clone() })
         .await
         .context("the same indexes")?;
-    let durable = WriteConcern::builder()
-        .w(Acknowledgment::Majority)
-        .journal(true)
-        .w_timeout(Duration::from_secs(10))
-        .build();
-    let options = CollectionOptions::builder().write_concern(durable).build();
-    let events: Collection<RawDocumentBuf> = database.collection_with_options(EVENTS, options);
+    let events: Collection<RawDocumentBuf> = database.collection_with_options(EVENTS, durable());
     let next = Arc::new(AtomicUsize::new(0));
     let since = Instant::now();
     let mut pushers = tokio::task::JoinSet::new();
@@ -109,4 +103,14 @@ async fn push(world: &World, prepared: &Arc<Prepared>, concurrency: usize) -> Re
     let rate = prepared.documents.len() as f64 / since.elapsed().as_secs_f64();
     database.drop().await?;
     Ok(rate)
+}
+
+/// Daybook's write concern.
+pub fn durable() -> CollectionOptions {
+    let durable = WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .journal(true)
+        .w_timeout(Duration::from_secs(10))
+        .build();
+    CollectionOptions::builder().write_concern(durable).build()
 }

@@ -33,6 +33,25 @@ pub fn plain_text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
+/// Whether [`plain_text`] would take the bytes.
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+    // One pass for what nearly all lines are: printable ASCII without a backslash.
+    let is_simple = |block: &[u8]| {
+        block.iter().fold(true, |simple, byte| {
+            simple & (*byte >= b' ') & (*byte != b'\\') & (*byte < 0x80)
+        })
+    };
+    bytes.chunks(128).all(is_simple) || plain_text(bytes).is_some()
+}
+
+/// How long the value is that the bytes begin with, if [`scan`] reads it and it is no text.
+pub(crate) fn bare_length(bytes: &[u8]) -> Option<usize> {
+    let words: [&[u8]; 3] = [b"true", b"false", b"null"];
+    let word = words.iter().find(|word| bytes.starts_with(word));
+    word.map(|word| word.len())
+        .or_else(|| whole_number_length(bytes))
+}
+
 /// Reads the fields of a [plain text](plain_text) in order. Ends early when `field` says `false`;
 /// `true` when all of the text was read and it is one flat object. Keys may repeat.
 pub fn scan<'a>(text: &'a str, mut field: impl FnMut(&'a str, Scalar<'a>) -> bool) -> bool {
@@ -98,20 +117,21 @@ fn literal<'a>(
 }
 
 fn whole_number(text: &str, at: usize) -> Option<(Scalar<'_>, usize)> {
-    let unsigned = at + usize::from(text.as_bytes()[at] == b'-');
-    let digits = text.as_bytes()[unsigned..]
+    let end = at + whole_number_length(&text.as_bytes()[at..])?;
+    Some((Scalar::Int(text[at..end].parse().ok()?), end))
+}
+
+fn whole_number_length(bytes: &[u8]) -> Option<usize> {
+    let sign = usize::from(bytes.first() == Some(&b'-'));
+    let unsigned = &bytes[sign..];
+    let digits = unsigned
         .iter()
         .take(MOST_DIGITS + 1)
         .take_while(|byte| byte.is_ascii_digit())
         .count();
-    let end = unsigned + digits;
-    let leading_zero = text.as_bytes().get(unsigned) == Some(&b'0');
     // `-0` is no integer, and `01` no JSON.
-    let is_odd = leading_zero && (digits > 1 || unsigned > at);
-    if digits == 0 || digits > MOST_DIGITS || is_odd {
-        return None;
-    }
-    Some((Scalar::Int(text[at..end].parse().ok()?), end))
+    let is_odd = unsigned.first() == Some(&b'0') && (digits > 1 || sign > 0);
+    (digits > 0 && digits <= MOST_DIGITS && !is_odd).then_some(sign + digits)
 }
 
 #[cfg(test)]

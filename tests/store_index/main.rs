@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod counts;
+mod crash;
 mod older;
 mod paging;
 

@@ -33,9 +33,9 @@ use crate::store::{CursorStep, Store};
 use crate::tail::{Doorbell, FileEvent, TailCursor, TailOptions, Tailer};
 
 use super::backlog::Backlog;
-use super::decode::is_plain_read;
 use super::gaps::gap_entries;
 use super::reading::{Decoding, GAP_BYTES, Read, ReadChunk, Reading};
+use super::skim::is_plain_read;
 
 /// Bytes sent at once, if the source's share of the bytes in flight is not smaller.
 const CHUNK_BYTES: u64 = 2 << 20;

@@ -46,18 +46,9 @@ pub fn decode_line(line: &[u8], ctx: &LineContext<'_>) -> Vec<Decoded> {
     decode_parsed(line, ctx)
 }
 
-/// Whether the line is surely an action that changes nothing. Reads one by one what most logs are
-/// full of, so it only looks at lines in the very form in which they are written; of another one
-/// [`decode_line`] tells.
-pub fn is_plain_read(line: &[u8]) -> bool {
-    let is_read = |action: &str| verbs::READS.contains(&action);
-    ScannedLine::scan(line, is_read)
-        .is_some_and(|line| line.string("Action").is_some() && line.string("Message").is_some())
-}
-
 /// The short way for a line as the services write it, in which nothing has to be masked or remarked.
 fn decode_scanned(line: &[u8], ctx: &LineContext<'_>) -> Option<Decoded> {
-    let record = ScannedLine::scan(line, |_| true)?;
+    let record = ScannedLine::scan(line)?;
     let (action, message) = (record.string("Action")?, record.string("Message")?);
     let verb = verbs::verb(&record, action);
     if verb.is_read && !ctx.include_reads {

@@ -4,6 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sources::ocis::skim::is_plain_read;
+use crate::sources::ocis::skim::tests::is_scanned_read;
 
 const READ_AT: &str = "2026-11-24T05:00:00.123Z";
 
@@ -385,6 +387,7 @@ fn assert_both_ways_agree(line: &[u8]) {
     let slowly = decode_slowly(line, false);
     assert_eq!(decode(line, false), slowly, "{shown}");
     assert_eq!(decode(line, true), decode_slowly(line, true), "{shown}");
+    assert_eq!(is_plain_read(line), is_scanned_read(line), "{shown}");
     if is_plain_read(line) {
         assert_eq!(slowly, [Decoded::Filtered], "{shown}");
     }

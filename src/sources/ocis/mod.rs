@@ -7,4 +7,5 @@ mod gaps;
 mod masks;
 mod reading;
 pub mod record;
+mod skim;
 pub mod verbs;

@@ -89,9 +89,8 @@ pub(super) struct ScannedLine<'a> {
 }
 
 impl<'a> ScannedLine<'a> {
-    /// Scans a line; `None` when it is anything else. `wants_action` is asked as soon as the action
-    /// is met, and ends the scan when it says no.
-    pub fn scan(line: &'a [u8], wants_action: impl Fn(&str) -> bool) -> Option<Self> {
+    /// Scans a line; `None` when it is anything else.
+    pub fn scan(line: &'a [u8]) -> Option<Self> {
         let text = flat::plain_text(line)?;
         let mut values = [None; KNOWN_KEYS.len()];
         // Fields come in the order of the list, but for those that an action lacks.
@@ -107,11 +106,7 @@ impl<'a> ScannedLine<'a> {
                 return false;
             };
             expected = index + 1;
-            let is_wanted = match value {
-                Scalar::Text(action) if key == "Action" => wants_action(action),
-                _ => true,
-            };
-            is_wanted && values[index].replace(value).is_none()
+            values[index].replace(value).is_none()
         });
         whole.then_some(Self { text, values })
     }

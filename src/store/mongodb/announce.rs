@@ -2,9 +2,16 @@
 //! facets and texts that are new, and a mark on every counted hour and day that gets another event.
 //!
 //! A commit whose events bring nothing new, and happened just now, asks the server for nothing.
+//!
+//! An announcement need not be synced: the sync of the events covers it, if the server is the same
+//! that took it. One that died in between may have lost it. Nothing gets to its successor but on a new
+//! connection, so when one was made meanwhile the announcement is made again, synced, before the
+//! events are acknowledged. Only then it is remembered.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::PoisonError;
+
+use mongodb::options::WriteConcern;
 
 use super::MongoStore;
 use super::cells::{Cell, hot};
@@ -82,28 +89,26 @@ impl News {
 
 impl MongoStore {
     /// Makes the news stand; to be awaited before the events are inserted.
-    pub(super) async fn announce(&self, news: News) -> Result<()> {
-        let texts: Vec<NewText> = news.texts.into_values().collect();
-        let cells: Vec<Cell> = news.cells.into_iter().collect();
-        let begun = news.now;
+    pub(super) async fn announce(&self, news: &News, concern: &WriteConcern) -> Result<()> {
         tokio::try_join!(
-            self.enter_facets(news.facets),
-            self.enter_texts(&texts),
-            self.mark(&cells),
+            self.enter_facets(&news.facets, concern),
+            self.enter_texts(news.texts.values(), concern),
+            self.mark(&news.cells, concern),
         )?;
-        if texts.is_empty() && cells.is_empty() {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    /// Remembers what is durable, so that it is not announced again.
+    pub(super) fn remember(&self, news: News) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for text in &texts {
-            known.texts.learn(text.term.key, text.day);
+        known.facets.extend(news.facets.into_keys());
+        for (key, text) in news.texts {
+            known.texts.learn(key, text.day);
         }
-        if known.marks.len() + cells.len() > REMEMBERED_MARKS {
+        if known.marks.len() + news.cells.len() > REMEMBERED_MARKS {
             known.marks.clear();
         }
-        known
-            .marks
-            .extend(cells.into_iter().map(|cell| (cell, begun)));
-        Ok(())
+        let marks = news.cells.into_iter().map(|cell| (cell, news.now));
+        known.marks.extend(marks);
     }
 }

@@ -13,14 +13,14 @@
 //! So dying at any point leaves a cell without a kept count at worst. Daybooks that share a store
 //! need clocks that agree to within [`HOT`] less an operation's time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use mongodb::action::Action as _;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Document, RawDocument, doc};
-use mongodb::options::ReadConcern;
+use mongodb::options::{ReadConcern, WriteConcern};
 
 use super::MongoStore;
 use super::commit::DUPLICATE_KEY;
@@ -129,7 +129,7 @@ pub(super) fn hot() -> i64 {
 
 impl MongoStore {
     /// Drops the kept counts of cells that are about to change.
-    pub(super) async fn mark(&self, cells: &[Cell]) -> Result<()> {
+    pub(super) async fn mark(&self, cells: &BTreeSet<Cell>, concern: &WriteConcern) -> Result<()> {
         if cells.is_empty() {
             return Ok(());
         }
@@ -145,18 +145,19 @@ impl MongoStore {
             .map(|cell| doc! { "q": { "_id": cell.id() }, "u": &mark, "upsert": true })
             .collect();
         for chunk in updates.chunks(1000) {
-            self.update_cells(chunk).await?;
+            self.update_cells(chunk, concern).await?;
         }
         Ok(())
     }
 
-    async fn update_cells(&self, updates: &[Document]) -> Result<()> {
+    async fn update_cells(&self, updates: &[Document], concern: &WriteConcern) -> Result<()> {
         let timeout = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
+        let is_synced = concern.journal != Some(false);
         let command = doc! {
             "update": self.cells.name(),
             "updates": updates,
             "ordered": false,
-            "writeConcern": { "w": "majority", "wtimeout": timeout },
+            "writeConcern": { "w": "majority", "wtimeout": timeout, "j": is_synced },
         };
         // Two that make one document at once: the later one finds it there when it tries again.
         for _ in 0..3 {

@@ -5,6 +5,7 @@
 //! writer repeats the whole commit: what had landed is then a duplicate.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -17,7 +18,7 @@ use super::announce::News;
 use super::cursors::is_upsert_race;
 use super::encode;
 use super::errors::{by_code, store_error};
-use super::{MongoStore, bson_date};
+use super::{MongoStore, bson_date, durable};
 use crate::event::DeadLetter;
 use crate::store::keys::{EventKeys, Facet};
 use crate::store::{Commit, Committed, Fate, LearnedSpace, Record, Result, StoreError};
@@ -75,7 +76,8 @@ impl MongoStore {
             }
         }
 
-        self.announce(news).await?;
+        let connections = self.connections.load(Ordering::Acquire);
+        self.announce(&news, &self.before_another()).await?;
         self.pass("between_announcement_and_insert").await?;
 
         let event_target = Target {
@@ -93,6 +95,10 @@ impl MongoStore {
             letter_target.insert(&letters.documents),
             self.learn(&commit.learned),
         )?;
+        if self.connections.load(Ordering::Acquire) != connections {
+            self.announce(&news, &durable(self.timeout)).await?;
+        }
+        self.remember(news);
         events.report(event_fates, &mut fates);
         letters.report(letter_fates, &mut fates);
         self.count_repeated_letters(commit, &letters.indexes, &fates)

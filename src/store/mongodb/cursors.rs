@@ -1,4 +1,8 @@
 //! Cursors: one document per source, moved by compare-and-set.
+//!
+//! Claims and moves are synced, so that a cursor which anybody has seen never goes back. A touch is
+//! not: it says when a pushed event came last, nothing is read again by it, and the wait for a second
+//! sync would double the time of every webhook.
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
@@ -9,7 +13,7 @@ use serde_json::Value;
 
 use super::encode::{saturating_i64, value_document};
 use super::errors::store_error;
-use super::{MongoStore, bson_date, collect, decode};
+use super::{MongoStore, bson_date, collect, decode, unsynced};
 use crate::event::SourceName;
 use crate::store::{Cursor, CursorMove, CursorStep, MoveFate, Result, StoreError};
 
@@ -52,6 +56,7 @@ impl MongoStore {
         let filter = doc! { "source": touch.source.as_str() };
         for _ in 0..ROUNDS {
             let touched = self.cursors.update_one(filter.clone(), update.clone());
+            let touched = touched.write_concern(unsynced(self.timeout));
             match touched.upsert(true).await {
                 Ok(_) => return Ok(()),
                 Err(error) if is_upsert_race(&error) => {}

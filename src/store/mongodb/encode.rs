@@ -127,10 +127,7 @@ pub(super) fn dead_letter(letter: &DeadLetter) -> Result<RawDocumentBuf, String>
     text(&mut buf, "detail", head(&letter.detail));
     int64(&mut buf, "attempts", 1);
     int64(&mut buf, "rawLength", saturating_i64(letter.raw_length));
-    key(&mut buf, ElementType::Binary, "raw");
-    buf.extend_from_slice(&length_i32(raw.len()).to_le_bytes());
-    buf.push(0);
-    buf.extend_from_slice(raw);
+    binary(&mut buf, "raw", raw);
     finish(buf, start)
 }
 
@@ -161,7 +158,7 @@ pub(super) fn saturating_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn finish(mut buf: Vec<u8>, start: usize) -> Result<RawDocumentBuf, String> {
+pub(super) fn finish(mut buf: Vec<u8>, start: usize) -> Result<RawDocumentBuf, String> {
     close(&mut buf, start);
     if buf.len() > MAX_DOCUMENT_BYTES {
         return Err(format!(
@@ -172,13 +169,13 @@ fn finish(mut buf: Vec<u8>, start: usize) -> Result<RawDocumentBuf, String> {
     RawDocumentBuf::from_bytes(buf).map_err(|error| format!("the document is no BSON: {error}"))
 }
 
-fn open(buf: &mut Vec<u8>) -> usize {
+pub(super) fn open(buf: &mut Vec<u8>) -> usize {
     let start = buf.len();
     buf.extend_from_slice(&[0; 4]);
     start
 }
 
-fn close(buf: &mut Vec<u8>, start: usize) {
+pub(super) fn close(buf: &mut Vec<u8>, start: usize) {
     buf.push(0);
     let length = length_i32(buf.len() - start);
     buf[start..start + 4].copy_from_slice(&length.to_le_bytes());
@@ -189,7 +186,7 @@ fn length_i32(length: usize) -> i32 {
     i32::try_from(length).unwrap_or(i32::MAX)
 }
 
-fn key(buf: &mut Vec<u8>, kind: ElementType, name: &str) {
+pub(super) fn key(buf: &mut Vec<u8>, kind: ElementType, name: &str) {
     buf.push(kind as u8);
     buf.extend_from_slice(name.as_bytes());
     buf.push(0);
@@ -200,16 +197,34 @@ fn date(buf: &mut Vec<u8>, name: &str, at: Timestamp) {
     buf.extend_from_slice(&at.as_millisecond().to_le_bytes());
 }
 
-fn int64(buf: &mut Vec<u8>, name: &str, number: i64) {
+pub(super) fn int64(buf: &mut Vec<u8>, name: &str, number: i64) {
     key(buf, ElementType::Int64, name);
     buf.extend_from_slice(&number.to_le_bytes());
+}
+
+pub(super) fn binary(buf: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+    key(buf, ElementType::Binary, name);
+    buf.extend_from_slice(&length_i32(bytes.len()).to_le_bytes());
+    buf.push(0);
+    buf.extend_from_slice(bytes);
+}
+
+/// The name of an array's element.
+pub(super) fn with_index<T>(index: usize, then: impl FnOnce(&str) -> T) -> T {
+    const SMALL: [&str; 16] = [
+        "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15",
+    ];
+    match SMALL.get(index) {
+        Some(name) => then(name),
+        None => then(&index.to_string()),
+    }
 }
 
 fn int64_array(buf: &mut Vec<u8>, name: &str, numbers: impl Iterator<Item = i64>) {
     key(buf, ElementType::Array, name);
     let start = open(buf);
     for (index, number) in numbers.enumerate() {
-        int64(buf, &index.to_string(), number);
+        with_index(index, |name| int64(buf, name, number));
     }
     close(buf, start);
 }
@@ -230,7 +245,7 @@ fn whole_number(buf: &mut Vec<u8>, name: &str, integer: i64) {
     }
 }
 
-fn text(buf: &mut Vec<u8>, name: &str, text: &str) {
+pub(super) fn text(buf: &mut Vec<u8>, name: &str, text: &str) {
     key(buf, ElementType::String, name);
     buf.extend_from_slice(&length_i32(text.len() + 1).to_le_bytes());
     buf.extend_from_slice(text.as_bytes());

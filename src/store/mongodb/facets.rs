@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use mongodb::bson::{Bson, Document, RawDocument, doc};
-use mongodb::options::ReadConcern;
+use mongodb::options::{ReadConcern, WriteConcern};
 
 use super::commit::DUPLICATE_KEY;
 use super::errors::store_error;
@@ -29,7 +29,11 @@ pub(super) struct Dictionary {
 
 impl MongoStore {
     /// Enters those that this process does not know to be there.
-    pub(super) async fn enter_facets(&self, facets: HashMap<i64, Facet>) -> Result<()> {
+    pub(super) async fn enter_facets(
+        &self,
+        facets: &HashMap<i64, Facet>,
+        concern: &WriteConcern,
+    ) -> Result<()> {
         if facets.is_empty() {
             return Ok(());
         }
@@ -45,14 +49,13 @@ impl MongoStore {
         });
         let documents: Vec<Document> = documents.collect();
         let facets_of = self.facets.clone_with_type::<Document>();
-        let inserted = facets_of.insert_many(&documents).ordered(false).await;
+        let insert = facets_of.insert_many(&documents).ordered(false);
+        let inserted = insert.write_concern(concern.clone()).await;
         if let Err(error) = inserted
             && !is_repeat(&error)
         {
             return Err(store_error(&error));
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.facets.extend(facets.keys());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The timeline in MongoDB: a standalone server or a replica set.
 //!
-//! - Every write waits for the majority and the journal, and every method for at most the time
+//! - Every write waits for the majority and the journal, but for those of which a later one's journal
+//!   or a repeat takes care (`announce`, `cursors`), and every method for at most the time
 //!   given at construction: a server that hangs yields [`StoreError::Timeout`], not a stuck writer.
 //! - No transaction is needed. Events go in first, unordered; what is there already is recognised
 //!   by the unique index on (`source`, `externalId`); only then do cursors move, each by one
@@ -30,7 +31,7 @@ mod texts;
 mod upkeep;
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -38,9 +39,9 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::bson::{DateTime, RawDocumentBuf, doc};
-use mongodb::options::{
-    Acknowledgment, ClientOptions, CollectionOptions, ReplaceOptions, WriteConcern,
-};
+use mongodb::event::EventHandler;
+use mongodb::event::cmap::CmapEvent;
+use mongodb::options::{Acknowledgment, ClientOptions, ReplaceOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 
 use super::feed::{Caseless, Follow};
@@ -81,6 +82,11 @@ pub struct MongoStore {
     moved_clock: Arc<AtomicI64>,
     /// There are texts to settle.
     work: Arc<tokio::sync::Notify>,
+    /// Connections that were made so far.
+    connections: Arc<AtomicU64>,
+    /// The server is known to keep all collections in one journal, so that a write that is synced
+    /// syncs those before it.
+    one_journal: Arc<AtomicBool>,
     upkeep: Arc<upkeep::Upkeep>,
     /// What the index on (`source`, `externalId`) is called, once [`Store::prepare`] saw it.
     unique_index: Arc<OnceLock<String>>,
@@ -127,17 +133,18 @@ impl MongoStore {
         // How soon a server is seen to be back that answered an error and kept its connections.
         options.heartbeat_freq.get_or_insert(Duration::from_secs(2));
         options.write_concern = Some(durable(timeout));
+        let connections = Arc::new(AtomicU64::new(0));
+        let made = Arc::clone(&connections);
+        options.cmap_event_handler = Some(EventHandler::callback(move |event| {
+            if let CmapEvent::ConnectionCreated(_) = event {
+                made.fetch_add(1, Ordering::AcqRel);
+            }
+        }));
 
         let name = options.default_database.clone();
         let client = Client::with_options(options).map_err(|error| url_error(&error))?;
         let database = client.database(name.as_deref().unwrap_or(DEFAULT_DATABASE));
-        let unsynced = CollectionOptions::builder()
-            .write_concern(before_another(timeout))
-            .build();
-        let beside = |part: &str| {
-            let name = format!("{}.{part}", collections.events);
-            database.collection_with_options(&name, unsynced.clone())
-        };
+        let beside = |part: &str| database.collection(&format!("{}.{part}", collections.events));
         Ok(Self {
             events: database.collection(&collections.events),
             cursors: database.collection(&collections.cursors),
@@ -155,6 +162,8 @@ impl MongoStore {
             indexed: Arc::default(),
             moved_clock: Arc::default(),
             work: Arc::default(),
+            connections,
+            one_journal: Arc::default(),
             upkeep: Arc::default(),
             database,
             timeout,
@@ -173,6 +182,26 @@ impl MongoStore {
     /// Milliseconds since 1970.
     fn now(&self) -> i64 {
         Timestamp::now().as_millisecond() + self.moved_clock.load(Ordering::Relaxed)
+    }
+
+    /// For what a later, durable write builds on: that one's sync holds it too. Where it may not, it is
+    /// synced by itself.
+    fn before_another(&self) -> WriteConcern {
+        if self.one_journal.load(Ordering::Acquire) {
+            unsynced(self.timeout)
+        } else {
+            durable(self.timeout)
+        }
+    }
+
+    /// Learns whether there is one journal: a router's collections may lie on several servers.
+    async fn look_at_journal(&self) -> Result<()> {
+        let answer = self.database.run_command(doc! { "hello": 1 }).await;
+        let answer = answer.map_err(|error| store_error(&error))?;
+        let is_router = answer.get_str("msg").is_ok_and(|msg| msg == "isdbgrid")
+            || answer.contains_key("serviceId");
+        self.one_journal.store(!is_router, Ordering::Release);
+        Ok(())
     }
 
     /// Runs an operation within its time.
@@ -201,11 +230,13 @@ fn durable(timeout: Duration) -> WriteConcern {
         .build()
 }
 
-/// The same for what a later write builds on: that one's journal holds it too.
-fn before_another(timeout: Duration) -> WriteConcern {
+/// The same without the journal. It has to be said: a majority alone includes the journal, and a
+/// sync takes far longer than the write.
+fn unsynced(timeout: Duration) -> WriteConcern {
     WriteConcern::builder()
         .w(Acknowledgment::Majority)
         .w_timeout(timeout)
+        .journal(false)
         .build()
 }
 
@@ -230,6 +261,8 @@ impl Store for MongoStore {
     }
 
     async fn prepare(&self) -> Result<()> {
+        self.within("a look at the server", self.look_at_journal())
+            .await?;
         self.within("preparation of the indexes", self.create_indexes())
             .await?;
         self.begin_upkeep();

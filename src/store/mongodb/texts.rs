@@ -8,15 +8,16 @@
 use std::collections::HashSet;
 
 use futures_util::TryStreamExt as _;
-use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::spec::{BinarySubtype, ElementType};
 use mongodb::bson::{Binary, Bson, Document, RawDocument, RawDocumentBuf, doc};
+use mongodb::options::WriteConcern;
 
 use super::errors::store_error;
 use super::facets::is_repeat;
 use super::query::{escape, pattern};
-use super::{MongoStore, decode, encode};
-use crate::store::Result;
+use super::{MongoStore, decode, encode, unsynced};
 use crate::store::keys::Term;
+use crate::store::{Result, StoreError};
 
 /// Characters of an ending that the index holds.
 const ENDING: usize = 12;
@@ -29,6 +30,9 @@ const LONG: &str = "\u{10FFFF}\u{10FFFF}";
 
 /// Bytes of texts in one pending document.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
+
+/// Texts of one insert: with their endings they are twenty times as long as pending.
+const SETTLED_AT_ONCE: usize = 500;
 
 /// A text that may be new.
 #[derive(Clone, Debug)]
@@ -48,14 +52,32 @@ impl NewText {
         }
     }
 
-    fn document(&self) -> Document {
-        doc! {
-            "id": binary(self.term.id),
-            "key": self.term.key,
-            "tenantSlug": &self.tenant,
-            "text": self.shown(),
-            "day": self.day,
+    /// Writes the fields of a document that holds it, but for its id.
+    fn write(&self, buf: &mut Vec<u8>, shown: &str) {
+        encode::int64(buf, "key", self.term.key);
+        match &self.tenant {
+            Some(slug) => encode::text(buf, "tenantSlug", slug),
+            None => encode::key(buf, ElementType::Null, "tenantSlug"),
         }
+        encode::text(buf, "text", shown);
+        encode::key(buf, ElementType::Int32, "day");
+        buf.extend_from_slice(&self.day.to_le_bytes());
+    }
+
+    /// The document of a settled text.
+    fn settled(&self) -> Result<RawDocumentBuf> {
+        let text = &self.term.text;
+        let mut buf = Vec::with_capacity(text.len() * (ENDING + 10) + 256);
+        let start = encode::open(&mut buf);
+        encode::binary(&mut buf, "_id", &self.term.id);
+        self.write(&mut buf, text);
+        encode::key(&mut buf, ElementType::Array, "endings");
+        let array = encode::open(&mut buf);
+        for (index, ending) in endings(text).into_iter().enumerate() {
+            encode::with_index(index, |name| encode::text(&mut buf, name, ending));
+        }
+        encode::close(&mut buf, array);
+        finish(buf, start)
     }
 
     fn read(document: &RawDocument) -> Option<Self> {
@@ -78,33 +100,85 @@ fn binary(bytes: [u8; 16]) -> Binary {
     }
 }
 
-/// Every ending of a text, cut to what the index holds.
-fn endings(text: &str) -> HashSet<String> {
+/// Every ending of a text, cut to what the index holds, each once.
+fn endings(text: &str) -> Vec<&str> {
     if text == LONG {
-        return HashSet::from([LONG.to_owned()]);
+        return vec![LONG];
     }
     let starts = text.char_indices().map(|(start, _)| start);
-    starts
-        .map(|start| text[start..].chars().take(ENDING).collect())
-        .collect()
+    let ends = starts.clone().chain([text.len()]).skip(ENDING);
+    let ends = ends.chain(std::iter::repeat(text.len()));
+    let mut endings: Vec<&str> = starts.zip(ends).map(|(from, to)| &text[from..to]).collect();
+    endings.sort_unstable();
+    endings.dedup();
+    endings
+}
+
+/// A pending document.
+struct Pending {
+    buf: Vec<u8>,
+    document: usize,
+    array: usize,
+    count: usize,
+}
+
+impl Pending {
+    fn new() -> Self {
+        let mut buf = Vec::new();
+        let document = encode::open(&mut buf);
+        encode::key(&mut buf, ElementType::ObjectId, "_id");
+        buf.extend_from_slice(&encode::next_id().bytes());
+        encode::key(&mut buf, ElementType::Array, "texts");
+        let array = encode::open(&mut buf);
+        Self {
+            buf,
+            document,
+            array,
+            count: 0,
+        }
+    }
+
+    fn push(&mut self, new: &NewText) {
+        let buf = &mut self.buf;
+        encode::with_index(self.count, |name| {
+            encode::key(buf, ElementType::EmbeddedDocument, name);
+        });
+        let start = encode::open(buf);
+        encode::binary(buf, "id", &new.term.id);
+        new.write(buf, new.shown());
+        encode::close(buf, start);
+        self.count += 1;
+    }
+
+    fn document(mut self) -> Result<RawDocumentBuf> {
+        encode::close(&mut self.buf, self.array);
+        finish(self.buf, self.document)
+    }
+}
+
+fn finish(buf: Vec<u8>, start: usize) -> Result<RawDocumentBuf> {
+    let refused = |error| StoreError::Other(format!("texts are no document: {error}"));
+    encode::finish(buf, start).map_err(refused)
 }
 
 impl MongoStore {
-    pub(super) async fn enter_texts(&self, texts: &[NewText]) -> Result<()> {
-        let mut pending = Vec::new();
-        let mut bytes = 0;
-        for (number, text) in texts.iter().enumerate() {
-            pending.push(text.document());
-            bytes += text.shown().len() + 200;
-            if bytes >= PENDING_BYTES || number + 1 == texts.len() {
-                let document =
-                    doc! { "_id": encode::next_id(), "texts": std::mem::take(&mut pending) };
-                let inserted = self.pending.insert_one(raw(&document)?).await;
+    pub(super) async fn enter_texts(
+        &self,
+        texts: impl ExactSizeIterator<Item = &NewText>,
+        concern: &WriteConcern,
+    ) -> Result<()> {
+        let count = texts.len();
+        let mut pending = Pending::new();
+        for (number, text) in texts.enumerate() {
+            pending.push(text);
+            if pending.buf.len() >= PENDING_BYTES || number + 1 == count {
+                let full = std::mem::replace(&mut pending, Pending::new());
+                let insert = self.pending.insert_one(full.document()?);
+                let inserted = insert.write_concern(concern.clone()).await;
                 inserted.map_err(|error| store_error(&error))?;
-                bytes = 0;
             }
         }
-        if !texts.is_empty() {
+        if count > 0 {
             self.work.notify_one();
         }
         Ok(())
@@ -131,18 +205,8 @@ impl MongoStore {
         let (old, new): (Vec<_>, Vec<_>) = texts
             .into_iter()
             .partition(|text| there.contains(&text.term.id));
-        if !new.is_empty() {
-            let documents = new.iter().map(|text| {
-                let endings: Vec<String> = endings(&text.term.text).into_iter().collect();
-                raw(&doc! {
-                    "_id": binary(text.term.id),
-                    "key": text.term.key,
-                    "tenantSlug": &text.tenant,
-                    "text": &text.term.text,
-                    "day": text.day,
-                    "endings": endings,
-                })
-            });
+        for part in new.chunks(SETTLED_AT_ONCE) {
+            let documents = part.iter().map(NewText::settled);
             let documents = documents.collect::<Result<Vec<_>>>()?;
             let inserted = self.texts.insert_many(&documents).ordered(false).await;
             if let Err(error) = inserted
@@ -168,7 +232,9 @@ impl MongoStore {
         if let Ok(Some(id)) = found.get("_id")
             && let Ok(id) = Bson::try_from(id)
         {
-            let deleted = self.pending.delete_one(doc! { "_id": id }).await;
+            // Unsynced: should it come back, it is settled again.
+            let delete = self.pending.delete_one(doc! { "_id": id });
+            let deleted = delete.write_concern(unsynced(self.timeout)).await;
             deleted.map_err(|error| store_error(&error))?;
         }
         Ok(true)
@@ -262,25 +328,52 @@ fn read_texts(document: &RawDocumentBuf) -> Vec<NewText> {
         .collect()
 }
 
-fn raw(document: &Document) -> Result<RawDocumentBuf> {
-    RawDocumentBuf::try_from(document)
-        .map_err(|error| crate::store::StoreError::Other(format!("texts are no document: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn endings_begin_at_every_character() {
-        let of = |text: &str| {
-            let mut endings: Vec<String> = endings(text).into_iter().collect();
-            endings.sort();
-            endings
+        assert_eq!(endings("åba"), ["a", "ba", "åba"]);
+        assert_eq!(endings("aa"), ["a", "aa"]);
+        assert_eq!(endings(""), [""; 0]);
+        let long = endings("abcdefghijklmnop");
+        assert_eq!(long[0], "abcdefghijkl");
+        assert_eq!(long[4..6], ["efghijklmnop", "fghijklmnop"]);
+        assert_eq!(long.len(), 16);
+    }
+
+    #[test]
+    fn a_pending_document_is_read_as_it_was_written() {
+        let text = |number: i32, tenant: Option<&str>, text: &str| NewText {
+            term: Term {
+                key: number.into(),
+                id: [7; 16],
+                text: text.to_owned(),
+            },
+            tenant: tenant.map(str::to_owned),
+            day: number,
         };
-        assert_eq!(of("åba"), ["a", "ba", "åba"]);
-        assert_eq!(of("aa"), ["a", "aa"]);
-        assert_eq!(of(""), [""; 0]);
-        assert!(of("abcdefghijklmnop").contains(&"abcdefghijkl".to_owned()));
+        let mut pending = Pending::new();
+        for number in 0..20 {
+            pending.push(&text(number, Some("acme"), "åse"));
+        }
+        pending.push(&text(20, None, &"x".repeat(LONGEST + 1)));
+        let read = read_texts(&pending.document().expect("a document"));
+        assert_eq!(read.len(), 21);
+        assert_eq!((read[19].day, read[19].term.key), (19, 19));
+        assert_eq!(read[19].term.id, [7; 16]);
+        assert_eq!(read[19].tenant.as_deref(), Some("acme"));
+        assert_eq!(read[19].term.text, "åse");
+        assert_eq!((read[20].tenant.as_ref(), read[20].shown()), (None, LONG));
+        let settled = read[20].settled().expect("a document");
+        let read = Document::try_from(settled).expect("no bytes but BSON");
+        assert_eq!(
+            read,
+            doc! {
+                "_id": binary([7; 16]), "key": 20_i64, "tenantSlug": null, "text": LONG, "day": 20,
+                "endings": [LONG],
+            }
+        );
     }
 }

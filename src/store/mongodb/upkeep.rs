@@ -15,7 +15,7 @@ use super::cells::Cell;
 use super::errors::store_error;
 use super::query::{ceiling, id_bson};
 use super::schema::{by_facet, by_time};
-use super::{MongoStore, bson_date, collect, decode};
+use super::{MongoStore, bson_date, collect, decode, durable};
 use crate::store::keys::{EventKeys, Facet, TEXTS_OUTLIVE, day};
 use crate::store::{EventFilter, Result, StoredEvent};
 
@@ -165,7 +165,8 @@ impl MongoStore {
                     "u": { "$set": { "facet": keys.facet, "terms": terms } },
                 });
             }
-            self.announce(news).await?;
+            self.announce(&news, &durable(self.timeout)).await?;
+            self.remember(news);
             self.update_events(updates).await?;
         }
     }
@@ -206,7 +207,7 @@ impl MongoStore {
         }
         let cells = old.iter().flat_map(|(_, at)| Cell::around(*at));
         let cells: std::collections::BTreeSet<Cell> = cells.collect();
-        self.mark(&cells.into_iter().collect::<Vec<_>>()).await?;
+        self.mark(&cells, &durable(self.timeout)).await?;
         let ids: Vec<Bson> = old.into_iter().map(|(id, _)| id).collect();
         let matching = doc! { "_id": { "$in": ids }, "at": is_old };
         let deleted = self.events.delete_many(matching).await;

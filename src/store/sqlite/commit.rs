@@ -1,7 +1,7 @@
 //! One flush as one transaction: records, learned spaces and cursors stand together or not at all.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, Transaction, params};
+use rusqlite::{Connection, ErrorCode, Statement, Transaction, params};
 
 use super::index::{Indexing, Known};
 use super::schema::Tables;
@@ -77,6 +77,14 @@ pub(super) fn commit(
     let transaction = super::write_transaction(connection)?;
     let mut indexing = Indexing::new(known, tables, now);
     let mut records = Vec::with_capacity(commit.records.len());
+    let mut insert = transaction.prepare_cached(&format!(
+        "INSERT INTO {} (at, ingestedAt, source, externalId, action, outcome,
+            actorId, actorEmail, actorName, actorIp, targetType, targetId, targetName,
+            tenantSlug, metadata, facet)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+         ON CONFLICT (source, externalId) DO NOTHING",
+        tables.events
+    ))?;
     for row in &commit.records {
         let inserted = match row {
             Row::Rejected(reason) => {
@@ -91,11 +99,10 @@ pub(super) fn commit(
             } => {
                 let tenant = tenant_slug.as_deref();
                 let written = (event.as_ref(), metadata.as_str(), tenant, keys.facet);
-                let inserted = insert_event(&transaction, tables, written, now);
+                let inserted = insert_event(&mut insert, written, now);
                 if matches!(inserted, Ok(true)) {
                     let place = (transaction.last_insert_rowid(), event.at.as_millisecond());
-                    let facet = || Facet::of(event, tenant);
-                    indexing.enter(&transaction, place, keys, facet)?;
+                    indexing.add(place, tenant, keys, || Facet::of(event, tenant));
                 }
                 inserted
             }
@@ -110,6 +117,8 @@ pub(super) fn commit(
             Err(error) => return Err(error),
         });
     }
+    drop(insert);
+    indexing.write(&transaction)?;
     for lesson in &commit.learned {
         learn(&transaction, tables, lesson)?;
     }
@@ -123,7 +132,6 @@ pub(super) fn commit(
             moves.push(move_cursor(&transaction, tables, step, now)?);
         }
     }
-    indexing.finish(&transaction)?;
     transaction.commit()?;
     indexing.learn();
     Ok(Committed { records, moves })
@@ -131,19 +139,10 @@ pub(super) fn commit(
 
 /// `false`: it was there.
 fn insert_event(
-    transaction: &Transaction<'_>,
-    tables: &Tables,
+    insert: &mut Statement<'_>,
     (event, metadata, tenant_slug, facet): (&AuditEvent, &str, Option<&str>, i64),
     now: i64,
 ) -> rusqlite::Result<bool> {
-    let mut insert = transaction.prepare_cached(&format!(
-        "INSERT INTO {} (at, ingestedAt, source, externalId, action, outcome,
-            actorId, actorEmail, actorName, actorIp, targetType, targetId, targetName,
-            tenantSlug, metadata, facet)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-         ON CONFLICT (source, externalId) DO NOTHING",
-        tables.events
-    ))?;
     let changed = insert.execute(params![
         event.at.as_millisecond(),
         now,

@@ -10,7 +10,7 @@ use super::counts::Changes;
 use super::query;
 use super::schema::Tables;
 use crate::event::Outcome;
-use crate::store::keys::{EventKeys, Facet, KnownTexts, TEXTS_OUTLIVE, day};
+use crate::store::keys::{EventKeys, Facet, KnownTexts, TEXTS_OUTLIVE, Term, day};
 use crate::store::{EventFilter, StoredEvent};
 
 /// A longer text is kept as [`LONG`]: whoever looks for anything looks at its events too.
@@ -32,14 +32,23 @@ struct KnownSets {
     texts: KnownTexts,
 }
 
-/// Entries of one transaction, remembered when it is committed.
+/// Entries of one transaction: gathered event by event, written at its end in the order of the tables'
+/// keys, so that pages are met one after the other, and remembered when it is committed.
 pub(super) struct Indexing<'a> {
     known: &'a Known,
     tables: &'a Tables,
     now: i64,
-    facets: HashSet<i64>,
-    texts: HashMap<i64, i32>,
+    facets: HashMap<i64, Facet>,
+    texts: HashMap<i64, NewText>,
+    /// Term, time and event.
+    terms: Vec<(i64, i64, i64)>,
     counts: Changes,
+}
+
+struct NewText {
+    scope: String,
+    term: Term,
+    day: i32,
 }
 
 impl<'a> Indexing<'a> {
@@ -48,43 +57,51 @@ impl<'a> Indexing<'a> {
             known,
             tables,
             now,
-            facets: HashSet::new(),
+            facets: HashMap::new(),
             texts: HashMap::new(),
+            terms: Vec::new(),
             counts: Changes::default(),
         }
     }
 
-    /// Enters what an event is found by.
-    pub(super) fn enter(
+    /// Adds what an event of a tenant is found by; `facet` is asked for when its number is new.
+    pub(super) fn add(
         &mut self,
-        transaction: &Transaction<'_>,
         (id, at): (i64, i64),
+        tenant: Option<&str>,
         keys: &EventKeys,
         facet: impl FnOnce() -> Facet,
-    ) -> rusqlite::Result<()> {
+    ) {
         self.counts.count(at, keys.facet, 1);
         let day = day(at.max(self.now));
         let known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new_facet = !known.facets.contains(&keys.facet) && self.facets.insert(keys.facet);
-        let new_texts: Vec<_> = keys.terms.iter().collect();
-        let new_texts: Vec<_> = new_texts
-            .into_iter()
-            .filter(|term| !known.texts.has(term.key, day))
-            .filter(|term| self.texts.get(&term.key).is_none_or(|known| *known < day))
-            .collect();
-        drop(known);
-        let mut shared = None;
-        if is_new_facet || !new_texts.is_empty() {
-            shared = Some(facet());
+        if !known.facets.contains(&keys.facet) {
+            self.facets.entry(keys.facet).or_insert_with(facet);
         }
-        if let Some(facet) = shared.as_ref().filter(|_| is_new_facet) {
-            let mut insert = transaction.prepare_cached(&format!(
-                "INSERT OR IGNORE INTO {} (key, tenantSlug, source, action, outcome, targetType)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                self.tables.facets
-            ))?;
+        for term in &keys.terms {
+            self.terms.push((term.key, at, id));
+            if known.texts.has(term.key, day) {
+                continue;
+            }
+            let text = self.texts.entry(term.key).or_insert_with(|| NewText {
+                scope: scope(tenant),
+                term: term.clone(),
+                day,
+            });
+            text.day = text.day.max(day);
+        }
+    }
+
+    /// Writes what was added.
+    pub(super) fn write(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut insert = transaction.prepare_cached(&format!(
+            "INSERT OR IGNORE INTO {} (key, tenantSlug, source, action, outcome, targetType)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            self.tables.facets
+        ))?;
+        for (key, facet) in &self.facets {
             insert.execute(params![
-                keys.facet,
+                key,
                 facet.tenant,
                 facet.source,
                 facet.action,
@@ -92,44 +109,35 @@ impl<'a> Indexing<'a> {
                 facet.target_kind,
             ])?;
         }
-        if let Some(facet) = &shared {
-            let mut upsert = transaction.prepare_cached(&format!(
-                "INSERT INTO {} (scope, id, text, day) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (scope, id) DO UPDATE SET day = max(day, excluded.day)",
-                self.tables.texts
-            ))?;
-            let scope = scope(facet.tenant.as_deref());
-            for term in new_texts {
-                let text = if term.text.len() > LONGEST {
-                    LONG
-                } else {
-                    &term.text
-                };
-                upsert.execute(params![scope, term.id, text, day])?;
-                self.texts.insert(term.key, day);
-            }
+        let mut upsert = transaction.prepare_cached(&format!(
+            "INSERT INTO {} (scope, id, text, day) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (scope, id) DO UPDATE SET day = max(day, excluded.day)",
+            self.tables.texts
+        ))?;
+        let mut texts: Vec<&NewText> = self.texts.values().collect();
+        texts.sort_unstable_by_key(|new| (&new.scope, new.term.id));
+        for new in texts {
+            let text = &new.term.text;
+            let text = if text.len() > LONGEST { LONG } else { text };
+            upsert.execute(params![new.scope, new.term.id, text, new.day])?;
         }
         let mut insert = transaction.prepare_cached(&format!(
             "INSERT OR IGNORE INTO {} (term, at, event) VALUES (?1, ?2, ?3)",
             self.tables.terms
         ))?;
-        for term in &keys.terms {
-            insert.execute(params![term.key, at, id])?;
+        self.terms.sort_unstable();
+        for term in &self.terms {
+            insert.execute(params![term.0, term.1, term.2])?;
         }
-        Ok(())
-    }
-
-    /// To be called before the transaction is committed.
-    pub(super) fn finish(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         self.counts.apply(transaction, self.tables)
     }
 
     /// To be called when the transaction is committed.
     pub(super) fn learn(self) {
         let mut known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.facets.extend(self.facets);
-        for (key, day) in self.texts {
-            known.texts.learn(key, day);
+        known.facets.extend(self.facets.into_keys());
+        for (key, text) in self.texts {
+            known.texts.learn(key, text.day);
         }
     }
 }
@@ -157,14 +165,15 @@ pub(super) fn give_keys(
             continue;
         };
         let at = event.at.as_millisecond();
-        indexing.enter(&transaction, (id, at), &keys, || Facet::of_stored(event))?;
+        let tenant = event.tenant_slug.as_deref();
+        indexing.add((id, at), tenant, &keys, || Facet::of_stored(event));
         let mut update = transaction.prepare_cached(&format!(
             "UPDATE {} SET facet = ?2 WHERE id = ?1",
             tables.events
         ))?;
         update.execute(params![id, keys.facet])?;
     }
-    indexing.finish(&transaction)?;
+    indexing.write(&transaction)?;
     transaction.commit()?;
     indexing.learn();
     Ok(true)
