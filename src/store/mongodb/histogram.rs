@@ -20,12 +20,42 @@ use crate::store::{EventFilter, Histogram, Result};
 /// So few facets are counted apart from the others by the server.
 const FEW_FACETS: usize = 1000;
 
+/// So often it is counted anew while events get their keys.
+const ROUNDS: u32 = 8;
+
+/// More events without keys than this are not looked at twice.
+const FEW_KEYLESS: u64 = 1000;
+
 impl MongoStore {
+    /// An event of somebody else that gets its keys meanwhile could be missed or counted twice, as
+    /// those with and those without keys are counted one after the other: then it is done again.
     pub(super) async fn count_by_time(
         &self,
         filter: &EventFilter,
         buckets: u32,
     ) -> Result<Histogram> {
+        let mut keyless = self.keyless().await?;
+        for _ in 0..ROUNDS {
+            let counted = self.count_once(filter, buckets).await?;
+            let still = self.keyless().await?;
+            if still == keyless {
+                return Ok(counted);
+            }
+            keyless = still;
+        }
+        self.count_once(filter, buckets).await
+    }
+
+    /// How many events have no keys yet.
+    async fn keyless(&self) -> Result<u64> {
+        let (over, index) = Way::Keyless.over();
+        let count = self.events.count_documents(over).limit(FEW_KEYLESS);
+        let count = count.optional(self.hint(index), |count, hint| count.hint(hint));
+        let counted = count.max_time(self.timeout).await;
+        counted.map_err(|error| store_error(&error))
+    }
+
+    async fn count_once(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
         let plan = self.plan(filter).await?;
         let since = filter.since.map(|at| ceiling(at).timestamp_millis());
         let until = filter.until.map(|at| ceiling(at).timestamp_millis());
