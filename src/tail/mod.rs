@@ -34,7 +34,8 @@
 //! 4. Memory is bounded by `max_line` + 2 × `chunk_bytes`, whatever the file holds.
 //!
 //! What no reader can see: a file that was created, rotated *and* deleted between two looks; a file
-//! truncated and rewritten with the very same bytes; two generations of a truncated file with the
+//! truncated and rewritten with the very same bytes; one truncated, written and deleted between two
+//! looks, when it has to go back in what was truncated; two generations of a truncated file with the
 //! same inode and first line, when the cursor that remembered the first is lost.
 
 mod cursor;

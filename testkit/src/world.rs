@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use daybook::config::{Config, LoadedConfig};
 use daybook::simulators::workspace::Workspace;
-use daybook::store::{EventFilter, PageKey, Store, StoredEvent};
+use daybook::store::{EventFilter, PageKey, Store, StoreError, StoredEvent};
 use daybook::tree::{Daybook, End, TreeOptions};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -153,7 +153,7 @@ impl World {
         answer.text().await.expect("a body")
     }
 
-    /// All events in the store, newest first.
+    /// All events in the store, newest first; none as long as it is not prepared.
     pub async fn events(&self) -> Vec<StoredEvent> {
         let store = self.daybook().store();
         let mut all: Vec<StoredEvent> = Vec::new();
@@ -162,10 +162,14 @@ impl World {
                 at: last.at,
                 id: last.id.clone(),
             });
-            let page = store
+            let found = store
                 .find_events(&EventFilter::default(), before.as_ref(), 1000)
-                .await
-                .expect("the store answers");
+                .await;
+            let page = match found {
+                // The first start is just making the tables.
+                Err(StoreError::Unavailable(why)) if why.contains("no such table") => Vec::new(),
+                found => found.expect("the store answers"),
+            };
             if page.is_empty() {
                 return all;
             }

@@ -7,6 +7,10 @@ use crate::store::StoreError;
 /// Classifies SQLite's error.
 pub(super) fn store_error(error: &Error) -> StoreError {
     let message = error.to_string();
+    if message.starts_with("no such table") {
+        // The first start has not made them yet, or is just making them.
+        return StoreError::Unavailable(message);
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull | ErrorCode::ReadOnly) => StoreError::Full(message),
         Some(

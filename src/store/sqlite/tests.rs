@@ -54,6 +54,21 @@ async fn count(store: &SqliteStore) -> usize {
 }
 
 #[tokio::test]
+async fn before_the_first_preparation_it_is_away_and_does_not_fail_for_good() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    let read = store.find_events(&EventFilter::default(), None, 1).await;
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    let write = enter(&store, &[event(1)]).await;
+    assert!(
+        matches!(write, Err(StoreError::Unavailable(_))),
+        "{write:?}"
+    );
+    store.prepare().await.unwrap();
+    assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Written]);
+}
+
+#[tokio::test]
 async fn two_processes_share_a_file() {
     let directory = TempDir::new().unwrap();
     let (one, other) = (open(&directory, AMPLE), open(&directory, AMPLE));
