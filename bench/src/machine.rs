@@ -86,6 +86,8 @@ pub fn load() -> f64 {
 fn first_line(command: &mut Command, name: &str) -> (String, String) {
     let output = command.output().map(|output| output.stdout);
     let text = String::from_utf8_lossy(&output.unwrap_or_default()).into_owned();
-    let line = text.lines().next().unwrap_or("unknown").trim().to_owned();
-    (name.to_owned(), line)
+    let line = text.lines().next().unwrap_or("unknown");
+    // rsyslogd begins the list of its parts on the same line.
+    let line = line.split(" compiled with").next().unwrap_or(line).trim();
+    (name.to_owned(), line.to_owned())
 }

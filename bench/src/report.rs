@@ -1,5 +1,6 @@
 //! The table, `results.json` and `docs/performance.md`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -101,18 +102,27 @@ fn measured(
         );
     }
     let mut bench = "";
-    for row in results.rows() {
+    let mut names = Vec::new();
+    let rows = results.rows();
+    for row in &rows {
         if row.bench != bench {
             bench = row.bench;
-            let names: Vec<String> = row
-                .values
-                .keys()
-                .map(|name| name.replace('_', " "))
+            // Not every subject has every value: a tool that only reads has no memory worth telling.
+            let of_bench = rows.iter().filter(|row| row.bench == bench);
+            let all: BTreeSet<&str> = of_bench
+                .flat_map(|row| row.values.keys().copied())
                 .collect();
-            let _ = writeln!(text, "\n### {bench}\n\n| | {} |", names.join(" | "));
+            names = all.into_iter().collect();
+            let titles: Vec<String> = names.iter().map(|name| name.replace('_', " ")).collect();
+            let _ = writeln!(text, "\n### {bench}\n\n| | {} |", titles.join(" | "));
             let _ = writeln!(text, "| --- |{}", " ---: |".repeat(names.len()));
         }
-        let values: Vec<String> = row.values.values().map(|value| shown(*value)).collect();
+        let value = |name: &&str| {
+            row.values
+                .get(name)
+                .map_or_else(String::new, |it| shown(*it))
+        };
+        let values: Vec<String> = names.iter().map(value).collect();
         let _ = writeln!(text, "| {} | {} |", row.subject, values.join(" | "));
     }
     text

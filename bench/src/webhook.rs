@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use crate::data::{WEBHOOK_KEY, signed_body};
 use crate::daybook::Daybook;
 use crate::http::Connection;
+use crate::process::usage;
 use crate::results::{Results, percentile};
 use crate::world::World;
 
@@ -38,8 +39,10 @@ pub async fn run(world: &World, round: usize, results: &mut Results) -> Result<(
                 })
                 .collect();
             let before = daybook.usage()?.cpu_seconds;
+            let server_before = usage(world.mongod.pid())?.cpu_seconds;
             let (seconds, mut latencies) = push(daybook.port, requests, concurrency).await?;
             let cpu = daybook.usage()?.cpu_seconds - before;
+            let server_cpu = usage(world.mongod.pid())?.cpu_seconds - server_before;
             latencies.sort_by(f64::total_cmp);
             let sent = (count * events) as f64;
             let values = vec![
@@ -49,6 +52,7 @@ pub async fn run(world: &World, round: usize, results: &mut Results) -> Result<(
                 ("p99_ms", percentile(&latencies, 0.99)),
                 ("p99_9_ms", percentile(&latencies, 0.999)),
                 ("cpu_us_per_event", cpu * 1e6 / sent),
+                ("server_cpu_us_per_event", server_cpu * 1e6 / sent),
             ];
             results.add("webhook", &subject(events, concurrency), values);
         }

@@ -145,7 +145,8 @@ impl Scene {
         let took = self.flows(what).await;
         assert!(took < limit, "{what}: flowing only after {took:?}");
         assert!(started.elapsed() < BACK_LIMIT * 3, "{what}");
-        assert_eq!(self.world.get("/readyz").await.0, 200, "{what}");
+        // Another connection that was lost in silence may yet be met, and the store away once more.
+        self.world.ready().await;
     }
 
     async fn written(&self) -> BTreeMap<&'static str, u64> {
