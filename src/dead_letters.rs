@@ -151,8 +151,8 @@ impl<'a> Retrier<'a> {
         }
         let commit = Commit {
             records,
-            moves: Vec::new(),
             learned,
+            ..Commit::default()
         };
         let committed = self.store.commit(&commit).await?;
         let (mut written, mut duplicate, mut dead) = (0, 0, 0);

@@ -86,6 +86,8 @@ pub struct TailerState {
     reading: Option<JoinHandle<(Tailer, Reading)>>,
     /// What comes after the parcel.
     ahead: Option<Reading>,
+    /// What is durable, to be freed by the next reading: that takes milliseconds.
+    spent: Option<Arc<Vec<Entry>>>,
     generation: u64,
     seq: u64,
     parcel: Option<(Parcel, u64)>,
@@ -122,6 +124,7 @@ impl Actor for LogTailer {
             tailer: None,
             reading: None,
             ahead: None,
+            spent: None,
             generation: 0,
             seq: 0,
             parcel: None,
@@ -291,7 +294,9 @@ impl TailerState {
             source: self.args.courier.status.name.clone(),
             include_reads: self.args.config.include_reads,
         };
+        let spent = self.spent.take();
         self.reading = Some(tokio::task::spawn_blocking(move || {
+            drop(spent);
             Reading::make(tailer, &decoding)
         }));
     }
@@ -315,6 +320,9 @@ impl TailerState {
             return Ok(());
         };
         let (behind, half_line) = (reading.behind, reading.half_line);
+        if !matches!(reading.read, Ok(Read::Lines(_))) {
+            self.spent = None;
+        }
         match reading.read {
             Ok(Read::Lines(chunk)) => {
                 self.knows(chunk.bytes + behind);
@@ -488,6 +496,7 @@ impl TailerState {
                     self.seq = to;
                 }
                 self.backlog.made_durable(bytes);
+                self.spent = Some(parcel.batch().spent());
                 courier.settle(parcel);
                 self.knows(self.unread.saturating_sub(bytes));
                 self.at_rest();

@@ -8,6 +8,8 @@
 //! - `Time` is often missing or of something else; then the time of reading stands in, and
 //!   `metadata.daybook.at` says so. What Daybook adds to the record stands under that one key.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -40,10 +42,17 @@ pub struct LineContext<'a> {
 /// Decodes one line, given without its `\n`; a `\r` at its end is ignored. A blank line is
 /// left out, a glued one yields a result for each of its parts, in order.
 pub fn decode_line(line: &[u8], ctx: &LineContext<'_>) -> Vec<Decoded> {
-    if let Some(decoded) = decode_scanned(line, ctx) {
-        return vec![decoded];
+    let mut all = Vec::new();
+    decode_each(line, ctx, |decoded| all.push(decoded));
+    all
+}
+
+/// The same, handed over one after the other.
+pub fn decode_each(line: &[u8], ctx: &LineContext<'_>, mut take: impl FnMut(Decoded)) {
+    match decode_scanned(line, ctx) {
+        Some(decoded) => take(decoded),
+        None => decode_parsed(line, ctx).into_iter().for_each(take),
     }
-    decode_parsed(line, ctx)
 }
 
 /// The short way for a line as the services write it, in which nothing has to be masked or remarked.
@@ -78,7 +87,12 @@ fn decode_scanned(line: &[u8], ctx: &LineContext<'_>) -> Option<Decoded> {
 }
 
 fn external_id(ctx: &LineContext<'_>, shift: usize) -> String {
-    format!("{}:{}", ctx.file_key, ctx.offset + shift as u64)
+    // As long as it can get, so that it grows once.
+    let mut id = String::with_capacity(ctx.file_key.len() + 21);
+    id.push_str(ctx.file_key);
+    // Writing into a string cannot fail.
+    let _infallible = write!(id, ":{}", ctx.offset + shift as u64);
+    id
 }
 
 fn outcome(line: &impl Record) -> Outcome {
@@ -355,7 +369,8 @@ fn hints(line: &impl Record, verb: &Verb, acting_user: Option<&str>) -> TenantHi
         }
     }
     // A personal space bears its user's id, so the user directory may know a space.
-    let mut subjects = hints.spaces.clone();
+    let mut subjects = Vec::with_capacity(hints.spaces.len() + 3);
+    subjects.extend_from_slice(&hints.spaces);
     for key in ["UserID", "ShareOwner", "Owner"] {
         if let Some(user) = line.text(key) {
             push(&mut subjects, user);

@@ -6,7 +6,7 @@ use crate::batch::Entry;
 use crate::event::{DeadLetter, DeadLetterReason, Decoded, SourceName, to_millis};
 use crate::tail::{Chunk, FileEvent, Line, LineKind, Step, TailCursor, TailError, Tailer};
 
-use super::decode::{LineContext, decode_line};
+use super::decode::{LineContext, decode_each};
 use super::gaps::gap_entries;
 use super::masks::mask_letter;
 
@@ -88,13 +88,11 @@ impl ReadChunk {
         entries.reserve(chunk.lines.len());
         let mut filtered = chunk.skipped;
         for line in &chunk.lines {
-            for decoded in decode_any(line, &chunk, decoding, read_at) {
-                match decoded {
-                    Decoded::Event(event, hints) => entries.push(Entry::Event(event, hints)),
-                    Decoded::Filtered => filtered += 1,
-                    Decoded::Dead(letter) => entries.push(Entry::Dead(letter)),
-                }
-            }
+            decode_any(line, &chunk, decoding, read_at, |decoded| match decoded {
+                Decoded::Event(event, hints) => entries.push(Entry::Event(event, hints)),
+                Decoded::Filtered => filtered += 1,
+                Decoded::Dead(letter) => entries.push(Entry::Dead(letter)),
+            });
         }
         Self {
             entries,
@@ -112,10 +110,16 @@ impl ReadChunk {
     }
 }
 
-fn decode_any(line: &Line, chunk: &Chunk, decoding: &Decoding, read_at: Timestamp) -> Vec<Decoded> {
+fn decode_any(
+    line: &Line,
+    chunk: &Chunk,
+    decoding: &Decoding,
+    read_at: Timestamp,
+    mut take: impl FnMut(Decoded),
+) {
     let source = &decoding.source;
     if let LineKind::Oversized { length } = line.kind {
-        return vec![Decoded::Dead(DeadLetter {
+        return take(Decoded::Dead(DeadLetter {
             source: source.clone(),
             position: format!("{}:{}", chunk.file_key, line.offset),
             reason: DeadLetterReason::Oversized,
@@ -123,7 +127,7 @@ fn decode_any(line: &Line, chunk: &Chunk, decoding: &Decoding, read_at: Timestam
             raw: mask_letter(&line.bytes).into(),
             raw_length: length,
             at: to_millis(read_at),
-        })];
+        }));
     }
     let context = LineContext {
         source,
@@ -132,5 +136,5 @@ fn decode_any(line: &Line, chunk: &Chunk, decoding: &Decoding, read_at: Timestam
         read_at,
         include_reads: decoding.include_reads,
     };
-    decode_line(&line.bytes, &context)
+    decode_each(&line.bytes, &context, take);
 }

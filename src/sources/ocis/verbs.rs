@@ -90,13 +90,13 @@ pub fn verb(line: &impl Record, raw_action: &str) -> Verb {
     let is_read = READS.contains(&raw_action);
     if is_read || MUTATIONS.contains(&raw_action) {
         return Verb {
-            action: format!("ocis.{raw_action}"),
+            action: ["ocis.", raw_action].concat(),
             origin: Origin::Known,
             is_read,
         };
     }
     Verb {
-        action: format!("ocis.{}", lower_snake(raw_action)),
+        action: ["ocis.", &lower_snake(raw_action)].concat(),
         origin: Origin::Unknown,
         is_read: false,
     }
@@ -112,7 +112,7 @@ fn inferred(line: &impl Record) -> Verb {
         ("unknown", Origin::Unknown)
     };
     Verb {
-        action: format!("ocis.{verb}"),
+        action: ["ocis.", verb].concat(),
         origin,
         is_read: false,
     }

@@ -213,8 +213,9 @@ impl BodyEvents<'_> {
 /// The hash of an event. Keys are sorted and numbers keep their text, so a body that says the same
 /// in another order hashes the same.
 fn content_key(kind: &str, created_at: &str, data: &Map<String, Value>) -> [u8; KEY_BYTES] {
-    let canonical = json!([kind, created_at, data]).to_string();
-    let digest = Sha256::digest(canonical.as_bytes());
+    // A list of texts and values, which cannot fail to be written.
+    let canonical = serde_json::to_vec(&(kind, created_at, data)).unwrap_or_default();
+    let digest = Sha256::digest(&canonical);
     let mut key = [0; KEY_BYTES];
     key.copy_from_slice(&digest[..KEY_BYTES]);
     key
