@@ -85,6 +85,8 @@ pub struct Batch {
     pub step: CursorStep,
     /// The contract's `lastEventId` afterwards.
     pub last_event_id: Option<String>,
+    /// Its entries are entered one after the other; otherwise many of them at once.
+    pub in_order: bool,
     entries: Arc<Vec<Entry>>,
     range: Range<usize>,
     /// Held, not read: its drop refunds the bytes.
@@ -105,6 +107,7 @@ impl Batch {
             received_at: Instant::now(),
             step: CursorStep::Touch,
             last_event_id: None,
+            in_order: false,
             range: 0..entries.len(),
             entries: Arc::new(entries),
             _permit: permit.into(),
@@ -138,6 +141,11 @@ impl Batch {
     /// The entries, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries[self.range.clone()]
+    }
+
+    /// The entries alone, to be freed when there is time: the bytes in flight are given back without them.
+    pub fn spent(&self) -> Arc<Vec<Entry>> {
+        Arc::clone(&self.entries)
     }
 
     /// `at` of the newest event.

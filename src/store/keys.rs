@@ -9,7 +9,9 @@
 //! Both are the first eight bytes of a SHA-256. Should two collide, an index yields an event too
 //! many: queries compare the fields themselves as well.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use sha2::{Digest as _, Sha256};
 
@@ -19,20 +21,60 @@ use crate::event::{Actor, AuditEvent, Outcome, Target};
 
 /// A text in one case of letters, character by character. Texts that a store takes for equal in any
 /// case fold to one; some that it does not, too.
-pub(super) fn fold(text: &str) -> String {
+pub(super) fn fold(text: &str) -> Cow<'_, str> {
     // Nearly all texts are, and the long way is a large part of what an event costs.
-    if text.is_ascii() {
-        return text.to_ascii_lowercase();
+    if !text.is_ascii() {
+        return fold_any(text).into();
     }
-    fold_any(text)
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return text.to_ascii_lowercase().into();
+    }
+    text.into()
 }
 
 fn fold_any(text: &str) -> String {
-    let upper = text
-        .chars()
-        .flat_map(char::to_lowercase)
-        .flat_map(char::to_uppercase);
-    upper.flat_map(char::to_lowercase).collect()
+    let mut folded = String::with_capacity(text.len() + 8);
+    for letter in text.chars() {
+        match letter.is_ascii() {
+            true => folded.push(letter.to_ascii_lowercase()),
+            false => folded.extend(fold_letter(letter)),
+        }
+    }
+    folded
+}
+
+fn fold_letter(letter: char) -> impl Iterator<Item = char> {
+    let upper = letter.to_lowercase().flat_map(char::to_uppercase);
+    upper.flat_map(char::to_lowercase)
+}
+
+/// Whether a text may fold to one with another that some store does not take for the same: `straße`
+/// and `strasse`, dotted and dotless i. Scripts that got a case of letters lately count as odd, for
+/// a server may not know it.
+pub(super) fn is_odd(text: &str) -> bool {
+    const LONG_KNOWN: char = '\u{530}';
+    let is_plain = |letter: char| {
+        let mut lower = letter.to_lowercase();
+        let (first, more) = (lower.next(), lower.next());
+        let has_case = || first != Some(letter) || letter.to_uppercase().ne([letter]);
+        let folds_to_lower = || fold_letter(letter).eq(first);
+        more.is_none() && folds_to_lower() && (letter < LONG_KNOWN || !has_case())
+    };
+    !text.is_ascii()
+        && !text
+            .chars()
+            .all(|letter| letter.is_ascii() || is_plain(letter))
+}
+
+/// The first text, in the order of bytes, behind all that begin with this one. There is none behind the
+/// last character repeated.
+pub(super) fn first_behind(start: &str) -> Option<String> {
+    let kept = start.trim_end_matches(char::MAX);
+    let last = kept.chars().next_back()?;
+    let next = (last..=char::MAX).nth(1)?;
+    let mut behind = kept[..kept.len() - last.len_utf8()].to_owned();
+    behind.push(next);
+    Some(behind)
 }
 
 /// What kind of text a term is.
@@ -44,22 +86,37 @@ pub(super) enum Role {
     Address = 2,
     /// Id or name of the target.
     Target = 3,
+    /// An odd text of the actor, besides: where there is none, the term alone tells who the actor is.
+    OddActor = 4,
+    /// An odd text of the target, besides.
+    OddTarget = 5,
+}
+
+impl Role {
+    /// What odd texts of this kind are entered as, besides.
+    pub(super) fn odd(self) -> Option<Self> {
+        match self {
+            Self::Actor => Some(Self::OddActor),
+            Self::Target => Some(Self::OddTarget),
+            _ => None,
+        }
+    }
 }
 
 /// One text of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Term {
+pub(super) struct Term<'a> {
     /// The number in the index.
     pub key: i64,
     /// The same with more digits, for the dictionary: nobody finds two texts with one.
     pub id: [u8; 16],
     /// The text, folded.
-    pub text: String,
+    pub text: Cow<'a, str>,
 }
 
-impl Term {
+impl<'a> Term<'a> {
     /// A text of a tenant's events.
-    pub(super) fn new(tenant: Option<&str>, role: Role, text: &str) -> Self {
+    pub(super) fn new(tenant: Option<&str>, role: Role, text: &'a str) -> Self {
         let folded = fold(text);
         // Addresses are found as written only.
         let compared = if role == Role::Address { text } else { &folded };
@@ -72,6 +129,34 @@ impl Term {
             text: folded,
         }
     }
+
+    /// The same for as long as one likes.
+    pub(super) fn into_owned(self) -> Term<'static> {
+        Term {
+            text: self.text.into_owned().into(),
+            ..self
+        }
+    }
+}
+
+/// What a filter asks for that terms tell.
+pub(super) fn asked_terms(filter: &EventFilter) -> Vec<(Role, &str)> {
+    let asked = [
+        (Role::Target, &filter.target),
+        (Role::Address, &filter.ip),
+        (Role::Actor, &filter.actor),
+    ];
+    let asked = asked.into_iter();
+    let asked = asked.filter_map(|(role, text)| Some((role, text.as_deref()?)));
+    asked.collect()
+}
+
+/// Whether a filter asks for anything that facets tell.
+pub(super) fn asks_facets(filter: &EventFilter) -> bool {
+    filter.source.is_some()
+        || filter.tenant.is_some()
+        || filter.outcome.is_some()
+        || filter.action.as_deref().is_some_and(|action| action != "*")
 }
 
 /// What an event shares with many others.
@@ -155,7 +240,27 @@ const REMEMBERED_TEXTS: usize = 64 * 1024;
 /// The texts that this process has seen to stand in the dictionary, and until which day.
 #[derive(Debug, Default)]
 pub(super) struct KnownTexts {
-    halves: [HashMap<i64, i32>; 2],
+    halves: [HashMap<i64, i32, BuildHasherDefault<AsItIs>>; 2],
+}
+
+/// Takes a number for its own hash: a [`Term`]'s is one.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.0 = number.cast_unsigned();
+    }
 }
 
 impl KnownTexts {
@@ -187,22 +292,22 @@ pub(super) const TEXTS_OUTLIVE: i32 = 3;
 
 /// Everything that one event is found by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct EventKeys {
+pub(super) struct EventKeys<'a> {
     /// The number of its facet.
     pub facet: i64,
     /// Its terms, each once.
-    pub terms: Vec<Term>,
+    pub terms: Vec<Term<'a>>,
 }
 
-impl EventKeys {
+impl<'a> EventKeys<'a> {
     /// The keys of an event that is being entered.
-    pub(super) fn of(event: &AuditEvent, tenant: Option<&str>) -> Self {
+    pub(super) fn of(event: &'a AuditEvent, tenant: Option<&str>) -> Self {
         let facet = (event.source.as_str(), event.action.as_str(), event.outcome);
         Self::new(tenant, facet, &event.actor, &event.target)
     }
 
     /// The keys of an event that stands in the store.
-    pub(super) fn of_stored(event: &StoredEvent) -> Self {
+    pub(super) fn of_stored(event: &'a StoredEvent) -> Self {
         let facet = (event.source.as_str(), event.action.as_str(), event.outcome);
         let tenant = event.tenant_slug.as_deref();
         Self::new(tenant, facet, &event.actor, &event.target)
@@ -211,8 +316,8 @@ impl EventKeys {
     fn new(
         tenant: Option<&str>,
         (source, action, outcome): (&str, &str, Option<Outcome>),
-        actor: &Actor,
-        target: &Target,
+        actor: &'a Actor,
+        target: &'a Target,
     ) -> Self {
         let outcome = outcome.map(Outcome::as_str);
         let kind = target.kind.as_deref();
@@ -225,14 +330,17 @@ impl EventKeys {
             (Role::Target, &target.id),
             (Role::Target, &target.name),
         ];
-        let mut terms: Vec<Term> = Vec::with_capacity(texts.len());
+        let mut terms: Vec<Term<'a>> = Vec::with_capacity(texts.len());
         for (role, text) in texts {
             let Some(text) = text.as_deref() else {
                 continue;
             };
-            let term = Term::new(tenant, role, text);
-            if terms.iter().all(|known| known.key != term.key) {
-                terms.push(term);
+            let odd = role.odd().filter(|_| is_odd(text));
+            for role in [Some(role), odd].into_iter().flatten() {
+                let term = Term::new(tenant, role, text);
+                if terms.iter().all(|known| known.key != term.key) {
+                    terms.push(term);
+                }
             }
         }
         Self {
@@ -265,16 +373,48 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_bound_lies_just_behind_all_that_begin_so() {
+        assert_eq!(first_behind("ocis.").as_deref(), Some("ocis/"));
+        assert_eq!(first_behind("a\u{d7ff}").as_deref(), Some("a\u{e000}"));
+        assert_eq!(first_behind("a\u{10ffff}\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(first_behind("\u{10ffff}"), None);
+        assert_eq!(first_behind(""), None);
+    }
+
+    #[test]
     fn letters_fold_one_by_one() {
         assert_eq!(fold("ÅLICE"), "ålice");
         assert_eq!(fold("ΟΔΟΣ"), fold("οδος"));
         assert_eq!(fold("a\0B"), "a\0b");
         let ascii: String = (0..128_u8).map(char::from).collect();
-        assert_eq!(fold(&ascii), fold_any(&ascii));
+        let one_by_one: String = ascii.chars().flat_map(fold_letter).collect();
+        assert_eq!(
+            (&*fold(&ascii), &fold_any(&ascii)),
+            (&*one_by_one, &one_by_one)
+        );
         // Pairs that a caseless pattern takes for equal.
         for (one, other) in [("ſ", "S"), ("ẞ", "ß"), ("\u{212A}", "k"), ("µ", "μ")] {
             assert_eq!(fold(one), fold(other));
         }
+    }
+
+    #[test]
+    fn texts_that_others_may_fold_to_are_odd() {
+        for plain in ["strasse", "Åse", "ПЁТР", "漢字", "🦀", "é"] {
+            assert!(!is_odd(plain), "{plain}");
+        }
+        for odd in ["straße", "ı", "İ", "ſ", "\u{212A}", "ﬁ", "µ", "ς", "ᲐᲑ"] {
+            assert!(is_odd(odd), "{odd}");
+        }
+        let actor = Actor {
+            name: Some("Groß".to_owned()),
+            ..Actor::default()
+        };
+        let target = Target::default();
+        let keys = EventKeys::new(Some("acme"), ("s", "a", None), &actor, &target);
+        let term = |role, text| Term::new(Some("acme"), role, text);
+        let wanted = [term(Role::Actor, "gross"), term(Role::OddActor, "GROSS")];
+        assert_eq!(keys.terms, wanted);
     }
 
     #[test]

@@ -117,6 +117,8 @@ pub struct Commit<'a> {
     pub moves: Vec<CursorMove>,
     /// Spaces learned on the way.
     pub learned: Vec<LearnedSpace>,
+    /// The records are entered in the order in which they stand; otherwise many of them at once.
+    pub in_order: bool,
 }
 
 /// What became of one record.

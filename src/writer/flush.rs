@@ -168,6 +168,7 @@ fn commit_of<'a>(batches: &'a [Resolved], rejected: &'a [Option<DeadLetter>]) ->
             last_event_id: batch.last_event_id.clone(),
         });
         commit.learned.extend(resolved.learned.iter().cloned());
+        commit.in_order |= batch.in_order;
     }
     commit
 }

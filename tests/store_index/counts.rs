@@ -8,7 +8,8 @@ use daybook::config::Collections;
 use daybook::probe::{Fault, Probes};
 use daybook::store::mongodb::MongoStore;
 use daybook::store::sqlite::SqliteStore;
-use daybook::store::{EventFilter, Store};
+use daybook::store::{EventFilter, PageKey, Store};
+use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
 use rand::rngs::StdRng;
@@ -260,4 +261,203 @@ async fn a_text_in_actions_and_names_is_counted_once() {
         }
         assert!(found_any > 0);
     }
+}
+
+/// The index alone counts the events of one actor, address or target, until an odd text could be meant by the
+/// same term: then the events themselves decide. Either way the histogram counts what the pages show.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_actors_events_are_counted_from_the_index() {
+    let mongod = Mongod::start().await;
+    let store = mongo_store(&mongod.url("actors")).await;
+    let names = [
+        "Gross",
+        "GROSS",
+        "Alice",
+        "İnci",
+        "Ålice",
+        "ålice",
+        "ᲐᲜᲐ",
+        "ანა",
+    ];
+    let mut events = Vec::new();
+    for number in 0..600_i64 {
+        let name = names[usize::try_from(number).unwrap() % names.len()].to_owned();
+        let mut one = event("s", &number.to_string(), number * 4_000_000);
+        one.action = format!("test.{}", number % 3);
+        one.actor.ip = Some(format!("192.0.2.{}", number % 2));
+        one.target.id = Some(format!("T-{}", number % 4));
+        one.target.name = Some(name.clone());
+        one.actor.name = Some(name);
+        events.push(one);
+    }
+    enter(&store, "acme", &events).await.unwrap();
+    let database = mongod.database("actors").await;
+    let mut filters = Vec::new();
+    for action in [None, Some("test.1"), Some("test.*"), Some("none")] {
+        for tenant in [None, Some("acme"), Some("globex")] {
+            let base = EventFilter {
+                action: action.map(str::to_owned),
+                tenant: tenant.map(str::to_owned),
+                ..EventFilter::default()
+            };
+            for text in [
+                "gross",
+                "groß",
+                "alice",
+                "ÅLICE",
+                "inci",
+                "i̇nci",
+                "ანა",
+                "t-1",
+            ] {
+                let (mut actor, mut target) = (base.clone(), base.clone());
+                actor.actor = Some(text.to_owned());
+                target.target = Some(text.to_owned());
+                filters.extend([actor, target]);
+            }
+            let ip = Some("192.0.2.1".to_owned());
+            filters.push(EventFilter { ip, ..base });
+        }
+    }
+    for odd_ones in [false, true] {
+        let mut counted_any = 0;
+        for filter in &filters {
+            let found = find(&store, filter).await.len() as u64;
+            for buckets in [1, 20] {
+                let counted = store.histogram(filter, buckets).await.unwrap();
+                assert_eq!(counted.total, found, "{filter:?} in {buckets}");
+            }
+            counted_any += found;
+        }
+        assert!(counted_any > 0);
+        let gross = EventFilter {
+            actor: Some("gross".to_owned()),
+            ..EventFilter::default()
+        };
+        let looked_at = events_examined(&database, store.histogram(&gross, 20)).await;
+        if odd_ones {
+            assert!(
+                looked_at > 100,
+                "odd ones are told apart by looking: {looked_at}"
+            );
+            break;
+        }
+        assert!(looked_at < 20, "{looked_at} events were looked at");
+        let mut odd = event("s", "odd", 7_000_000);
+        odd.actor.name = Some("Groß".to_owned());
+        odd.target.name = Some("ﬁnance ı".to_owned());
+        enter(&store, "acme", &[odd]).await.unwrap();
+    }
+}
+
+/// Events with a term each of several conditions: found page by page in both halves of the time, and counted from
+/// the index alone until an odd text could be meant.
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_on_several_terms_hold_together() {
+    let mongod = Mongod::start().await;
+    let store = mongo_store(&mongod.url("several")).await;
+    let events = (0..600_i64).map(|number| {
+        let mut one = event("s", &format!("{number:03}"), number * 4_000_000);
+        one.action = format!("test.{}", number % 5);
+        one.actor.name = Some(["Alice", "Bob"][usize::from(number % 2 == 1)].to_owned());
+        one.actor.ip = Some(format!("192.0.2.{}", number % 3));
+        one.target.name = Some(format!("App {}", number % 4));
+        one
+    });
+    let events: Vec<AuditEvent> = events.collect();
+    enter(&store, "acme", &events).await.unwrap();
+    let database = mongod.database("several").await;
+    let text = |text: &str| Some(text.to_owned());
+    for odd_ones in [false, true] {
+        for (actor, target, ip, action) in [
+            (text("ALICE"), text("app 0"), None, None),
+            (text("alice"), text("app 1"), None, None),
+            (text("bob"), None, text("192.0.2.2"), None),
+            (text("bob"), text("app 3"), text("192.0.2.1"), None),
+            (text("alice"), None, text("192.0.2.0"), text("test.4")),
+            (None, text("APP 2"), text("192.0.2.0"), text("test.*")),
+            (text("alice"), text("nothing"), None, None),
+        ] {
+            let holds = |event: &&AuditEvent| {
+                let is = |own: &Option<String>, asked: &Option<String>| {
+                    let own = own.as_deref().unwrap_or_default();
+                    asked
+                        .as_ref()
+                        .is_none_or(|asked| own.eq_ignore_ascii_case(asked))
+                };
+                is(&event.actor.name, &actor)
+                    && is(&event.target.name, &target)
+                    && is(&event.actor.ip, &ip)
+                    && action
+                        .as_ref()
+                        .is_none_or(|asked| asked == "test.*" || *asked == event.action)
+            };
+            let newest_first = events.iter().rev().filter(holds);
+            let expected: Vec<&str> = newest_first
+                .map(|event| event.external_id.as_str())
+                .collect();
+            let filter = EventFilter {
+                actor: actor.clone(),
+                target: target.clone(),
+                ip: ip.clone(),
+                action: action.clone(),
+                ..EventFilter::default()
+            };
+            let mut found: Vec<String> = Vec::new();
+            let mut before: Option<PageKey> = None;
+            loop {
+                let page = store
+                    .find_events(&filter, before.as_ref(), 7)
+                    .await
+                    .unwrap();
+                let Some(last) = page.last() else {
+                    break;
+                };
+                before = Some(PageKey {
+                    at: last.at,
+                    id: last.id.clone(),
+                });
+                found.extend(page.into_iter().map(|event| event.external_id));
+            }
+            assert_eq!(found, expected, "{filter:?}");
+            let mut counted = None;
+            let histogram = async {
+                counted = Some(store.histogram(&filter, 20).await?.total);
+                Ok(())
+            };
+            let looked_at = events_examined(&database, histogram).await;
+            assert_eq!(counted, Some(expected.len() as u64), "{filter:?}");
+            assert!(
+                odd_ones || looked_at < 20,
+                "{looked_at} were looked at: {filter:?}"
+            );
+        }
+        let mut odd = event("s", "odd", 7_000_000);
+        odd.actor.name = Some("Al\u{131}ce".to_owned());
+        odd.target.name = Some("App \u{FF10} ı".to_owned());
+        enter(&store, "acme", &[odd]).await.unwrap();
+    }
+}
+
+/// Events that the server looks at meanwhile.
+async fn events_examined<T>(
+    database: &mongodb::Database,
+    run: impl Future<Output = daybook::store::Result<T>>,
+) -> i64 {
+    let level = async |level: i32| {
+        let set = database.run_command(doc! { "profile": level }).await;
+        set.unwrap();
+    };
+    level(2).await;
+    run.await.unwrap();
+    level(0).await;
+    let profile = database.collection::<Document>("system.profile");
+    // The background looks at texts meanwhile.
+    let of_events = doc! { "ns": format!("{}.auditevents", database.name()) };
+    let found = profile.find(of_events).await.unwrap();
+    let reads: Vec<Document> = found.try_collect().await.unwrap();
+    profile.drop().await.unwrap();
+    assert!(!reads.is_empty(), "reads were seen");
+    let examined = |read: &Document| read.get_i32("docsExamined").map_or(0, i64::from);
+    reads.iter().map(examined).sum()
 }

@@ -6,6 +6,7 @@ mod counts;
 mod crash;
 mod older;
 mod paging;
+mod texts;
 
 use std::time::Duration;
 

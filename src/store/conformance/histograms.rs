@@ -93,6 +93,27 @@ pub(super) async fn bars_count_what_the_list_finds(store: Subject) {
             text: text("ACTOR 10"),
             ..base.clone()
         },
+        // In some actions, and in some actors of others.
+        EventFilter {
+            text: text("1"),
+            ..base.clone()
+        },
+        EventFilter {
+            text: text("1"),
+            since: Some(at(START + 5_000_001)),
+            source: text("bars 1"),
+            ..EventFilter::default()
+        },
+        EventFilter {
+            text: text("ACTION"),
+            until: Some(at(START + 300_000_003)),
+            ..base.clone()
+        },
+        EventFilter {
+            text: text("BARS actor"),
+            outcome: Some(Outcome::Failure),
+            ..base.clone()
+        },
         EventFilter {
             source: text("bars 0"),
             tenant: text("bars of others"),

@@ -2,8 +2,12 @@
 
 use std::collections::HashSet;
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
 use super::*;
 use crate::store::PageKey;
+use crate::store::feed::Matcher;
 
 /// Ids of the events of a tenant that a filter finds, newest first.
 async fn found(store: &Subject, filter: &EventFilter) -> Vec<String> {
@@ -44,7 +48,9 @@ async fn enter_three(store: &Subject, tenant: &str) {
     three[2].actor.name = Some("alice@example.org2".to_owned());
     three[2].target.id = Some("quarterly report.ODT".to_owned());
     enter(store, tenant, &three).await;
-    enter(store, "somebody else", &[event(&source(9), "9")]).await;
+    let mut hidden = event(&source(9), "9");
+    hidden.action = "hidden.\u{10ffff}\u{10ffff}".to_owned();
+    enter(store, "somebody else", &[hidden]).await;
 }
 
 pub(super) async fn each_condition_selects_what_it_says(store: Subject) {
@@ -76,6 +82,13 @@ pub(super) async fn each_condition_selects_what_it_says(store: Subject) {
             ..base.clone()
         };
         assert_eq!(found(&store, &filter).await, expected, "action {action}");
+    }
+    for action in ["hidden.*", "hidden.\u{10ffff}*"] {
+        let filter = EventFilter {
+            action: Some(action.to_owned()),
+            ..EventFilter::default()
+        };
+        assert_eq!(found(&store, &filter).await, ["9"], "action {action}");
     }
     for (actor, expected) in [
         ("ålice@example.org", &["2", "1"][..]),
@@ -250,6 +263,160 @@ pub(super) async fn text_is_never_a_pattern(store: Subject) {
             "text {number}: {text:?}"
         );
     }
+}
+
+const ODD: [&str; 32] = [
+    "a",
+    "B",
+    "c",
+    "report-",
+    ".odt",
+    "0",
+    "1",
+    "\0",
+    "\"",
+    "'",
+    "%",
+    "_",
+    "*",
+    "\\",
+    " ",
+    "\n",
+    "é",
+    "É",
+    "e\u{301}",
+    "\u{1f600}",
+    "\u{1f468}\u{200d}\u{1f469}",
+    "Σ",
+    "ς",
+    "İ",
+    "ß",
+    "ẞ",
+    "ﬁ",
+    "K",
+    "\u{212a}",
+    "ſ",
+    "ΟΔΟΣ",
+    "\u{10ffff}",
+];
+
+fn odd_text(random: &mut StdRng) -> String {
+    let pieces = random.random_range(0..9);
+    let text: String = (0..pieces)
+        .map(|_| ODD[random.random_range(0..ODD.len())])
+        .collect();
+    if random.random_bool(0.05) {
+        format!("{text}{}{text}", "long ".repeat(300))
+    } else {
+        text
+    }
+}
+
+fn odd_event(random: &mut StdRng, number: usize) -> AuditEvent {
+    let mut text = || random.random_bool(0.4).then(|| odd_text(random));
+    let (actor, target) = (
+        Actor {
+            id: text(),
+            email: text(),
+            name: text(),
+            ip: text(),
+        },
+        Target {
+            kind: None,
+            id: text(),
+            name: text(),
+        },
+    );
+    let odd_kind = random.random_bool(0.1);
+    AuditEvent {
+        at: at(1_700_000_000_000 + random.random_range(0..200_000_000)),
+        action: ["odd.report-", "odd.é", "odd"][random.random_range(0..3)].to_owned(),
+        actor,
+        target: Target {
+            kind: odd_kind.then(|| odd_text(random)),
+            ..target
+        },
+        ..event("odd texts", &number.to_string())
+    }
+}
+
+/// One to four letters of a text, in any case.
+fn odd_part(random: &mut StdRng, text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let start = random.random_range(0..letters.len().max(1));
+    let end = letters.len().min(start + random.random_range(1..5));
+    let part: String = letters[start.min(end)..end].iter().collect();
+    match random.random_range(0..4) {
+        0 => part.to_uppercase(),
+        1 => part.to_lowercase(),
+        2 => format!("{part}{}", ODD[random.random_range(0..ODD.len())]),
+        _ => part,
+    }
+}
+
+pub(super) async fn any_part_of_an_odd_text_is_found_and_counted(store: Subject) {
+    const TENANTS: [Option<&str>; 3] = [None, Some("odd one"), Some("odd two")];
+    let mut random = StdRng::seed_from_u64(6);
+    let events: Vec<_> = (0..240)
+        .map(|number| (odd_event(&mut random, number), TENANTS[number % 3]))
+        .collect();
+    // What is found by is gathered from many commits.
+    for some in events.chunks(3) {
+        let records = some.iter().map(|(event, tenant)| Record::Event {
+            event,
+            tenant_slug: *tenant,
+        });
+        commit_records(&store, records.collect()).await;
+    }
+    let all = of_source(&store, "odd texts").await;
+    assert_eq!(all.len(), events.len());
+    let mut found_something = 0;
+    for _ in 0..200 {
+        let of = &events[random.random_range(0..events.len())].0;
+        let (actor, target) = (&of.actor, &of.target);
+        let texts = [&actor.id, &actor.name, &actor.ip, &target.id, &target.kind];
+        let text = texts[random.random_range(0..texts.len())].as_deref();
+        let tenant = TENANTS[random.random_range(0..3)];
+        let outcome = random.random_bool(0.1);
+        let filter = EventFilter {
+            source: Some("odd texts".to_owned()),
+            tenant: tenant.map(str::to_owned),
+            action: random.random_bool(0.2).then(|| "odd.*".to_owned()),
+            outcome: outcome.then_some(Outcome::Failure),
+            since: random.random_bool(0.1).then(|| at(1_700_000_050_000)),
+            text: Some(odd_part(&mut random, text.unwrap_or("odd.report-"))),
+            ..EventFilter::default()
+        };
+        let matcher = Matcher::new(filter.clone(), store.caseless());
+        let expected = all.iter().filter(|event| matcher.matches(event));
+        let expected: HashSet<_> = expected.map(|event| event.external_id.clone()).collect();
+        let listed: HashSet<_> = found(&store, &filter).await.into_iter().collect();
+        for event in &all {
+            let id = &event.external_id;
+            assert_eq!(
+                listed.contains(id),
+                expected.contains(id),
+                "{filter:?} finds {event:?}"
+            );
+        }
+        let counted = store.histogram(&filter, 20).await.expect("histogram");
+        assert_eq!(counted.total, expected.len() as u64, "{filter:?}");
+        // Nothing keeps it to this rule's events.
+        let anywhere = EventFilter {
+            source: None,
+            ..filter
+        };
+        let listed = store.find_events(&anywhere, None, 100_000).await;
+        let listed = listed.expect("find_events").into_iter();
+        let listed = listed.filter(|event| event.source == "odd texts");
+        let listed: HashSet<_> = listed.map(|event| event.external_id).collect();
+        assert_eq!(listed, expected, "{anywhere:?}");
+        found_something += usize::from(!expected.is_empty());
+    }
+    assert!(
+        found_something > 100,
+        "{found_something} filters found anything"
+    );
 }
 
 async fn page(

@@ -55,7 +55,7 @@ impl News {
         store: &MongoStore,
         at: i64,
         tenant: Option<&str>,
-        keys: &EventKeys,
+        keys: &EventKeys<'_>,
         facet: impl FnOnce() -> Facet,
     ) {
         let known = store.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +68,7 @@ impl News {
                 continue;
             }
             let text = self.texts.entry(term.key).or_insert_with(|| NewText {
-                term: term.clone(),
+                term: term.clone().into_owned(),
                 tenant: tenant.map(str::to_owned),
                 day,
             });

@@ -328,7 +328,7 @@ impl MongoStore {
             within.insert("facet", doc! { "$in": facets });
         }
         let elapsed = doc! { "$subtract": ["$at", DateTime::from_millis(start)] };
-        let bar = doc! { "$toLong": { "$floor": { "$divide": [elapsed, width] } } };
+        let bar = doc! { "$floor": { "$divide": [elapsed, width] } };
         let group = doc! {
             "_id": { "bar": bar, "facet": "$facet" },
             "count": { "$sum": 1_i64 },
@@ -346,7 +346,7 @@ impl MongoStore {
                 let count = || {
                     let id = counts.get_document("_id").ok()?;
                     Some(Count {
-                        bar: id.get_i64("bar").ok()?,
+                        bar: id.get_f64("bar").ok()? as i64,
                         facet: id.get_i64("facet").ok()?,
                         count: counts.get_i64("count").ok()?.unsigned_abs(),
                     })

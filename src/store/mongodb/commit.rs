@@ -6,9 +6,11 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use futures_util::future::try_join_all;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::poll;
+use futures_util::stream::{self, FuturesOrdered, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use mongodb::Collection;
 use mongodb::bson::{RawDocumentBuf, doc};
@@ -35,8 +37,10 @@ const CONTENT_CODES: [i32; 9] = [2, 9, 15, 16, 22, 52, 57, 121, 10334];
 /// say, answers every command with `BadValue`, and that is no event's fault.
 const COMMAND_CONTENT_CODES: [i32; 2] = [22, 10334];
 
-/// Documents and bytes of one insert command; the server's limits are 100,000 and 48,000,000.
-const CHUNK_DOCUMENTS: usize = 1000;
+/// Records that are encoded and entered together.
+const CHUNK_DOCUMENTS: usize = 500;
+
+/// Bytes of one insert command; the server's limit is 48,000,000, and 100,000 documents.
 const CHUNK_BYTES: usize = 32 * 1024 * 1024;
 
 /// Commands of one commit on the wire at once.
@@ -54,55 +58,22 @@ impl MongoStore {
     pub(super) async fn commit_all(&self, commit: &Commit<'_>) -> Result<Committed> {
         let ingested_at = Timestamp::now();
         self.upkeep.committing();
-        let mut fates = vec![Fate::Written; commit.records.len()];
-        let mut events = Batch::default();
-        let mut letters = Batch::default();
-        let mut news = News::new(self);
-        for (index, record) in commit.records.iter().enumerate() {
-            let (batch, encoded) = match record {
-                Record::Event { event, tenant_slug } => {
-                    let keys = EventKeys::of(event, *tenant_slug);
-                    let document = encode::event(event, *tenant_slug, ingested_at, &keys);
-                    let facet = || Facet::of(event, *tenant_slug);
-                    let at = event.at.as_millisecond();
-                    news.add(self, at, *tenant_slug, &keys, facet);
-                    (&mut events, document)
-                }
-                Record::DeadLetter(letter) => (&mut letters, encode::dead_letter(letter)),
-            };
-            match encoded {
-                Ok(document) => batch.push(index, document),
-                Err(reason) => fates[index] = Fate::Rejected(reason),
-            }
-        }
-
         let connections = self.connections.load(Ordering::Acquire);
-        self.announce(&news, &self.before_another()).await?;
-        self.pass("between_announcement_and_insert").await?;
-
-        let event_target = Target {
-            collection: &self.events,
-            unique_index: self.unique_index_name(),
-            key: "externalId",
-        };
-        let letter_target = Target {
-            collection: &self.dead_letters,
-            unique_index: "source_1_position_1",
-            key: "position",
-        };
-        let (event_fates, letter_fates, ()) = tokio::try_join!(
-            event_target.insert(&events.documents),
-            letter_target.insert(&letters.documents),
+        let (entered, ()) = tokio::try_join!(
+            self.enter_all(commit, ingested_at),
             self.learn(&commit.learned),
         )?;
         if self.connections.load(Ordering::Acquire) != connections {
-            self.announce(&news, &durable(self.timeout)).await?;
+            for chunk in &entered {
+                self.announce(&chunk.news, &durable(self.timeout)).await?;
+            }
         }
-        self.remember(news);
-        events.report(event_fates, &mut fates);
-        letters.report(letter_fates, &mut fates);
-        self.count_repeated_letters(commit, &letters.indexes, &fates)
-            .await?;
+        let mut fates = Vec::with_capacity(commit.records.len());
+        for chunk in entered {
+            self.remember(chunk.news);
+            fates.extend(chunk.fates);
+        }
+        self.count_repeated_letters(commit, &fates).await?;
 
         self.pass("between_insert_and_cursor").await?;
         let rejected = fates.iter().any(|fate| matches!(fate, Fate::Rejected(_)));
@@ -115,6 +86,80 @@ impl MongoStore {
             records: fates,
             moves,
         })
+    }
+
+    /// Enters several chunks at once, or one after the other where their order matters; while the
+    /// server enters one the next is encoded.
+    async fn enter_all(&self, commit: &Commit<'_>, ingested_at: Timestamp) -> Result<Vec<Chunk>> {
+        let at_once = if commit.in_order { 1 } else { CONCURRENT };
+        let mut entered = Vec::new();
+        let mut under_way = FuturesOrdered::new();
+        for records in commit.records.chunks(CHUNK_DOCUMENTS) {
+            let chunk = self.encode(records, ingested_at);
+            if under_way.len() == at_once {
+                entered.extend(under_way.try_next().await?);
+            }
+            under_way.push_back(self.enter(chunk));
+            if let Poll::Ready(Some(chunk)) = poll!(under_way.next()) {
+                entered.push(chunk?);
+            }
+            tokio::task::yield_now().await;
+        }
+        while let Some(chunk) = under_way.try_next().await? {
+            entered.push(chunk);
+        }
+        Ok(entered)
+    }
+
+    fn encode(&self, records: &[Record<'_>], ingested_at: Timestamp) -> Chunk {
+        let mut chunk = Chunk {
+            news: News::new(self),
+            events: Batch::default(),
+            letters: Batch::default(),
+            fates: vec![Fate::Written; records.len()],
+        };
+        for (index, record) in records.iter().enumerate() {
+            let (batch, encoded) = match record {
+                Record::Event { event, tenant_slug } => {
+                    let keys = EventKeys::of(event, *tenant_slug);
+                    let document = encode::event(event, *tenant_slug, ingested_at, &keys);
+                    let facet = || Facet::of(event, *tenant_slug);
+                    let at = event.at.as_millisecond();
+                    chunk.news.add(self, at, *tenant_slug, &keys, facet);
+                    (&mut chunk.events, document)
+                }
+                Record::DeadLetter(letter) => (&mut chunk.letters, encode::dead_letter(letter)),
+            };
+            match encoded {
+                Ok(document) => batch.push(index, document),
+                Err(reason) => chunk.fates[index] = Fate::Rejected(reason),
+            }
+        }
+        chunk
+    }
+
+    /// Makes a chunk's news and then its documents stand.
+    async fn enter(&self, mut chunk: Chunk) -> Result<Chunk> {
+        self.announce(&chunk.news, &self.before_another()).await?;
+        self.pass("between_announcement_and_insert").await?;
+
+        let event_target = Target {
+            collection: &self.events,
+            unique_index: self.unique_index_name(),
+            key: "externalId",
+        };
+        let letter_target = Target {
+            collection: &self.dead_letters,
+            unique_index: "source_1_position_1",
+            key: "position",
+        };
+        let (event_fates, letter_fates) = tokio::try_join!(
+            event_target.insert(&chunk.events.documents),
+            letter_target.insert(&chunk.letters.documents),
+        )?;
+        std::mem::take(&mut chunk.events).report(event_fates, &mut chunk.fates);
+        std::mem::take(&mut chunk.letters).report(letter_fates, &mut chunk.fates);
+        Ok(chunk)
     }
 
     /// Where tests strike.
@@ -140,17 +185,10 @@ impl MongoStore {
         try_join_all(upserts).await.map(|_| ())
     }
 
-    async fn count_repeated_letters(
-        &self,
-        commit: &Commit<'_>,
-        indexes: &[usize],
-        fates: &[Fate],
-    ) -> Result<()> {
+    async fn count_repeated_letters(&self, commit: &Commit<'_>, fates: &[Fate]) -> Result<()> {
         let mut counts = Vec::new();
-        for &index in indexes {
-            if let (Fate::Duplicate, Record::DeadLetter(letter)) =
-                (&fates[index], &commit.records[index])
-            {
+        for (record, fate) in commit.records.iter().zip(fates) {
+            if let (Record::DeadLetter(letter), Fate::Duplicate) = (record, fate) {
                 counts.push(self.count_letter(letter));
             }
         }
@@ -174,6 +212,14 @@ impl MongoStore {
     }
 }
 
+/// Records that are entered together.
+struct Chunk {
+    news: News,
+    events: Batch,
+    letters: Batch,
+    fates: Vec<Fate>,
+}
+
 /// Documents, and the indexes of the records they came from.
 #[derive(Default)]
 struct Batch {
@@ -187,24 +233,24 @@ impl Batch {
         self.documents.push(document);
     }
 
-    fn report(&self, fates: Vec<Fate>, into: &mut [Fate]) {
-        for (&index, fate) in self.indexes.iter().zip(fates) {
+    fn report(self, fates: Vec<Fate>, into: &mut [Fate]) {
+        for (index, fate) in self.indexes.into_iter().zip(fates) {
             into[index] = fate;
         }
     }
 }
 
 impl Target<'_> {
-    /// Inserts them all, chunks at once; the fates are in the order of the documents.
+    /// Inserts them all, one command after the other; the fates are in the order of the documents.
     async fn insert(&self, documents: &[RawDocumentBuf]) -> Result<Vec<Fate>> {
-        let chunks = chunks(documents).into_iter();
-        stream::iter(chunks.map(|chunk| self.insert_chunk(&documents[chunk])))
-            .buffered(CONCURRENT)
-            .try_concat()
-            .await
+        let mut fates = Vec::with_capacity(documents.len());
+        for command in commands(documents) {
+            fates.extend(self.insert_once(&documents[command]).await?);
+        }
+        Ok(fates)
     }
 
-    async fn insert_chunk(&self, documents: &[RawDocumentBuf]) -> Result<Vec<Fate>> {
+    async fn insert_once(&self, documents: &[RawDocumentBuf]) -> Result<Vec<Fate>> {
         let inserted = self.collection.insert_many(documents).ordered(false).await;
         let Err(error) = inserted else {
             return Ok(vec![Fate::Written; documents.len()]);
@@ -223,8 +269,8 @@ impl Target<'_> {
                     return Ok(vec![Fate::Rejected(reason)]);
                 }
                 let (left, right) = documents.split_at(documents.len() / 2);
-                let mut fates = Box::pin(self.insert_chunk(left)).await?;
-                fates.extend(Box::pin(self.insert_chunk(right)).await?);
+                let mut fates = Box::pin(self.insert_once(left)).await?;
+                fates.extend(Box::pin(self.insert_once(right)).await?);
                 Ok(fates)
             }
             _ => Err(store_error(&error)),
@@ -283,23 +329,24 @@ fn names_index(message: &str, index: &str) -> bool {
     named == index && before_content.contains(" index: ")
 }
 
-fn chunks(documents: &[RawDocumentBuf]) -> Vec<Range<usize>> {
-    let mut chunks = Vec::new();
+/// Divides them into what one command each can carry.
+fn commands(documents: &[RawDocumentBuf]) -> Vec<Range<usize>> {
+    let mut commands = Vec::new();
     let mut start = 0;
     let mut bytes = 0;
     for (index, document) in documents.iter().enumerate() {
         let length = document.as_bytes().len();
-        if index > start && (index - start == CHUNK_DOCUMENTS || bytes + length > CHUNK_BYTES) {
-            chunks.push(start..index);
+        if index > start && bytes + length > CHUNK_BYTES {
+            commands.push(start..index);
             start = index;
             bytes = 0;
         }
         bytes += length;
     }
     if start < documents.len() {
-        chunks.push(start..documents.len());
+        commands.push(start..documents.len());
     }
-    chunks
+    commands
 }
 
 #[cfg(test)]
@@ -319,15 +366,17 @@ mod tests {
     }
 
     #[test]
-    fn chunks_keep_order_and_both_limits() {
-        let small = RawDocumentBuf::new();
-        let documents = vec![small; 2 * CHUNK_DOCUMENTS + 1];
-        assert_eq!(chunks(&documents), [0..1000, 1000..2000, 2000..2001]);
+    fn commands_keep_order_and_the_limit() {
+        let small = vec![RawDocumentBuf::new(); CHUNK_DOCUMENTS];
+        assert_eq!(
+            commands(&small),
+            std::slice::from_ref(&(0..CHUNK_DOCUMENTS))
+        );
 
         let mut large = RawDocumentBuf::new();
         let field = mongodb::bson::raw::cstr!("a");
         large.append(field, "x".repeat(CHUNK_BYTES / 2));
-        assert_eq!(chunks(&[large.clone(), large]), [0..1, 1..2]);
-        assert!(chunks(&[]).is_empty());
+        assert_eq!(commands(&[large.clone(), large]), [0..1, 1..2]);
+        assert!(commands(&[]).is_empty());
     }
 }

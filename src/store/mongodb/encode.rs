@@ -57,7 +57,7 @@ pub(super) fn event(
     event: &AuditEvent,
     tenant_slug: Option<&str>,
     ingested_at: Timestamp,
-    keys: &EventKeys,
+    keys: &EventKeys<'_>,
 ) -> Result<RawDocumentBuf, String> {
     // About what a flat payload of this length becomes, with the fields around it.
     let payload = event.metadata.as_flat().map_or(1024, str::len);

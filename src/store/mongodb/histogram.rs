@@ -1,21 +1,24 @@
-//! Counts by time: from counted hours and days where the filter asks for facets alone, else from
-//! the events that it finds.
+//! Counts by time: from counted hours and days where the filter asks for facets alone, from the index by
+//! terms where it asks for one of them, else from the events that it finds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
-use mongodb::action::Action as _;
-use mongodb::bson::{DateTime, Document, RawDocument, doc};
+use futures_util::future::try_join_all;
+use mongodb::action::{Action as _, Find};
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc};
 
 use super::MongoStore;
 use super::cells::hot;
 use super::errors::store_error;
 use super::plan::{Plan, Way};
 use super::query::{ceiling, conditions};
+use super::search::told_apart;
 use crate::store::histogram::{DAY, Grid, HOUR};
-use crate::store::keys::Facet;
-use crate::store::{EventFilter, Histogram, Result};
+use crate::store::keys::{Facet, asked_terms, fold};
+use crate::store::{EventFilter, Histogram, Result, StoreError};
 
 /// So few facets are counted apart from the others by the server.
 const FEW_FACETS: usize = 1000;
@@ -23,8 +26,53 @@ const FEW_FACETS: usize = 1000;
 /// So often it is counted anew while events get their keys.
 const ROUNDS: u32 = 8;
 
+/// Counting looks up more texts than a page does: it has to meet every event anyway.
+const MOST_TEXTS: usize = 50_000;
+
 /// More events without keys than this are not looked at twice.
 const FEW_KEYLESS: u64 = 1000;
+
+/// The server counts with one processor for each query.
+fn halves((from, to): (i64, i64)) -> [(i64, i64); 2] {
+    let middle = from.midpoint(to);
+    [(from, middle), (middle, to)]
+}
+
+fn sources_of(facets: &HashMap<i64, Arc<Facet>>) -> HashMap<i64, String> {
+    let sources = facets.iter();
+    let sources = sources.map(|(key, facet)| (*key, facet.source.clone()));
+    sources.collect()
+}
+
+/// Entries of the index that are held in memory for each of several terms.
+const MOST_SHARED: i64 = 500_000;
+
+/// What the index by terms tells of an event.
+struct IndexEntry {
+    id: ObjectId,
+    at: i64,
+    facet: i64,
+}
+
+fn time_and_facet(entry: &RawDocument) -> Option<(i64, i64)> {
+    let at = entry.get_datetime("at").ok()?;
+    Some((at.timestamp_millis(), entry.get_i64("facet").ok()?))
+}
+
+/// The events of a filter for a text, by how they are counted.
+#[derive(Default)]
+struct Parts {
+    /// Every event of these facets.
+    whole: HashMap<i64, Arc<Facet>>,
+    /// Events of these facets that hold the text when asked.
+    asked: HashMap<i64, Arc<Facet>>,
+    /// The other facets that the filter allows, ...
+    rest: HashMap<i64, Arc<Facet>>,
+    /// ... of which every event with one of these terms holds the text, ...
+    telling: Vec<i64>,
+    /// ... and those with one of these when asked.
+    asked_terms: Vec<i64>,
+}
 
 impl MongoStore {
     /// An event of somebody else that gets its keys meanwhile could be missed or counted twice, as
@@ -56,13 +104,20 @@ impl MongoStore {
     }
 
     async fn count_once(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
-        let plan = self.plan(filter).await?;
+        let mut plan = self.plan(filter).await?;
+        let shared = self.shared_entries(filter).await?;
+        if shared.is_some() {
+            plan.ways = vec![Way::Keyless];
+        }
         let since = filter.since.map(|at| ceiling(at).timestamp_millis());
         let until = filter.until.map(|at| ceiling(at).timestamp_millis());
         let (first, last) = tokio::try_join!(
             self.outermost(&plan, filter, false),
             self.outermost(&plan, filter, true),
         )?;
+        let times = || shared.iter().flatten().map(|entry| entry.at);
+        let first = first.into_iter().chain(times()).min();
+        let last = last.into_iter().chain(times()).max();
         let end = last.map(|last| last + 1);
         let (Some(from), Some(to)) = (since.or(first), until.or(end)) else {
             return Ok(Grid::empty(since, until).finish());
@@ -72,16 +127,198 @@ impl MongoStore {
             return Ok(grid.finish());
         };
         let (whole, ways) = if plan.facets_only {
-            (self.matching_facets(filter).await?, vec![Way::Keyless])
+            let facets = self.matching_facets(filter).await?;
+            let sources = sources_of(&facets);
+            self.count_facets(&mut grid, (from, to), &sources).await?;
+            (facets, vec![Way::Keyless])
+        } else if let Some(shared) = shared {
+            let facets = self.matching_facets(filter).await?;
+            for entry in shared {
+                if let Some(facet) = facets.get(&entry.facet) {
+                    grid.add(entry.at, &facet.source, 1);
+                }
+            }
+            (facets, plan.ways)
+        } else if let Some([terms]) = self.telling_terms(filter).await?.as_deref() {
+            let facets = self.matching_facets(filter).await?;
+            let sources = sources_of(&facets);
+            self.count_terms(&mut grid, (from, to), terms, &sources)
+                .await?;
+            (facets, vec![Way::Keyless])
+        } else if let Some(parts) = self.parts_of_text(filter).await? {
+            self.count_parts(&mut grid, (from, to), filter, parts)
+                .await?;
+            return Ok(grid.finish());
         } else {
+            let sources = sources_of(&plan.whole);
+            self.count_facets(&mut grid, (from, to), &sources).await?;
             (plan.whole, plan.ways)
         };
-        let sources = whole.iter();
-        let sources = sources.map(|(key, facet)| (*key, facet.source.clone()));
-        let sources: HashMap<i64, String> = sources.collect();
-        self.count_facets(&mut grid, (from, to), &sources).await?;
-        self.count_events(&mut grid, filter, ways, &whole).await?;
+        self.count_events(&mut grid, filter, ways, &whole, &[])
+            .await?;
         Ok(grid.finish())
+    }
+
+    /// Divides the events of a filter for a text by how they can be counted; `None`: it asks for something else too
+    /// that facets do not tell, or too many texts hold it.
+    async fn parts_of_text(&self, filter: &EventFilter) -> Result<Option<Parts>> {
+        let text = filter.text.as_deref().unwrap_or_default();
+        if text.is_empty() || !asked_terms(filter).is_empty() {
+            return Ok(None);
+        }
+        let folded = fold(text);
+        let mut parts = Parts::default();
+        for (key, facet) in self.matching_facets(filter).await? {
+            let part = if facet.surely_has(text) {
+                &mut parts.whole
+            } else if facet.has(&folded) {
+                &mut parts.asked
+            } else {
+                &mut parts.rest
+            };
+            part.insert(key, facet);
+        }
+        if !parts.rest.is_empty() {
+            let tenants = self.tenants_of(filter).await?;
+            let found = self.search_texts(&tenants, &folded, MOST_TEXTS).await?;
+            let Some(found) = found else {
+                return Ok(None);
+            };
+            (parts.telling, parts.asked_terms) = told_apart(&found, text);
+        }
+        Ok(Some(parts))
+    }
+
+    async fn count_parts(
+        &self,
+        grid: &mut Grid,
+        range: (i64, i64),
+        filter: &EventFilter,
+        parts: Parts,
+    ) -> Result<()> {
+        let sources = sources_of(&parts.whole);
+        self.count_facets(grid, range, &sources).await?;
+        let way = |terms: &[i64]| Way::Terms {
+            terms: terms.to_vec(),
+            facets: Vec::new(),
+        };
+        if !parts.telling.is_empty() {
+            let sources = sources_of(&parts.rest);
+            self.count_terms(grid, range, &way(&parts.telling), &sources)
+                .await?;
+        }
+        let asked = Way::Facets(parts.asked.keys().copied().collect());
+        self.count_events(grid, filter, vec![asked], &HashMap::new(), &[])
+            .await?;
+        let mut ways = vec![Way::Keyless];
+        if !parts.asked_terms.is_empty() {
+            ways.push(way(&parts.asked_terms));
+        }
+        let counted = parts.whole.into_iter().chain(parts.asked).collect();
+        self.count_events(grid, filter, ways, &counted, &parts.telling)
+            .await
+    }
+
+    /// Counts the events of terms, of facets of which the sources are given, by the index alone.
+    async fn count_terms(
+        &self,
+        grid: &mut Grid,
+        (from, to): (i64, i64),
+        terms: &Way,
+        sources: &HashMap<i64, String>,
+    ) -> Result<()> {
+        let bar = |at: i64| (at - grid.start()).div_euclid(grid.width());
+        let scans = halves((from, to)).map(async |(from, to)| {
+            let mut counts: HashMap<(i64, i64), u64> = HashMap::new();
+            let range = (DateTime::from_millis(from), DateTime::from_millis(to));
+            let fields = doc! { "_id": 0, "at": 1, "facet": 1 };
+            let found = self.read_entries(terms.clone(), range, fields).await;
+            let mut found = found.map_err(|error| store_error(&error))?;
+            while found.advance().await.map_err(|error| store_error(&error))? {
+                if let Some((at, facet)) = time_and_facet(found.current()) {
+                    *counts.entry((bar(at), facet)).or_default() += 1;
+                }
+            }
+            Ok::<_, StoreError>(counts)
+        });
+        for ((bar, facet), count) in try_join_all(scans).await?.into_iter().flatten() {
+            if let Some(source) = sources.get(&facet) {
+                grid.add_to(bar, source, count);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads entries of the index by terms. To hand them over costs the server less than to group them.
+    fn read_entries(
+        &self,
+        way: Way,
+        (from, to): (DateTime, DateTime),
+        fields: Document,
+    ) -> Find<'_, RawDocumentBuf> {
+        let (mut over, index) = way.over();
+        over.insert("at", doc! { "$gte": from, "$lt": to });
+        self.events
+            .find(over)
+            .projection(fields)
+            .optional(self.hint(index), |find, hint| find.hint(hint))
+            .batch_size(50_000)
+            .max_time(self.timeout)
+    }
+
+    /// The events that have a term each of several conditions, by the index alone, if it tells them; `None` too when they
+    /// are too many or have ids of others.
+    async fn shared_entries(&self, filter: &EventFilter) -> Result<Option<Vec<IndexEntry>>> {
+        if asked_terms(filter).len() < 2 {
+            return Ok(None);
+        }
+        let Some(ways) = self.telling_terms(filter).await? else {
+            return Ok(None);
+        };
+        let range = (
+            filter.since.map_or(DateTime::MIN, ceiling),
+            filter.until.map_or(DateTime::MAX, ceiling),
+        );
+        let reads = ways.into_iter().map(|way| self.entries(way, range));
+        let read: Option<Vec<_>> = try_join_all(reads).await?.into_iter().collect();
+        let Some(mut sets) = read else {
+            return Ok(None);
+        };
+        sets.sort_by_key(Vec::len);
+        let mut sets = sets.into_iter();
+        let mut shared = sets.next().unwrap_or_default();
+        for set in sets {
+            let ids: HashSet<ObjectId> = shared.iter().map(|entry| entry.id).collect();
+            shared = set;
+            shared.retain(|entry| ids.contains(&entry.id));
+        }
+        let facets = self.matching_facets(filter).await?;
+        shared.retain(|entry| facets.contains_key(&entry.facet));
+        Ok(Some(shared))
+    }
+
+    /// The entries of the index by terms; `None`: they are too many, or somebody else made their ids.
+    async fn entries(
+        &self,
+        way: Way,
+        range: (DateTime, DateTime),
+    ) -> Result<Option<Vec<IndexEntry>>> {
+        let fields = doc! { "_id": 1, "at": 1, "facet": 1 };
+        let found = self.read_entries(way, range, fields);
+        let found = found.limit(MOST_SHARED + 1).await;
+        let mut found = found.map_err(|error| store_error(&error))?;
+        let mut entries = Vec::new();
+        while found.advance().await.map_err(|error| store_error(&error))? {
+            let document = found.current();
+            let Ok(id) = document.get_object_id("_id") else {
+                return Ok(None);
+            };
+            if let Some((at, facet)) = time_and_facet(document) {
+                entries.push(IndexEntry { id, at, facet });
+            }
+        }
+        let few = i64::try_from(entries.len()).is_ok_and(|count| count <= MOST_SHARED);
+        Ok(few.then_some(entries))
     }
 
     /// The time of the filter's first or last event.
@@ -158,7 +395,8 @@ impl MongoStore {
         let keys: Vec<i64> = sources.keys().copied().collect();
         let some = (keys.len() <= FEW_FACETS).then_some(keys.as_slice());
         let bars = (grid.start(), grid.width());
-        for counted in self.scan((from, to), bars, some).await? {
+        let scans = halves((from, to)).map(|half| self.scan(half, bars, some));
+        for counted in try_join_all(scans).await?.into_iter().flatten() {
             if let Some(source) = sources.get(&counted.facet) {
                 grid.add_to(counted.bar, source, counted.count);
             }
@@ -166,13 +404,14 @@ impl MongoStore {
         Ok(())
     }
 
-    /// Counts the events that ways lead to, but for those of facets that are counted already.
+    /// Counts the events that ways lead to, but for those of facets and of terms that are counted already.
     async fn count_events(
         &self,
         grid: &mut Grid,
         filter: &EventFilter,
         ways: Vec<Way>,
         counted_facets: &HashMap<i64, Arc<Facet>>,
+        counted_terms: &[i64],
     ) -> Result<()> {
         let elapsed = doc! { "$subtract": ["$at", DateTime::from_millis(grid.start())] };
         let bar = doc! { "$toLong": { "$floor": { "$divide": [elapsed, grid.width()] } } };
@@ -184,6 +423,9 @@ impl MongoStore {
         if !counted_facets.is_empty() && ways != [Way::Keyless] {
             let keys: Vec<i64> = counted_facets.keys().copied().collect();
             counted_before.push(doc! { "facet": { "$in": keys } });
+        }
+        if !counted_terms.is_empty() && ways != [Way::Keyless] {
+            counted_before.push(doc! { "terms": { "$in": counted_terms } });
         }
         for mut way in ways {
             if let Way::Facets(keys) = &mut way {

@@ -10,7 +10,7 @@
 //!
 //! `encode` and `decode` hold the form of the documents, `commit` the writes, `cursors` the
 //! compare-and-set, `query` the reads, `schema` the indexes, `errors` the meaning of failures.
-//! Beside the events stand what finds and counts them fast: `facets`, `texts` and `cells`, to which
+//! Beside the events stand what finds and counts them fast: `facets`, `texts` (and their `search`) and `cells`, to which
 //! `announce` adds before a commit and `upkeep` in the background; `plan` chooses among them.
 
 mod announce;
@@ -27,6 +27,7 @@ mod letters;
 mod plan;
 mod query;
 mod schema;
+mod search;
 mod texts;
 mod upkeep;
 

@@ -15,7 +15,7 @@ use super::MongoStore;
 use super::errors::store_error;
 use super::query::{ceiling, conditions, range_of};
 use super::schema::{by_facet, by_term, by_time};
-use crate::store::keys::{Facet, Role, Term, fold};
+use crate::store::keys::{Facet, Role, Term, asked_terms, asks_facets, fold, is_odd};
 use crate::store::{EventFilter, PageKey, Result};
 
 /// Index ranges that the server merges by time in one query; with more it sorts in memory.
@@ -23,6 +23,9 @@ pub(super) const MERGED: usize = 200;
 
 /// A text that more texts than this hold is not looked up but looked for, newest event first.
 const MOST_TEXTS: usize = 1000;
+
+/// Facets that entries of the index by terms are compared with.
+const LOOKED_THROUGH: usize = 1000;
 
 /// Events that are few enough to be looked through.
 const FEW: u64 = 2000;
@@ -34,8 +37,8 @@ pub(super) enum Way {
     Time,
     /// By facets; the filter may have other conditions too.
     Facets(Vec<i64>),
-    /// By terms.
-    Terms(Vec<i64>),
+    /// By terms, of these facets only unless there are none; the filter may have other conditions too.
+    Terms { terms: Vec<i64>, facets: Vec<i64> },
     /// Events without keys.
     Keyless,
 }
@@ -46,20 +49,37 @@ impl Way {
         match self {
             Self::Time => (doc! {}, by_time()),
             Self::Facets(keys) => (doc! { "facet": { "$in": keys } }, by_facet()),
-            Self::Terms(keys) => (doc! { "terms": { "$in": keys } }, by_term()),
+            Self::Terms { terms, facets } => {
+                let mut over = doc! { "terms": { "$in": terms } };
+                if !facets.is_empty() {
+                    over.insert("facet", doc! { "$in": facets });
+                }
+                (over, by_term())
+            }
             Self::Keyless => (doc! { "facet": null }, by_facet()),
         }
     }
 
     /// Divided so that each part is merged by the server.
     fn parts(self) -> Vec<Self> {
-        let divide = |keys: Vec<i64>, way: fn(Vec<i64>) -> Self| -> Vec<Self> {
+        let divide = |keys: Vec<i64>, way: &dyn Fn(Vec<i64>) -> Self| -> Vec<Self> {
             keys.chunks(MERGED).map(|part| way(part.to_vec())).collect()
         };
         match self {
-            Self::Facets(keys) => divide(keys, Self::Facets),
-            Self::Terms(keys) => divide(keys, Self::Terms),
+            Self::Facets(keys) => divide(keys, &Self::Facets),
+            Self::Terms { terms, facets } => divide(terms, &|terms| {
+                let facets = facets.clone();
+                Self::Terms { terms, facets }
+            }),
             other => vec![other],
+        }
+    }
+
+    /// Whether no event can be met this way.
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Facets(keys) | Self::Terms { terms: keys, .. } => keys.is_empty(),
+            Self::Time | Self::Keyless => false,
         }
     }
 }
@@ -110,12 +130,10 @@ impl Plan {
     }
 }
 
-/// Whether a filter asks for anything that facets tell.
-pub(super) fn asks_facets(filter: &EventFilter) -> bool {
-    filter.source.is_some()
-        || filter.tenant.is_some()
-        || filter.outcome.is_some()
-        || filter.action.as_deref().is_some_and(|action| action != "*")
+/// A text's term in each of the tenants.
+fn in_each(tenants: &[Option<String>], role: Role, text: &str) -> Vec<i64> {
+    let term = |tenant: &Option<String>| Term::new(tenant.as_deref(), role, text).key;
+    tenants.iter().map(term).collect()
 }
 
 impl MongoStore {
@@ -125,9 +143,7 @@ impl MongoStore {
         let asks_terms = filter.actor.is_some() || filter.ip.is_some() || filter.target.is_some();
         let facets_only = !asks_terms && text.is_none();
         let plan = |mut ways: Vec<Way>| {
-            ways.retain(
-                |way| !matches!(way, Way::Facets(keys) | Way::Terms(keys) if keys.is_empty()),
-            );
+            ways.retain(|way| !way.is_empty());
             if !ways.contains(&Way::Time) {
                 ways.push(Way::Keyless);
             }
@@ -157,10 +173,7 @@ impl MongoStore {
         if facets_only {
             return Ok(plan(vec![Way::Facets(keys)]));
         }
-        let tenants = match &filter.tenant {
-            Some(tenant) => vec![Some(tenant.clone())],
-            None => self.tenants_with_events().await?,
-        };
+        let tenants = self.tenants_of(filter).await?;
         if asks_terms {
             let way = self.rarest(filter, &tenants, keys).await?;
             return Ok(plan(vec![way]));
@@ -172,7 +185,11 @@ impl MongoStore {
         let named = whole.keys().copied().collect();
         whole.retain(|_, facet| facet.surely_has(text.unwrap_or_default()));
         let ways = match found {
-            Some(terms) => vec![Way::Facets(named), Way::Terms(terms)],
+            Some(found) => {
+                let terms = found.iter().map(|text| text.key).collect();
+                let facets = Vec::new();
+                vec![Way::Facets(named), Way::Terms { terms, facets }]
+            }
             None if asks_facets(filter) && keys.len() <= MERGED => vec![Way::Facets(keys)],
             None => vec![Way::Time],
         };
@@ -189,17 +206,13 @@ impl MongoStore {
         tenants: &[Option<String>],
         facets: Vec<i64>,
     ) -> Result<Way> {
-        let asked = [
-            (Role::Target, &filter.target),
-            (Role::Address, &filter.ip),
-            (Role::Actor, &filter.actor),
-        ];
-        let asked = asked.into_iter();
-        let asked = asked.filter_map(|(role, text)| Some((role, text.as_deref()?)));
+        let few = facets.len() <= LOOKED_THROUGH;
+        let looked_through = if few { facets.as_slice() } else { &[] };
+        let asked = asked_terms(filter).into_iter();
         let mut ways: Vec<Way> = asked
-            .map(|(role, text)| {
-                let term = |tenant: &Option<String>| Term::new(tenant.as_deref(), role, text).key;
-                Way::Terms(tenants.iter().map(term).collect())
+            .map(|(role, text)| Way::Terms {
+                terms: in_each(tenants, role, text),
+                facets: looked_through.to_vec(),
             })
             .collect();
         if !facets.is_empty() && facets.len() <= MERGED {
@@ -224,9 +237,47 @@ impl MongoStore {
         Ok(best.1)
     }
 
+    /// The terms that together tell the events of a filter, but for their facets: those of each text that it asks
+    /// for, none of which an odd one shares.
+    pub(super) async fn telling_terms(&self, filter: &EventFilter) -> Result<Option<Vec<Way>>> {
+        let asked = asked_terms(filter);
+        if asked.is_empty() || filter.text.is_some() {
+            return Ok(None);
+        }
+        let tenants = self.tenants_of(filter).await?;
+        let mut ways = Vec::new();
+        for (role, text) in asked {
+            let of = |role: Role| Way::Terms {
+                terms: in_each(&tenants, role, text),
+                facets: Vec::new(),
+            };
+            let is_shared = match role.odd() {
+                Some(odd) => is_odd(text) || self.count_few(filter, &of(odd)).await? > 0,
+                None => false,
+            };
+            if is_shared {
+                return Ok(None);
+            }
+            ways.push(of(role));
+        }
+        Ok(Some(ways))
+    }
+
+    /// The tenants that a filter's events may have.
+    pub(super) async fn tenants_of(&self, filter: &EventFilter) -> Result<Vec<Option<String>>> {
+        match &filter.tenant {
+            Some(tenant) => Ok(vec![Some(tenant.clone())]),
+            None => self.tenants_with_events().await,
+        }
+    }
+
     /// Counts the entries of an index in the filter's range of time, up to [`FEW`].
     async fn count_few(&self, filter: &EventFilter, way: &Way) -> Result<u64> {
         let (mut query, index) = way.clone().over();
+        // How many there are of the others' is not worth looking through all for.
+        if matches!(way, Way::Terms { .. }) {
+            query.remove("facet");
+        }
         let mut at = doc! { "$gte": filter.since.map_or(DateTime::MIN, ceiling) };
         if let Some(until) = filter.until {
             at.insert("$lt", ceiling(until));

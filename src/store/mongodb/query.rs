@@ -14,6 +14,7 @@ use super::errors::store_error;
 use super::plan::{MERGED, Plan, Way};
 use super::schema::by_time;
 use super::{MongoStore, bson_date, collect, decode};
+use crate::store::keys::{asked_terms, first_behind};
 use crate::store::{EventFilter, PageKey, Result, StoredEvent};
 
 /// Events that are looked at, for each one wanted, before many facets are asked one by one.
@@ -54,9 +55,50 @@ impl MongoStore {
                 .of_many_facets(filter, before, facets, plan.clone(), limit)
                 .await;
         }
-        let queries = plan.queries(filter, before);
+        let mut queries = plan.queries(filter, before);
+        if asked_terms(filter).len() > 1 {
+            queries = self.halved(queries, filter, before).await?;
+        }
         self.merged(queries, (true, limit), None, decode::event)
             .await
+    }
+
+    /// Where conditions are common each and rare together, the server looks through many events, and with one
+    /// processor for each query: so it gets two for each, of the newer and of the older half of the time.
+    async fn halved(
+        &self,
+        queries: Vec<(Document, Document)>,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+    ) -> Result<Vec<(Document, Document)>> {
+        let at = |event: &RawDocument| {
+            let at = event.get_datetime("at").ok()?;
+            Some(at.timestamp_millis())
+        };
+        let end = |newest: bool| {
+            let all = vec![(conditions(&range_of(filter), before), by_time())];
+            let fields = Some(doc! { "_id": 1, "at": 1 });
+            self.merged(all, (newest, 1), fields, at)
+        };
+        let (first, last) = tokio::try_join!(end(false), end(true))?;
+        let (Some(first), Some(last)) = (first.first(), last.first()) else {
+            return Ok(queries);
+        };
+        let middle = DateTime::from_millis(first.midpoint(*last));
+        let half = |query: &Document, bound: &str| {
+            let mut query = query.clone();
+            if let Ok(at) = query.get_document_mut("at") {
+                at.insert(bound, middle);
+            }
+            query
+        };
+        let halves = queries.into_iter().flat_map(|(query, index)| {
+            [
+                (half(&query, "$gte"), index.clone()),
+                (half(&query, "$lt"), index),
+            ]
+        });
+        Ok(halves.collect())
     }
 
     /// When events are of so many facets, most pages are full after a short look at the newest
@@ -161,8 +203,11 @@ pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Docu
         match action.strip_suffix('*') {
             Some("") => {}
             Some(prefix) => {
-                let end = format!("{prefix}{}", char::MAX);
-                query.insert("action", doc! { "$gte": prefix, "$lt": end });
+                let mut range = doc! { "$gte": prefix };
+                if let Some(behind) = first_behind(prefix) {
+                    range.insert("$lt", behind);
+                }
+                query.insert("action", range);
             }
             None => {
                 query.insert("action", action);

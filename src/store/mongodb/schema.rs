@@ -25,9 +25,10 @@ pub(super) fn by_facet() -> Document {
     doc! { "facet": 1, "at": -1, "_id": -1 }
 }
 
-/// Actors, addresses, targets.
+/// Actors, addresses, targets; with the facets, so that actions are told apart and sources are counted
+/// without a look at the events.
 pub(super) fn by_term() -> Document {
-    doc! { "terms": 1, "at": -1, "_id": -1 }
+    doc! { "terms": 1, "at": -1, "_id": -1, "facet": 1 }
 }
 
 impl MongoStore {

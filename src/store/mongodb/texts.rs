@@ -1,43 +1,62 @@
-//! The dictionary of texts, for finding a part of one.
+//! The dictionary of texts, for finding a part of one (`search`).
 //!
 //! New texts go in as one *pending* document a commit: that costs the commit next to nothing. In the
-//! background they are settled: each becomes a document of its own with all of its endings, of which
-//! an index finds those that begin with what is looked for. A query looks at both. Settling is done
-//! in an order and by keys that make a repeat, a crash or a second process harmless.
+//! background they are settled: each becomes a document of its own with its endings, of which an index
+//! finds those that begin with what is looked for. A query looks at both. Settling is done in an order
+//! and by keys that make a repeat, a crash or a second process harmless.
+//!
+//! Only every second ending is kept: those behind an even number of characters. What stands behind an
+//! odd number is found either with the character before it (those of a tenant are kept in a document of
+//! its own) or without its own first character. Entries of older versions have every ending, and more of
+//! each, so the same finds them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use futures_util::TryStreamExt as _;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use mongodb::bson::spec::{BinarySubtype, ElementType};
-use mongodb::bson::{Binary, Bson, Document, RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{Binary, Bson, RawDocument, RawDocumentBuf, doc};
 use mongodb::options::WriteConcern;
 
 use super::errors::store_error;
 use super::facets::is_repeat;
-use super::query::{escape, pattern};
 use super::{MongoStore, decode, encode, unsynced};
 use crate::store::keys::Term;
 use crate::store::{Result, StoreError};
 
+/// Endings are kept that begin at every so many characters.
+pub(super) const STEP: usize = 2;
+
 /// Characters of an ending that the index holds.
-const ENDING: usize = 12;
+pub(super) const ENDING: usize = 8;
+
+/// The same in older versions.
+pub(super) const LONGEST_ENDING: usize = 12;
 
 /// A longer text has no endings but [`LONG`]: whoever looks for anything looks at its events too.
 const LONGEST: usize = 1024;
 
 /// Sorts after every ending.
-const LONG: &str = "\u{10FFFF}\u{10FFFF}";
+pub(super) const LONG: &str = "\u{10FFFF}\u{10FFFF}";
 
 /// Bytes of texts in one pending document.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
 
-/// Texts of one insert: with their endings they are twenty times as long as pending.
+/// Texts that are settled in one go, if so many are pending: those of some commits.
+const SETTLED_TOGETHER: usize = 2000;
+
+/// Pending documents of one go at most.
+const PENDING_TOGETHER: i64 = 100;
+
+/// Texts of one insert: with their endings they are ten times as long as pending.
 const SETTLED_AT_ONCE: usize = 500;
+
+/// Commands on the wire at once.
+pub(super) const CONCURRENT: usize = 2;
 
 /// A text that may be new.
 #[derive(Clone, Debug)]
 pub(super) struct NewText {
-    pub term: Term,
+    pub term: Term<'static>,
     pub tenant: Option<String>,
     /// The last day, since 1970, on which an event with it happened or was entered.
     pub day: i32,
@@ -67,7 +86,7 @@ impl NewText {
     /// The document of a settled text.
     fn settled(&self) -> Result<RawDocumentBuf> {
         let text = &self.term.text;
-        let mut buf = Vec::with_capacity(text.len() * (ENDING + 10) + 256);
+        let mut buf = Vec::with_capacity(text.len() / STEP * (ENDING + 12) + 256);
         let start = encode::open(&mut buf);
         encode::binary(&mut buf, "_id", &self.term.id);
         self.write(&mut buf, text);
@@ -85,12 +104,16 @@ impl NewText {
             term: Term {
                 key: document.get_i64("key").ok()?,
                 id: document.get_binary("id").ok()?.bytes.try_into().ok()?,
-                text: decode::text(document, "text")?,
+                text: decode::text(document, "text")?.into(),
             },
             tenant: decode::text(document, "tenantSlug"),
             day: document.get_i32("day").ok()?,
         })
     }
+}
+
+fn id_of(text: &NewText) -> Bson {
+    Bson::Binary(binary(text.term.id))
 }
 
 fn binary(bytes: [u8; 16]) -> Binary {
@@ -100,7 +123,7 @@ fn binary(bytes: [u8; 16]) -> Binary {
     }
 }
 
-/// Every ending of a text, cut to what the index holds, each once.
+/// The endings of a text that are kept, cut to what the index holds, each once.
 fn endings(text: &str) -> Vec<&str> {
     if text == LONG {
         return vec![LONG];
@@ -108,10 +131,17 @@ fn endings(text: &str) -> Vec<&str> {
     let starts = text.char_indices().map(|(start, _)| start);
     let ends = starts.clone().chain([text.len()]).skip(ENDING);
     let ends = ends.chain(std::iter::repeat(text.len()));
-    let mut endings: Vec<&str> = starts.zip(ends).map(|(from, to)| &text[from..to]).collect();
+    let all = starts.zip(ends).map(|(from, to)| &text[from..to]);
+    let mut endings: Vec<&str> = all.step_by(STEP).collect();
     endings.sort_unstable();
     endings.dedup();
     endings
+}
+
+/// What kept endings begin with: one of these stands before whatever begins an ending that is left out.
+fn heads(text: &str) -> impl Iterator<Item = char> {
+    let shown = if text == LONG { "" } else { text };
+    shown.chars().step_by(STEP)
 }
 
 /// A pending document.
@@ -184,130 +214,137 @@ impl MongoStore {
         Ok(())
     }
 
-    /// Settles one pending document; `false`: there is none.
-    pub(super) async fn settle_one(&self) -> Result<bool> {
-        let found = self.pending.find_one(doc! {}).await;
-        let Some(found) = found.map_err(|error| store_error(&error))? else {
+    /// Settles some of the pending texts; `false`: there are none.
+    pub(super) async fn settle_some(&self) -> Result<bool> {
+        let (pending, texts) = self.some_pending().await?;
+        if pending.is_empty() {
             return Ok(false);
-        };
-        let texts = read_texts(&found);
-        let ids = |texts: &[NewText]| -> Vec<Bson> {
-            let ids = texts.iter().map(|text| Bson::Binary(binary(text.term.id)));
-            ids.collect()
-        };
-        let there = doc! { "_id": { "$in": ids(&texts) } };
-        let there = self.texts.find(there).projection(doc! { "_id": 1 }).await;
-        let there = super::collect(there, |document| {
+        }
+        self.enter_heads(&texts).await?;
+        let ids: Vec<Bson> = texts.iter().map(id_of).collect();
+        let there = doc! { "_id": { "$in": ids } };
+        let there = self.texts.find(there).projection(doc! { "_id": 1 });
+        let there = super::collect(there.batch_size(10_000).await, |document| {
             let id = document.get_binary("_id").ok()?.bytes;
             <[u8; 16]>::try_from(id).ok()
         });
         let there: HashSet<[u8; 16]> = there.await?.into_iter().collect();
-        let (old, new): (Vec<_>, Vec<_>) = texts
-            .into_iter()
-            .partition(|text| there.contains(&text.term.id));
-        for part in new.chunks(SETTLED_AT_ONCE) {
-            let documents = part.iter().map(NewText::settled);
-            let documents = documents.collect::<Result<Vec<_>>>()?;
-            let inserted = self.texts.insert_many(&documents).ordered(false).await;
-            if let Err(error) = inserted
-                && !is_repeat(&error)
-            {
-                return Err(store_error(&error));
-            }
-        }
-        // Those entered by another process just now have their day from it; a later one is ours.
-        if let Some(day) = old.iter().chain(&new).map(|text| text.day).max()
-            && !old.is_empty()
-        {
-            let later = doc! { "$max": { "day": day } };
-            let updated = self
-                .texts
-                .update_many(doc! { "_id": { "$in": ids(&old) } }, later);
-            let updated = updated.await.map_err(|error| store_error(&error))?;
-            if updated.matched_count < old.len() as u64 {
-                // Forgotten at this moment; the next turn enters them as new.
-                return Ok(true);
-            }
-        }
-        if let Ok(Some(id)) = found.get("_id")
-            && let Ok(id) = Bson::try_from(id)
-        {
-            // Unsynced: should it come back, it is settled again.
-            let delete = self.pending.delete_one(doc! { "_id": id });
+        let (old, new): (Vec<_>, Vec<_>) =
+            texts.iter().partition(|text| there.contains(&text.term.id));
+        let inserts = new
+            .chunks(SETTLED_AT_ONCE)
+            .map(|part| self.settle_new(part));
+        let inserts: Vec<_> = inserts.collect();
+        let all_new: Vec<bool> = stream::iter(inserts)
+            .buffer_unordered(CONCURRENT)
+            .try_collect()
+            .await?;
+        let all_old = self.move_days(&old).await?;
+        if all_old && all_new.iter().all(|all_new| *all_new) {
+            // Unsynced: should they come back, they are settled again.
+            let delete = self.pending.delete_many(doc! { "_id": { "$in": pending } });
             let deleted = delete.write_concern(unsynced(self.timeout)).await;
             deleted.map_err(|error| store_error(&error))?;
         }
         Ok(true)
     }
 
-    /// The numbers of the texts that hold a folded text; `None`: of more than `limit`.
-    pub(super) async fn search_texts(
-        &self,
-        tenants: &[Option<String>],
-        folded: &str,
-        limit: usize,
-    ) -> Result<Option<Vec<i64>>> {
-        // In this order: what is settled in between is then found twice, not never.
-        let pending = self.search_pending(tenants, folded).await?;
-        let settled = self.search_settled(tenants, folded, limit).await?;
-        let found: HashSet<i64> = settled.into_iter().chain(pending).collect();
-        Ok((found.len() <= limit).then(|| found.into_iter().collect()))
-    }
-
-    async fn search_settled(
-        &self,
-        tenants: &[Option<String>],
-        folded: &str,
-        limit: usize,
-    ) -> Result<Vec<i64>> {
-        let start: String = folded.chars().take(ENDING).collect();
-        let end = format!("{start}{}", char::MAX);
-        let begins = if folded.chars().count() >= ENDING {
-            doc! { "$eq": &start }
-        } else {
-            doc! { "$gte": &start, "$lt": end }
-        };
-        let of = doc! { "$in": tenants };
-        let read = |query: Document| async {
-            let found = self.texts.find(query);
-            let found = found.projection(doc! { "_id": 0, "key": 1, "text": 1 });
-            let found = found.limit(i64::try_from(limit).unwrap_or(i64::MAX) + 1);
-            let found = found.batch_size(10_000).max_time(self.timeout).await;
-            super::collect(found, |document| {
-                let text = document.get_str("text").ok()?;
-                let holds = text == LONG || text.contains(folded);
-                document.get_i64("key").ok().filter(|_| holds)
-            })
-            .await
-        };
-        let (mut found, long) = tokio::try_join!(
-            read(doc! { "tenantSlug": of.clone(), "endings": begins }),
-            read(doc! { "tenantSlug": of, "endings": LONG }),
-        )?;
-        found.extend(long);
-        Ok(found)
-    }
-
-    async fn search_pending(&self, tenants: &[Option<String>], folded: &str) -> Result<Vec<i64>> {
-        let holds = doc! { "$in": [pattern(&escape(folded)), LONG] };
-        let query = doc! { "texts": { "$elemMatch": { "text": holds } } };
-        let found = self.pending.find(query).max_time(self.timeout).await;
+    /// Some pending documents, by their ids, and their texts, each once.
+    async fn some_pending(&self) -> Result<(Vec<Bson>, Vec<NewText>)> {
+        let found = self.pending.find(doc! {}).limit(PENDING_TOGETHER);
+        let found = found.batch_size(8).await;
         let mut found = found.map_err(|error| store_error(&error))?;
-        let mut keys = Vec::new();
-        while let Some(document) = found
-            .try_next()
-            .await
-            .map_err(|error| store_error(&error))?
-        {
-            let texts = read_texts(&document).into_iter();
-            let texts = texts.filter(|new| tenants.contains(&new.tenant));
-            let holding = texts.filter(|new| {
-                let text = &new.term.text;
-                text == LONG || text.contains(folded)
-            });
-            keys.extend(holding.map(|new| new.term.key));
+        let mut ids = Vec::new();
+        let mut texts: HashMap<[u8; 16], NewText> = HashMap::new();
+        while texts.len() < SETTLED_TOGETHER {
+            let next = found.try_next().await;
+            let Some(document) = next.map_err(|error| store_error(&error))? else {
+                break;
+            };
+            if let Ok(Some(id)) = document.get("_id")
+                && let Ok(id) = Bson::try_from(id)
+            {
+                ids.push(id);
+            }
+            for new in read_texts(&document) {
+                let day = new.day;
+                let text = texts.entry(new.term.id).or_insert(new);
+                text.day = text.day.max(day);
+            }
         }
-        Ok(keys)
+        let mut texts: Vec<NewText> = texts.into_values().collect();
+        texts.sort_unstable_by(|one, other| {
+            (&one.tenant, &one.term.text).cmp(&(&other.tenant, &other.term.text))
+        });
+        Ok((ids, texts))
+    }
+
+    /// Enters what stands before the endings that are left out. Before the texts are, and also for those
+    /// that are there: who entered them may not have got so far.
+    async fn enter_heads(&self, texts: &[NewText]) -> Result<()> {
+        let mut heads_of: BTreeMap<Option<&str>, BTreeSet<char>> = BTreeMap::new();
+        for text in texts {
+            let known = heads_of.entry(text.tenant.as_deref()).or_default();
+            known.extend(heads(&text.term.text));
+        }
+        if heads_of.is_empty() {
+            return Ok(());
+        }
+        let updates = heads_of.into_iter().map(|(tenant, heads)| {
+            let heads: Vec<String> = heads.into_iter().map(String::from).collect();
+            doc! {
+                "q": { "_id": { "heads": tenant } },
+                "u": { "$addToSet": { "heads": { "$each": heads } } },
+                "upsert": true,
+            }
+        });
+        let wait = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
+        let command = doc! {
+            "update": self.texts.name(),
+            "updates": updates.collect::<Vec<_>>(),
+            "ordered": false,
+            "writeConcern": { "w": "majority", "j": true, "wtimeout": wait },
+        };
+        let answer = self.database.run_command(command).await;
+        let answer = answer.map_err(|error| store_error(&error))?;
+        let failed = ["writeErrors", "writeConcernError"]
+            .into_iter()
+            .find_map(|failure| answer.get(failure));
+        match failed {
+            None => Ok(()),
+            Some(failure) => Err(StoreError::Unavailable(failure.to_string())),
+        }
+    }
+
+    /// `false`: another process has entered some of them meanwhile.
+    async fn settle_new(&self, texts: &[&NewText]) -> Result<bool> {
+        let documents = texts.iter().map(|text| text.settled());
+        let documents = documents.collect::<Result<Vec<_>>>()?;
+        let inserted = self.texts.insert_many(&documents).ordered(false).await;
+        match inserted {
+            Ok(_) => Ok(true),
+            Err(error) if is_repeat(&error) => Ok(false),
+            Err(error) => Err(store_error(&error)),
+        }
+    }
+
+    /// Gives texts that are there a later day; `false`: some were forgotten at this moment.
+    async fn move_days(&self, texts: &[&NewText]) -> Result<bool> {
+        let mut days: BTreeMap<i32, Vec<Bson>> = BTreeMap::new();
+        for text in texts {
+            days.entry(text.day).or_default().push(id_of(text));
+        }
+        let mut all_there = true;
+        for (day, ids) in days {
+            let count = ids.len() as u64;
+            let later = doc! { "$max": { "day": day } };
+            let updated = self
+                .texts
+                .update_many(doc! { "_id": { "$in": ids } }, later);
+            let updated = updated.await.map_err(|error| store_error(&error))?;
+            all_there &= updated.matched_count >= count;
+        }
+        Ok(all_there)
     }
 
     /// Forgets the texts of which the last event happened and was entered before a day.
@@ -318,7 +355,7 @@ impl MongoStore {
     }
 }
 
-fn read_texts(document: &RawDocumentBuf) -> Vec<NewText> {
+pub(super) fn read_texts(document: &RawDocumentBuf) -> Vec<NewText> {
     let Ok(texts) = document.get_array("texts") else {
         return Vec::new();
     };
@@ -330,17 +367,20 @@ fn read_texts(document: &RawDocumentBuf) -> Vec<NewText> {
 
 #[cfg(test)]
 mod tests {
+    use mongodb::bson::Document;
+
     use super::*;
 
     #[test]
-    fn endings_begin_at_every_character() {
-        assert_eq!(endings("åba"), ["a", "ba", "åba"]);
-        assert_eq!(endings("aa"), ["a", "aa"]);
+    fn endings_begin_at_every_second_character() {
+        assert_eq!(endings("åba"), ["a", "åba"]);
+        assert_eq!(endings("aaaa"), ["aa", "aaaa"]);
         assert_eq!(endings(""), [""; 0]);
         let long = endings("abcdefghijklmnop");
-        assert_eq!(long[0], "abcdefghijkl");
-        assert_eq!(long[4..6], ["efghijklmnop", "fghijklmnop"]);
-        assert_eq!(long.len(), 16);
+        assert_eq!(long[..2], ["abcdefgh", "cdefghij"]);
+        assert_eq!(long[5..], ["klmnop", "mnop", "op"]);
+        assert_eq!(heads("åbacd").collect::<String>(), "åad");
+        assert_eq!((endings(LONG), heads(LONG).count()), (vec![LONG], 0));
     }
 
     #[test]
@@ -349,7 +389,7 @@ mod tests {
             term: Term {
                 key: number.into(),
                 id: [7; 16],
-                text: text.to_owned(),
+                text: text.to_owned().into(),
             },
             tenant: tenant.map(str::to_owned),
             day: number,

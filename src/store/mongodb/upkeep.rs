@@ -105,7 +105,7 @@ impl MongoStore {
     async fn settle(&self, quiet: &impl Fn() -> bool) -> Result<()> {
         loop {
             let begun = Instant::now();
-            if !self.settle_one().await? {
+            if !self.settle_some().await? {
                 return Ok(());
             }
             if !quiet() {

@@ -1,112 +1,213 @@
 //! One flush as one transaction: records, learned spaces and cursors stand together or not at all.
 
+use std::ops::Range;
+use std::sync::mpsc::Receiver;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, Statement, Transaction, params};
 
-use super::index::{Indexing, Known};
+use super::index::{Indexing, Known, NewKeys};
 use super::schema::Tables;
-use crate::event::{AuditEvent, DeadLetter};
+use crate::event::{AuditEvent, DeadLetter, Outcome};
 use crate::probe::Probe;
 use crate::store::keys::{EventKeys, Facet};
-use crate::store::{
-    Commit, Committed, CursorMove, CursorStep, Fate, LearnedSpace, MoveFate, Record,
-};
+use crate::store::{Committed, CursorMove, CursorStep, Fate, LearnedSpace, MoveFate, Record};
 
-/// A commit that can go to another thread.
-pub(super) struct OwnedCommit {
-    records: Vec<Row>,
-    moves: Vec<CursorMove>,
-    learned: Vec<LearnedSpace>,
+/// What goes to the thread of the database, piece by piece: while it enters one the next is made.
+pub(super) enum Part {
+    Piece(Piece),
+    /// The last: without it nothing of the commit stands.
+    End {
+        moves: Vec<CursorMove>,
+        learned: Vec<LearnedSpace>,
+    },
 }
 
+/// Records of one piece.
+pub(super) const PIECE_RECORDS: usize = 250;
+
+/// Some records, with all texts of their events in one.
+#[derive(Default)]
+pub(super) struct Piece {
+    texts: String,
+    rows: Vec<Row>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "nearly all are events")]
 enum Row {
-    Event {
-        event: Box<AuditEvent>,
-        metadata: String,
-        tenant_slug: Option<String>,
-        keys: EventKeys,
-    },
+    Event(EventRow),
     DeadLetter(DeadLetter),
     Rejected(String),
 }
 
-impl OwnedCommit {
-    pub(super) fn of(commit: &Commit<'_>) -> Self {
-        Self {
-            records: commit.records.iter().map(row).collect(),
-            moves: commit.moves.clone(),
-            learned: commit.learned.clone(),
+struct EventRow {
+    at: i64,
+    /// Where each column's text stands in the piece's.
+    columns: [Option<Range<usize>>; COLUMNS],
+    outcome: Option<Outcome>,
+    keys: NewKeys,
+}
+
+/// Columns with texts, in the order of the statement.
+const COLUMNS: usize = 12;
+const SOURCE: usize = 0;
+const ACTION: usize = 2;
+const TARGET_TYPE: usize = 7;
+const TENANT: usize = 10;
+
+impl Piece {
+    pub(super) fn of(records: &[Record<'_>], now: i64, known: &Known) -> Self {
+        let mut piece = Self::default();
+        for record in records {
+            let row = match record {
+                Record::DeadLetter(letter) => Row::DeadLetter((*letter).clone()),
+                Record::Event { event, tenant_slug } => match event.metadata.to_json() {
+                    Err(error) => Row::Rejected(format!("metadata is no JSON: {error}")),
+                    Ok(metadata) => {
+                        let at = event.at.as_millisecond();
+                        let keys = EventKeys::of(event, *tenant_slug);
+                        Row::Event(EventRow {
+                            at,
+                            columns: piece.columns(event, *tenant_slug, &metadata),
+                            outcome: event.outcome,
+                            keys: NewKeys::of(keys, at, now, known),
+                        })
+                    }
+                },
+            };
+            piece.rows.push(row);
+        }
+        piece
+    }
+
+    fn columns(
+        &mut self,
+        event: &AuditEvent,
+        tenant: Option<&str>,
+        metadata: &str,
+    ) -> [Option<Range<usize>>; COLUMNS] {
+        let (actor, target) = (&event.actor, &event.target);
+        let texts = [
+            Some(event.source.as_str()),
+            Some(&event.external_id),
+            Some(&event.action),
+            actor.id.as_deref(),
+            actor.email.as_deref(),
+            actor.name.as_deref(),
+            actor.ip.as_deref(),
+            target.kind.as_deref(),
+            target.id.as_deref(),
+            target.name.as_deref(),
+            tenant,
+            Some(metadata),
+        ];
+        texts.map(|text| {
+            let start = self.texts.len();
+            self.texts.push_str(text?);
+            Some(start..self.texts.len())
+        })
+    }
+
+    fn text(&self, row: &EventRow, column: usize) -> Option<&str> {
+        row.columns[column].clone().map(|place| &self.texts[place])
+    }
+
+    fn facet(&self, row: &EventRow) -> Facet {
+        let text = |column| self.text(row, column).map(str::to_owned);
+        Facet {
+            tenant: text(TENANT),
+            source: text(SOURCE).unwrap_or_default(),
+            action: text(ACTION).unwrap_or_default(),
+            outcome: row.outcome,
+            target_kind: text(TARGET_TYPE),
         }
     }
 }
 
-fn row(record: &Record<'_>) -> Row {
-    match record {
-        Record::DeadLetter(letter) => Row::DeadLetter((*letter).clone()),
-        Record::Event { event, tenant_slug } => match event.metadata.to_json() {
-            Err(error) => Row::Rejected(format!("metadata is no JSON: {error}")),
-            Ok(metadata) => Row::Event {
-                // All but the payload, which goes as the text just made.
-                event: Box::new(AuditEvent {
-                    at: event.at,
-                    source: event.source.clone(),
-                    external_id: event.external_id.clone(),
-                    action: event.action.clone(),
-                    outcome: event.outcome,
-                    actor: event.actor.clone(),
-                    target: event.target.clone(),
-                    tenant_slug: None,
-                    metadata: serde_json::Map::new().into(),
-                }),
-                metadata: metadata.into_owned(),
-                tenant_slug: tenant_slug.map(str::to_owned),
-                keys: EventKeys::of(event, *tenant_slug),
-            },
-        },
-    }
-}
-
+/// Enters the parts as they come, in one transaction.
 pub(super) fn commit(
     connection: &mut Connection,
     tables: &Tables,
-    commit: &OwnedCommit,
+    parts: &Receiver<Part>,
     known: &Known,
     probe: &Probe,
 ) -> rusqlite::Result<Committed> {
     let now = Timestamp::now().as_millisecond();
     let transaction = super::write_transaction(connection)?;
-    let mut indexing = Indexing::new(known, tables, now);
-    let mut records = Vec::with_capacity(commit.records.len());
+    let mut indexing = Indexing::new(known, tables);
+    let mut records = Vec::new();
+    let (moves, learned) = loop {
+        match parts.recv() {
+            Ok(Part::Piece(piece)) => {
+                insert_piece(
+                    &transaction,
+                    tables,
+                    piece,
+                    now,
+                    &mut indexing,
+                    &mut records,
+                )?;
+            }
+            Ok(Part::End { moves, learned }) => break (moves, learned),
+            // Nobody waits for it any more.
+            Err(gone) => return Err(rusqlite::Error::ToSqlConversionFailure(Box::new(gone))),
+        }
+    };
+    indexing.write(&transaction)?;
+    for lesson in &learned {
+        learn(&transaction, tables, lesson)?;
+    }
+    let rejected = records.iter().any(|fate| matches!(fate, Fate::Rejected(_)));
+    let mut moved = Vec::new();
+    probe
+        .hit_blocking("between_insert_and_cursor")
+        .map_err(|struck| rusqlite::Error::ToSqlConversionFailure(Box::new(struck)))?;
+    if !rejected {
+        for step in &moves {
+            moved.push(move_cursor(&transaction, tables, step, now)?);
+        }
+    }
+    transaction.commit()?;
+    indexing.learn();
+    Ok(Committed {
+        records,
+        moves: moved,
+    })
+}
+
+fn insert_piece(
+    transaction: &Transaction<'_>,
+    tables: &Tables,
+    mut piece: Piece,
+    now: i64,
+    indexing: &mut Indexing<'_>,
+    records: &mut Vec<Fate>,
+) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(&format!(
-        "INSERT INTO {} (at, ingestedAt, source, externalId, action, outcome,
+        "INSERT INTO {} (at, ingestedAt, outcome, facet, source, externalId, action,
             actorId, actorEmail, actorName, actorIp, targetType, targetId, targetName,
-            tenantSlug, metadata, facet)
+            tenantSlug, metadata)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
          ON CONFLICT (source, externalId) DO NOTHING",
         tables.events
     ))?;
-    for row in &commit.records {
+    for row in std::mem::take(&mut piece.rows) {
         let inserted = match row {
             Row::Rejected(reason) => {
-                records.push(Fate::Rejected(reason.clone()));
+                records.push(Fate::Rejected(reason));
                 continue;
             }
-            Row::Event {
-                event,
-                metadata,
-                tenant_slug,
-                keys,
-            } => {
-                let tenant = tenant_slug.as_deref();
-                let written = (event.as_ref(), metadata.as_str(), tenant, keys.facet);
-                let inserted = insert_event(&mut insert, written, now);
+            Row::Event(row) => {
+                let inserted = insert_event(&mut insert, &piece, &row, now);
                 if matches!(inserted, Ok(true)) {
-                    let place = (transaction.last_insert_rowid(), event.at.as_millisecond());
-                    indexing.add(place, tenant, keys, || Facet::of(event, tenant));
+                    let place = (transaction.last_insert_rowid(), row.at);
+                    let tenant = piece.text(&row, TENANT);
+                    let facet = || piece.facet(&row);
+                    indexing.add(place, tenant, &row.keys, facet);
                 }
                 inserted
             }
-            Row::DeadLetter(letter) => insert_letter(&transaction, tables, letter),
+            Row::DeadLetter(letter) => insert_letter(transaction, tables, &letter),
         };
         records.push(match inserted {
             Ok(true) => Fate::Written,
@@ -117,51 +218,25 @@ pub(super) fn commit(
             Err(error) => return Err(error),
         });
     }
-    drop(insert);
-    indexing.write(&transaction)?;
-    for lesson in &commit.learned {
-        learn(&transaction, tables, lesson)?;
-    }
-    let rejected = records.iter().any(|fate| matches!(fate, Fate::Rejected(_)));
-    let mut moves = Vec::new();
-    probe
-        .hit_blocking("between_insert_and_cursor")
-        .map_err(|struck| rusqlite::Error::ToSqlConversionFailure(Box::new(struck)))?;
-    if !rejected {
-        for step in &commit.moves {
-            moves.push(move_cursor(&transaction, tables, step, now)?);
-        }
-    }
-    transaction.commit()?;
-    indexing.learn();
-    Ok(Committed { records, moves })
+    Ok(())
 }
 
 /// `false`: it was there.
 fn insert_event(
     insert: &mut Statement<'_>,
-    (event, metadata, tenant_slug, facet): (&AuditEvent, &str, Option<&str>, i64),
+    piece: &Piece,
+    row: &EventRow,
     now: i64,
 ) -> rusqlite::Result<bool> {
-    let changed = insert.execute(params![
-        event.at.as_millisecond(),
-        now,
-        event.source.as_str(),
-        event.external_id,
-        event.action,
-        event.outcome.map(|outcome| outcome.as_str()),
-        event.actor.id,
-        event.actor.email,
-        event.actor.name,
-        event.actor.ip,
-        event.target.kind,
-        event.target.id,
-        event.target.name,
-        tenant_slug,
-        metadata,
-        facet,
-    ])?;
-    Ok(changed > 0)
+    let outcome = row.outcome.map(Outcome::as_str);
+    let first = params![row.at, now, outcome, row.keys.facet];
+    for (index, value) in first.iter().enumerate() {
+        insert.raw_bind_parameter(index + 1, value)?;
+    }
+    for column in 0..COLUMNS {
+        insert.raw_bind_parameter(first.len() + column + 1, piece.text(row, column))?;
+    }
+    Ok(insert.raw_execute()? > 0)
 }
 
 /// `false`: it was there, and is counted once more.

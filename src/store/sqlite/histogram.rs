@@ -1,21 +1,28 @@
-//! Counts by time: from counted days and the indexes alone where the filter asks for facets alone,
-//! else from the events that it finds.
+//! Counts by time: from counted days and the indexes alone where the filter asks for facets, or for a text that
+//! stands in them, else from the events that it finds, each of which is looked at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
 use super::counts;
-use super::plan::{self, Key, Way};
+use super::plan::{self, Asks, Key, Way};
 use super::query::{ceiling, conditions};
 use super::schema::Tables;
 use crate::store::histogram::{DAY, Grid};
-use crate::store::keys::Facet;
+use crate::store::keys::{Facet, asks_facets};
 use crate::store::{EventFilter, Histogram};
 
 /// More facets than this are counted in one pass over all events.
 const FEW_FACETS: usize = 8;
+
+/// Counting looks up more texts than a page does: it has to meet every event anyway.
+const MOST_TEXTS: usize = 50_000;
+
+/// With more events than this of the texts found, all are looked through: these are held in memory.
+const MOST_LISTED: usize = 1_000_000;
 
 pub(super) fn count_by_time(
     connection: &Connection,
@@ -25,14 +32,13 @@ pub(super) fn count_by_time(
 ) -> rusqlite::Result<Histogram> {
     // One view of the file for the range and for what lies in it.
     let view = connection.unchecked_transaction()?;
-    let plan = plan::plan(&view, tables, filter)?;
     let (since, until) = (filter.since.map(ceiling), filter.until.map(ceiling));
-    let found = match (&plan.facets, &plan.way) {
-        (Some(facets), Way::Keys(_)) => {
-            let range = (since.unwrap_or(i64::MIN), until.unwrap_or(i64::MAX));
-            range_of_facets(&view, tables, range, facets)?
-        }
-        (_, way) => range_of_events(&view, tables, filter, way)?,
+    let bounds = (since.unwrap_or(i64::MIN), until.unwrap_or(i64::MAX));
+    let parts = parts(&view, tables, filter, bounds)?;
+    let found = if since.is_some() && until.is_some() {
+        None
+    } else {
+        range(&view, tables, filter, bounds, &parts)?
     };
     let first = since.or(found.map(|(first, _)| first));
     let last = until.or(found.map(|(_, last)| last + 1));
@@ -40,11 +46,173 @@ pub(super) fn count_by_time(
         return Ok(Grid::empty(since, until).finish());
     };
     let mut grid = Grid::new(first, last, buckets);
-    match &plan.facets {
-        Some(facets) => count_facets(&view, tables, (first, last), facets, &mut grid)?,
-        None => count_events(&view, tables, filter, &plan.way, &mut grid)?,
+    count_facets(&view, tables, (first, last), &parts.whole, &mut grid)?;
+    for (at, facet) in &parts.listed {
+        if let Some(facet) = parts.rest.get(facet) {
+            grid.add(*at, &facet.source, 1);
+        }
+    }
+    if let Some(way) = &parts.looked_through {
+        count_events(&view, tables, filter, &parts, way, &mut grid)?;
     }
     Ok(grid.finish())
+}
+
+/// How the events of a filter are counted, each in one of three ways.
+struct Parts {
+    /// The filter asks for nothing but a time.
+    everything: bool,
+    /// Every event of these facets.
+    whole: HashMap<i64, Facet>,
+    /// Other facets that the filter allows.
+    rest: HashMap<i64, Facet>,
+    /// Time and facet of events that are known already, oldest first.
+    listed: Vec<(i64, i64)>,
+    /// The way to events of which each is asked; none of a whole facet is among them.
+    looked_through: Option<Way>,
+}
+
+fn parts(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+    bounds: (i64, i64),
+) -> rusqlite::Result<Parts> {
+    let plan = plan::plan(connection, tables, filter, MOST_TEXTS)?;
+    let everything = matches!((&plan.asks, &plan.way), (Asks::Facets, Way::Time));
+    let (mut whole, mut rest) = (HashMap::new(), HashMap::new());
+    match plan.asks {
+        Asks::Facets => whole = plan.facets,
+        Asks::Text => {
+            let text = filter.text.as_deref().unwrap_or_default();
+            let facets = plan.facets.into_iter();
+            (whole, rest) = facets.partition(|(_, facet)| facet.surely_has(text));
+        }
+        Asks::Terms => {
+            return Ok(Parts {
+                everything,
+                whole,
+                rest,
+                listed: Vec::new(),
+                looked_through: Some(plan.way),
+            });
+        }
+    }
+    let (mut terms, mut facets) = (Vec::new(), HashSet::new());
+    let mut listed = None;
+    if let Way::Keys(keys) = &plan.way {
+        for key in keys {
+            match key {
+                Key::Term(term) => terms.push(*term),
+                Key::Facet(facet) => {
+                    if rest.contains_key(facet) {
+                        facets.insert(*facet);
+                    }
+                }
+            }
+        }
+        terms.sort_unstable();
+        // What these facets have is looked through.
+        let other = |facet: i64| rest.contains_key(&facet) && !facets.contains(&facet);
+        let is_asked = (whole.len() + facets.len() > 0 || asks_facets(filter))
+            .then_some(&other as &dyn Fn(i64) -> bool);
+        listed = list(connection, tables, filter, bounds, &terms, is_asked)?;
+    }
+    let looked_through = match (&listed, rest.is_empty()) {
+        (_, true) => None,
+        (Some(_), _) if facets.is_empty() => None,
+        (Some(_), _) => Some(Way::Keys(facets.into_iter().map(Key::Facet).collect())),
+        (None, _) => Some(Way::Time),
+    };
+    Ok(Parts {
+        everything,
+        whole,
+        rest,
+        listed: listed.unwrap_or_default(),
+        looked_through,
+    })
+}
+
+/// Time and facet of the events that have one of some terms, a facet that is asked for (if not all are), and what
+/// else the filter wants; `None`: they are too many.
+fn list(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+    (since, until): (i64, i64),
+    terms: &[i64],
+    is_asked: Option<&dyn Fn(i64) -> bool>,
+) -> rusqlite::Result<Option<Vec<(i64, i64)>>> {
+    let mut of_term = connection.prepare_cached(&format!(
+        "SELECT at, event FROM {} WHERE term = ?1 AND at >= ?2 AND at < ?3",
+        tables.terms
+    ))?;
+    let mut events: Vec<(i64, i64)> = Vec::new();
+    for term in terms {
+        let mut rows = of_term.query(params![term, since, until])?;
+        while let Some(row) = rows.next()? {
+            events.push((row.get(0)?, row.get(1)?));
+        }
+        if events.len() > MOST_LISTED {
+            return Ok(None);
+        }
+    }
+    events.sort_unstable();
+    events.dedup();
+    let mut facet_of = connection.prepare_cached(&format!(
+        "SELECT facet FROM {} INDEXED BY {} WHERE at = ?1 AND id = ?2",
+        tables.events, tables.by_time
+    ))?;
+    let (conditions, mut values) = conditions(filter, None);
+    // A term's texts are the same when folded, which is not what everybody takes for the same letters.
+    let mut meant = connection.prepare_cached(&format!(
+        "SELECT facet FROM {} WHERE id = ?{} AND {conditions}",
+        tables.events,
+        values.len() + 1
+    ))?;
+    values.push(Sql::Null);
+    let mut listed = Vec::new();
+    for (at, event) in events {
+        // The index tells before the event itself is read.
+        if let Some(is_asked) = is_asked {
+            let facet = facet_of.query_row([at, event], |row| row.get::<_, Option<i64>>(0));
+            if !facet.optional()?.flatten().is_some_and(is_asked) {
+                continue;
+            }
+        }
+        if let Some(last) = values.last_mut() {
+            *last = Sql::Integer(event);
+        }
+        let facet = meant.query_row(params_from_iter(&values), |row| {
+            row.get::<_, Option<i64>>(0)
+        });
+        listed.extend(facet.optional()?.flatten().map(|facet| (at, facet)));
+    }
+    Ok(Some(listed))
+}
+
+/// The times of the first and the last event.
+fn range(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+    bounds: (i64, i64),
+    parts: &Parts,
+) -> rusqlite::Result<Option<(i64, i64)>> {
+    if parts.everything {
+        return range_of_events(connection, tables, filter, parts, &Way::Time);
+    }
+    let listed = parts.listed.first().zip(parts.listed.last());
+    let ranges = [
+        range_of_facets(connection, tables, bounds, &parts.whole)?,
+        listed.map(|(first, last)| (first.0, last.0)),
+        match &parts.looked_through {
+            Some(way) => range_of_events(connection, tables, filter, parts, way)?,
+            None => None,
+        },
+    ];
+    let both = |one: (i64, i64), other: (i64, i64)| (one.0.min(other.0), one.1.max(other.1));
+    Ok(ranges.into_iter().flatten().reduce(both))
 }
 
 fn range_of_facets(
@@ -81,6 +249,9 @@ fn count_facets(
     facets: &HashMap<i64, Facet>,
     grid: &mut Grid,
 ) -> rusqlite::Result<()> {
+    if facets.is_empty() {
+        return Ok(());
+    }
     let by_days = grid.width() % DAY == 0 || grid.is_single();
     let (begin, end) = (first + (-first).rem_euclid(DAY), last.div_euclid(DAY) * DAY);
     if !by_days || begin >= end {
@@ -139,13 +310,19 @@ fn count_uncut(
 }
 
 /// `FROM … WHERE …` of the events that a way leads to; the numbers come from this program.
-fn events_of(tables: &Tables, conditions: &str, way: &Way) -> String {
+fn events_of(tables: &Tables, conditions: &str, parts: &Parts, way: &Way) -> String {
     let events = &tables.events;
     let Way::Keys(keys) = way else {
-        return format!(
+        let mut query = format!(
             "FROM {events} INDEXED BY {} WHERE {conditions}",
             tables.by_time
         );
+        if !parts.whole.is_empty() && !parts.everything {
+            let whole: Vec<String> = parts.whole.keys().map(i64::to_string).collect();
+            let other = format!(" AND (facet IS NULL OR facet NOT IN ({}))", whole.join(","));
+            query.push_str(&other);
+        }
+        return query;
     };
     let (mut facets, mut terms) = (String::from("NULL"), String::from("NULL"));
     for key in keys {
@@ -167,28 +344,33 @@ fn range_of_events(
     connection: &Connection,
     tables: &Tables,
     filter: &EventFilter,
+    parts: &Parts,
     way: &Way,
 ) -> rusqlite::Result<Option<(i64, i64)>> {
     let (conditions, values) = conditions(filter, None);
-    let events = events_of(tables, &conditions, way);
+    let events = events_of(tables, &conditions, parts, way);
     let end = |order: &str| -> rusqlite::Result<Option<i64>> {
         let mut select =
             connection.prepare(&format!("SELECT at {events} ORDER BY at {order} LIMIT 1"))?;
         let mut rows = select.query(params_from_iter(&values))?;
         rows.next()?.map(|row| row.get(0)).transpose()
     };
-    Ok(end("ASC")?.zip(end("DESC")?))
+    let Some(first) = end("ASC")? else {
+        return Ok(None);
+    };
+    Ok(end("DESC")?.map(|last| (first, last)))
 }
 
 fn count_events(
     connection: &Connection,
     tables: &Tables,
     filter: &EventFilter,
+    parts: &Parts,
     way: &Way,
     grid: &mut Grid,
 ) -> rusqlite::Result<()> {
     let (conditions, values) = conditions(filter, None);
-    let events = events_of(tables, &conditions, way);
+    let events = events_of(tables, &conditions, parts, way);
     let mut select = connection.prepare(&format!("SELECT at, source {events}"))?;
     let mut rows = select.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {

@@ -1,12 +1,13 @@
 //! What finds events fast: their facets, terms and texts (see `store::keys`), entered in the
 //! transaction that enters the events.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::counts::Changes;
+use super::packs::{self, Packing};
 use super::query;
 use super::schema::Tables;
 use crate::event::Outcome;
@@ -37,7 +38,6 @@ struct KnownSets {
 pub(super) struct Indexing<'a> {
     known: &'a Known,
     tables: &'a Tables,
-    now: i64,
     facets: HashMap<i64, Facet>,
     texts: HashMap<i64, NewText>,
     /// Term, time and event.
@@ -47,16 +47,39 @@ pub(super) struct Indexing<'a> {
 
 struct NewText {
     scope: String,
-    term: Term,
+    term: Term<'static>,
     day: i32,
 }
 
+/// What an event is found by, with those of its texts that may be new.
+pub(super) struct NewKeys {
+    pub facet: i64,
+    terms: Vec<i64>,
+    texts: Vec<Term<'static>>,
+    day: i32,
+}
+
+impl NewKeys {
+    pub(super) fn of(keys: EventKeys<'_>, at: i64, now: i64, known: &Known) -> Self {
+        let day = day(at.max(now));
+        let terms = keys.terms.iter().map(|term| term.key).collect();
+        let known = known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let texts = keys.terms.into_iter();
+        let texts = texts.filter(|term| !known.texts.has(term.key, day));
+        Self {
+            facet: keys.facet,
+            terms,
+            texts: texts.map(Term::into_owned).collect(),
+            day,
+        }
+    }
+}
+
 impl<'a> Indexing<'a> {
-    pub(super) fn new(known: &'a Known, tables: &'a Tables, now: i64) -> Self {
+    pub(super) fn new(known: &'a Known, tables: &'a Tables) -> Self {
         Self {
             known,
             tables,
-            now,
             facets: HashMap::new(),
             texts: HashMap::new(),
             terms: Vec::new(),
@@ -69,26 +92,24 @@ impl<'a> Indexing<'a> {
         &mut self,
         (id, at): (i64, i64),
         tenant: Option<&str>,
-        keys: &EventKeys,
+        keys: &NewKeys,
         facet: impl FnOnce() -> Facet,
     ) {
         self.counts.count(at, keys.facet, 1);
-        let day = day(at.max(self.now));
         let known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.facets.contains(&keys.facet) {
             self.facets.entry(keys.facet).or_insert_with(facet);
         }
-        for term in &keys.terms {
-            self.terms.push((term.key, at, id));
-            if known.texts.has(term.key, day) {
-                continue;
-            }
+        drop(known);
+        self.terms
+            .extend(keys.terms.iter().map(|term| (*term, at, id)));
+        for term in &keys.texts {
             let text = self.texts.entry(term.key).or_insert_with(|| NewText {
                 scope: scope(tenant),
                 term: term.clone(),
-                day,
+                day: keys.day,
             });
-            text.day = text.day.max(day);
+            text.day = text.day.max(keys.day);
         }
     }
 
@@ -109,18 +130,27 @@ impl<'a> Indexing<'a> {
                 facet.target_kind,
             ])?;
         }
-        let mut upsert = transaction.prepare_cached(&format!(
-            "INSERT INTO {} (scope, id, text, day) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (scope, id) DO UPDATE SET day = max(day, excluded.day)",
+        let mut insert = transaction.prepare_cached(&format!(
+            "INSERT OR IGNORE INTO {} (scope, id, text, day) VALUES (?1, ?2, ?3, ?4)",
             self.tables.texts
         ))?;
+        let mut update = transaction.prepare_cached(&format!(
+            "UPDATE {} SET day = max(day, ?3) WHERE scope = ?1 AND id = ?2",
+            self.tables.texts
+        ))?;
+        let mut packing = Packing::begin(transaction, self.tables)?;
         let mut texts: Vec<&NewText> = self.texts.values().collect();
         texts.sort_unstable_by_key(|new| (&new.scope, new.term.id));
         for new in texts {
-            let text = &new.term.text;
+            let text = &*new.term.text;
             let text = if text.len() > LONGEST { LONG } else { text };
-            upsert.execute(params![new.scope, new.term.id, text, new.day])?;
+            if insert.execute(params![new.scope, new.term.id, text, new.day])? > 0 {
+                packing.add(&new.scope, &new.term.id, text);
+            } else {
+                update.execute(params![new.scope, new.term.id, new.day])?;
+            }
         }
+        packing.write(transaction, self.tables)?;
         let mut insert = transaction.prepare_cached(&format!(
             "INSERT OR IGNORE INTO {} (term, at, event) VALUES (?1, ?2, ?3)",
             self.tables.terms
@@ -158,14 +188,15 @@ pub(super) fn give_keys(
     if events.is_empty() {
         return Ok(false);
     }
-    let mut indexing = Indexing::new(known, tables, jiff::Timestamp::now().as_millisecond());
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut indexing = Indexing::new(known, tables);
     for event in &events {
-        let keys = EventKeys::of_stored(event);
         let Some(id) = query::parse_id(&event.id) else {
             continue;
         };
         let at = event.at.as_millisecond();
         let tenant = event.tenant_slug.as_deref();
+        let keys = NewKeys::of(EventKeys::of_stored(event), at, now, known);
         indexing.add((id, at), tenant, &keys, || Facet::of_stored(event));
         let mut update = transaction.prepare_cached(&format!(
             "UPDATE {} SET facet = ?2 WHERE id = ?1",
@@ -215,9 +246,17 @@ pub(super) fn forget_texts(
     tables: &Tables,
     before: i64,
 ) -> rusqlite::Result<()> {
-    let delete = format!("DELETE FROM {} WHERE day < ?1", tables.texts);
-    connection.execute(&delete, [day(before) - TEXTS_OUTLIVE])?;
-    Ok(())
+    let mut delete = connection.prepare_cached(&format!(
+        "DELETE FROM {} WHERE day < ?1 RETURNING scope, id",
+        tables.texts
+    ))?;
+    let mut gone: BTreeMap<String, HashSet<[u8; 8]>> = BTreeMap::new();
+    let mut rows = delete.query([day(before) - TEXTS_OUTLIVE])?;
+    while let Some(row) = rows.next()? {
+        let terms = gone.entry(row.get(0)?).or_default();
+        terms.extend(row.get_ref(1)?.as_blob()?.first_chunk::<8>());
+    }
+    packs::forget(connection, tables, &gone)
 }
 
 /// The facets that a filter allows, by their numbers.

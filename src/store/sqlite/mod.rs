@@ -13,6 +13,7 @@ mod feed;
 mod histogram;
 mod index;
 mod letters;
+mod packs;
 mod plan;
 mod query;
 mod retention;
@@ -189,9 +190,14 @@ impl Store for SqliteStore {
                 index::give_keys(connection, tables, &known)
             });
             if !more.await? {
-                return Ok(());
+                break;
             }
         }
+        let pack = |connection: &mut Connection, tables: &Tables| {
+            packs::pack_some(connection, tables, packs::TEXTS_AT_ONCE)
+        };
+        while self.write("preparation of the texts", pack).await? {}
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {
@@ -203,13 +209,25 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed> {
-        let owned = commit::OwnedCommit::of(commit);
         let probe = self.probe.get().cloned().unwrap_or_default();
         let known = self.known.clone();
-        self.write("a commit", move |connection, tables| {
-            commit::commit(connection, tables, &owned, &known, &probe)
-        })
-        .await
+        let (parts, coming) = std::sync::mpsc::channel();
+        let committed = self.write("a commit", move |connection, tables| {
+            commit::commit(connection, tables, &coming, &known, &probe)
+        });
+        let send = async {
+            let now = Timestamp::now().as_millisecond();
+            for records in commit.records.chunks(commit::PIECE_RECORDS) {
+                let piece = commit::Piece::of(records, now, &self.known);
+                // Who does not take it any more says why, in its own answer.
+                let _gone = parts.send(commit::Part::Piece(piece));
+                tokio::task::yield_now().await;
+            }
+            let (moves, learned) = (commit.moves.clone(), commit.learned.clone());
+            let _gone = parts.send(commit::Part::End { moves, learned });
+        };
+        // The first begins to wait before the second begins to send.
+        tokio::join!(committed, send).0
     }
 
     async fn claim_cursor(&self, source: &SourceName) -> Result<Cursor> {

@@ -6,14 +6,15 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use rusqlite::{Connection, params};
 
-use super::index::{LONG, matching_facets, scope};
+use super::index::matching_facets;
+use super::packs;
 use super::query::{ceiling, parse_id};
 use super::schema::Tables;
-use crate::store::keys::{Facet, Role, Term, fold};
+use crate::store::keys::{Facet, Term, asked_terms, asks_facets, fold};
 use crate::store::{EventFilter, PageKey};
 
 /// A text that more texts than this hold is not looked up but looked for, newest event first.
-const MOST_TEXTS: usize = 2000;
+pub(super) const MOST_TEXTS: usize = 2000;
 
 /// Events that are few enough to be looked through.
 const FEW: i64 = 2000;
@@ -43,105 +44,104 @@ pub(super) enum Way {
     Keys(Vec<Key>),
 }
 
-/// The way, and the facets if the filter asks for nothing else.
+/// What a filter asks of an event beside its time.
+#[derive(Debug)]
+pub(super) enum Asks {
+    /// A facet.
+    Facets,
+    /// Some text in any place, and a facet.
+    Text,
+    /// A certain actor, address or target, and more.
+    Terms,
+}
+
+/// What [`plan`] chooses.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub way: Way,
-    pub facets: Option<HashMap<i64, Facet>>,
+    /// The facets that the filter allows.
+    pub facets: HashMap<i64, Facet>,
+    pub asks: Asks,
 }
 
-/// Chooses the way.
+/// Chooses the way; a text that more texts than `most_texts` hold is not looked up.
 pub(super) fn plan(
     connection: &Connection,
     tables: &Tables,
     filter: &EventFilter,
+    most_texts: usize,
 ) -> rusqlite::Result<Plan> {
-    let text = filter.text.as_deref().filter(|text| !text.is_empty());
-    let asks_facets = filter.source.is_some()
-        || filter.tenant.is_some()
-        || filter.outcome.is_some()
-        || filter.action.as_deref().is_some_and(|action| action != "*");
+    let asks_facets = asks_facets(filter);
     let asks_terms = filter.actor.is_some() || filter.ip.is_some() || filter.target.is_some();
     let facets = matching_facets(connection, tables, filter)?;
     let keys: Vec<Key> = facets.keys().copied().map(Key::Facet).collect();
-    if !asks_terms && text.is_none() {
-        let way = if asks_facets {
-            Way::Keys(keys)
-        } else {
-            Way::Time
+    let (way, asks) = if asks_terms {
+        let way = way_of_terms(connection, tables, filter, &facets, asks_facets)?;
+        (way, Asks::Terms)
+    } else if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty()) {
+        let folded = fold(text);
+        let tenants = tenants(filter, &facets);
+        let found = packs::search(connection, tables, &tenants, &folded, most_texts)?;
+        let way = match found {
+            Some(found) => {
+                let named = facets.iter().filter(|(_, facet)| facet.has(&folded));
+                let named = named.map(|(key, _)| Key::Facet(*key));
+                let terms = found.into_iter().map(Key::Term);
+                Way::Keys(terms.chain(named).collect())
+            }
+            None if asks_facets && keys.len() <= FEW_FACETS => Way::Keys(keys),
+            None => Way::Time,
         };
-        let facets = Some(facets);
-        return Ok(Plan { way, facets });
-    }
-    let by = |way| Ok(Plan { way, facets: None });
-    let tenants: HashSet<Option<&str>> = match &filter.tenant {
+        (way, Asks::Text)
+    } else if asks_facets {
+        (Way::Keys(keys), Asks::Facets)
+    } else {
+        (Way::Time, Asks::Facets)
+    };
+    Ok(Plan { way, facets, asks })
+}
+
+/// The tenants of which a filter may find events.
+fn tenants<'a>(
+    filter: &'a EventFilter,
+    facets: &'a HashMap<i64, Facet>,
+) -> HashSet<Option<&'a str>> {
+    match &filter.tenant {
         Some(tenant) => HashSet::from([Some(tenant.as_str())]),
         None => facets
             .values()
             .map(|facet| facet.tenant.as_deref())
             .collect(),
-    };
-    if asks_terms {
-        let asked = [
-            (Role::Target, &filter.target),
-            (Role::Address, &filter.ip),
-            (Role::Actor, &filter.actor),
-        ];
-        let asked = asked.into_iter();
-        let asked = asked.filter_map(|(role, text)| Some((role, text.as_deref()?)));
-        let mut ways: Vec<Vec<Key>> = asked
-            .map(|(role, text)| {
-                let term = |tenant: &Option<&str>| Key::Term(Term::new(*tenant, role, text).key);
-                tenants.iter().map(term).collect()
-            })
-            .collect();
-        if asks_facets {
-            ways.push(keys);
-        }
-        let mut best = (i64::MAX, Vec::new());
-        for way in ways {
-            let count = count_few(connection, tables, filter, &way)?;
-            if count < best.0 {
-                best = (count, way);
-            }
-        }
-        return by(Way::Keys(best.1));
     }
-    let folded = fold(text.unwrap_or_default());
-    let Some(mut found) = search_texts(connection, tables, &tenants, &folded)? else {
-        let few = asks_facets && keys.len() <= FEW_FACETS;
-        return by(if few { Way::Keys(keys) } else { Way::Time });
-    };
-    let named = facets.iter().filter(|(_, facet)| facet.has(&folded));
-    found.extend(named.map(|(key, _)| Key::Facet(*key)));
-    by(Way::Keys(found))
 }
 
-/// The terms whose texts hold a folded text; `None`: there are too many.
-fn search_texts(
+/// The rarest of several conditions.
+fn way_of_terms(
     connection: &Connection,
     tables: &Tables,
-    tenants: &HashSet<Option<&str>>,
-    folded: &str,
-) -> rusqlite::Result<Option<Vec<Key>>> {
-    let mut select = connection.prepare_cached(&format!(
-        "SELECT id FROM {} WHERE scope = ?1 AND (instr(text, ?2) > 0 OR text = ?3)",
-        tables.texts
-    ))?;
-    let mut found = Vec::new();
-    for tenant in tenants {
-        let mut rows = select.query(params![scope(*tenant), folded, LONG])?;
-        while let Some(row) = rows.next()? {
-            let id = row.get_ref(0)?.as_blob()?;
-            if let Some(key) = id.first_chunk() {
-                found.push(Key::Term(i64::from_le_bytes(*key)));
-            }
-            if found.len() > MOST_TEXTS {
-                return Ok(None);
-            }
+    filter: &EventFilter,
+    facets: &HashMap<i64, Facet>,
+    asks_facets: bool,
+) -> rusqlite::Result<Way> {
+    let tenants = tenants(filter, facets);
+    let asked = asked_terms(filter).into_iter();
+    let mut ways: Vec<Vec<Key>> = asked
+        .map(|(role, text)| {
+            let term = |tenant: &Option<&str>| Key::Term(Term::new(*tenant, role, text).key);
+            tenants.iter().map(term).collect()
+        })
+        .collect();
+    if asks_facets {
+        ways.push(facets.keys().copied().map(Key::Facet).collect());
+    }
+    let mut best = (i64::MAX, Vec::new());
+    for way in ways {
+        let count = count_few(connection, tables, filter, &way)?;
+        if count < best.0 {
+            best = (count, way);
         }
     }
-    Ok(Some(found))
+    Ok(Way::Keys(best.1))
 }
 
 /// Counts the events of keys in the filter's range of time, up to [`FEW`].

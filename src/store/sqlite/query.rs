@@ -7,9 +7,10 @@ use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use serde_json::{Map, Number, Value};
 
-use super::plan::{self, Merged, Way};
+use super::plan::{self, Asks, MOST_TEXTS, Merged, Way};
 use super::schema::Tables;
 use crate::event::{Actor, Outcome, SourceName, Target};
+use crate::store::keys::first_behind;
 use crate::store::{
     Cursor, DirectoryRecords, EventFilter, LearnedSpace, PageKey, Role, StoredEvent, TenantRecord,
     TokenRecord, UserRecord,
@@ -38,14 +39,14 @@ pub(super) fn events(
 ) -> rusqlite::Result<Vec<StoredEvent>> {
     // One view of the file for all that is looked up.
     let view = connection.unchecked_transaction()?;
-    let plan = plan::plan(&view, tables, filter)?;
+    let plan = plan::plan(&view, tables, filter, MOST_TEXTS)?;
     let keys = match plan.way {
         Way::Time => return by_time(&view, tables, filter, before, limit),
         Way::Keys(keys) => keys,
     };
-    let newest = match plan.facets {
-        Some(_) => plan::among_newest(&view, tables, filter, before, &keys, limit)?,
-        None => None,
+    let newest = match plan.asks {
+        Asks::Facets => plan::among_newest(&view, tables, filter, before, &keys, limit)?,
+        Asks::Text | Asks::Terms => None,
     };
     let (conditions, mut values) = conditions(filter, before);
     let mut select = view.prepare_cached(&format!(
@@ -177,7 +178,9 @@ pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> (Str
             Some("") => {}
             Some(prefix) => {
                 add("action >= ?", Sql::Text(prefix.to_owned()));
-                add("action < ?", Sql::Text(format!("{prefix}{}", char::MAX)));
+                if let Some(behind) = first_behind(prefix) {
+                    add("action < ?", Sql::Text(behind));
+                }
             }
             None => add("action = ?", Sql::Text(action.clone())),
         }

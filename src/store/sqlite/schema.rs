@@ -20,6 +20,7 @@ pub(super) struct Tables {
     pub facets: String,
     pub terms: String,
     pub texts: String,
+    pub packs: String,
     pub counts: String,
     /// The index of the timeline itself.
     pub by_time: String,
@@ -32,6 +33,7 @@ impl Tables {
             facets: beside("facets")?,
             terms: beside("terms")?,
             texts: beside("texts")?,
+            packs: beside("packs")?,
             counts: beside("counts")?,
             by_time: quoted(&format!("{}_at_facet", names.events))?,
             events: quoted(&names.events)?,
@@ -84,6 +86,14 @@ impl Tables {
             ),
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (
+                    id INTEGER PRIMARY KEY, scope TEXT NOT NULL, level INTEGER NOT NULL,
+                    long BLOB NOT NULL, texts BLOB NOT NULL, keys BLOB NOT NULL, parts TEXT
+                )",
+                self.packs
+            ),
+            index(&self.packs, "scope", "scope, level"),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
                     day INTEGER NOT NULL, facet INTEGER NOT NULL, events INTEGER NOT NULL,
                     PRIMARY KEY (day, facet)
                 ) WITHOUT ROWID",
@@ -134,6 +144,7 @@ impl Tables {
         transaction.execute(&index(events, "at_facet", "at, id, facet"), [])?;
         transaction.execute(&index(events, "facet_at", "facet, at, id"), [])?;
         super::counts::check(&transaction, self)?;
+        super::packs::check(&transaction, self)?;
         transaction.commit()
     }
 }

@@ -1,7 +1,6 @@
 //! The events of a workspace of fifty tenants over ninety days.
 //!
-//! Few tenants and people do most of it; every third event of a file is about a file that was not there
-//! before; strangers try passwords from many addresses; one tenant left after a fifth of the time; and
+//! Few tenants and people do most of it; a file has nine events or so, soon one after the other; strangers try passwords from many addresses; one tenant left after a fifth of the time; and
 //! one event is like no other.
 
 use std::sync::Arc;
@@ -109,7 +108,12 @@ pub(super) fn event(number: u64, events: u64) -> (AuditEvent, Option<String>) {
     let mut random = StdRng::seed_from_u64(number);
     let place = number as f64 / events as f64;
     let at = START + (place * SPAN as f64) as i64 + random.random_range(0..60_000);
-    let mut tenant_number = skewed(&mut random, TENANTS);
+    // A file stays with its tenant.
+    let file = (number / 20).saturating_sub(skewed(&mut random, 50));
+    let mut tenant_number = match number % 20 {
+        0..9 => skewed(&mut StdRng::seed_from_u64(file), TENANTS),
+        _ => skewed(&mut random, TENANTS),
+    };
     // The last tenant left early.
     if tenant_number == TENANTS - 1 && place > 0.2 {
         tenant_number = 0;
@@ -136,10 +140,8 @@ pub(super) fn event(number: u64, events: u64) -> (AuditEvent, Option<String>) {
         0..9 => {
             one.action = pick(&FILE_ACTIONS);
             one.actor.id = Some(id);
-            // A file has three events or so, soon one after the other.
-            let file = (number / 3).saturating_sub(skewed(&mut random, 50));
             let word = WORDS[(file % WORDS.len() as u64) as usize];
-            let space = format!("{tenant_number:08x}-5555-4000-8000-{:012x}", person % 20);
+            let space = format!("{tenant_number:08x}-5555-4000-8000-{:012x}", file % 20);
             let opaque = file.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             one.target = Target {
                 kind: Some("file".to_owned()),

@@ -68,6 +68,12 @@ fn filters() -> Vec<(String, EventFilter)> {
     add("text: none, long", &|f| {
         f.text = text("tenant-07.example.org/heidi")
     });
+    add("text: none, two letters", &|f| f.text = text("qz"));
+    // In few of the numbers that files are named with.
+    add("text: five digits of an id", &|f| f.text = text("9e377"));
+    add("text: an id, begins as many", &|f| {
+        f.text = text("-5555-4000-8000-000000000001!9e3779b97f4a7c15-00")
+    });
     add("text: tenant left", &|f| f.text = text("@tenant-49."));
     add("since and until", &|f| {
         (f.since, f.until) = (at(0.4), at(0.41))
