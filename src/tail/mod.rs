@@ -5,8 +5,8 @@
 //!
 //! - [`Tailer`] decides *which* file is read and where in it: the live file, a rotated one held open
 //!   until it is drained, a copy that `copytruncate` left, a new generation in the same inode.
-//!   `watch` queues what takes the place of the live file; `resume` finds the place again at start and
-//!   after a truncation.
+//!   `watch` queues what takes the place of the live file; `resume` finds the place again at start;
+//!   `copies` finds what stood in a file before it was truncated, whenever it is looked at.
 //! - `reader` turns one file into lines; it reads every byte once and never hands out bytes that were
 //!   not there, verified, after they were read.
 //! - `identity` tells files apart; `rotation` finds the rotated ones; [`Doorbell`] says when to look.
@@ -36,8 +36,10 @@
 //! What no reader can see: a file that was created, rotated *and* deleted between two looks; a file
 //! truncated and rewritten with the very same bytes; one truncated, written and deleted between two
 //! looks, when it has to go back in what was truncated; two generations of a truncated file with the
-//! same inode and first line, when the cursor that remembered the first is lost.
+//! same inode and first line, when the cursor that remembered the first is lost; whether a copy of less
+//! than [`PRINT_BYTES`], made after an unread file was written, is of that content or of one before.
 
+mod copies;
 mod cursor;
 mod gather;
 mod identity;

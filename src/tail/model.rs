@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::identity::FileStat;
+use super::identity::{FileStat, PRINT_BYTES};
 use super::{LineKind, Step, TailCursor, TailOptions, Tailer};
 
 const MAX_LINE: u64 = 3000;
@@ -18,15 +18,31 @@ const TWIN: &[u8] = br#"{"line":"twin"}"#;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Lines { count: usize, shape: Shape },
+    Lines {
+        count: usize,
+        shape: Shape,
+    },
     Half,
-    Rename { late: bool, step_between: bool },
-    CopyTruncate,
-    Truncate { regrow: usize },
+    Rename {
+        late: bool,
+        step_between: bool,
+    },
+    CopyTruncate {
+        written_between: bool,
+        steps_between: usize,
+    },
+    Truncate {
+        regrow: usize,
+    },
     Delete,
-    Steps { count: usize, quick: bool },
+    Steps {
+        count: usize,
+        quick: bool,
+    },
     Restart,
-    RestartOlder { back: usize },
+    RestartOlder {
+        back: usize,
+    },
     Rewind,
 }
 
@@ -50,7 +66,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Op::Half),
         4 => (any::<bool>(), any::<bool>())
             .prop_map(|(late, step_between)| Op::Rename { late, step_between }),
-        2 => Just(Op::CopyTruncate),
+        2 => (any::<bool>(), 0_usize..4).prop_map(|(written_between, steps_between)| {
+            Op::CopyTruncate { written_between, steps_between }
+        }),
         1 => (0_usize..20).prop_map(|regrow| Op::Truncate { regrow }),
         1 => Just(Op::Delete),
         8 => (1_usize..6, any::<bool>()).prop_map(|(count, quick)| Op::Steps { count, quick }),
@@ -74,6 +92,11 @@ struct Generation {
 }
 
 impl Generation {
+    fn may_be_lost_from(&mut self, offset: u64) {
+        let known = self.optional_from.unwrap_or(offset);
+        self.optional_from = Some(offset.min(known));
+    }
+
     fn lines(&self) -> Vec<(u64, &[u8])> {
         let mut start = 0;
         self.content
@@ -233,7 +256,12 @@ impl World {
                 self.append(&line);
             }
             Op::Rename { late, step_between } => self.rename(late, step_between),
-            Op::CopyTruncate => self.copy_truncate(),
+            Op::CopyTruncate {
+                written_between,
+                steps_between,
+            } => {
+                self.copy_truncate(written_between, steps_between);
+            }
             Op::Truncate { regrow } => self.truncate(regrow),
             Op::Delete => self.delete(),
             Op::Steps { count, quick } => {
@@ -328,7 +356,7 @@ impl World {
         self.history.push(last);
     }
 
-    fn copy_truncate(&mut self) {
+    fn copy_truncate(&mut self, written_between: bool, steps_between: usize) {
         let Some(live) = self.live else { return };
         if std::mem::take(&mut self.replays) {
             self.drain();
@@ -342,6 +370,24 @@ impl World {
         let name = self.rotated_name();
         std::fs::copy(self.path(), name).unwrap();
         self.tick();
+        let content = &self.generations[live].content;
+        let copied = content.len() as u64;
+        // The copy of a half line ends as nobody wrote it.
+        let written_between = written_between && content.ends_with(b"\n");
+        if written_between {
+            let line = self.line(Shape::Plain);
+            self.append(&line);
+        }
+        // A short content is not told from another that begins alike.
+        let is_told = self.has_place && copied >= PRINT_BYTES as u64;
+        for _ in 0..if is_told { steps_between } else { 0 } {
+            self.step(true);
+        }
+        if written_between {
+            // Lost by this way of rotating, unless it was just read.
+            self.generations[live].may_be_lost_from(copied);
+            self.tick();
+        }
         let file = OpenOptions::new().write(true).open(self.path()).unwrap();
         file.set_len(0).unwrap();
         self.tick();
@@ -388,9 +434,7 @@ impl World {
             .map(|(offset, _)| offset);
         let complete = generation.content.iter().rposition(|byte| *byte == b'\n');
         let end = complete.map_or(0, |last| last as u64 + 1);
-        generation
-            .optional_from
-            .get_or_insert(first_missing.unwrap_or(end));
+        generation.may_be_lost_from(first_missing.unwrap_or(end));
     }
 
     /// What no name leads to any more is gone with the tailer's descriptors.
@@ -571,7 +615,7 @@ fn is_twin(line: &[u8]) -> bool {
 fn options(path: PathBuf) -> TailOptions {
     TailOptions {
         max_line: MAX_LINE,
-        chunk_bytes: 700,
+        chunk_bytes: 1500,
         max_lines: 3,
         ..TailOptions::new(path)
     }
@@ -626,7 +670,10 @@ fn kept_histories_hold() {
         &[
             lines(7, Shape::Plain),
             steps(1),
-            Op::CopyTruncate,
+            Op::CopyTruncate {
+                written_between: false,
+                steps_between: 0,
+            },
             lines(2, Shape::Twin),
             steps(3),
             Op::Truncate { regrow: 1 },
@@ -654,11 +701,17 @@ fn kept_histories_hold() {
             Op::Delete,
             Op::Half,
             lines(1, Shape::Plain),
-            Op::CopyTruncate,
+            Op::CopyTruncate {
+                written_between: false,
+                steps_between: 0,
+            },
             lines(1, Shape::Plain),
             steps(1),
             lines(1, Shape::Huge),
-            Op::CopyTruncate,
+            Op::CopyTruncate {
+                written_between: false,
+                steps_between: 0,
+            },
             steps(5),
             Op::RestartOlder { back: 3 },
         ],

@@ -141,6 +141,31 @@ impl Reader {
         self.stat = stat;
     }
 
+    /// Whether, unread as it is, it shows a new length and not yet the time of its truncation.
+    pub fn is_being_truncated(&self, seen: &FileStat) -> bool {
+        let modified = self.stat.modified;
+        self.position() == 0
+            && (modified < seen.modified || modified == seen.modified && self.cut.is_some())
+    }
+
+    /// Takes the file for what it was like at an earlier look.
+    pub fn seen_as(&mut self, stat: FileStat) {
+        self.stat = stat;
+        self.cut = None;
+    }
+
+    /// Forgets what was read, all from the file's beginning and nothing handed out, and takes the
+    /// file for what it was like then.
+    pub fn unread(&mut self, stat: FileStat) {
+        debug_assert_eq!(self.offset, 0, "lines were handed out");
+        self.buffer.clear();
+        self.searched = 0;
+        self.skip = None;
+        self.head.clear();
+        self.before_position.clear();
+        self.seen_as(stat);
+    }
+
     /// A stretch that was seen to exist and was cut off before it was read.
     pub fn take_cut(&mut self) -> Option<(u64, u64)> {
         self.cut.take()

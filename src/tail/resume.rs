@@ -1,17 +1,20 @@
 //! Finding the place again: at start, after a truncation, when going back.
 
-use std::cmp::Reverse;
 use std::fs::File;
 use std::io;
 use std::time::SystemTime;
 
+use super::copies::{
+    end_of, is_readable_part, likeliest_copy, may_be_copy_of, truncated_after,
+    was_made_before_end_of, written_since,
+};
 use super::cursor::{Passed, TailCursor};
 use super::identity::{FileStat, PRINT_BYTES, nanoseconds, open_regular};
 use super::rotation::{
     Anchor, Sibling, all_parts, compressed_at, directory_of, later_compressed, later_parts,
     open_sibling, siblings,
 };
-use super::tailer::{Followed, Queued, Tailer, newest_stat};
+use super::tailer::{Followed, Tailer, newest_stat};
 use super::watch::{compressed_gap, file_name};
 use super::{FileEvent, GapReason, TailError};
 
@@ -48,7 +51,12 @@ impl Tailer {
             self.queue_parts(all_parts(&beside), None, None);
         }
         self.note_present(&stat);
-        self.queue_open(file, false, begun.map(|birth| birth.saturating_add(1)))
+        self.queue_open(
+            file,
+            stat,
+            false,
+            begun.map(|birth| birth.saturating_add(1)),
+        )
     }
 
     /// Whether the place was found or given up; not as long as no live file says what came after.
@@ -118,14 +126,21 @@ impl Tailer {
             .filter(|sibling| is_readable_part(sibling) && !cursor.means_inode(&sibling.stat))
             .filter(|sibling| match is_truncated {
                 true => {
+                    let is_in_time = |stat: FileStat| was_made_before_end_of(&stat, &sibling.stat);
                     cursor.offset > 0
-                        && truncated_stat.is_none_or(|stat| was_made_before_end_of(&stat, sibling))
                         && may_be_copy_of(&cursor.stat(), cursor.begun, &sibling.stat)
+                        && (is_unmistakable(cursor) || truncated_stat.is_none_or(is_in_time))
                 }
                 false => is_unmistakable(cursor),
             })
             .filter_map(|sibling| self.open_if_it_holds(sibling, cursor))
-            .max_by_key(|(_, stat)| likeliest_copy(cursor.offset, stat));
+            .max_by_key(|(_, stat)| likeliest_copy(cursor.offset, cursor.modified, stat));
+        let live = match &copy {
+            Some((_, copy)) if live_was_truncated => {
+                live.map(|(file, stat)| (file, truncated_after(stat, copy)))
+            }
+            _ => live,
+        };
         self.remember_cursor(cursor);
         self.moved = true;
         let anchor = match copy {
@@ -159,145 +174,14 @@ impl Tailer {
             return Ok(true);
         };
         let mut parts = later_parts(anchor, &beside);
-        parts.retain(|part| was_made_before_end_of(&stat, part) && !part.stat.is_same_inode(&stat));
+        parts.retain(|part| {
+            was_made_before_end_of(&stat, &part.stat) && !part.stat.is_same_inode(&stat)
+        });
         let begun = end_of(anchor, &parts);
         self.queue_parts(parts, Some(anchor), Some(cursor.stat()));
-        self.queue_open(file, true, begun)?;
+        self.queue_open(file, stat, true, begun)?;
         let anchor = Anchor::new(&stat, &beside).begun(begun);
         self.queue_later(anchor, &beside, live, None)?;
-        Ok(true)
-    }
-
-    /// Another content stands in the current file: what a copy of it still holds is read from there,
-    /// then the file from its beginning.
-    pub(super) fn begin_generation(&mut self) -> Result<(), TailError> {
-        let Some(current) = &self.current else {
-            return Ok(());
-        };
-        let beside = self.beside_if_permitted()?;
-        let stat = newest_stat(&current.reader);
-        let named = current.copy_of.unwrap_or(*current.reader.stat());
-        let (offset, end) = (current.reader.offset(), current.reader.known_end());
-        let copy = beside
-            .iter()
-            .filter(|sibling| is_readable_part(sibling) && !sibling.stat.is_same_inode(&stat))
-            .filter(|sibling| {
-                was_made_before_end_of(&stat, sibling)
-                    && may_be_copy_of(current.reader.stat(), current.begun, &sibling.stat)
-            })
-            .filter_map(|sibling| open_sibling(&self.options.path, sibling))
-            .filter(|(file, stat)| current.reader.stands_in(file, stat.size).unwrap_or(false))
-            .max_by_key(|(_, stat)| likeliest_copy(current.reader.position(), stat));
-        let anchor = match &copy {
-            Some((_, stat)) => Anchor::new(stat, &beside),
-            None => written_since(current.reader.stat().modified),
-        };
-        let copy_inode = copy.as_ref().map(|(_, stat)| *stat);
-        let mut parts = later_parts(anchor, &beside);
-        parts.retain(|part| {
-            was_made_before_end_of(&stat, part)
-                && !part.stat.is_same_inode(&stat)
-                && !self.is_known(&part.stat)
-                && copy_inode.is_none_or(|copy| !copy.is_same_inode(&part.stat))
-        });
-        let begun = end_of(anchor, &parts).max(current.begun);
-        // Whatever can fail comes before the first change.
-        let file = current.reader.file().try_clone();
-        let file = file.map_err(|error| TailError::from_io(&self.options.path, "read", error))?;
-        let mut renewed = self.follow(file, 0)?;
-        renewed.fresh = true;
-        renewed.begun = begun;
-        let rest = match copy {
-            Some((file, stat)) if stat.size > offset => {
-                let mut rest = self.follow(file, offset)?;
-                rest.key.clone_from(&current.key);
-                rest.start = (offset, current.key.clone());
-                rest.fresh = true;
-                rest.copy_of = Some(named);
-                rest.begun = current.begun;
-                Some(rest)
-            }
-            _ => None,
-        };
-        let Some(finished) = std::mem::replace(&mut self.current, rest) else {
-            return Ok(());
-        };
-        let lost = if copy_inode.is_some() {
-            0
-        } else {
-            end - offset
-        };
-        self.events.push(FileEvent::Truncated {
-            inode: stat.inode,
-            read_to: offset,
-            lost_bytes: Some(lost),
-        });
-        if lost > 0 {
-            self.events.push(FileEvent::Gap {
-                file_key: finished.key.clone(),
-                inode: stat.inode,
-                from: offset,
-                to: Some(end),
-                why: GapReason::Truncated,
-            });
-        }
-        self.remember(&finished);
-        self.moved = true;
-        let after = std::mem::take(&mut self.queue);
-        self.queue_parts(parts, Some(anchor), Some(named));
-        self.queue.push_back(Queued::Open(Box::new(renewed)));
-        self.queue.extend(after);
-        Ok(())
-    }
-
-    /// Before the first byte of a file is read: it may have been copied and truncated since the last
-    /// look, which its content cannot tell. Copies made since go first; whether there were any.
-    pub(super) fn queue_missed_copies(&mut self) -> Result<bool, TailError> {
-        let Some(current) = &mut self.current else {
-            return Ok(false);
-        };
-        let seen = *current.reader.stat();
-        let now = newest_stat(&current.reader);
-        if current.copy_of.is_some() || now.modified == seen.modified {
-            return Ok(false);
-        }
-        let is_live = std::fs::metadata(&self.options.path)
-            .is_ok_and(|metadata| FileStat::new(&metadata).is_same_inode(&now));
-        if !is_live {
-            // It was renamed away: what was created since took its place.
-            return Ok(false);
-        }
-        let anchor = written_since(seen.modified);
-        let mut parts = later_parts(anchor, &self.beside_if_permitted()?);
-        parts.retain(|part| was_made_before_end_of(&now, part) && !self.is_known(&part.stat));
-        let found = parts.len();
-        if let Some(current) = &self.current {
-            // One that was just made, of what still stands in the file, is none of what stood there
-            // before; until the file is read it may yet become that, so it is looked for again.
-            let unread = [current.reader.file()];
-            parts.retain(|part| !self.is_copy_of_any(part, unread.into_iter()));
-        }
-        self.is_copied_unread = parts.len() < found;
-        if parts.is_empty() && self.is_copied_unread {
-            return Ok(false);
-        }
-        let Some(mut current) = self.current.take() else {
-            return Ok(false);
-        };
-        if parts.is_empty() {
-            current.reader.look(now);
-            self.current = Some(current);
-            return Ok(false);
-        }
-        let begun = end_of(anchor, &parts);
-        current.begun = current.begun.max(begun);
-        // What it was like before is in a copy, and not cut off.
-        current.reader.look(now);
-        current.reader.take_cut();
-        let after = std::mem::take(&mut self.queue);
-        self.queue_parts(parts, Some(anchor), Some(seen));
-        self.queue.push_back(Queued::Open(Box::new(current)));
-        self.queue.extend(after);
         Ok(true)
     }
 
@@ -314,15 +198,20 @@ impl Tailer {
             self.queue_parts(parts, Some(anchor), None);
             return Ok(());
         };
-        let current = self.current.iter().map(|current| current.reader.file());
-        let known: Vec<&File> = current.chain([&file]).collect();
+        let current = self.current.as_ref().map(|current| current.reader.file());
         parts.retain(|part| {
-            !part.stat.is_same_inode(&stat) && !self.is_copy_of_any(part, known.iter().copied())
+            !part.stat.is_same_inode(&stat) && !self.is_copy_of_any(part, current.into_iter())
         });
+        let mut seen = self.without_copies_of(&file, stat, anchor, &mut parts);
+        if copies_of.is_some()
+            && let Some(newest) = parts.last()
+        {
+            seen = truncated_after(seen, &newest.stat);
+        }
         let begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
         self.queue_parts(parts, Some(anchor), copies_of);
         self.note_present(&stat);
-        self.queue_open(file, copies_of.is_some(), begun)
+        self.queue_open(file, seen, copies_of.is_some(), begun)
     }
 
     fn declare_gone(&mut self, cursor: &TailCursor, beside: &[Sibling]) {
@@ -405,12 +294,11 @@ impl Followed {
         let is_back = self.begin_at(cursor.offset, key);
         if is_back && cursor.offset == 0 {
             // What it was when nothing of it was read: copies made since are still to be found.
-            self.reader.look(FileStat {
+            self.reader.seen_as(FileStat {
                 size: cursor.size,
                 modified: cursor.modified,
                 ..named
             });
-            self.reader.take_cut();
         }
         is_back
     }
@@ -425,57 +313,6 @@ impl Followed {
 /// With two full prints the inode is not needed to recognise a file.
 fn is_unmistakable(cursor: &TailCursor) -> bool {
     cursor.offset >= PRINT_BYTES as u64
-}
-
-fn is_readable_part(sibling: &Sibling) -> bool {
-    sibling
-        .name
-        .as_ref()
-        .is_some_and(|name| name.compressed_from.is_none())
-}
-
-/// Whatever was created strictly after that: a copy made at the very moment may be of what was read.
-fn written_since(modified: i64) -> Anchor {
-    let after = modified.saturating_add(1);
-    Anchor {
-        birth: Some(after),
-        modified: after,
-        number: None,
-    }
-}
-
-/// A copy was created after what it is a copy of, and is not older than what was last seen of that.
-fn may_be_copy_of(seen: &FileStat, begun: Option<i64>, copy: &FileStat) -> bool {
-    let created_after = match (seen.birth.max(begun), copy.birth) {
-        (Some(begun), Some(birth)) => birth >= begun,
-        _ => true,
-    };
-    created_after && copy.modified >= seen.modified
-}
-
-/// Of several copies the longest; but as long as so little was read that any file may begin alike,
-/// the one made first.
-fn likeliest_copy(read_to: u64, copy: &FileStat) -> (u64, Reverse<i64>) {
-    let made = copy.birth.unwrap_or(copy.modified);
-    match read_to >= PRINT_BYTES as u64 {
-        true => (copy.size, Reverse(made)),
-        false => (0, Reverse(made)),
-    }
-}
-
-/// Copies of a truncated file were made before it was written or truncated last; a file that took
-/// its place was created later.
-fn was_made_before_end_of(truncated: &FileStat, part: &Sibling) -> bool {
-    part.stat
-        .birth
-        .is_none_or(|birth| birth <= truncated.modified)
-}
-
-/// A content that began after the anchor and all parts found later than it.
-pub(super) fn end_of(anchor: Anchor, parts: &[Sibling]) -> Option<i64> {
-    let births = parts.iter().filter_map(|part| part.stat.birth);
-    let newest = births.chain(anchor.birth).max()?;
-    Some(newest.saturating_add(1))
 }
 
 fn truncated(cursor: &TailCursor, lost_bytes: Option<u64>) -> FileEvent {

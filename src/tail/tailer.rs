@@ -40,8 +40,6 @@ pub struct Tailer {
     pub(super) missing: bool,
     pub(super) appeared: bool,
     pub(super) moved: bool,
-    /// A copy is being made of the current file, of which nothing was read yet.
-    pub(super) is_copied_unread: bool,
 }
 
 #[derive(Debug)]
@@ -169,7 +167,6 @@ impl Tailer {
             missing: false,
             appeared: false,
             moved: false,
-            is_copied_unread: false,
         }
     }
 
@@ -219,15 +216,10 @@ impl Tailer {
             if gathered.fills(&self.options, READ_BYTES) {
                 break;
             }
-            self.is_copied_unread = false;
-            let begins_now = |current: &Followed| current.reader.position() == 0;
-            if self.current.as_ref().is_some_and(begins_now) && self.queue_missed_copies()? {
-                continue;
-            }
             let Some(current) = &mut self.current else {
                 continue;
             };
-            let seen = *current.reader.stat();
+            let unread = (current.reader.position() == 0).then(|| *current.reader.stat());
             let fill = current
                 .reader
                 .fill(self.options.chunk_bytes.clamp(1, READ_BYTES))
@@ -237,11 +229,20 @@ impl Tailer {
                 break;
             }
             let fill = fill?;
-            if self.is_copied_unread && current.reader.position() == 0 {
-                // Truncated after all: nothing is lost, and the copy is to be found from what was there.
-                current.reader.take_cut();
-                current.reader.look(seen);
+            if let Some(seen) = unread {
+                if self.queue_missed_copies(seen)? {
+                    continue;
+                }
+                if let Some(current) = &mut self.current
+                    && current.reader.is_being_truncated(&seen)
+                {
+                    current.reader.seen_as(seen);
+                    break;
+                }
             }
+            let Some(current) = &mut self.current else {
+                continue;
+            };
             if gathered.is_empty()
                 && let Some((from, to)) = current.reader.take_cut()
             {

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 
+use super::copies::end_of;
 use super::identity::{FileStat, PRINT_BYTES, open_regular};
-use super::resume::end_of;
 use super::rotation::{
     Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
 };
@@ -21,6 +21,11 @@ impl Tailer {
         let current = self.current.iter().map(|current| current.reader.stat());
         let queued = self.queue.iter().map(Queued::stat);
         current.chain(queued).any(|known| known.is_same_inode(stat))
+    }
+
+    pub(super) fn is_live(&self, stat: &FileStat) -> bool {
+        std::fs::metadata(&self.options.path)
+            .is_ok_and(|metadata| FileStat::new(&metadata).is_same_inode(stat))
     }
 
     pub(super) fn note_missing(&mut self) {
@@ -68,6 +73,7 @@ impl Tailer {
                 continue;
             }
             let mut begun = None;
+            let mut seen = stat;
             let newest = match (self.queue.back(), &self.current) {
                 (Some(queued), _) => Some((queued.fresh_stat(), queued.begun(), queued.file())),
                 (None, Some(current)) => Some((
@@ -82,14 +88,15 @@ impl Tailer {
                 let mut parts = later_parts(anchor, &beside);
                 parts.retain(|part| {
                     !part.stat.is_same_inode(&stat)
-                        && !self.is_copy_of_any(part, newest_file.into_iter().chain([&file]))
+                        && !self.is_copy_of_any(part, newest_file.into_iter())
                 });
+                seen = self.without_copies_of(&file, stat, anchor, &mut parts);
                 self.declare_compressed(&newest, &beside);
                 begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
                 self.queue_parts(parts, Some(anchor), None);
             }
             self.note_present(&stat);
-            return self.queue_open(file, false, begun);
+            return self.queue_open(file, seen, false, begun);
         }
         Ok(())
     }
@@ -154,7 +161,7 @@ impl Tailer {
     }
 
     /// Whether all of the part, and nothing else, was read under some key.
-    fn was_read_to_its_end(&self, part: &Sibling) -> bool {
+    pub(super) fn was_read_to_its_end(&self, part: &Sibling) -> bool {
         let Some((file, stat)) = open_sibling(&self.options.path, part) else {
             return false;
         };
@@ -168,10 +175,12 @@ impl Tailer {
     pub(super) fn queue_open(
         &mut self,
         file: File,
+        seen: FileStat,
         fresh: bool,
         begun: Option<i64>,
     ) -> Result<(), TailError> {
         let mut followed = self.follow(file, 0)?;
+        followed.reader.seen_as(seen);
         followed.fresh = fresh;
         followed.begun = begun;
         self.queue.push_back(Queued::Open(Box::new(followed)));

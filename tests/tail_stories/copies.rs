@@ -1,0 +1,234 @@
+//! Copies and truncations: what was copied is read once, and what was cut off is said.
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use daybook::tail::{FileEvent, GapReason};
+
+use crate::world::World;
+
+#[test]
+fn a_copytruncate_loses_nothing_as_long_as_the_copy_is_there() {
+    for is_stopped in [false, true] {
+        let mut world = World::new();
+        world.append("one\n");
+        world.drain();
+        world.append("two\nthree\n");
+        world.copy_truncate("audit.log.1");
+        world.append("four, and longer than all that was there before it\n");
+        if is_stopped {
+            world.restart();
+        }
+        world.drain();
+        let last = "four, and longer than all that was there before it";
+        assert_eq!(world.lines, ["one", "two", "three", last]);
+        assert_eq!(
+            world.keys[0].0, world.keys[2].0,
+            "the copy has no key of its own"
+        );
+        assert_ne!(world.keys[0].0, world.keys[3].0);
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+        let truncated = FileEvent::Truncated {
+            inode: world.inode("audit.log"),
+            read_to: 4,
+            lost_bytes: Some(0),
+        };
+        assert!(world.events.contains(&truncated), "{:?}", world.events);
+        world.restart();
+        world.drain();
+        world.is_delivered_once();
+    }
+}
+
+#[test]
+fn a_replay_over_two_copies_makes_the_keys_of_the_first_reading() {
+    let mut world = World::new();
+    world.append("one\n");
+    world.drain();
+    let old = world.cursor.clone();
+    world.append("two\n");
+    world.drain();
+    world.copy_truncate("audit.log-1");
+    world.append("one\nthree, in a file that begins like the one before\n");
+    world.drain();
+    world.copy_truncate("audit.log-2");
+    world.append("four\n");
+    world.drain();
+    let first_reading = world.keys.split_off(1);
+    world.is_delivered_once();
+    assert_eq!(first_reading.len(), 4);
+    assert!(first_reading[1].0.ends_with("~2"));
+
+    world.keys.clear();
+    world.cursor = old;
+    world.restart();
+    world.drain();
+    assert_eq!(world.keys, first_reading);
+    assert_eq!(world.lines[1..5], world.lines[5..]);
+    assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+}
+
+#[test]
+fn a_truncation_without_a_copy_is_a_gap() {
+    let mut world = World::new();
+    world.append("one\nand half a li");
+    world.drain();
+    world.truncate();
+    world.append("two\n");
+    world.drain();
+    assert_eq!(world.lines, ["one", "two"]);
+    let key = world.keys[0].0.as_str();
+    let gap = FileEvent::Gap {
+        file_key: Some(key.into()),
+        inode: world.inode("audit.log"),
+        from: 4,
+        to: Some(17),
+        why: GapReason::Truncated,
+    };
+    assert_eq!(world.gaps(), [&gap]);
+
+    // While stopped nobody knows how much there was.
+    world.truncate();
+    world.restart();
+    world.drain();
+    let gap = FileEvent::Gap {
+        file_key: Some(world.keys[1].0.as_str().into()),
+        inode: world.inode("audit.log"),
+        from: 4,
+        to: None,
+        why: GapReason::Truncated,
+    };
+    assert_eq!(world.gaps(), [&gap]);
+    // And it is said once.
+    world.restart();
+    world.drain();
+    assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+}
+
+#[test]
+fn truncated_and_grown_past_the_old_offset_with_the_same_first_line() {
+    for is_stopped in [false, true] {
+        let mut world = World::new();
+        let first = format!("{:a<1500}\n", "the same first line, longer than one print");
+        world.append(&first);
+        world.append("two\n");
+        world.drain();
+        world.truncate();
+        world.append(&first);
+        world.append("TWO\nthree\n");
+        if is_stopped {
+            world.restart();
+        }
+        world.drain();
+        assert_eq!(world.lines[1..], ["two", first.trim_end(), "TWO", "three"]);
+        assert_eq!(format!("{}~2", world.keys[0].0), world.keys[2].0);
+        world.is_delivered_once();
+        let generation = FileEvent::NewGeneration {
+            inode: world.inode("audit.log"),
+            file_key: world.keys[2].0.as_str().into(),
+        };
+        assert!(world.events.contains(&generation), "{:?}", world.events);
+        world.restart();
+        world.append("four\n");
+        world.drain();
+        assert_eq!(world.keys[5].0, world.keys[2].0);
+    }
+}
+
+#[test]
+fn somebodys_copy_of_the_log_is_not_read_as_part_of_it() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.append(&format!("line {number} of the log\n"));
+    }
+    world.drain();
+    std::fs::copy(world.path("audit.log"), world.path("audit.log.saved")).unwrap();
+    world.append("100\n");
+    world.rename("audit.log", "audit.log.1");
+    world.append("101\n");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines.len(), 102);
+    world.is_delivered_once();
+}
+
+/// Lines of one content, together longer than what a file is recognised by.
+fn content(name: &str) -> String {
+    (0..40)
+        .map(|number| format!("line {number:02} of the {name} content, {:-<40}\n", ""))
+        .collect()
+}
+
+/// Somebody copies the log, writes to it once more, and truncates it; the tailer looks between the two.
+#[test]
+fn a_look_between_copy_and_truncation_reads_no_line_twice() {
+    // How many looks: none, one that finds the first truncation, and as many as it likes.
+    for looks in [0, 1, 2, 100] {
+        for is_stopped in [false, true] {
+            let mut world = World::new();
+            world.append(&content("first"));
+            world.drain();
+            world.copy_truncate("audit.log-1");
+            world.append(&content("second"));
+            world.await_tick();
+            std::fs::copy(world.path("audit.log"), world.path("audit.log-2")).unwrap();
+            world.await_tick();
+            // In the log only: lost, should nobody look before the truncation.
+            world.append("one more\n");
+            for _ in 0..looks {
+                world.step();
+            }
+            if is_stopped {
+                world.restart();
+            }
+            world.truncate();
+            world.append(&content("third"));
+            world.drain();
+            world.lines.retain(|line| line != "one more");
+            let all = content("first") + &content("second") + &content("third");
+            assert_same(&world.lines, &all, &format!("{looks} looks, {is_stopped}"));
+            world.is_delivered_once();
+            let keys: BTreeSet<&String> = world.keys.iter().map(|(key, _)| key).collect();
+            assert_eq!(keys.len(), 3, "{looks} looks: {keys:?}");
+        }
+    }
+}
+
+/// Whatever the moment at which the tailer looks: another thread writes, copies and truncates.
+#[test]
+fn copies_and_truncations_beside_the_reading() {
+    const CONTENTS: usize = 150;
+    let mut world = World::new();
+    world.append(&content("0th"));
+    world.drain();
+    let log = world.path("audit.log");
+    let folder = log.parent().unwrap().to_owned();
+    let writer = std::thread::spawn(move || {
+        for number in 1..=CONTENTS {
+            std::fs::copy(&log, folder.join(format!("audit.log-{number:03}"))).unwrap();
+            let mut file = OpenOptions::new().append(true).open(&log).unwrap();
+            file.set_len(0).unwrap();
+            for line in content(&format!("{number}th")).split_inclusive('\n') {
+                file.write_all(line.as_bytes()).unwrap();
+            }
+        }
+    });
+    while !writer.is_finished() {
+        world.step();
+    }
+    writer.join().unwrap();
+    world.drain();
+    let all: String = (0..=CONTENTS).map(|n| content(&format!("{n}th"))).collect();
+    assert_same(&world.lines, &all, "in a thread of its own");
+    assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+}
+
+/// Says where they part, not all that they are.
+fn assert_same(lines: &[String], all: &str, when: &str) {
+    let mut all = all.lines();
+    for (index, line) in lines.iter().enumerate() {
+        assert_eq!(Some(line.as_str()), all.next(), "{when}: line {index}");
+    }
+    assert_eq!(all.next(), None, "{when}: the rest is lost");
+}
