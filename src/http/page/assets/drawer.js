@@ -1,6 +1,6 @@
 // One event beside the list. Its address is that of its own page, so that it can be passed on.
 
-import { fetchPage } from "./list.js";
+import { fetchPage, nameWindow } from "./list.js";
 import { showTimes } from "./times.js";
 
 const home = location.href;
@@ -48,7 +48,7 @@ export async function openEvent(link, { push = true } = {}) {
       if (history.state?.event) history.replaceState(state, "", link.href);
       else history.pushState(state, "", link.href);
     }
-    document.title = page.title;
+    nameWindow(page.title);
     if (!drawer.open) drawer.showModal();
     inside.scrollTop = 0;
   } catch {
@@ -63,7 +63,7 @@ function mark(row) {
 
 function hide() {
   drawer?.close();
-  document.title = title;
+  nameWindow(title);
   opener?.focus();
 }
 

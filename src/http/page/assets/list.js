@@ -66,14 +66,20 @@ async function loadOlder(event) {
 
 const pill = timeline?.querySelector("#new-events");
 const waiting = new Set();
-const title = document.title;
 const home = location.href;
+let name = document.title;
 
 function showCount() {
   const count = waiting.size;
   pill.hidden = count === 0;
   pill.textContent = count === 1 ? "1 new event" : `${count} new events`;
-  document.title = count === 0 ? title : `(${count}) ${title}`;
+  document.title = count === 0 ? name : `(${count}) ${name}`;
+}
+
+/** What the window is called, beside how many events wait. */
+export function nameWindow(other) {
+  name = other;
+  showCount();
 }
 
 function arrived(id) {
