@@ -88,13 +88,16 @@ pub fn decode_body<'a>(
     let text = std::str::from_utf8(body).map_err(|error| BodyError::InvalidUtf8 {
         at: error.valid_up_to(),
     })?;
-    let whole: &RawValue =
-        serde_json::from_str(text).map_err(|error| BodyError::Malformed(json_trouble(&error)))?;
     // A derived reader takes a list for an object with its fields in order.
-    if !whole.get().starts_with('{') {
-        return Err(BodyError::NoEvents);
-    }
-    let body: Body<'_> = serde_json::from_str(whole.get()).map_err(|_| BodyError::NoEvents)?;
+    let is_object = text.trim_ascii_start().starts_with('{');
+    let read = serde_json::from_str::<Body<'_>>(text).ok();
+    let Some(body) = read.filter(|_| is_object) else {
+        let whole = serde_json::from_str::<&RawValue>(text);
+        return Err(whole.map_or_else(
+            |error| BodyError::Malformed(json_trouble(&error)),
+            |_| BodyError::NoEvents,
+        ));
+    };
     Ok(BodyEvents {
         pieces: Elements::of(body.events).ok_or(BodyError::NoEvents)?,
         ctx,
