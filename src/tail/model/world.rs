@@ -1,83 +1,17 @@
-//! Random histories of a file, on a real file system, against a model of what must come out.
+//! The file, who treats it so, the tailer, and what has to come out of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
-
-use super::identity::{FileStat, PRINT_BYTES};
-use super::{LineKind, Step, TailCursor, TailOptions, Tailer};
+use super::{Op, Shape};
+use crate::tail::identity::{FileStat, PRINT_BYTES};
+use crate::tail::{LineKind, Step, TailCursor, TailOptions, Tailer};
 
 const MAX_LINE: u64 = 3000;
 const TWIN: &[u8] = br#"{"line":"twin"}"#;
-
-#[derive(Clone, Debug)]
-enum Op {
-    Lines {
-        count: usize,
-        shape: Shape,
-    },
-    Half,
-    Rename {
-        late: bool,
-        step_between: bool,
-    },
-    CopyTruncate {
-        written_between: bool,
-        steps_between: usize,
-    },
-    Truncate {
-        regrow: usize,
-    },
-    Delete,
-    Steps {
-        count: usize,
-        quick: bool,
-    },
-    Restart,
-    RestartOlder {
-        back: usize,
-    },
-    Rewind,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Shape {
-    Plain,
-    Crlf,
-    Nul,
-    Huge,
-    Long,
-    Twin,
-}
-
-fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let shape = prop_oneof![
-        6 => Just(Shape::Plain), 1 => Just(Shape::Crlf), 1 => Just(Shape::Nul),
-        1 => Just(Shape::Huge), 2 => Just(Shape::Long), 2 => Just(Shape::Twin),
-    ];
-    let op = prop_oneof![
-        10 => (1_usize..12, shape).prop_map(|(count, shape)| Op::Lines { count, shape }),
-        2 => Just(Op::Half),
-        4 => (any::<bool>(), any::<bool>())
-            .prop_map(|(late, step_between)| Op::Rename { late, step_between }),
-        2 => (any::<bool>(), 0_usize..4).prop_map(|(written_between, steps_between)| {
-            Op::CopyTruncate { written_between, steps_between }
-        }),
-        1 => (0_usize..20).prop_map(|regrow| Op::Truncate { regrow }),
-        1 => Just(Op::Delete),
-        8 => (1_usize..6, any::<bool>()).prop_map(|(count, quick)| Op::Steps { count, quick }),
-        2 => Just(Op::Restart),
-        1 => (1_usize..6).prop_map(|back| Op::RestartOlder { back }),
-        1 => Just(Op::Rewind),
-    ];
-    prop::collection::vec(op, 1..40)
-}
 
 /// One content: a file from its creation or truncation to its end.
 #[derive(Default)]
@@ -111,7 +45,7 @@ impl Generation {
 }
 
 /// A line as the tailer hands it out: what is kept of it, and its full length.
-type Seen = (Vec<u8>, u64);
+pub type Seen = (Vec<u8>, u64);
 
 fn as_seen(line: &[u8]) -> Seen {
     let length = line.len() as u64;
@@ -123,17 +57,17 @@ fn as_seen(line: &[u8]) -> Seen {
     (kept.to_vec(), length)
 }
 
-struct World {
+pub struct World {
     directory: tempfile::TempDir,
     tailer: Tailer,
     now: Instant,
     serial: u64,
     dated: bool,
-    rotations: u64,
+    pub rotations: u64,
     generations: Vec<Generation>,
     live: Option<usize>,
     /// First deliveries, by key.
-    delivered: BTreeMap<(String, u64), Seen>,
+    pub delivered: BTreeMap<(String, u64), Seen>,
     order: Vec<(String, u64)>,
     history: Vec<TailCursor>,
     /// History from here on is at most one truncated generation old.
@@ -149,7 +83,7 @@ struct World {
 }
 
 impl World {
-    fn new(dated: bool) -> Self {
+    pub fn new(dated: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let tailer = Tailer::open(options(directory.path().join("audit.log")), None);
         Self {
@@ -214,7 +148,7 @@ impl World {
         line
     }
 
-    fn append_lines(&mut self, count: usize, shape: Shape) {
+    pub fn append_lines(&mut self, count: usize, shape: Shape) {
         for _ in 0..count {
             let line = self.line(shape);
             self.append(&line);
@@ -247,7 +181,7 @@ impl World {
         numbered(1)
     }
 
-    fn apply(&mut self, op: &Op) {
+    pub fn apply(&mut self, op: &Op) {
         match *op {
             Op::Lines { count, shape } => self.append_lines(count, shape),
             Op::Half => {
@@ -512,7 +446,7 @@ impl World {
         true
     }
 
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         let mut idle = 0;
         for _ in 0..2000 {
             if self.step(false) {
@@ -527,7 +461,7 @@ impl World {
         panic!("it never comes to rest");
     }
 
-    fn check(&self) {
+    pub fn check(&self) {
         let mut expected: HashMap<Seen, Vec<(usize, u64, bool)>> = HashMap::new();
         let mut halves = Vec::new();
         for (index, generation) in self.generations.iter().enumerate() {
@@ -580,7 +514,7 @@ impl World {
     }
 
     /// A replay without any cursor gives the lines of the live file the keys they have.
-    fn check_replay_without_cursor(&mut self) {
+    pub fn check_replay_without_cursor(&mut self) {
         let Some(live) = self.live else { return };
         let known = self.delivered.len();
         let is_marked = self
@@ -619,102 +553,4 @@ fn options(path: PathBuf) -> TailOptions {
         max_lines: 3,
         ..TailOptions::new(path)
     }
-}
-
-static ROTATIONS: AtomicU64 = AtomicU64::new(0);
-static SUFFIXES: AtomicU64 = AtomicU64::new(0);
-
-#[test]
-fn every_line_that_could_be_read_comes_once_and_in_order() {
-    // The same histories in every run, unless new ones are searched for: so many, and others each time.
-    let search: Option<u32> = std::env::var("TAIL_CASES")
-        .ok()
-        .map(|cases| cases.parse().unwrap());
-    let config = ProptestConfig {
-        cases: search.unwrap_or(600),
-        rng_seed: search.map_or(RngSeed::Fixed(1), |_| RngSeed::Random),
-        failure_persistence: None,
-        max_shrink_iters: 2000,
-        ..ProptestConfig::default()
-    };
-    proptest!(config, |(ops in ops(), dated in any::<bool>())| holds(&ops, dated));
-    assert!(ROTATIONS.load(Ordering::Relaxed) > 50);
-    assert!(SUFFIXES.load(Ordering::Relaxed) > 0);
-}
-
-fn holds(ops: &[Op], dated: bool) {
-    let mut world = World::new(dated);
-    for op in ops {
-        world.apply(op);
-    }
-    // What came after a vanished file is told once there is a live one again.
-    world.append_lines(1, Shape::Plain);
-    world.drain();
-    world.check();
-    ROTATIONS.fetch_add(world.rotations, Ordering::Relaxed);
-    let keys = world.delivered.keys();
-    let suffixed = keys.filter(|key| key.0.contains('~')).count();
-    SUFFIXES.fetch_add(suffixed as u64, Ordering::Relaxed);
-    world.check_replay_without_cursor();
-}
-
-/// Histories that a search found to break what was there then.
-#[test]
-fn kept_histories_hold() {
-    let lines = |count, shape| Op::Lines { count, shape };
-    let steps = |count| Op::Steps {
-        count,
-        quick: false,
-    };
-    holds(
-        &[
-            lines(7, Shape::Plain),
-            steps(1),
-            Op::CopyTruncate {
-                written_between: false,
-                steps_between: 0,
-            },
-            lines(2, Shape::Twin),
-            steps(3),
-            Op::Truncate { regrow: 1 },
-            Op::RestartOlder { back: 1 },
-            lines(1, Shape::Plain),
-            lines(1, Shape::Plain),
-        ],
-        false,
-    );
-    holds(
-        &[
-            lines(10, Shape::Plain),
-            steps(1),
-            Op::Truncate { regrow: 1 },
-            steps(1),
-            Op::Delete,
-            Op::Rewind,
-        ],
-        false,
-    );
-    holds(
-        &[
-            lines(1, Shape::Plain),
-            steps(1),
-            Op::Delete,
-            Op::Half,
-            lines(1, Shape::Plain),
-            Op::CopyTruncate {
-                written_between: false,
-                steps_between: 0,
-            },
-            lines(1, Shape::Plain),
-            steps(1),
-            lines(1, Shape::Huge),
-            Op::CopyTruncate {
-                written_between: false,
-                steps_between: 0,
-            },
-            steps(5),
-            Op::RestartOlder { back: 3 },
-        ],
-        false,
-    );
 }
