@@ -234,6 +234,7 @@ impl Tailer {
                     continue;
                 }
                 if let Some(current) = &mut self.current
+                    && self.queue.is_empty()
                     && current.reader.is_being_truncated(&seen)
                 {
                     current.reader.seen_as(seen);

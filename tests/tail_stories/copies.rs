@@ -195,6 +195,27 @@ fn a_look_between_copy_and_truncation_reads_no_line_twice() {
     }
 }
 
+/// Its time says that the truncation is not over yet; the next file is read all the same.
+#[test]
+fn a_copy_from_the_future_holds_nothing_up() {
+    let mut world = World::new();
+    world.append(&content("first"));
+    world.drain();
+    world.copy_truncate("audit.log-1");
+    let copy = OpenOptions::new()
+        .write(true)
+        .open(world.path("audit.log-1"))
+        .unwrap();
+    let future = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    copy.set_modified(future).unwrap();
+    world.drain();
+    world.rename("audit.log", "audit.log-2");
+    world.append(&content("second"));
+    world.drain();
+    let all = content("first") + &content("second");
+    assert_same(&world.lines, &all, "after a copy from the future");
+}
+
 /// Whatever the moment at which the tailer looks: another thread writes, copies and truncates.
 #[test]
 fn copies_and_truncations_beside_the_reading() {
