@@ -64,6 +64,9 @@ pub async fn call<M: Message, R>(
             .await
             .map_err(|_| CallError::NoPeer)?;
     }
+    // A message sent in the very moment of its receiver's death can lie in the dead mailbox, port and
+    // all, for as long as anybody holds the receiver's address.
+    drop(peer);
     match timeout_at(deadline, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) => Err(CallError::CalleeDied),

@@ -135,6 +135,8 @@
 //! - A panic and a returned error arrive alike; [`supervisor::spawn_child`] marks the latter.
 //! - The end of a parent, however graceful, kills its children without their `post_stop`, except
 //!   those that are draining, which it leaves running.
+//! - A message sent in the very moment of a death can escape the flush of the mailbox. It is dropped
+//!   with the last address of the dead actor, so nobody keeps one: not while waiting for an answer.
 //! - A death is reported before the dead state is dropped; only the join handle tells that.
 //! - A failing `pre_start` sends no event, a slow one blocks whoever spawns.
 //!

@@ -4,12 +4,13 @@
 
 mod common;
 
-use common::world::{SECOND, SUSPEND, World, ask, order, puppet};
+use common::world::{MILLISECOND, SECOND, SUSPEND, World, ask, order, puppet};
 use common::{Order, Puppet, Strings, eventually};
 use daybook_actors::budget::Budget;
 use daybook_actors::delivery::{CallError, Custody, call};
 use daybook_actors::ractor::{Actor, RpcReplyPort};
 use daybook_actors::slot::Slot;
+use daybook_actors::supervisor::{RootEnd, SupervisorMessage};
 
 #[tokio::test(start_paused = true)]
 async fn nobody_finds_a_dead_peer_in_the_slot() {
@@ -52,6 +53,54 @@ async fn a_call_waits_for_the_restart_of_its_peer() {
         "{answer:?}"
     );
     assert_eq!(ask(&slot, 2).await, Ok(2));
+}
+
+/// Callers that never pause, and a peer that is killed or cancelled again and again: now and then a
+/// message is sent in the moment of its death.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn no_call_waits_for_a_dead_peer() {
+    const DEATHS: u64 = 3_000;
+    let (a, slot) = puppet("a", SUSPEND);
+    let world = World::with(vec![a], |arguments| {
+        arguments.backoff.base = MILLISECOND;
+        arguments.backoff.cap = MILLISECOND;
+        arguments.intensity.max_restarts = 1_000_000;
+    })
+    .await;
+    let mut callers = tokio::task::JoinSet::new();
+    let (over, is_over) = tokio::sync::watch::channel(false);
+    for _ in 0..6 {
+        let (slot, is_over) = (slot.clone(), is_over.clone());
+        callers.spawn(async move {
+            let mut died = 0u64;
+            while !*is_over.borrow() {
+                match call(&slot, 30 * SECOND, |reply| Order::Ask(1, reply)).await {
+                    Ok(_) => {}
+                    Err(CallError::CalleeDied) => died += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            died
+        });
+    }
+    for death in 0..DEATHS {
+        let dying = slot.ready().await.get_id();
+        // It may be in the slot before its supervisor has heard that it is up.
+        while !world
+            .ask(|reply| match death % 2 {
+                0 => SupervisorMessage::KillChild("a".into(), reply),
+                _ => SupervisorMessage::AbortChild("a".into(), reply),
+            })
+            .await
+        {
+            tokio::task::yield_now().await;
+        }
+        slot.ready_after(dying).await;
+    }
+    over.send_replace(true);
+    let died: u64 = callers.join_all().await.into_iter().sum();
+    assert!(died > 0, "no call met a death");
+    assert_eq!(world.drain().await, RootEnd::Stopped);
 }
 
 #[tokio::test(start_paused = true)]
