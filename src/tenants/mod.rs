@@ -81,7 +81,8 @@ pub struct ResolverState {
     failed_readings: u32,
     patient: VecDeque<(Delivery, Option<Instant>)>,
     tasks: JoinSet<()>,
-    next_reading: Option<tokio::task::AbortHandle>,
+    /// The one timer for it; gone with the state, for it holds the actor's address.
+    next_reading: JoinSet<()>,
 }
 
 impl Actor for Resolver {
@@ -102,7 +103,7 @@ impl Actor for Resolver {
             failed_readings: 0,
             patient: VecDeque::new(),
             tasks: JoinSet::new(),
-            next_reading: None,
+            next_reading: JoinSet::new(),
         })
     }
 
@@ -280,10 +281,12 @@ impl ResolverState {
                     .min(self.args.config.refresh)
             }
         };
-        let timer = myself.send_after(next, || ResolverMessage::Refresh);
-        if let Some(former) = self.next_reading.replace(timer.abort_handle()) {
-            former.abort();
-        }
+        let resolver = myself.clone();
+        self.next_reading = JoinSet::new();
+        self.next_reading.spawn(async move {
+            tokio::time::sleep(next).await;
+            let _ended = resolver.cast(ResolverMessage::Refresh);
+        });
     }
 }
 
