@@ -304,13 +304,18 @@ impl Stage<'_> {
             // It must be down to come up again.
             self.fell_by(cell.actor, Blow::Kill).await;
         }
+        let mut restarts = self.restarts();
         self.until("the point is struck", async || {
             if cell.point == "after_accept" {
                 // The senders keep their connections; this one is new.
                 let address = self.world.daybook().address();
                 let _refused = tokio::net::TcpStream::connect(address).await;
             }
-            strike.has_struck()
+            let struck = strike.has_struck();
+            if !struck {
+                restarts = self.restarts();
+            }
+            struck
         })
         .await;
         drop(refusals);
@@ -326,7 +331,10 @@ impl Stage<'_> {
         }
         match cell.blow {
             Blow::Kill | Blow::Abort => self.fell(cell.actor).await,
-            Blow::Hang if matches!(cell.then, Then::Restarts(..)) => self.until_stalled().await,
+            Blow::Hang if matches!(cell.then, Then::Restarts(..)) => {
+                self.until("the hang is found", async || self.restarts() > restarts)
+                    .await;
+            }
             _ => {}
         }
         drop(strike);
@@ -346,17 +354,6 @@ impl Stage<'_> {
         })
         .await;
         refusals
-    }
-
-    async fn until_stalled(&self) {
-        let Then::Restarts(actor, reason) = self.cell.then else {
-            return;
-        };
-        let before = self.restarts_of(actor, reason);
-        self.until("the hang is found", async || {
-            self.restarts_of(actor, reason) > before
-        })
-        .await;
     }
 
     /// The plane falls while one of its actors waits for its restart.
@@ -416,19 +413,12 @@ impl Stage<'_> {
     }
 
     fn restarts(&self) -> f64 {
-        match self.cell.then {
-            Then::Restarts(actor, reason) => self.restarts_of(actor, reason),
-            Then::GoesOn => sum_of(&self.metrics(), "daybook_actor_restarts_total", ""),
-        }
-    }
-
-    fn restarts_of(&self, actor: &str, reason: &str) -> f64 {
-        let labels = format!("actor=\"{actor}\",reason=\"{reason}\"");
-        sum_of(&self.metrics(), "daybook_actor_restarts_total", &labels)
-    }
-
-    fn metrics(&self) -> String {
-        self.world.daybook().metrics().render()
+        let metrics = self.world.daybook().metrics().render();
+        let labels = match self.cell.then {
+            Then::Restarts(actor, reason) => format!("actor=\"{actor}\",reason=\"{reason}\""),
+            Then::GoesOn => String::new(),
+        };
+        sum_of(&metrics, "daybook_actor_restarts_total", &labels)
     }
 
     async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
