@@ -24,7 +24,7 @@ const DAYBOOK: &str = env!("CARGO_BIN_EXE_daybook");
 /// In each of two stories.
 const KILLS: u32 = 60;
 
-/// How long a life lasts, counted from its start, in milliseconds.
+/// How long a life lasts, counted from its start, in milliseconds; longer where starts take long.
 const LIFE: std::ops::Range<u64> = 250..950;
 
 /// A restart is promised to take a second; a loaded machine needs room.
@@ -77,10 +77,12 @@ impl Stage {
         Process::spawn(DAYBOOK, &arguments, self.port, &self.dir.path().join("log"))
     }
 
-    /// The first life, which lasts until the log's cursor stands.
-    async fn begins(&self) {
+    /// The first life, which lasts until the log's cursor stands; how long it took to be ready.
+    async fn begins(&self) -> Duration {
+        let started = Instant::now();
         let mut daybook = self.life();
         daybook.ready().await;
+        let took = started.elapsed();
         let label = "source=\"ocis\"";
         eventually("the log is read", async || {
             daybook.metric("daybook_events_written_total", label).await > 0.0
@@ -88,16 +90,18 @@ impl Stage {
         .await;
         daybook.signal("KILL");
         daybook.wait().await;
+        took
     }
 
     /// Lives that end by SIGKILL at a random instant; one more that ends in peace, and the sum.
     async fn dies_again_and_again(mut self, store: &dyn Store, seed: u64) {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut readiness = Vec::new();
-        self.begins().await;
+        let start = self.begins().await.as_millis() as u64;
+        let life = LIFE.start..LIFE.end.max(4 * start);
         for _ in 0..KILLS {
             let started = Instant::now();
-            let end = started + Duration::from_millis(rng.random_range(LIFE));
+            let end = started + Duration::from_millis(rng.random_range(life.clone()));
             let mut daybook = self.life();
             while Instant::now() < end {
                 if let Some((200, _)) = daybook.try_get("/readyz").await {

@@ -114,7 +114,7 @@ async fn a_frozen_server_is_a_timeout_in_time_and_goes_on_when_it_thaws() {
         let started = Instant::now();
         let error = store.commit(&commit).await.expect_err("nobody answers");
         let took = started.elapsed();
-        assert!(took < SHORT + Duration::from_millis(500), "{took:?}");
+        assert!(took < 2 * SHORT, "{took:?}");
         match (round, error) {
             (0, error) => assert_eq!(error.reason(), "timeout", "{error}"),
             // By now the driver may have noticed by itself.
@@ -299,8 +299,10 @@ async fn another_unique_index_is_no_duplicate_of_ours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_set_loses_its_primary_its_connections_and_its_majority() {
     let set = ReplicaSet::start_with(3, TEST_COMMANDS).await;
+    // Three servers take their time to make an index.
+    let patient = self::store(&set.url("d"), AMPLE).await;
+    patient.prepare().await.expect("prepare");
     let store = store(&set.url("d"), SHORT).await;
-    store.prepare().await.expect("prepare");
     let generation = claim(&store).await;
     let events = events(300);
     let commit = commit_of(&events, generation);
@@ -325,7 +327,7 @@ async fn a_replica_set_loses_its_primary_its_connections_and_its_majority() {
     let more = commit_of(&more[300..], generation);
     let started = Instant::now();
     let error = store.commit(&more).await.expect_err("no majority");
-    assert!(started.elapsed() < SHORT + Duration::from_millis(500));
+    assert!(started.elapsed() < 2 * SHORT);
     assert!(
         matches!(error.reason(), "timeout" | "unavailable"),
         "{error}"

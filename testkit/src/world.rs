@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use crate::mongod::Mongod;
 
 /// No condition that a test awaits takes longer than this.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A world before its Daybook runs: add sources and settings.
 pub struct Plan {
