@@ -100,7 +100,12 @@ impl Journal {
         let last = segments.last().map(|(segment, _)| *segment);
         let mut ends = BTreeMap::new();
         for (segment, length) in segments {
-            if drained.is_some_and(|drained| segment < drained.segment) {
+            // Also one that a lying disk has cut before the drained place: what is left of it may be torn.
+            let whole = Position {
+                segment,
+                offset: length,
+            };
+            if drained.is_some_and(|drained| whole <= drained) {
                 fs::remove_file(disk::segment_path(dir, segment))?;
                 continue;
             }

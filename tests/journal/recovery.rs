@@ -221,3 +221,25 @@ async fn a_lost_drained_position_lets_records_come_out_again() {
     fs::write(dir.path().join("drained"), b"nonsense").unwrap();
     assert_eq!(records(&open(dir.path())), wanted);
 }
+
+/// What is left of the segment is drained, and may end in the middle of a record.
+#[tokio::test]
+async fn a_segment_cut_before_its_drained_place_leaves_nothing_torn_behind() {
+    let (dir, _) = written(3, 40).await;
+    let segment = segments(dir.path()).remove(0);
+    let first = frame_ends(&fs::read(&segment).unwrap())[0];
+    let journal = open(dir.path());
+    let window = journal.read(1).unwrap();
+    assert_eq!(window.next.offset, first as u64);
+    journal.drained(window.next).await;
+    journal.close().await;
+    let file = fs::File::options().write(true).open(&segment).unwrap();
+    file.set_len(first as u64 - 10).unwrap();
+
+    let journal = open(dir.path());
+    assert!(journal.is_empty());
+    journal.append(push(9, 40)).await.unwrap();
+    journal.close().await;
+    fs::remove_file(dir.path().join("drained")).unwrap();
+    assert_eq!(records(&open(dir.path())), [push(9, 40)]);
+}
