@@ -50,7 +50,10 @@ pub struct Passed {
     pub key: String,
     /// Up to here.
     pub offset: u64,
-    /// Print of the bytes before, abbreviated.
+    /// Print of the first bytes, abbreviated; empty in a cursor of an earlier version.
+    #[serde(default, skip_serializing_if = "Print::is_empty")]
+    pub head: Print,
+    /// Print of the bytes before the offset, abbreviated.
     pub tail: Print,
 }
 
@@ -92,10 +95,11 @@ impl TailCursor {
 }
 
 impl Passed {
-    pub(super) fn new(key: &str, offset: u64, tail: Print) -> Self {
+    pub(super) fn new(key: &str, offset: u64, head: Print, tail: Print) -> Self {
         Self {
             key: key.to_owned(),
             offset,
+            head: head.abbreviated(),
             tail: tail.abbreviated(),
         }
     }
@@ -109,7 +113,9 @@ impl Passed {
     }
 
     pub(super) fn stands_in(&self, file: &File, size: u64) -> io::Result<bool> {
-        Ok(size >= self.offset && stands_before(&self.tail, file, self.offset)?)
+        Ok(size >= self.offset
+            && self.head.stands_at(file, 0)?
+            && stands_before(&self.tail, file, self.offset)?)
     }
 }
 
@@ -143,7 +149,8 @@ mod tests {
     #[test]
     fn it_survives_json_and_is_small_with_a_full_memory() {
         let print = Print::of(&[7; 1024]);
-        let passed = Passed::new("1234567-0123456789ab~2", 123_456_789, print.clone());
+        let key = "1234567-0123456789ab~2";
+        let passed = Passed::new(key, 123_456_789, print.clone(), print.clone());
         let cursor = TailCursor {
             device: u64::MAX,
             inode: u64::MAX,
@@ -160,7 +167,7 @@ mod tests {
         let value = serde_json::to_value(&cursor).unwrap();
         assert!(value.is_object());
         assert!(
-            value.to_string().len() < 5000,
+            value.to_string().len() < 6000,
             "{}",
             value.to_string().len()
         );

@@ -186,6 +186,10 @@ impl Print {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Whether the file has these bytes at `offset`.
     pub(super) fn stands_at(&self, file: &File, offset: u64) -> io::Result<bool> {
         let length = (self.len as usize).min(PRINT_BYTES);

@@ -266,7 +266,8 @@ impl Tailer {
 
     fn remember_cursor(&mut self, cursor: &TailCursor) {
         if let Some(key) = &cursor.file_key {
-            self.remember_as(Passed::new(key, cursor.offset, cursor.tail.clone()));
+            let (head, tail) = (cursor.head.clone(), cursor.tail.clone());
+            self.remember_as(Passed::new(key, cursor.offset, head, tail));
         }
     }
 }

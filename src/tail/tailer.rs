@@ -496,6 +496,7 @@ impl Tailer {
             self.remember_as(Passed::new(
                 key,
                 finished.reader.offset(),
+                finished.reader.head_print(),
                 finished.reader.tail_print(),
             ));
         }

@@ -168,4 +168,25 @@ fn kept_histories_hold() {
         ],
         false,
     );
+    holds(
+        &[
+            lines(6, Shape::Long),
+            steps(6),
+            Op::Rename {
+                late: false,
+                step_between: false,
+            },
+            lines(2, Shape::Plain),
+            Op::CopyTruncate {
+                written_between: false,
+                steps_between: 0,
+            },
+            lines(6, Shape::Long),
+            Op::CopyTruncate {
+                written_between: true,
+                steps_between: 1,
+            },
+        ],
+        false,
+    );
 }
