@@ -6,33 +6,42 @@ cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 
+# need COMMAND PACKAGE...: installs Debian's packages of all commands that are missing.
 need() {
-  command -v "$1" >/dev/null 2>&1 && return
+  local missing=()
+  while (($#)); do
+    # Debian keeps some where only root's path leads.
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing+=("$2")
+    shift 2
+  done
+  ((${#missing[@]})) || return 0
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    apt-get update -qq && apt-get install -y -qq "$2" >/dev/null
+    apt-get update -qq && apt-get install -y -qq "${missing[@]}" >/dev/null
   else
-    echo "error: $1 is missing; install it (Debian: apt-get install $2)" >&2
-    exit 1
+    echo "error: missing; install them (Debian: apt-get install ${missing[*]})" >&2
+    return 1
   fi
 }
 
+# What tests run beside Daybook.
+bring_servers() {
+  # promtool comes with prometheus.
+  need logrotate logrotate gzip gzip node nodejs npm npm chromium chromium \
+    prometheus prometheus docker-compose docker-compose
+  scripts/mongod.sh
+  npm ci --prefix tests/browser --no-audit --no-fund --loglevel=error
+}
+
+log=$(mktemp)
+brought=$(mktemp)
+trap 'wait; rm -f "$log" "$brought"' EXIT
+
 step "tools"
-need cargo cargo
-need cc build-essential
-need python3 python3
-# Debian keeps it where only root's path leads.
-[ -x /usr/sbin/logrotate ] || need logrotate logrotate
-need gzip gzip
-need node nodejs
-need npm npm
-need chromium chromium
-need prometheus prometheus # and promtool with it
-need docker-compose docker-compose
+need cargo cargo cc build-essential python3 python3
 python3 -m pip --version >/dev/null 2>&1 || need pip3 python3-pip
-MONGOD=$(scripts/mongod.sh)
-export MONGOD
-"$MONGOD" --version | head -n 1
-npm ci --prefix tests/browser --no-audit --no-fund --loglevel=error
+# They come while the compiler works.
+bring_servers >"$brought" 2>&1 &
+servers=$!
 
 step "format"
 cargo fmt --all --check
@@ -43,9 +52,13 @@ cargo clippy --locked --workspace --all-targets -- -D warnings
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 
+step "servers"
+wait "$servers" || { cat "$brought" >&2; exit 1; }
+MONGOD=$(scripts/mongod.sh)
+export MONGOD
+"$MONGOD" --version | head -n 1
+
 step "tests"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 timeout 2400 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log"
 if grep -Eq '^test result: .* [1-9][0-9]* ignored' "$log"; then
   echo "error: a test was skipped" >&2
