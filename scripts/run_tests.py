@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Builds all tests of the workspace and runs them, two programs at a time: most of them wait most
+of the time, and cargo would run one after the other. What each said is printed when it ended."""
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+AT_ONCE = 2
+# These say how soon something has to happen, or keep both processors busy.
+ALONE = {"isolation", "kill_matrix", "operated", "page_browser", "store_faults"}
+
+CARGO_TEST = ["cargo", "test", "--locked", "--workspace"]
+RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
+
+
+def build():
+    """(name, program, directory) of every test program."""
+    command = [*CARGO_TEST, "--no-run", "--message-format=json-render-diagnostics"]
+    built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if built.returncode != 0:
+        sys.exit(built.returncode)
+    artifacts = [json.loads(line) for line in built.stdout.splitlines()]
+    return [
+        (
+            artifact["target"]["name"],
+            artifact["executable"],
+            os.path.dirname(artifact["manifest_path"]),
+        )
+        for artifact in artifacts
+        if artifact.get("executable") and artifact["profile"]["test"]
+    ]
+
+
+class Runs:
+    """What was run and how it ended."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.trouble = []
+        self.talking = threading.Lock()
+
+    def run(self, name, command, directory):
+        began = time.monotonic()
+        with tempfile.TemporaryFile() as said:
+            ended = subprocess.run(
+                command, cwd=directory, stdout=said, stderr=subprocess.STDOUT, check=False
+            )
+            said.seek(0)
+            output = said.read().decode(errors="replace")
+        with self.talking:
+            print(f"\n== {name} ({time.monotonic() - began:.0f} s)\n{output}", flush=True)
+            results = [tuple(map(int, found)) for found in RESULT.findall(output)]
+            self.passed += sum(passed for passed, _, _ in results)
+            self.failed += sum(failed for _, failed, _ in results)
+            if ended.returncode != 0:
+                self.trouble.append(f"{name} failed (exit status {ended.returncode})")
+            elif not results:
+                self.trouble.append(f"{name} told no result")
+            if any(ignored for _, _, ignored in results):
+                self.trouble.append(f"{name} skipped a test")
+
+    def run_all(self, tests, at_once):
+        waiting = queue.SimpleQueue()
+        for test in tests:
+            waiting.put(test)
+
+        def work():
+            while True:
+                try:
+                    name, program, directory = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                self.run(name, [program], directory)
+
+        workers = [threading.Thread(target=work) for _ in range(at_once)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+
+def main():
+    tests = build()
+    runs = Runs()
+    runs.run_all([test for test in tests if test[0] in ALONE], 1)
+    runs.run_all([test for test in tests if test[0] not in ALONE], AT_ONCE)
+    runs.run("documentation", [*CARGO_TEST, "--doc"], os.getcwd())
+    print()
+    for trouble in runs.trouble:
+        print(f"error: {trouble}")
+    print(f"{runs.passed} passed, {runs.failed} failed")
+    sys.exit(1 if runs.trouble else 0)
+
+
+if __name__ == "__main__":
+    main()
