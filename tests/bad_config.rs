@@ -103,6 +103,7 @@ const BAD_FILES: &[(&str, &str, usize, &str)] = &[
     ("[http]\nlisten = \"0.0.0.0:8080\"\nauth = \"none\"", "http.auth", 3, "a loopback address"),
     ("[http]\nauth = \"basic\"", "http.auth", 2, "one of \"tokens\", \"none\""),
     ("[http]\ntrusted_proxies = [\n  \"10.0.0.0/8\",\n  \"proxy\",\n]", "http.trusted_proxies[1]", 4, "a network"),
+    ("[http]\nhosts = [\"https://audit.example.net\"]", "http.hosts[0]", 2, "without scheme and port"),
     ("[http]\ntls = { cert = \"/nowhere/c.pem\" }", "http.tls.key", 2, "in PEM"),
     ("[http]\nheader_timeout = \"1ms\"", "http.header_timeout", 2, "at least \"100ms\""),
     // Telemetry and tenants.

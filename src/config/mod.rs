@@ -89,6 +89,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Proxies whose `X-Forwarded-For` is believed: addresses or networks.
     pub trusted_proxies: Vec<IpNet>,
+    /// Public names, in lower case, by which it is called when `auth` is `none`.
+    pub hosts: Vec<String>,
     /// The longest request body.
     pub max_body: ByteSize,
     /// Certificate and key.
@@ -350,6 +352,7 @@ impl Default for HttpConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             trusted_proxies: Vec::new(),
+            hosts: Vec::new(),
             max_body: ByteSize::mib(64),
             tls: None,
             auth: AuthMode::Tokens,

@@ -6,8 +6,8 @@ use super::section::Section;
 use super::tree::Node;
 use super::units::ByteSize;
 use super::values::{
-    Mismatch, boolean, duration, filled_text, network, path, size, socket_address, text, whole,
-    word,
+    Mismatch, boolean, duration, filled_text, host_name, network, path, size, socket_address, text,
+    whole, word,
 };
 use super::{
     AuthMode, AuthentikConfig, Collections, Config, HttpConfig, IngestConfig, JournalConfig,
@@ -116,6 +116,8 @@ fn read_http(mut section: Section<'_>, http: &mut HttpConfig) {
         &mut http.trusted_proxies,
         section.list("trusted_proxies", networks, network),
     );
+    let names = "a list of names: [\"audit.example.net\"]";
+    set(&mut http.hosts, section.list("hosts", names, host_name));
     set(
         &mut http.max_body,
         section.take("max_body", size(ByteSize::kib(1), UNBOUNDED)),

@@ -190,6 +190,19 @@ pub(crate) fn network(node: &Node) -> Result<IpNet, Mismatch> {
     units::parse_network(&text(node)?).map_err(|wanted| Mismatch::new(node.describe(), wanted))
 }
 
+/// A host's name, without a port; in lower case.
+pub(crate) fn host_name(node: &Node) -> Result<String, Mismatch> {
+    let name = text(node)?;
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_known) {
+        return Err(Mismatch::new(
+            node.describe(),
+            "a host's name without scheme and port: \"audit.example.net\"",
+        ));
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
 /// One word of a few.
 pub(crate) fn word<T: Copy>(
     words: &'static [(&'static str, T)],

@@ -12,6 +12,7 @@ pub mod error;
 pub mod export;
 pub mod health;
 pub mod histogram;
+mod hosts;
 pub mod ingest;
 mod linger;
 pub mod page;

@@ -14,7 +14,7 @@ use daybook_actors::slot::Slot;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
-use crate::config::Secret;
+use crate::config::{AuthMode, Secret};
 use crate::event::SourceName;
 use crate::feed::Feed;
 use crate::journal::Journal;
@@ -28,7 +28,7 @@ use super::auth::Authenticator;
 use super::error::ApiError;
 use super::page::{self, Attempts};
 use super::refusals::Refusals;
-use super::{api, export, health, histogram, ingest, stream};
+use super::{api, export, health, histogram, hosts, ingest, stream};
 
 /// A pushing source as the edge sees it.
 #[derive(Clone)]
@@ -84,6 +84,8 @@ pub struct Edge {
     pub recorders: Vec<PushSource>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Public names by which it is called where nobody is asked for a token.
+    pub hosts: Arc<[String]>,
     /// The longest body, in bytes.
     pub max_body: u64,
     /// The longest a body may take.
@@ -128,10 +130,7 @@ impl Routes {
 /// All routes.
 pub fn router(edge: Edge) -> Router {
     let edge = Arc::new(edge);
-    let mut router = Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+    let mut timeline = Router::new()
         .route("/api/v1/events", get(api::list).post(ingest::record))
         .route("/api/v1/events/stream", get(stream::stream))
         .route("/api/v1/events/histogram", get(histogram::histogram))
@@ -139,6 +138,14 @@ pub fn router(edge: Edge) -> Router {
         .route("/api/v1/export", get(export::export))
         .route("/api/v1/sources", get(api::sources))
         .merge(page::routes());
+    if edge.authenticator.mode() == AuthMode::None {
+        let hosts = Arc::clone(&edge.hosts);
+        timeline = timeline.layer(middleware::from_fn_with_state(hosts, hosts::guard));
+    }
+    let mut router = timeline
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics));
     for route in edge.webhooks.keys() {
         router = router.route(route, post(ingest::webhook));
     }

@@ -286,6 +286,7 @@ impl Daybook {
             webhooks: HashMap::new(),
             recorders: Vec::new(),
             trusted_proxies: config.http.trusted_proxies.clone(),
+            hosts: config.http.hosts.clone().into(),
             max_body: config.http.max_body.bytes(),
             body_timeout: config.http.body_timeout,
             growth: Arc::default(),

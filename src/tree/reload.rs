@@ -207,6 +207,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         store.collections,
         http.listen,
         http.trusted_proxies,
+        http.hosts,
         http.max_body,
         http.tls,
         http.auth,

@@ -396,3 +396,52 @@ async fn over_tls_the_cookie_is_secure() {
     assert!(set.ends_with("; Secure"), "{set}");
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tokens_a_website_whose_name_leads_here_reads_nothing() {
+    let plan = World::sqlite().await.source(RECORDER);
+    let http = "auth = \"none\"\nhosts = [\"audit.example.net\"]";
+    let world = plan.start_with(http, "").await;
+    world.ready().await;
+    let ask = async |host: &str, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        exchange(world.daybook().address(), request).await.status
+    };
+    for path in [
+        "/audit",
+        "/audit/histogram",
+        "/api/v1/events",
+        "/api/v1/events/stream",
+        "/api/v1/events/histogram",
+        "/api/v1/export?format=ndjson",
+        "/api/v1/sources",
+    ] {
+        assert_eq!(ask("rebound.example.com", path).await, 421, "{path}");
+    }
+    for host in ["127.0.0.1:8080", "localhost", "audit.example.net"] {
+        assert_eq!(ask(host, "/audit").await, 200, "{host}");
+    }
+    // Nothing of a tenant is told there.
+    assert_eq!(ask("rebound.example.com", "/readyz").await, 200);
+
+    let event = json!({"action": "forged.event"}).to_string();
+    let request = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: rebound.example.com\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{event}",
+        event.len()
+    );
+    let answer = exchange(world.daybook().address(), request).await;
+    assert_eq!(answer.status, 421);
+
+    // A token is what makes the difference: no other site's page has one.
+    let world = guarded("").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let bearer = format!("Bearer {operator}");
+    let request = format!(
+        "GET /api/v1/events HTTP/1.1\r\nhost: audit.example.com\r\nauthorization: {bearer}\r\n\r\n"
+    );
+    assert_eq!(
+        exchange(world.daybook().address(), request).await.status,
+        200
+    );
+}
