@@ -13,6 +13,8 @@ import threading
 import time
 
 AT_ONCE = 2
+# Seconds after which a program hangs.
+LONGEST = 900
 # These say how soon something has to happen, or keep both processors busy.
 ALONE = {"isolation", "kill_matrix", "operated", "page_browser", "store_faults"}
 
@@ -49,9 +51,18 @@ class Runs:
     def run(self, name, command, directory):
         began = time.monotonic()
         with tempfile.TemporaryFile() as said:
-            ended = subprocess.run(
-                command, cwd=directory, stdout=said, stderr=subprocess.STDOUT, check=False
-            )
+            try:
+                ended = subprocess.run(
+                    command,
+                    cwd=directory,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    timeout=LONGEST,
+                    check=False,
+                )
+                status = ended.returncode
+            except subprocess.TimeoutExpired:
+                status = f"none within {LONGEST} s"
             said.seek(0)
             output = said.read().decode(errors="replace")
         with self.talking:
@@ -59,8 +70,8 @@ class Runs:
             results = [tuple(map(int, found)) for found in RESULT.findall(output)]
             self.passed += sum(passed for passed, _, _ in results)
             self.failed += sum(failed for _, failed, _ in results)
-            if ended.returncode != 0:
-                self.trouble.append(f"{name} failed (exit status {ended.returncode})")
+            if status != 0:
+                self.trouble.append(f"{name} failed (exit status: {status})")
             elif not results:
                 self.trouble.append(f"{name} told no result")
             if any(ignored for _, _, ignored in results):
@@ -79,7 +90,8 @@ class Runs:
                     return
                 self.run(name, [program], directory)
 
-        workers = [threading.Thread(target=work) for _ in range(at_once)]
+        # Daemons, so that an interruption ends them too.
+        workers = [threading.Thread(target=work, daemon=True) for _ in range(at_once)]
         for worker in workers:
             worker.start()
         for worker in workers:
