@@ -271,7 +271,7 @@ pub(super) async fn the_filter_in_memory_agrees_with_the_store(store: Subject) {
     all.extend(of_source(&store, "filter b").await);
     assert_eq!(all.len(), 300);
     let mut found_something = 0;
-    for _ in 0..1500 {
+    for _ in 0..500 {
         let filter = random_filter(&mut random);
         let found = store.find_events(&filter, None, 1000).await;
         let found: HashSet<_> = found
@@ -290,7 +290,7 @@ pub(super) async fn the_filter_in_memory_agrees_with_the_store(store: Subject) {
         found_something += usize::from(!found.is_empty());
     }
     assert!(
-        found_something > 200,
+        found_something > 60,
         "{found_something} filters found anything"
     );
 }
