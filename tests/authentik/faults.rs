@@ -256,6 +256,10 @@ async fn nobody_listens_and_then_somebody_does() {
     let plan = plan_of(World::sqlite().await, &gone, "");
     let token = gone.token();
     gone.stop().await;
+    // Bound and not listening: nobody else is given the port.
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.set_reuseaddr(true).unwrap();
+    reserved.bind(address).unwrap();
     let world = ready(plan.start().await).await;
     let view = shows(&world, "refused connection", "failing", "cannot connect").await;
     assert_eq!(view["lastSuccessAt"], Value::Null);
@@ -268,6 +272,7 @@ async fn nobody_listens_and_then_somebody_does() {
         ..FakeAuthentikConfig::default()
     })
     .await;
+    drop(reserved);
     fake.insert(new_event(), Duration::ZERO);
     recovers(&world, &fake, "refused connection", &view["lastSuccessAt"]).await;
     world.stop().await;
