@@ -1,7 +1,7 @@
 //! The real thing under the project's own rules: the service as a process, a replica set of one, a
 //! Prometheus. In peace nothing fires; each fault makes its alert fire, and no other.
 //!
-//! The rules are those of the project with every duration divided by 75. `ALERTS_FASTER=1` runs the
+//! The rules are those of the project with every duration divided by 50. `ALERTS_FASTER=1` runs the
 //! same story with the rules as they are, in an hour and a half.
 
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::{root, text};
 const ROUTE: &str = "/ingest/stalwart/webhook";
 const SECOND_ROUTE: &str = "/ingest/mail-2";
 
-const FASTER: u64 = 75;
+const FASTER: u64 = 50;
 
 /// A rule file whose durations (`for: 5m`, `[5m]`, `offset 1d`) and thresholds in seconds are so many
 /// times shorter.
