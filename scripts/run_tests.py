@@ -15,8 +15,8 @@ import time
 AT_ONCE = 2
 # Seconds after which a program hangs.
 LONGEST = 900
-# These say how soon something has to happen, or keep both processors busy.
-ALONE = {"isolation", "kill_matrix", "operated", "page_browser", "store_faults"}
+# These say how soon or how often something has to happen, or keep both processors busy.
+ALONE = {"isolation", "kill_matrix", "operated", "outage", "page_browser", "store_faults"}
 
 CARGO_TEST = ["cargo", "test", "--locked", "--workspace"]
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
