@@ -7,13 +7,15 @@ use testkit::process::{Process, free_port};
 
 use super::PATH;
 
-/// Of a body: its bytes, once more while it comes in, and what is decoded of it at a time.
-const BODY: usize = 60 << 20;
-const MORE_MEMORY: u64 = (3 * 60) << 20;
+/// Enough to tell: decoded at once, every two bytes of it would take more than thirty.
+const BODY: usize = 24 << 20;
+/// Its bytes, once more while they come in, and what is decoded of them at a time, which does not
+/// grow with them.
+const MORE_MEMORY: u64 = 4 * BODY as u64;
 const VALUES: usize = 95_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixty_megabytes_of_tiny_values_are_taken_or_refused_in_little_memory() {
+async fn a_large_body_of_tiny_values_is_taken_or_refused_in_little_memory() {
     let dir = TempDir::new().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let port = free_port();
