@@ -133,7 +133,11 @@ async fn a_hundred_thousand_events_arrive_once_and_then_polls_are_cheap() {
     eventually("a poll after it", async || polls(&fake) >= heads + 2).await;
     let spent = list_requests(&fake) - requests;
     assert!(spent <= 2 * (polls(&fake) - heads) + 1, "{spent} requests");
-    assert_eq!(world.daybook().budget().in_use(), 0);
+    // A poll may be under way.
+    eventually("all room is given back", async || {
+        world.daybook().budget().in_use() == 0
+    })
+    .await;
     world.stop().await;
 }
 
