@@ -237,7 +237,7 @@ async fn an_event_that_was_refused_comes_back_whole() {
         at: "2026-11-24T04:05:39Z".parse().unwrap(),
         source: SourceName::new("no longer configured"),
         external_id: "e-1".to_owned(),
-        action: "invoice.paid".to_owned(),
+        action: "invoice.paid".into(),
         outcome: None,
         actor: crate::event::Actor::default(),
         target: crate::event::Target::default(),
@@ -247,7 +247,7 @@ async fn an_event_that_was_refused_comes_back_whole() {
             .into(),
     };
     let hints = TenantHints {
-        groups: vec!["staff".to_owned()],
+        groups: vec!["staff".into()],
         ..TenantHints::default()
     };
     for (reason, entered) in [

@@ -216,7 +216,7 @@ mod tests {
             at: crate::event::to_millis(Timestamp::now() - age),
             source: SourceName::new("s"),
             external_id: key.to_owned(),
-            action: "a.b".to_owned(),
+            action: "a.b".into(),
             outcome: None,
             actor: EventActor::default(),
             target: Target::default(),

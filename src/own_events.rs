@@ -57,11 +57,11 @@ impl Deed {
             at: to_millis(Timestamp::now()),
             source: SourceName::new(SOURCE),
             external_id: format!("{:032x}", u128::from_be_bytes(key)),
-            action: self.action.to_owned(),
+            action: self.action.into(),
             outcome: Some(self.outcome),
             actor: Actor {
-                name: self.who,
-                ip: self.ip,
+                name: self.who.map(Into::into),
+                ip: self.ip.map(Into::into),
                 ..Actor::default()
             },
             target: self.target,

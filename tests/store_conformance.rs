@@ -54,7 +54,7 @@ async fn no_page_sorts_or_scans_the_collection() {
             at: at(number),
             source: SourceName::new(["a", "b", "c"][usize::try_from(number % 3).expect("small")]),
             external_id: number.to_string(),
-            action: format!("test.action_{}", number % 5),
+            action: format!("test.action_{}", number % 5).into(),
             outcome: None,
             actor: Actor::default(),
             target: Target::default(),

@@ -32,7 +32,7 @@ fn events(count: usize) -> Vec<AuditEvent> {
         at: jiff::Timestamp::UNIX_EPOCH,
         source: SourceName::new("trouble"),
         external_id: number.to_string(),
-        action: "test.done".to_owned(),
+        action: "test.done".into(),
         outcome: None,
         actor: Actor::default(),
         target: Target::default(),

@@ -68,9 +68,9 @@ pub(super) async fn replay(args: &ReplayArgs) -> Result<(), Failure> {
         let mut deed = Deed::new("daybook.source_replayed", outcome);
         deed.who = system_user();
         deed.target = Target {
-            kind: Some("source".to_owned()),
+            kind: Some("source".into()),
             id: None,
-            name: Some(args.source.clone()),
+            name: Some(args.source.clone().into()),
         };
         deed.metadata.insert("since".to_owned(), json!(args.since));
         deed.metadata.insert("counts".to_owned(), json!(replayed));

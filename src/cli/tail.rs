@@ -232,7 +232,7 @@ impl Line {
             visible(&event.source),
             outcome.to_owned(),
             visible(&event.action),
-            visible(who.map_or("-", String::as_str)),
+            visible(who.map_or("-", |who| who)),
         ];
         let red = "31";
         let colors = [
@@ -329,13 +329,13 @@ mod tests {
             action: "stalwart.auth_failed".to_owned(),
             outcome: Some(Outcome::Failure),
             actor: Actor {
-                name: Some(name.to_owned()),
-                ip: Some("192.0.2.1".to_owned()),
+                name: Some(name.into()),
+                ip: Some("192.0.2.1".into()),
                 ..Actor::default()
             },
             target: Target {
-                kind: Some("account".to_owned()),
-                name: Some(name.to_owned()),
+                kind: Some("account".into()),
+                name: Some(name.into()),
                 id: None,
             },
             tenant_slug: None,

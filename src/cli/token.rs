@@ -64,9 +64,9 @@ fn created(token: &TokenRecord) -> Deed {
     let mut deed = Deed::new("daybook.token_created", Outcome::Success);
     deed.who = system_user();
     deed.target = Target {
-        kind: Some("token".to_owned()),
+        kind: Some("token".into()),
         id: None,
-        name: token.name.clone(),
+        name: token.name.clone().map(Into::into),
     };
     let role = match &token.role {
         Role::Operator => "operator".to_owned(),

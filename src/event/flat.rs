@@ -3,6 +3,9 @@
 //!
 //! What is anything else is left to a real parser; nothing is refused here, and nothing is guessed.
 
+use bytes::Bytes;
+use bytestring::ByteString;
+
 /// A value that holds no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scalar<'a> {
@@ -20,17 +23,18 @@ pub enum Scalar<'a> {
 const MOST_DIGITS: usize = 18;
 
 /// The bytes as text, if they may be a flat object: UTF-8 without control characters and backslashes.
-pub fn plain_text(bytes: &[u8]) -> Option<&str> {
+pub fn plain_text(bytes: &Bytes) -> Option<ByteString> {
+    may_be_plain(bytes).then(|| ByteString::try_from(bytes.clone()).ok())?
+}
+
+fn may_be_plain(bytes: &[u8]) -> bool {
     // Whole blocks without an early exit are what the compiler makes vector instructions of.
     let is_plain = |block: &[u8]| {
         block.iter().fold(true, |plain, byte| {
             plain & (*byte >= b' ') & (*byte != b'\\')
         })
     };
-    if !bytes.chunks(128).all(is_plain) {
-        return None;
-    }
-    std::str::from_utf8(bytes).ok()
+    bytes.chunks(128).all(is_plain)
 }
 
 /// Whether [`plain_text`] would take the bytes.
@@ -41,7 +45,7 @@ pub(crate) fn is_plain(bytes: &[u8]) -> bool {
             simple & (*byte >= b' ') & (*byte != b'\\') & (*byte < 0x80)
         })
     };
-    bytes.chunks(128).all(is_simple) || plain_text(bytes).is_some()
+    bytes.chunks(128).all(is_simple) || may_be_plain(bytes) && std::str::from_utf8(bytes).is_ok()
 }
 
 /// How long the value is that the bytes begin with, if [`scan`] reads it and it is no text.
@@ -144,8 +148,8 @@ mod tests {
 
     fn scanned(text: &str) -> Option<Map<String, Value>> {
         let mut map = Map::new();
-        let plain = plain_text(text.as_bytes())?;
-        let whole = scan(plain, |key, value| {
+        let plain = plain_text(&Bytes::copy_from_slice(text.as_bytes()))?;
+        let whole = scan(&plain, |key, value| {
             let value = match value {
                 Scalar::Null => Value::Null,
                 Scalar::Bool(flag) => flag.into(),
@@ -202,7 +206,8 @@ mod tests {
         ] {
             assert_eq!(scanned(text), None, "{text}");
         }
-        assert_eq!(plain_text(b"{\"a\":\"\xff\"}"), None);
+        let no_text = Bytes::from_static(b"{\"a\":\"\xff\"}");
+        assert_eq!(plain_text(&no_text), None);
     }
 
     proptest! {

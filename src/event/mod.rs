@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +68,7 @@ pub struct AuditEvent {
     /// The source's key of this event: deterministic, so that a repeat is recognised.
     pub external_id: String,
     /// `<kind>.<verb>`; a recorder's stands as sent.
-    pub action: String,
+    pub action: ByteString,
     /// How it ended, where the source tells.
     pub outcome: Option<Outcome>,
     /// Who did it.
@@ -116,16 +117,16 @@ impl Outcome {
 pub struct Actor {
     /// The source's id of the account.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
+    pub id: Option<ByteString>,
     /// Mail address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub email: Option<String>,
+    pub email: Option<ByteString>,
     /// User name or display name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<ByteString>,
     /// Network address it came from, as the source wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ip: Option<String>,
+    pub ip: Option<ByteString>,
 }
 
 impl Actor {
@@ -141,13 +142,13 @@ impl Actor {
 pub struct Target {
     /// What kind of thing: `account`, `file`, `share`, `group`, …
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
+    pub kind: Option<ByteString>,
     /// The source's id of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
+    pub id: Option<ByteString>,
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<ByteString>,
 }
 
 impl Target {
@@ -162,15 +163,15 @@ impl Target {
 #[serde(default)]
 pub struct TenantHints {
     /// Names of the groups of the acting user (Authentik).
-    pub groups: Vec<String>,
+    pub groups: Vec<ByteString>,
     /// Space ids, without storage id and node (OCIS).
-    pub spaces: Vec<String>,
+    pub spaces: Vec<ByteString>,
     /// Ids of users, looked up as `authentikSubjectId` (an OCIS user id, an Authentik `uid`).
-    pub subjects: Vec<String>,
+    pub subjects: Vec<ByteString>,
     /// Mail addresses, looked up as a user's `email`.
-    pub emails: Vec<String>,
+    pub emails: Vec<ByteString>,
     /// Mail domains, lower case (Stalwart).
-    pub domains: Vec<String>,
+    pub domains: Vec<ByteString>,
     /// A space whose name or owner this event tells, to be learned from (OCIS `space_*` lines).
     pub learn: Option<SpaceLesson>,
 }
@@ -179,11 +180,11 @@ pub struct TenantHints {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpaceLesson {
     /// The space's id, without storage id and node.
-    pub space: String,
+    pub space: ByteString,
     /// Its owner's user id, if told.
-    pub owner: Option<String>,
+    pub owner: Option<ByteString>,
     /// Its name, if told.
-    pub name: Option<String>,
+    pub name: Option<ByteString>,
 }
 
 /// Why something could not become an event. The label of `daybook_events_dead_lettered_total`.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 
+use bytestring::ByteString;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -18,14 +19,14 @@ pub struct Payload(Form);
 enum Form {
     Tree(Map<String, Value>),
     Flat {
-        text: String,
+        text: ByteString,
         tree: OnceLock<Map<String, Value>>,
     },
 }
 
 impl Payload {
     /// Keeps a text that [`flat::scan`] has read to its end and in which no key repeats.
-    pub(crate) fn flat(text: String) -> Self {
+    pub(crate) fn flat(text: ByteString) -> Self {
         let tree = OnceLock::new();
         Self(Form::Flat { text, tree })
     }
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn both_forms_say_the_same() {
         let text = r#"{"b":"x","a":1,"c":null,"d":true}"#;
-        let flat = Payload::flat(text.to_owned());
+        let flat = Payload::flat(text.into());
         let tree = Payload::from(serde_json::from_str::<Map<String, Value>>(text).unwrap());
         assert_eq!(flat, tree);
         assert_eq!(flat["a"], 1);

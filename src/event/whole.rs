@@ -71,7 +71,7 @@ pub fn read(json: &[u8]) -> serde_json::Result<(AuditEvent, TenantHints)> {
         at: read.at,
         source: SourceName::new(&read.source),
         external_id: read.external_id,
-        action: read.action,
+        action: read.action.into(),
         outcome: read.outcome,
         actor: read.actor,
         target: read.target,
@@ -94,10 +94,10 @@ mod tests {
             at: "2026-11-24T04:05:39.123Z".parse().unwrap(),
             source: SourceName::new("mail \u{202e}"),
             external_id: "a-1".to_owned(),
-            action: "stalwart.auth_failed".to_owned(),
+            action: "stalwart.auth_failed".into(),
             outcome: Some(Outcome::Failure),
             actor: Actor {
-                email: Some("alice@example.org".to_owned()),
+                email: Some("alice@example.org".into()),
                 ..Actor::default()
             },
             target: Target::default(),
@@ -109,12 +109,12 @@ mod tests {
     #[test]
     fn everything_comes_back() {
         let hints = TenantHints {
-            groups: vec!["acme".to_owned()],
-            spaces: vec!["s".to_owned()],
+            groups: vec!["acme".into()],
+            spaces: vec!["s".into()],
             learn: Some(SpaceLesson {
-                space: "s".to_owned(),
+                space: "s".into(),
                 owner: None,
-                name: Some("S".to_owned()),
+                name: Some("S".into()),
             }),
             ..TenantHints::default()
         };

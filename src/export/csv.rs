@@ -33,7 +33,6 @@ pub(super) fn head() -> Vec<u8> {
 }
 
 pub(super) fn write(event: &StoredEvent, out: &mut Vec<u8>) {
-    let text = |text: &Option<String>| Cow::Owned(text.clone().unwrap_or_default());
     let metadata = serde_json::to_string(&event.metadata).unwrap_or_default();
     let (actor, target) = (&event.actor, &event.target);
     let cells: [Cow<'_, str>; COLUMNS.len()] = [
@@ -44,14 +43,14 @@ pub(super) fn write(event: &StoredEvent, out: &mut Vec<u8>) {
         Cow::Borrowed(&event.external_id),
         Cow::Borrowed(&event.action),
         Cow::Borrowed(event.outcome.map_or("", |outcome| outcome.as_str())),
-        text(&actor.id),
-        text(&actor.email),
-        text(&actor.name),
-        text(&actor.ip),
-        text(&target.kind),
-        text(&target.id),
-        text(&target.name),
-        text(&event.tenant_slug),
+        Cow::Borrowed(actor.id.as_deref().unwrap_or_default()),
+        Cow::Borrowed(actor.email.as_deref().unwrap_or_default()),
+        Cow::Borrowed(actor.name.as_deref().unwrap_or_default()),
+        Cow::Borrowed(actor.ip.as_deref().unwrap_or_default()),
+        Cow::Borrowed(target.kind.as_deref().unwrap_or_default()),
+        Cow::Borrowed(target.id.as_deref().unwrap_or_default()),
+        Cow::Borrowed(target.name.as_deref().unwrap_or_default()),
+        Cow::Borrowed(event.tenant_slug.as_deref().unwrap_or_default()),
         Cow::Owned(metadata),
     ];
     row(cells.map(defused), out);

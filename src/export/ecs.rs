@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use bytestring::ByteString;
 use serde_json::{Map, Value, json};
 
 use crate::store::StoredEvent;
@@ -49,7 +50,7 @@ pub(super) fn document(event: &StoredEvent) -> Value {
     if let Some(outcome) = event.outcome {
         document["event"]["outcome"] = json!(outcome);
     }
-    let mut related_users: Vec<&String> = [&actor.id, &actor.email, &actor.name]
+    let mut related_users: Vec<&ByteString> = [&actor.id, &actor.email, &actor.name]
         .into_iter()
         .flatten()
         .collect();
@@ -97,10 +98,10 @@ pub(super) fn document(event: &StoredEvent) -> Value {
     document
 }
 
-fn object<const N: usize>(fields: [(&str, &Option<String>); N]) -> Map<String, Value> {
+fn object<const N: usize>(fields: [(&str, &Option<ByteString>); N]) -> Map<String, Value> {
     fields
         .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), Value::String(value.clone()?))))
+        .filter_map(|(name, value)| Some((name.to_owned(), Value::from(&**value.as_ref()?))))
         .collect()
 }
 

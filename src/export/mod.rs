@@ -200,8 +200,8 @@ pub fn deed(
         Some((outcome, _)) => Deed::new("daybook.exported", outcome),
     };
     deed.target = Target {
-        kind: Some("export".to_owned()),
-        id: Some(export.to_owned()),
+        kind: Some("export".into()),
+        id: Some(export.into()),
         name: None,
     };
     deed.metadata

@@ -225,7 +225,7 @@ mod tests {
             position: "p1".to_owned(),
             event: fed(1, 1).event,
         };
-        entry.event.actor.name = Some("a\n\ndata: {}\r\rid: 9".to_owned());
+        entry.event.actor.name = Some("a\n\ndata: {}\r\rid: 9".into());
         let frame = Fed::new(entry).frame;
         let frame = std::str::from_utf8(&frame).unwrap();
         let lines: Vec<_> = frame.split(['\n', '\r']).collect();

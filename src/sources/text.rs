@@ -1,6 +1,7 @@
 //! What the decoders of all kinds share: names, hashes and dead letters. Pure functions.
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -46,10 +47,10 @@ pub fn text<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
 }
 
 /// A string or number as text, unless it is empty.
-pub fn scalar(value: Option<&Value>) -> Option<String> {
+pub fn scalar(value: Option<&Value>) -> Option<ByteString> {
     match value? {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) if !text.is_empty() => Some(text.as_str().into()),
+        Value::Number(number) => Some(number.as_str().into()),
         _ => None,
     }
 }

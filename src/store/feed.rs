@@ -105,19 +105,26 @@ impl Matcher {
                 .action
                 .as_deref()
                 .is_none_or(|wanted| has_action(wanted, &event.action))
-            && is_any(&self.actor, [&actor.id, &actor.email, &actor.name])
-            && is_any(&self.target, [&target.id, &target.name])
-            && (is_any(&self.text, [&Some(event.action.clone())])
+            && is_any(
+                &self.actor,
+                [
+                    actor.id.as_deref(),
+                    actor.email.as_deref(),
+                    actor.name.as_deref(),
+                ],
+            )
+            && is_any(&self.target, [target.id.as_deref(), target.name.as_deref()])
+            && (is_any(&self.text, [Some(&event.action)])
                 || is_any(
                     &self.text,
                     [
-                        &actor.id,
-                        &actor.email,
-                        &actor.name,
-                        &actor.ip,
-                        &target.kind,
-                        &target.id,
-                        &target.name,
+                        actor.id.as_deref(),
+                        actor.email.as_deref(),
+                        actor.name.as_deref(),
+                        actor.ip.as_deref(),
+                        target.kind.as_deref(),
+                        target.id.as_deref(),
+                        target.name.as_deref(),
                     ],
                 ))
     }
@@ -130,7 +137,7 @@ fn has_action(wanted: &str, action: &str) -> bool {
     }
 }
 
-fn is_any<const N: usize>(pattern: &Option<Pattern>, texts: [&Option<String>; N]) -> bool {
+fn is_any<const N: usize>(pattern: &Option<Pattern>, texts: [Option<&str>; N]) -> bool {
     let Some(pattern) = pattern else {
         return true;
     };

@@ -10,7 +10,7 @@
 //! many: queries compare the fields themselves as well.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use sha2::{Digest as _, Sha256};
@@ -180,9 +180,9 @@ impl Facet {
         Self {
             tenant: tenant.map(str::to_owned),
             source: event.source.as_str().to_owned(),
-            action: event.action.clone(),
+            action: event.action.to_string(),
             outcome: event.outcome,
-            target_kind: event.target.kind.clone(),
+            target_kind: event.target.kind.as_deref().map(str::to_owned),
         }
     }
 
@@ -193,7 +193,7 @@ impl Facet {
             source: event.source.clone(),
             action: event.action.clone(),
             outcome: event.outcome,
-            target_kind: event.target.kind.clone(),
+            target_kind: event.target.kind.as_deref().map(str::to_owned),
         }
     }
 
@@ -243,9 +243,12 @@ pub(super) struct KnownTexts {
     halves: [HashMap<i64, i32, BuildHasherDefault<AsItIs>>; 2],
 }
 
-/// Takes a number for its own hash: a [`Term`]'s is one.
+/// Numbers that are hashes.
+pub(super) type KeySet = HashSet<i64, BuildHasherDefault<AsItIs>>;
+
+/// Takes a number for its own hash.
 #[derive(Default)]
-struct AsItIs(u64);
+pub(super) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
@@ -302,7 +305,7 @@ pub(super) struct EventKeys<'a> {
 impl<'a> EventKeys<'a> {
     /// The keys of an event that is being entered.
     pub(super) fn of(event: &'a AuditEvent, tenant: Option<&str>) -> Self {
-        let facet = (event.source.as_str(), event.action.as_str(), event.outcome);
+        let facet = (event.source.as_str(), &*event.action, event.outcome);
         Self::new(tenant, facet, &event.actor, &event.target)
     }
 
@@ -407,7 +410,7 @@ mod tests {
             assert!(is_odd(odd), "{odd}");
         }
         let actor = Actor {
-            name: Some("Groß".to_owned()),
+            name: Some("Groß".into()),
             ..Actor::default()
         };
         let target = Target::default();

@@ -55,7 +55,7 @@ pub fn action_of(event: &AuditEvent) -> Option<&'static str> {
     if is_link {
         return Some(LINK_SHARED);
     }
-    let index = ACTIONS.binary_search(&event.action.as_str()).ok()?;
+    let index = ACTIONS.binary_search(&&*event.action).ok()?;
     Some(ACTIONS[index])
 }
 

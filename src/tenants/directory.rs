@@ -7,6 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use crate::event::{SpaceLesson, TenantHints};
 use crate::store::{DirectoryRecords, LearnedSpace};
 
@@ -101,8 +103,8 @@ impl Directory {
         let group = hints
             .groups
             .iter()
-            .filter(|group| !self.ignored_groups.contains(*group))
-            .find_map(|group| self.groups.get(group));
+            .filter(|group| !self.ignored_groups.contains(&***group))
+            .find_map(|group| self.groups.get(&**group));
         let found = group
             .or_else(|| {
                 hints
@@ -114,7 +116,7 @@ impl Directory {
                 hints
                     .subjects
                     .iter()
-                    .find_map(|subject| self.subjects.get(subject))
+                    .find_map(|subject| self.subjects.get(&**subject))
             })
             .or_else(|| first(&hints.emails, &self.emails))
             .or_else(|| first(&hints.domains, &self.domains));
@@ -138,7 +140,7 @@ impl Directory {
             let by_owner = lesson
                 .owner
                 .as_ref()
-                .and_then(|owner| self.subjects.get(owner));
+                .and_then(|owner| self.subjects.get(&**owner));
             let by_name = || {
                 lesson
                     .name
@@ -147,7 +149,7 @@ impl Directory {
             };
             let slug = by_owner.or_else(by_name)?.clone();
             self.learned.insert(
-                lesson.space.clone(),
+                lesson.space.to_string(),
                 Learned {
                     slug,
                     stored: false,
@@ -156,10 +158,10 @@ impl Directory {
         }
         let learned = self
             .learned
-            .get(&lesson.space)
+            .get(&*lesson.space)
             .filter(|learned| !learned.stored)?;
         Some(LearnedSpace {
-            space: lesson.space.clone(),
+            space: lesson.space.to_string(),
             tenant_slug: learned.slug.to_string(),
         })
     }
@@ -177,7 +179,7 @@ impl Directory {
     }
 }
 
-fn first<'a>(values: &[String], table: &'a HashMap<String, Slug>) -> Option<&'a Slug> {
+fn first<'a>(values: &[ByteString], table: &'a HashMap<String, Slug>) -> Option<&'a Slug> {
     values
         .iter()
         .find_map(|value| table.get(&value.to_lowercase()))
@@ -203,8 +205,8 @@ mod tests {
     use super::*;
     use crate::store::{TenantRecord, UserRecord};
 
-    fn strings(values: &[&str]) -> Vec<String> {
-        values.iter().map(|value| (*value).to_owned()).collect()
+    fn strings<T: for<'a> From<&'a str>>(values: &[&str]) -> Vec<T> {
+        values.iter().map(|value| T::from(value)).collect()
     }
 
     fn directory() -> Directory {
@@ -297,7 +299,7 @@ mod tests {
         let mut directory = directory();
         let lesson = |owner: Option<&str>, name: &str| SpaceLesson {
             space: "new-space".into(),
-            owner: owner.map(str::to_owned),
+            owner: owner.map(Into::into),
             name: Some(name.into()),
         };
         // A globex user names a space like another tenant: it stays a globex space.

@@ -75,7 +75,7 @@ async fn tenants_of(world: &World, count: usize) -> Vec<(String, Option<String>)
         .into_iter()
         .map(|event| {
             let slug = event.tenant_slug.map(|slug| slug.to_string());
-            (event.actor.name.unwrap_or_default(), slug)
+            (event.actor.name.unwrap_or_default().to_string(), slug)
         })
         .collect();
     found.sort();

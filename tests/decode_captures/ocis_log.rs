@@ -96,10 +96,7 @@ fn the_acting_user_and_a_tenants_trace_are_found_nearly_everywhere() {
         }
     }
     // A share that is removed by its id names nobody.
-    assert_eq!(
-        without_actor,
-        BTreeSet::from(["ocis.file_unshared".to_owned()])
-    );
+    assert_eq!(without_actor, BTreeSet::from(["ocis.file_unshared".into()]));
 }
 
 #[test]

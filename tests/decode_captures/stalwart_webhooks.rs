@@ -117,7 +117,7 @@ fn the_verbs_of_the_captures_are_these() {
             continue;
         }
         for (event, _) in events(decode(&body)) {
-            *verbs.entry(event.action).or_default() += 1;
+            *verbs.entry(event.action.to_string()).or_default() += 1;
         }
     }
     let count = |verb: &str| verbs.get(&format!("stalwart.{verb}")).copied().unwrap_or(0);
@@ -149,7 +149,7 @@ fn the_verbs_of_the_captures_are_these() {
 
 #[test]
 fn hostile_names_stay_as_they_are() {
-    let names: Vec<String> = capture("v016_odd_username_nul_byte.http")
+    let names: Vec<_> = capture("v016_odd_username_nul_byte.http")
         .into_iter()
         .filter_map(|(event, _)| event.actor.name.or(event.actor.email))
         .collect();

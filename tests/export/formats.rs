@@ -59,10 +59,10 @@ async fn a_spreadsheet_finds_no_formula_and_every_cell() {
 async fn ecs_documents_keep_to_the_schema() {
     let place = Place::new().await;
     let mut events = hostile_events();
-    events[0].actor.ip = Some("not an address".to_owned());
-    events[1].action = "ocis.file_deleted".to_owned();
-    events[1].target.kind = Some("file".to_owned());
-    events[2].action = "odd".to_owned();
+    events[0].actor.ip = Some("not an address".into());
+    events[1].action = "ocis.file_deleted".into();
+    events[1].target.kind = Some("file".into());
+    events[2].action = "odd".into();
     enter(&*place.store, &events).await;
     let mut documents =
         lines(&place.succeeds("export", &["--format", "ecs", "--source", "stalwart"]));
@@ -71,7 +71,7 @@ async fn ecs_documents_keep_to_the_schema() {
     for (document, event) in documents.iter().zip(&events) {
         assert_eq!(document["@timestamp"], event.at.to_string());
         assert_eq!(document["event"]["kind"], "event");
-        assert_eq!(document["event"]["action"], event.action);
+        assert_eq!(document["event"]["action"], *event.action);
         assert_eq!(document["event"]["outcome"], "failure");
         assert_eq!(document["event"]["provider"], "stalwart");
         assert_eq!(

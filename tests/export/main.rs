@@ -44,18 +44,18 @@ fn event(key: usize, name: &str) -> AuditEvent {
         at: Timestamp::from_millisecond(1_700_000_000_000 + i64::try_from(key).unwrap()).unwrap(),
         source: SourceName::new("stalwart"),
         external_id: key.to_string(),
-        action: "stalwart.auth_failed".to_owned(),
+        action: "stalwart.auth_failed".into(),
         outcome: Some(Outcome::Failure),
         actor: Actor {
             id: None,
             email: None,
-            name: Some(name.to_owned()),
-            ip: Some("192.0.2.7".to_owned()),
+            name: Some(name.into()),
+            ip: Some("192.0.2.7".into()),
         },
         target: Target {
-            kind: Some("account".to_owned()),
+            kind: Some("account".into()),
             id: None,
-            name: Some(name.to_owned()),
+            name: Some(name.into()),
         },
         tenant_slug: None,
         metadata: serde_json::from_value::<serde_json::Map<_, _>>(

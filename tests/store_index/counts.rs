@@ -72,7 +72,7 @@ impl Scene {
                     &number.to_string(),
                     at,
                 );
-                one.action = format!("test.action_{}", self.random.random_range(0..3));
+                one.action = format!("test.action_{}", self.random.random_range(0..3)).into();
                 one.outcome = self.random.random_bool(0.3).then_some(Outcome::Failure);
                 one
             })
@@ -236,8 +236,8 @@ async fn a_text_in_actions_and_names_is_counted_once() {
         for (other, name) in names.iter().enumerate() {
             let day = i64::try_from(number * 4 + other).unwrap();
             let mut one = event("s", &format!("{number}-{other}"), day * 40_000_000);
-            one.action = (*action).to_owned();
-            one.actor.name = Some((*name).to_owned());
+            one.action = (*action).into();
+            one.actor.name = Some((*name).into());
             events.push(one);
         }
     }
@@ -283,11 +283,11 @@ async fn one_actors_events_are_counted_from_the_index() {
     for number in 0..600_i64 {
         let name = names[usize::try_from(number).unwrap() % names.len()].to_owned();
         let mut one = event("s", &number.to_string(), number * 4_000_000);
-        one.action = format!("test.{}", number % 3);
-        one.actor.ip = Some(format!("192.0.2.{}", number % 2));
-        one.target.id = Some(format!("T-{}", number % 4));
-        one.target.name = Some(name.clone());
-        one.actor.name = Some(name);
+        one.action = format!("test.{}", number % 3).into();
+        one.actor.ip = Some(format!("192.0.2.{}", number % 2).into());
+        one.target.id = Some(format!("T-{}", number % 4).into());
+        one.target.name = Some(name.clone().into());
+        one.actor.name = Some(name.into());
         events.push(one);
     }
     enter(&store, "acme", &events).await.unwrap();
@@ -344,8 +344,8 @@ async fn one_actors_events_are_counted_from_the_index() {
         }
         assert!(looked_at < 20, "{looked_at} events were looked at");
         let mut odd = event("s", "odd", 7_000_000);
-        odd.actor.name = Some("Groß".to_owned());
-        odd.target.name = Some("ﬁnance ı".to_owned());
+        odd.actor.name = Some("Groß".into());
+        odd.target.name = Some("ﬁnance ı".into());
         enter(&store, "acme", &[odd]).await.unwrap();
     }
 }
@@ -358,10 +358,10 @@ async fn conditions_on_several_terms_hold_together() {
     let store = mongo_store(&mongod.url("several")).await;
     let events = (0..600_i64).map(|number| {
         let mut one = event("s", &format!("{number:03}"), number * 4_000_000);
-        one.action = format!("test.{}", number % 5);
-        one.actor.name = Some(["Alice", "Bob"][usize::from(number % 2 == 1)].to_owned());
-        one.actor.ip = Some(format!("192.0.2.{}", number % 3));
-        one.target.name = Some(format!("App {}", number % 4));
+        one.action = format!("test.{}", number % 5).into();
+        one.actor.name = Some(["Alice", "Bob"][usize::from(number % 2 == 1)].into());
+        one.actor.ip = Some(format!("192.0.2.{}", number % 3).into());
+        one.target.name = Some(format!("App {}", number % 4).into());
         one
     });
     let events: Vec<AuditEvent> = events.collect();
@@ -379,18 +379,18 @@ async fn conditions_on_several_terms_hold_together() {
             (text("alice"), text("nothing"), None, None),
         ] {
             let holds = |event: &&AuditEvent| {
-                let is = |own: &Option<String>, asked: &Option<String>| {
-                    let own = own.as_deref().unwrap_or_default();
+                let is = |own: Option<&str>, asked: &Option<String>| {
+                    let own = own.unwrap_or_default();
                     asked
                         .as_ref()
                         .is_none_or(|asked| own.eq_ignore_ascii_case(asked))
                 };
-                is(&event.actor.name, &actor)
-                    && is(&event.target.name, &target)
-                    && is(&event.actor.ip, &ip)
+                is(event.actor.name.as_deref(), &actor)
+                    && is(event.target.name.as_deref(), &target)
+                    && is(event.actor.ip.as_deref(), &ip)
                     && action
                         .as_ref()
-                        .is_none_or(|asked| asked == "test.*" || *asked == event.action)
+                        .is_none_or(|asked| asked == "test.*" || *asked == *event.action)
             };
             let newest_first = events.iter().rev().filter(holds);
             let expected: Vec<&str> = newest_first
@@ -433,8 +433,8 @@ async fn conditions_on_several_terms_hold_together() {
             );
         }
         let mut odd = event("s", "odd", 7_000_000);
-        odd.actor.name = Some("Al\u{131}ce".to_owned());
-        odd.target.name = Some("App \u{FF10} ı".to_owned());
+        odd.actor.name = Some("Al\u{131}ce".into());
+        odd.target.name = Some("App \u{FF10} ı".into());
         enter(&store, "acme", &[odd]).await.unwrap();
     }
 }

@@ -31,7 +31,7 @@ fn event(source: &str, key: &str, at: i64) -> AuditEvent {
         at: Timestamp::from_millisecond(at).unwrap(),
         source: SourceName::new(source),
         external_id: key.to_owned(),
-        action: "test.done".to_owned(),
+        action: "test.done".into(),
         outcome: None,
         actor: Actor::default(),
         target: Target::default(),
@@ -43,18 +43,18 @@ fn event(source: &str, key: &str, at: i64) -> AuditEvent {
 /// An event with everything that a filter can ask for.
 fn full_event(key: &str, at: i64) -> AuditEvent {
     AuditEvent {
-        action: "ocis.file_moved".to_owned(),
+        action: "ocis.file_moved".into(),
         outcome: Some(Outcome::Failure),
         actor: Actor {
-            id: Some("A-1".to_owned()),
-            email: Some("Ålice@example.org".to_owned()),
-            name: Some("Alice".to_owned()),
-            ip: Some("2001:db8::1".to_owned()),
+            id: Some("A-1".into()),
+            email: Some("Ålice@example.org".into()),
+            name: Some("Alice".into()),
+            ip: Some("2001:db8::1".into()),
         },
         target: Target {
-            kind: Some("file".to_owned()),
-            id: Some("F-1".to_owned()),
-            name: Some("Quarterly Report.odt".to_owned()),
+            kind: Some("file".into()),
+            id: Some("F-1".into()),
+            name: Some("Quarterly Report.odt".into()),
         },
         ..event("ocis", key, at)
     }

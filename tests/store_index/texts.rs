@@ -20,7 +20,7 @@ const MANY: usize = 1500;
 
 fn of(text: String, number: usize) -> AuditEvent {
     let mut one = event("ocis", &number.to_string(), AT + number as i64);
-    one.target.name = Some(text);
+    one.target.name = Some(text.into());
     one
 }
 
@@ -33,7 +33,8 @@ fn text(text: &str) -> EventFilter {
 
 async fn found(store: &dyn Store, text_: &str) -> Vec<String> {
     let found = find(store, &text(text_)).await.into_iter();
-    let mut names: Vec<String> = found.filter_map(|event| event.target.name).collect();
+    let names = found.filter_map(|event| event.target.name);
+    let mut names: Vec<String> = names.map(Into::into).collect();
     names.sort();
     names
 }

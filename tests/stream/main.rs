@@ -45,7 +45,7 @@ fn event(source: &str, key: usize) -> AuditEvent {
         at: Timestamp::from_millisecond(1_700_000_000_000).unwrap(),
         source: SourceName::new(source),
         external_id: key.to_string(),
-        action: "test.done".to_owned(),
+        action: "test.done".into(),
         outcome: None,
         actor: Actor::default(),
         target: Target::default(),

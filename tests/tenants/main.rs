@@ -129,7 +129,7 @@ fn event(source: &str, number: i64, at: i64) -> AuditEvent {
         at: Timestamp::from_millisecond(at).unwrap(),
         source: SourceName::new(source),
         external_id: format!("{source}-{number}-{at}"),
-        action: "platform.done".to_owned(),
+        action: "platform.done".into(),
         outcome: Some(Outcome::Success),
         actor: Actor::default(),
         target: Target::default(),
@@ -143,10 +143,10 @@ const HOUR: i64 = 3_600_000;
 
 fn of_ours(number: i64) -> AuditEvent {
     let mut one = event("platform", number, NOW + number * HOUR);
-    one.actor.name = Some(format!("Alice {number}"));
-    one.actor.ip = Some("198.51.100.1".to_owned());
-    one.target.name = Some("report.odt".to_owned());
-    one.action = "platform.report_read".to_owned();
+    one.actor.name = Some(format!("Alice {number}").into());
+    one.actor.ip = Some("198.51.100.1".into());
+    one.target.name = Some("report.odt".into());
+    one.action = "platform.report_read".into();
     one
 }
 
@@ -166,18 +166,18 @@ fn of_others() -> Vec<(AuditEvent, Option<&'static str>)> {
                 .into();
             events.push((like_ours, tenant));
             let mut own = event(SECRET, number, at);
-            own.action = format!("{SECRET}.deleted");
+            own.action = format!("{SECRET}.deleted").into();
             own.outcome = Some(Outcome::Failure);
             own.actor = Actor {
-                id: Some(format!("{SECRET}-id")),
-                email: Some(format!("{SECRET}@example.org")),
-                name: Some(format!("{SECRET} person")),
-                ip: Some("203.0.113.99".to_owned()),
+                id: Some(format!("{SECRET}-id").into()),
+                email: Some(format!("{SECRET}@example.org").into()),
+                name: Some(format!("{SECRET} person").into()),
+                ip: Some("203.0.113.99".into()),
             };
             own.target = Target {
-                kind: Some("file".to_owned()),
-                id: Some(format!("{SECRET}-target")),
-                name: Some(format!("{SECRET}.txt")),
+                kind: Some("file".into()),
+                id: Some(format!("{SECRET}-target").into()),
+                name: Some(format!("{SECRET}.txt").into()),
             };
             events.push((own, tenant));
         }

@@ -4,6 +4,7 @@
 //! second is for an event without an actor. What has no sentence of its own gets one made of its
 //! verb; the verb itself stands beside every sentence, so nothing is hidden by the words.
 
+use bytestring::ByteString;
 use maud::{Markup, html};
 
 use super::phrases::{Icon, PHRASES, Phrase};
@@ -93,7 +94,7 @@ pub(super) fn actor_key(event: &StoredEvent) -> Option<&str> {
     [&actor.email, &actor.id, &actor.name]
         .into_iter()
         .flatten()
-        .map(String::as_str)
+        .map(|value| &**value)
         .find(|value| !value.is_empty())
 }
 
@@ -103,30 +104,32 @@ pub(super) fn target_key(event: &StoredEvent) -> Option<&str> {
     [&target.id, &target.name]
         .into_iter()
         .flatten()
-        .map(String::as_str)
+        .map(|value| &**value)
         .find(|value| !value.is_empty())
+}
+
+fn told(value: &Option<ByteString>) -> Option<&str> {
+    value.as_deref().filter(|value| !value.is_empty())
 }
 
 fn actor_name(event: &StoredEvent) -> Option<String> {
     let actor = &event.actor;
-    let told = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-    told(&actor.name)
-        .or_else(|| told(&actor.email))
-        .or_else(|| told(&actor.id).map(|id| format!("user {}", short_id(&id))))
+    let named = told(&actor.name).or_else(|| told(&actor.email));
+    let by_id = || told(&actor.id).map(|id| format!("user {}", short_id(id)));
+    named.map(str::to_owned).or_else(by_id)
 }
 
 fn target_name(event: &StoredEvent) -> Option<String> {
     let target = &event.target;
-    let told = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
     told(&target.name)
         // OCIS writes paths relative to their space.
-        .map(|name| name.strip_prefix("./").map(str::to_owned).unwrap_or(name))
+        .map(|name| name.strip_prefix("./").unwrap_or(name).to_owned())
         .or_else(|| {
             let id = told(&target.id)?;
             let kind = told(&target.kind).map(|kind| kind.replace('_', " "));
             Some(match kind {
-                Some(kind) => format!("{kind} {}", short_id(&id)),
-                None => short_id(&id),
+                Some(kind) => format!("{kind} {}", short_id(id)),
+                None => short_id(id),
             })
         })
 }

@@ -21,7 +21,7 @@ fn event(action: &str) -> StoredEvent {
 }
 
 fn with(action: &str, actor: Option<&str>, ip: Option<&str>, target: Option<&str>) -> StoredEvent {
-    let text = |text: Option<&str>| text.map(str::to_owned);
+    let text = |text: Option<&str>| text.map(Into::into);
     StoredEvent {
         actor: Actor {
             name: text(actor),
@@ -101,14 +101,14 @@ fn events_read_like_sentences() {
 #[test]
 fn ids_are_shortened_and_only_where_nothing_else_is_known() {
     let mut event = event("ocis.group_member_added");
-    event.actor.id = Some("25782a316bd363ee422db27b3ef9e361".to_owned());
-    event.target.kind = Some("group".to_owned());
-    event.target.id = Some("storage$space!682b0d86-1d30-41e2-a57a-9b393859c46d".to_owned());
+    event.actor.id = Some("25782a316bd363ee422db27b3ef9e361".into());
+    event.target.kind = Some("group".into());
+    event.target.id = Some("storage$space!682b0d86-1d30-41e2-a57a-9b393859c46d".into());
     assert_eq!(
         plain_sentence(&event),
         "User 25782a31… added a member to the group 682b0d86…"
     );
-    event.actor.email = Some("alice@example.org".to_owned());
+    event.actor.email = Some("alice@example.org".into());
     assert!(plain_sentence(&event).starts_with("alice@example.org added"));
 }
 

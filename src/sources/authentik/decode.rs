@@ -131,7 +131,7 @@ fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, Box<DeadLet
         at: to_millis(created),
         source: ctx.source.clone(),
         external_id: pk,
-        action,
+        action: action.into(),
         outcome,
         actor,
         target,

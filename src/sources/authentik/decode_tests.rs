@@ -39,7 +39,7 @@ fn a_log_in_is_read_in_full() {
     assert_eq!(event.external_id, "c072cfba-cd83-4fb0-a8ca-1fe0000a9f4a");
     assert_eq!(event.at, "2026-11-24T04:19:00.265Z".parse().unwrap());
     assert_eq!(
-        (event.action.as_str(), event.outcome),
+        (&*event.action, event.outcome),
         ("authentik.login", Some(Outcome::Success))
     );
     assert_eq!(

@@ -1,5 +1,6 @@
 //! Who acted, on what, and whose it is: read from an Authentik event.
 
+use bytestring::ByteString;
 use serde_json::{Map, Value};
 
 use super::page::whole_number;
@@ -44,7 +45,7 @@ impl Parts<'_> {
         let ip = self
             .client_ip
             .filter(|ip| *ip != UNKNOWN_IP)
-            .map(str::to_owned);
+            .map(Into::into);
         let Some(user) = self.user.filter(|_| self.action != "password_set") else {
             return Actor {
                 ip,
@@ -59,8 +60,8 @@ impl Parts<'_> {
             // For an unknown user the name that was typed stands here too.
             email: text(user, "email")
                 .filter(|email| is_address(email))
-                .map(str::to_owned),
-            name: text(user, "username").or(typed).map(str::to_owned),
+                .map(Into::into),
+            name: text(user, "username").or(typed).map(Into::into),
             ip,
         }
     }
@@ -72,8 +73,8 @@ impl Parts<'_> {
             "login_failed" => {
                 let mut target = self.user.map(user_target).unwrap_or_default();
                 if let Some(typed) = text(self.context, "username") {
-                    target.kind = Some("user".to_owned());
-                    target.name = Some(typed.to_owned());
+                    target.kind = Some(ByteString::from_static("user"));
+                    target.name = Some(typed.into());
                 }
                 target
             }
@@ -89,14 +90,14 @@ impl Parts<'_> {
                     return Target::default();
                 }
                 Target {
-                    kind: Some("email".to_owned()),
+                    kind: Some(ByteString::from_static("email")),
                     id: None,
-                    name: Some(recipients.join(", ")),
+                    name: Some(recipients.join(", ").into()),
                 }
             }
             "invitation_used" => Target {
                 id: scalar(self.context.get("invitation_uuid")),
-                kind: Some("invitation".to_owned()),
+                kind: Some(ByteString::from_static("invitation")),
                 name: None,
             },
             _ => self
@@ -108,10 +109,10 @@ impl Parts<'_> {
 
     /// What the event tells about its tenant. Groups and the subject id are not in it.
     pub fn hints(&self) -> TenantHints {
-        let mut emails = Vec::new();
+        let mut emails: Vec<ByteString> = Vec::new();
         let mut add = |address: &str| {
             if is_address(address) && !emails.iter().any(|known| known == address) {
-                emails.push(address.to_owned());
+                emails.push(address.into());
             }
         };
         for user in [self.user, self.impersonated()].into_iter().flatten() {
@@ -158,9 +159,9 @@ impl Parts<'_> {
         MODEL_KEYS.iter().find_map(|key| {
             let model = self.context.get(*key)?.as_object()?;
             Some(Target {
-                kind: Some(text(model, "model_name")?.to_owned()),
+                kind: Some(text(model, "model_name")?.into()),
                 id: scalar(model.get("pk")),
-                name: text(model, "name").map(str::to_owned),
+                name: text(model, "name").map(Into::into),
             })
         })
     }
@@ -168,18 +169,18 @@ impl Parts<'_> {
 
 fn user_target(user: &Object) -> Target {
     let id = scalar(user.get("pk"));
-    let name = text(user, "username").map(str::to_owned);
+    let name = text(user, "username").map(Into::into);
     Target {
-        kind: (id.is_some() || name.is_some()).then(|| "user".to_owned()),
+        kind: (id.is_some() || name.is_some()).then(|| ByteString::from_static("user")),
         id,
         name,
     }
 }
 
-fn named(kind: &str, name: Option<&Value>) -> Target {
+fn named(kind: &'static str, name: Option<&Value>) -> Target {
     let name = scalar(name);
     Target {
-        kind: name.is_some().then(|| kind.to_owned()),
+        kind: name.is_some().then(|| ByteString::from_static(kind)),
         id: None,
         name,
     }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use bytestring::ByteString;
 use futures_util::StreamExt;
 use serde_json::Value;
 
@@ -26,11 +27,11 @@ const FAILED_PAUSE: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Person {
     /// Names of the direct groups.
-    pub groups: Vec<String>,
+    pub groups: Vec<ByteString>,
     /// What OIDC hands out as the subject.
-    pub uid: Option<String>,
+    pub uid: Option<ByteString>,
     /// Mail address.
-    pub email: Option<String>,
+    pub email: Option<ByteString>,
 }
 
 /// What has been looked up lately.
@@ -147,7 +148,7 @@ fn person_of(user: &Value) -> Person {
         user.get(key)
             .and_then(Value::as_str)
             .filter(|text| !text.is_empty())
-            .map(str::to_owned)
+            .map(ByteString::from)
     };
     let groups = user
         .get("groups_obj")
@@ -155,7 +156,7 @@ fn person_of(user: &Value) -> Person {
         .into_iter()
         .flatten()
         .filter_map(|group| group.get("name").and_then(Value::as_str))
-        .map(str::to_owned)
+        .map(ByteString::from)
         .collect();
     Person {
         groups,

@@ -10,12 +10,15 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::masks::{Fingerprints, has_no_secret, mask_letter, mask_line};
-use super::record::{Record, ScannedLine};
+use super::record::{Record, ScannedLine, key};
 use super::verbs::{self, Origin, Verb};
+use crate::event::flat;
 use crate::event::{
     Actor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, Payload, SourceName,
     SpaceLesson, Target, TenantHints, to_millis,
@@ -43,12 +46,14 @@ pub struct LineContext<'a> {
 /// left out, a glued one yields a result for each of its parts, in order.
 pub fn decode_line(line: &[u8], ctx: &LineContext<'_>) -> Vec<Decoded> {
     let mut all = Vec::new();
-    decode_each(line, ctx, |decoded| all.push(decoded));
+    decode_each(&Bytes::copy_from_slice(line), ctx, |decoded| {
+        all.push(decoded);
+    });
     all
 }
 
-/// The same, handed over one after the other.
-pub fn decode_each(line: &[u8], ctx: &LineContext<'_>, mut take: impl FnMut(Decoded)) {
+/// The same, handed over one after the other. Events of a plain line are parts of it.
+pub fn decode_each(line: &Bytes, ctx: &LineContext<'_>, mut take: impl FnMut(Decoded)) {
     match decode_scanned(line, ctx) {
         Some(decoded) => take(decoded),
         None => decode_parsed(line, ctx).into_iter().for_each(take),
@@ -56,9 +61,13 @@ pub fn decode_each(line: &[u8], ctx: &LineContext<'_>, mut take: impl FnMut(Deco
 }
 
 /// The short way for a line as the services write it, in which nothing has to be masked or remarked.
-fn decode_scanned(line: &[u8], ctx: &LineContext<'_>) -> Option<Decoded> {
-    let record = ScannedLine::scan(line)?;
-    let (action, message) = (record.string("Action")?, record.string("Message")?);
+fn decode_scanned(line: &Bytes, ctx: &LineContext<'_>) -> Option<Decoded> {
+    let line = flat::plain_text(line)?;
+    let record = ScannedLine::scan(&line)?;
+    let (action, message) = (
+        record.string(key!("Action"))?,
+        record.string(key!("Message"))?,
+    );
     let verb = verbs::verb(&record, action);
     if verb.is_read && !ctx.include_reads {
         return Some(Decoded::Filtered);
@@ -68,7 +77,7 @@ fn decode_scanned(line: &[u8], ctx: &LineContext<'_>) -> Option<Decoded> {
         return None;
     }
     let acting_user = acting_user(&record, action, message);
-    let hints = hints(&record, &verb, acting_user.as_deref());
+    let hints = hints(&record, &verb, acting_user);
     let event = AuditEvent {
         at: to_millis(happened),
         source: ctx.source.clone(),
@@ -77,11 +86,11 @@ fn decode_scanned(line: &[u8], ctx: &LineContext<'_>) -> Option<Decoded> {
         target: target(&record, &verb, &Fingerprints::default()),
         action: verb.action,
         actor: Actor {
-            id: acting_user,
+            id: acting_user.map(|user| record.keep(user)),
             ..Actor::default()
         },
         tenant_slug: None,
-        metadata: Payload::flat(record.line().to_owned()),
+        metadata: Payload::flat(line.clone()),
     };
     Some(Decoded::Event(Box::new(event), hints))
 }
@@ -96,7 +105,7 @@ fn external_id(ctx: &LineContext<'_>, shift: usize) -> String {
 }
 
 fn outcome(line: &impl Record) -> Outcome {
-    match line.flag("Success") {
+    match line.flag(key!("Success")) {
         Some(false) => Outcome::Failure,
         _ => Outcome::Success,
     }
@@ -180,7 +189,7 @@ fn decode_record(
     if verb.is_read && !ctx.include_reads {
         return Ok(Decoded::Filtered);
     }
-    let acting_user = acting_user(&line, action, message);
+    let acting_user = acting_user(&line, action, message).map(ByteString::from);
     let (event, hints) = event(line, verb, acting_user, position, ctx);
     Ok(Decoded::Event(Box::new(event), hints))
 }
@@ -228,11 +237,11 @@ fn looks_minimal(part: &[u8]) -> bool {
 }
 
 /// Who did it. `Message` is believed before `User`, which names a space's owner for new files.
-fn acting_user(line: &impl Record, action: &str, message: &str) -> Option<String> {
+fn acting_user<'a>(line: &'a impl Record, action: &str, message: &'a str) -> Option<&'a str> {
     let is_link_visit = action == "public_link_accessed";
     // The receiving side of a group share is written as if the group were a user.
-    let is_group = line.text("ShareType") == Some("group")
-        && !line.has("ShareOwner")
+    let is_group = line.text(key!("ShareType")) == Some("group")
+        && !line.has(key!("ShareOwner"))
         && action != "file_shared";
     if is_link_visit || is_group {
         return None;
@@ -242,14 +251,14 @@ fn acting_user(line: &impl Record, action: &str, message: &str) -> Option<String
         .and_then(|rest| rest.split_once('\''))
         .map(|(user, _)| user)
         .filter(|user| !user.is_empty());
-    let user = || line.text("User").filter(|_| action != "file_create");
-    named.or_else(user).map(str::to_owned)
+    let user = || line.text(key!("User")).filter(|_| action != "file_create");
+    named.or_else(user)
 }
 
 fn event(
     mut line: Map<String, Value>,
     verb: Verb,
-    acting_user: Option<String>,
+    acting_user: Option<ByteString>,
     external_id: String,
     ctx: &LineContext<'_>,
 ) -> (AuditEvent, TenantHints) {
@@ -278,11 +287,12 @@ fn event(
 
 /// When it happened, if the line tells. A visited link's `Time` is that of the link's creation.
 fn time(line: &impl Record, verb: &Verb) -> Option<Timestamp> {
-    let visited = verb.action == "ocis.public_link_accessed" && line.flag("Success") == Some(true);
+    let visited =
+        verb.action == "ocis.public_link_accessed" && line.flag(key!("Success")) == Some(true);
     if visited {
         return None;
     }
-    let at: Timestamp = line.text("Time")?.parse().ok()?;
+    let at: Timestamp = line.text(key!("Time"))?.parse().ok()?;
     // An unset time is written as the year 1.
     (at > Timestamp::UNIX_EPOCH).then_some(at)
 }
@@ -311,35 +321,45 @@ fn remark(line: &mut Map<String, Value>, verb: &Verb, read_time: bool, prints: F
 }
 
 fn target(line: &impl Record, verb: &Verb, fingerprints: &Fingerprints) -> Target {
-    let own = |key| line.text(key).map(str::to_owned);
-    let is_link = line.text("ShareType") == Some("link");
-    let of = |kind: &str, id: Option<String>, name: Option<String>| Target {
-        kind: Some(kind.to_owned()),
+    let own = |key| line.text(key).map(|text| line.keep(text));
+    let is_link = line.text(key!("ShareType")) == Some("link");
+    let of = |kind, id, name| Target {
+        kind: Some(ByteString::from_static(kind)),
         id,
         name,
     };
-    let path = || own("Path").filter(|path| path != ".");
+    let path = || own(key!("Path")).filter(|path| path != ".");
     let name = verb.action.strip_prefix("ocis.").unwrap_or(&verb.action);
     match name {
-        "container_create" => of("folder", own("FileID"), path()),
-        "file_shared" if is_link => of("link", own("FileID"), path()),
-        "file_shared" => of("file", own("FileID"), path()),
-        "file_unshared" if is_link => of("link", fingerprints.link.clone(), None),
-        "public_link_accessed" => of("link", own("ShareID").or_else(|| own("FileID")), None),
-        "science_mesh_invite_token_generated" => of("invitation", None, own("Description")),
+        "container_create" => of("folder", own(key!("FileID")), path()),
+        "file_shared" if is_link => of("link", own(key!("FileID")), path()),
+        "file_shared" => of("file", own(key!("FileID")), path()),
+        "file_unshared" if is_link => {
+            of("link", fingerprints.link.as_deref().map(Into::into), None)
+        }
+        "public_link_accessed" => of(
+            "link",
+            own(key!("ShareID")).or_else(|| own(key!("FileID"))),
+            None,
+        ),
+        "science_mesh_invite_token_generated" => of(
+            "invitation",
+            None,
+            line.rare_text("Description").map(|text| line.keep(text)),
+        ),
         _ if name.starts_with("share_") || name == "file_unshared" => {
             let kind = if is_link { "link" } else { "share" };
-            of(kind, own("ShareID"), None)
+            of(kind, own(key!("ShareID")), None)
         }
-        _ if line.has("FileID") => of("file", own("FileID"), path()),
-        _ if line.has("SpaceID") => of(
+        _ if line.has(key!("FileID")) => of("file", own(key!("FileID")), path()),
+        _ if line.has(key!("SpaceID")) => of(
             "space",
-            line.text("SpaceID").map(|id| space_of(id).to_owned()),
-            own("NewName").or_else(|| own("Name")),
+            line.text(key!("SpaceID")).map(|id| line.keep(space_of(id))),
+            own(key!("NewName")).or_else(|| own(key!("Name"))),
         ),
-        _ if line.has("GroupID") => of("group", own("GroupID"), None),
-        _ if line.has("UserID") => of("user", own("UserID"), None),
-        _ if line.has("ShareID") => of("share", own("ShareID"), None),
+        _ if line.has(key!("GroupID")) => of("group", own(key!("GroupID")), None),
+        _ if line.has(key!("UserID")) => of("user", own(key!("UserID")), None),
+        _ if line.has(key!("ShareID")) => of("share", own(key!("ShareID")), None),
         _ => Target::default(),
     }
 }
@@ -353,14 +373,19 @@ fn space_of(id: &str) -> &str {
 /// What the line tells about its tenant: the place first, then whose it is, then who acted.
 fn hints(line: &impl Record, verb: &Verb, acting_user: Option<&str>) -> TenantHints {
     let mut hints = TenantHints::default();
-    let mut space = |id: &str| push(&mut hints.spaces, id);
-    if let Some(id) = line.text("SpaceID") {
+    let add = |list: &mut Vec<ByteString>, item: &str| {
+        if !item.is_empty() && !list.iter().any(|known| known == item) {
+            list.push(line.keep(item));
+        }
+    };
+    let mut space = |id: &str| add(&mut hints.spaces, id);
+    if let Some(id) = line.text(key!("SpaceID")) {
         space(space_of(id));
     }
-    if let Some(id) = line.text("FileID").filter(|id| id.contains('$')) {
+    if let Some(id) = line.text(key!("FileID")).filter(|id| id.contains('$')) {
         space(space_of(id));
     }
-    if let Some(id) = line.text("ShareID") {
+    if let Some(id) = line.text(key!("ShareID")) {
         let mut parts = id.split(':');
         if let (Some(_), Some(id), Some(_), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -368,58 +393,50 @@ fn hints(line: &impl Record, verb: &Verb, acting_user: Option<&str>) -> TenantHi
             space(id);
         }
     }
-    // A personal space bears its user's id, so the user directory may know a space.
-    let mut subjects = Vec::with_capacity(hints.spaces.len() + 3);
-    subjects.extend_from_slice(&hints.spaces);
-    for key in ["UserID", "ShareOwner", "Owner"] {
+    let mut subjects = Vec::new();
+    for key in [key!("UserID"), key!("ShareOwner"), key!("Owner")] {
         if let Some(user) = line.text(key) {
-            push(&mut subjects, user);
+            add(&mut subjects, user);
         }
     }
     if let Some(user) = acting_user {
-        push(&mut subjects, user);
+        add(&mut subjects, user);
     }
     // For new files `User` is the space's owner or a manager of it: not the actor, but of the tenant.
-    let is_group = line.text("ShareType") == Some("group");
+    let is_group = line.text(key!("ShareType")) == Some("group");
     if let Some(user) = line
-        .text("User")
+        .text(key!("User"))
         .filter(|_| !is_group || acting_user.is_some())
     {
-        push(&mut subjects, user);
+        add(&mut subjects, user);
     }
     hints.subjects = subjects;
     hints.learn = lesson(line, verb);
     hints
 }
 
-fn push(list: &mut Vec<String>, item: &str) {
-    if !item.is_empty() && !list.iter().any(|known| known == item) {
-        list.push(item.to_owned());
-    }
-}
-
 /// What a line about a space teaches. The name of a personal space is its user's display name,
 /// which anybody can choose: it teaches nothing about a tenant.
 fn lesson(line: &impl Record, verb: &Verb) -> Option<SpaceLesson> {
-    let name = match verb.action.as_str() {
-        "ocis.space_created" | "ocis.space_updated" => line.text("Name"),
-        "ocis.space_renamed" => line.text("NewName"),
+    let name = match &*verb.action {
+        "ocis.space_created" | "ocis.space_updated" => line.text(key!("Name")),
+        "ocis.space_renamed" => line.text(key!("NewName")),
         _ => return None,
     };
-    let space = space_of(line.text("SpaceID")?);
+    let space = space_of(line.text(key!("SpaceID"))?);
     let alias = ["Opaque", "Opqaue"]
         .iter()
         .find_map(|key| line.inner_text(key, "spaceAlias"));
-    let is_personal = line.text("Type") == Some("personal")
+    let is_personal = line.text(key!("Type")) == Some("personal")
         || alias.is_some_and(|alias| alias.starts_with("personal/"));
     // A project space is its own owner: no user.
     let owner = line
-        .text("Owner")
+        .text(key!("Owner"))
         .filter(|owner| is_personal || *owner != space);
     Some(SpaceLesson {
-        space: space.to_owned(),
-        owner: owner.map(str::to_owned),
-        name: name.filter(|_| !is_personal).map(str::to_owned),
+        space: space.into(),
+        owner: owner.map(Into::into),
+        name: name.filter(|_| !is_personal).map(Into::into),
     })
 }
 

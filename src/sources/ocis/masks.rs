@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::record::{KNOWN_KEYS, Record, ScannedLine};
+use super::record::{KNOWN_KEYS, Record, ScannedLine, key};
 use crate::event::mask::{self, MASK, SECRET_KEYS};
 use crate::sources::text::{sha256_hex, text};
 
@@ -38,19 +38,19 @@ pub(super) struct Fingerprints {
 /// Whether [`mask_line`] would leave a scanned line as it is. Its keys are known: of those only the
 /// token is a secret.
 pub(super) fn has_no_secret(line: &ScannedLine<'_>) -> bool {
-    let is_link = line.text("ShareType") == Some("link");
-    if is_link || line.text("Action") == Some(INVITATION) {
+    let is_link = line.text(key!("ShareType")) == Some("link");
+    if is_link || line.text(key!("Action")) == Some(INVITATION) {
         return false;
     }
-    if !line.has("ShareToken") {
+    if !line.has(key!("ShareToken")) {
         return true;
     }
     // Shares among users have the field too, empty.
     let speaks_of_a_token =
         |message: &str| BEFORE_TOKEN.iter().any(|phrase| message.contains(phrase));
-    line.string("ShareToken") == Some("")
-        && line.text("ShareID").is_none_or(|id| id.contains(':'))
-        && !line.string("Message").is_some_and(speaks_of_a_token)
+    line.string(key!("ShareToken")) == Some("")
+        && line.text(key!("ShareID")).is_none_or(|id| id.contains(':'))
+        && !line.string(key!("Message")).is_some_and(speaks_of_a_token)
 }
 
 /// Masks a decoded line.

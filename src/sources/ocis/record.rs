@@ -2,42 +2,56 @@
 //!
 //! What is read out of a record is read through [`Record`], so both forms mean the same.
 
+use bytestring::ByteString;
 use serde_json::{Map, Value};
 
 use crate::event::flat::{self, Scalar};
+use crate::sources::text::text;
 
 /// The fields of one record.
 pub trait Record {
     /// The string under a key, which may be empty.
-    fn string(&self, key: &str) -> Option<&str>;
+    fn string(&self, key: Key) -> Option<&str>;
     /// Whether the key is there, whatever its value.
-    fn has(&self, key: &str) -> bool;
+    fn has(&self, key: Key) -> bool;
     /// The truth value under a key.
-    fn flag(&self, key: &str) -> Option<bool>;
+    fn flag(&self, key: Key) -> Option<bool>;
     /// The string under a key of the object under a key, unless it is empty.
     fn inner_text(&self, key: &str, inner: &str) -> Option<&str>;
+    /// The string under a key that no scanned line has, unless it is missing or empty.
+    fn rare_text(&self, key: &str) -> Option<&str>;
+    /// Any part of one of its strings, to be kept.
+    fn keep(&self, part: &str) -> ByteString;
 
     /// The string under a key, unless it is missing or empty.
-    fn text(&self, key: &str) -> Option<&str> {
+    fn text(&self, key: Key) -> Option<&str> {
         self.string(key).filter(|text| !text.is_empty())
     }
 }
 
 impl Record for Map<String, Value> {
-    fn string(&self, key: &str) -> Option<&str> {
-        self.get(key).and_then(Value::as_str)
+    fn string(&self, key: Key) -> Option<&str> {
+        self.get(key.name()).and_then(Value::as_str)
     }
 
-    fn has(&self, key: &str) -> bool {
-        self.contains_key(key)
+    fn has(&self, key: Key) -> bool {
+        self.contains_key(key.name())
     }
 
-    fn flag(&self, key: &str) -> Option<bool> {
-        self.get(key).and_then(Value::as_bool)
+    fn flag(&self, key: Key) -> Option<bool> {
+        self.get(key.name()).and_then(Value::as_bool)
     }
 
     fn inner_text(&self, key: &str, inner: &str) -> Option<&str> {
-        self.get(key)?.as_object()?.text(inner)
+        text(self.get(key)?.as_object()?, inner)
+    }
+
+    fn rare_text(&self, key: &str) -> Option<&str> {
+        text(self, key)
+    }
+
+    fn keep(&self, part: &str) -> ByteString {
+        part.into()
     }
 }
 
@@ -82,20 +96,57 @@ pub(super) const KNOWN_KEYS: [&str; 37] = [
     "GroupID",
 ];
 
+/// One of the known keys, by its place among them.
+#[derive(Clone, Copy)]
+pub struct Key(usize);
+
+impl Key {
+    /// The key of this name. There is none for another: use it where it is looked up while compiling.
+    pub const fn named(name: &str) -> Self {
+        let mut index = 0;
+        while index < KNOWN_KEYS.len() {
+            if is_same(KNOWN_KEYS[index].as_bytes(), name.as_bytes()) {
+                return Self(index);
+            }
+            index += 1;
+        }
+        panic!("not a known key")
+    }
+
+    fn name(self) -> &'static str {
+        KNOWN_KEYS[self.0]
+    }
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut index = 0;
+    while index < one.len() && index < other.len() && one[index] == other[index] {
+        index += 1;
+    }
+    index == one.len() && index == other.len()
+}
+
+/// A [`Key`] of a name; one that is not known does not compile.
+macro_rules! key {
+    ($name:literal) => {
+        const { $crate::sources::ocis::record::Key::named($name) }
+    };
+}
+pub(super) use key;
+
 /// A line that is a flat object of known keys, none of them twice.
 pub(super) struct ScannedLine<'a> {
-    text: &'a str,
+    line: &'a ByteString,
     values: [Option<Scalar<'a>>; KNOWN_KEYS.len()],
 }
 
 impl<'a> ScannedLine<'a> {
-    /// Scans a line; `None` when it is anything else.
-    pub fn scan(line: &'a [u8]) -> Option<Self> {
-        let text = flat::plain_text(line)?;
+    /// Scans a [plain](flat::is_plain) line; `None` when it is anything else.
+    pub fn scan(line: &'a ByteString) -> Option<Self> {
         let mut values = [None; KNOWN_KEYS.len()];
         // Fields come in the order of the list, but for those that an action lacks.
         let mut expected = 0;
-        let whole = flat::scan(text, |key, value| {
+        let whole = flat::scan(line, |key, value| {
             let rest = KNOWN_KEYS[expected..]
                 .iter()
                 .position(|known| *known == key);
@@ -108,33 +159,27 @@ impl<'a> ScannedLine<'a> {
             expected = index + 1;
             values[index].replace(value).is_none()
         });
-        whole.then_some(Self { text, values })
+        whole.then_some(Self { line, values })
     }
 
-    /// The line itself.
-    pub fn line(&self) -> &'a str {
-        self.text
-    }
-
-    fn value(&self, key: &str) -> Option<Scalar<'a>> {
-        let index = KNOWN_KEYS.iter().position(|known| *known == key)?;
-        self.values[index]
+    fn value(&self, key: Key) -> Option<Scalar<'a>> {
+        self.values[key.0]
     }
 }
 
 impl Record for ScannedLine<'_> {
-    fn string(&self, key: &str) -> Option<&str> {
+    fn string(&self, key: Key) -> Option<&str> {
         match self.value(key)? {
             Scalar::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    fn has(&self, key: &str) -> bool {
+    fn has(&self, key: Key) -> bool {
         self.value(key).is_some()
     }
 
-    fn flag(&self, key: &str) -> Option<bool> {
+    fn flag(&self, key: Key) -> Option<bool> {
         match self.value(key)? {
             Scalar::Bool(flag) => Some(flag),
             _ => None,
@@ -144,5 +189,13 @@ impl Record for ScannedLine<'_> {
     /// A flat line has no objects.
     fn inner_text(&self, _key: &str, _inner: &str) -> Option<&str> {
         None
+    }
+
+    fn rare_text(&self, _key: &str) -> Option<&str> {
+        None
+    }
+
+    fn keep(&self, part: &str) -> ByteString {
+        self.line.slice_ref(part)
     }
 }

@@ -114,15 +114,21 @@ fn key(bytes: &[u8], expected: usize) -> Option<usize> {
 pub(super) mod tests {
     use proptest::prelude::*;
 
-    use super::super::record::{KNOWN_KEYS, Record as _, ScannedLine};
+    use bytes::Bytes;
+
+    use super::super::record::{KNOWN_KEYS, Record as _, ScannedLine, key};
     use super::*;
 
     /// What [`is_plain_read`] is a faster way to.
     pub(in crate::sources::ocis) fn is_scanned_read(line: &[u8]) -> bool {
-        ScannedLine::scan(line).is_some_and(|line| {
-            let action = line.string("Action");
-            action.is_some_and(|action| READS.contains(&action)) && line.string("Message").is_some()
-        })
+        let line = flat::plain_text(&Bytes::copy_from_slice(line));
+        line.as_ref()
+            .and_then(ScannedLine::scan)
+            .is_some_and(|line| {
+                let action = line.string(key!("Action"));
+                action.is_some_and(|action| READS.contains(&action))
+                    && line.string(key!("Message")).is_some()
+            })
     }
 
     proptest! {

@@ -4,14 +4,16 @@
 //! empty action needs thought: versions before mid 2026 write it for every update of a user or
 //! group share and for every change of a received share's state.
 
-use super::record::Record;
+use bytestring::ByteString;
+
+use super::record::{Record, key};
 use crate::sources::text::lower_snake;
 
 /// What a line says was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verb {
     /// `ocis.<verb>`.
-    pub action: String,
+    pub action: ByteString,
     /// How the verb was found.
     pub origin: Origin,
     /// Whether it changes nothing.
@@ -40,8 +42,18 @@ impl Origin {
     }
 }
 
-/// Every action that changes something.
-pub const MUTATIONS: &[&str] = &[
+/// Names as the services write them, and with the prefix that they have here.
+macro_rules! actions {
+    ($(#[$doc:meta])* $names:ident, $prefixed:ident: $($name:literal,)*) => {
+        $(#[$doc])*
+        pub const $names: &[&str] = &[$($name),*];
+        const $prefixed: &[&str] = &[$(concat!("ocis.", $name)),*];
+    };
+}
+
+actions! {
+    /// Every action that changes something.
+    MUTATIONS, PREFIXED_MUTATIONS:
     "container_create",
     "file_create",
     "file_rename",
@@ -77,26 +89,35 @@ pub const MUTATIONS: &[&str] = &[
     "group_member_added",
     "group_member_removed",
     "science_mesh_invite_token_generated",
-];
+}
 
-/// Actions that change nothing.
-pub const READS: &[&str] = &["file_read", "public_link_accessed"];
+actions! {
+    /// Actions that change nothing.
+    READS, PREFIXED_READS:
+    "file_read",
+    "public_link_accessed",
+}
 
 /// The verb of a line.
 pub fn verb(line: &impl Record, raw_action: &str) -> Verb {
     if raw_action.is_empty() {
         return inferred(line);
     }
-    let is_read = READS.contains(&raw_action);
-    if is_read || MUTATIONS.contains(&raw_action) {
+    let known = |names: &[&str], prefixed: &[&'static str]| {
+        let index = names.iter().position(|name| *name == raw_action)?;
+        Some(ByteString::from_static(prefixed[index]))
+    };
+    let read = known(READS, PREFIXED_READS);
+    let is_read = read.is_some();
+    if let Some(action) = read.or_else(|| known(MUTATIONS, PREFIXED_MUTATIONS)) {
         return Verb {
-            action: ["ocis.", raw_action].concat(),
+            action,
             origin: Origin::Known,
             is_read,
         };
     }
     Verb {
-        action: ["ocis.", &lower_snake(raw_action)].concat(),
+        action: ["ocis.", &lower_snake(raw_action)].concat().into(),
         origin: Origin::Unknown,
         is_read: false,
     }
@@ -104,15 +125,15 @@ pub fn verb(line: &impl Record, raw_action: &str) -> Verb {
 
 /// Only an update of a share names the share's owner; a received share names none.
 fn inferred(line: &impl Record) -> Verb {
-    let (verb, origin) = if line.has("ShareOwner") {
-        ("share_updated", Origin::Inferred)
-    } else if line.has("ShareID") {
-        ("share_state_changed", Origin::Inferred)
+    let (action, origin) = if line.has(key!("ShareOwner")) {
+        ("ocis.share_updated", Origin::Inferred)
+    } else if line.has(key!("ShareID")) {
+        ("ocis.share_state_changed", Origin::Inferred)
     } else {
-        ("unknown", Origin::Unknown)
+        ("ocis.unknown", Origin::Unknown)
     };
     Verb {
-        action: ["ocis.", verb].concat(),
+        action: ByteString::from_static(action),
         origin,
         is_read: false,
     }
@@ -160,7 +181,7 @@ mod tests {
     fn an_unknown_action_is_kept() {
         let verb = of(json!({}), "Lock.Broken");
         assert_eq!(
-            (verb.action.as_str(), verb.origin),
+            (&*verb.action, verb.origin),
             ("ocis.lock_broken", Origin::Unknown)
         );
     }

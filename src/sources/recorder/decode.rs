@@ -347,21 +347,21 @@ fn event(
         return Err(Wrong::new("metadata", "must be an object"));
     };
     let actor = Actor {
-        id: string("actor.id", actor.remove("id"))?,
-        email: string("actor.email", actor.remove("email"))?,
-        name: string("actor.name", actor.remove("name"))?,
-        ip: string("actor.ip", actor.remove("ip"))?,
+        id: string("actor.id", actor.remove("id"))?.map(Into::into),
+        email: string("actor.email", actor.remove("email"))?.map(Into::into),
+        name: string("actor.name", actor.remove("name"))?.map(Into::into),
+        ip: string("actor.ip", actor.remove("ip"))?.map(Into::into),
     };
     let target = Target {
-        kind: string("target.type", target.remove("type"))?,
-        id: string("target.id", target.remove("id"))?,
-        name: string("target.name", target.remove("name"))?,
+        kind: string("target.type", target.remove("type"))?.map(Into::into),
+        id: string("target.id", target.remove("id"))?.map(Into::into),
+        name: string("target.name", target.remove("name"))?.map(Into::into),
     };
     Ok(AuditEvent {
         at: to_millis(at),
         source: ctx.source.clone(),
         external_id: external_id.unwrap_or_else(made_id),
-        action,
+        action: action.into(),
         outcome,
         actor,
         target,

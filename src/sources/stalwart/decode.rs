@@ -189,7 +189,7 @@ impl BodyEvents<'_> {
             at: to_millis(at),
             source: self.ctx.source.clone(),
             external_id: self.external_id(key),
-            action: verb.action,
+            action: verb.action.into(),
             outcome: verb.outcome,
             actor,
             target,

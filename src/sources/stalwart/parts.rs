@@ -4,6 +4,7 @@
 //! for is asked: the account that logged in, the recipient of mail that came in, the sender of
 //! mail that goes out. The sender of incoming mail is whatever the sender claims.
 
+use bytestring::ByteString;
 use serde_json::{Map, Value};
 
 use crate::event::{Actor, Target};
@@ -14,7 +15,7 @@ type Data = Map<String, Value>;
 /// The actor.
 pub(super) fn actor(kind: &str, data: &Data) -> Actor {
     let impersonator = impersonator(kind, data);
-    let account = impersonator.map(str::to_owned).or_else(|| account(data));
+    let account = impersonator.map(Into::into).or_else(|| account(data));
     let named = account.or_else(|| sender(data));
     let mut actor = Actor {
         id: impersonator
@@ -39,12 +40,12 @@ fn impersonator<'a>(kind: &str, data: &'a Data) -> Option<&'a str> {
 }
 
 /// The account's name: the event's own, or that of the event which caused it.
-fn account(data: &Data) -> Option<String> {
+fn account(data: &Data) -> Option<ByteString> {
     // `login` is the name of 0.8.
-    of_account(data, "accountName").or_else(|| text(data, "login").map(str::to_owned))
+    of_account(data, "accountName").or_else(|| text(data, "login").map(Into::into))
 }
 
-fn of_account(data: &Data, key: &str) -> Option<String> {
+fn of_account(data: &Data, key: &str) -> Option<ByteString> {
     scalar(data.get(key)).or_else(|| {
         let cause = data.get("causedBy")?.get("data")?.as_object()?;
         of_account(cause, key)
@@ -52,14 +53,14 @@ fn of_account(data: &Data, key: &str) -> Option<String> {
 }
 
 /// The envelope's sender; `<>` and nothing mean a bounce.
-fn sender(data: &Data) -> Option<String> {
+fn sender(data: &Data) -> Option<ByteString> {
     text(data, "from")
         .filter(|from| *from != "<>")
-        .map(str::to_owned)
+        .map(Into::into)
 }
 
 /// The other end of the connection, where it is a client. In deliveries it is the receiving server.
-fn client_ip(kind: &str, data: &Data) -> Option<String> {
+fn client_ip(kind: &str, data: &Data) -> Option<ByteString> {
     if kind.starts_with("delivery.") {
         return None;
     }
@@ -68,8 +69,8 @@ fn client_ip(kind: &str, data: &Data) -> Option<String> {
 
 /// The target.
 pub(super) fn target(kind: &str, data: &Data) -> Target {
-    let of = |kind: &str, id: Option<String>, name: Option<String>| Target {
-        kind: (id.is_some() || name.is_some()).then(|| kind.to_owned()),
+    let of = |kind: &'static str, id: Option<ByteString>, name: Option<ByteString>| Target {
+        kind: (id.is_some() || name.is_some()).then(|| ByteString::from_static(kind)),
         id,
         name,
     };
@@ -81,7 +82,7 @@ pub(super) fn target(kind: &str, data: &Data) -> Target {
         return of(
             "mailbox",
             scalar(data.get("mailboxId")),
-            Some(mailbox.to_owned()),
+            Some(mailbox.into()),
         );
     }
     if let Some(name) = account(data) {
@@ -89,7 +90,7 @@ pub(super) fn target(kind: &str, data: &Data) -> Target {
     }
     let recipients = recipients(data);
     if !recipients.is_empty() {
-        let names = Some(recipients.join(", "));
+        let names = Some(recipients.join(", ").into());
         return match family {
             "queue" | "message-ingest" => of("message", scalar(data.get("queueId")), names),
             _ => of("recipient", None, names),
@@ -98,7 +99,7 @@ pub(super) fn target(kind: &str, data: &Data) -> Target {
     if matches!(family, "queue" | "delivery" | "message-ingest") {
         return of("message", scalar(data.get("queueId")), None);
     }
-    of("domain", None, text(data, "domain").map(str::to_owned))
+    of("domain", None, text(data, "domain").map(Into::into))
 }
 
 fn recipients(data: &Data) -> Vec<&str> {
@@ -110,7 +111,7 @@ fn recipients(data: &Data) -> Vec<&str> {
 }
 
 /// The domains whose timeline the event may belong to, best first, lower case.
-pub(super) fn domains(kind: &str, data: &Data) -> Vec<String> {
+pub(super) fn domains(kind: &str, data: &Data) -> Vec<ByteString> {
     let mut domains = Vec::new();
     let mut add = |address: &str| {
         if let Some(domain) = domain_of(address)
@@ -164,8 +165,8 @@ fn signing_domains(data: &Data) -> Vec<&str> {
     own.into_iter().chain(signed).collect()
 }
 
-fn domain_of(address: &str) -> Option<String> {
+fn domain_of(address: &str) -> Option<ByteString> {
     let (_, domain) = address.rsplit_once('@')?;
     let domain = domain.trim_end_matches(['>', '.']).to_lowercase();
-    (!domain.is_empty()).then_some(domain)
+    (!domain.is_empty()).then(|| domain.into())
 }

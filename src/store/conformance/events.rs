@@ -1,5 +1,6 @@
 //! Events go in once, as they are.
 
+use bytestring::ByteString;
 use futures_util::future::join_all;
 
 use super::*;
@@ -38,11 +39,11 @@ pub(super) async fn an_event_reads_back_as_it_was_written(store: Subject) {
 
 pub(super) async fn what_an_event_lacks_stays_absent(store: Subject) {
     let mut bare = event("bare", "");
-    bare.action = String::new();
+    bare.action = ByteString::new();
     commit_records(&store, records([&bare])).await;
     let partial = AuditEvent {
         actor: Actor {
-            ip: Some(String::new()),
+            ip: Some(ByteString::new()),
             ..Actor::default()
         },
         ..event("bare", "partial")
@@ -63,7 +64,7 @@ pub(super) async fn a_repeat_is_a_duplicate_and_changes_nothing(store: Subject) 
     let stored = of_source(&store, "repeat").await;
 
     let altered = AuditEvent {
-        action: "test.altered".to_owned(),
+        action: "test.altered".into(),
         at: at(1_600_000_000_000),
         ..event("repeat", "1")
     };

@@ -193,11 +193,11 @@ fn random_event(random: &mut StdRng, number: usize) -> (AuditEvent, Option<&'sta
     let word = |random: &mut StdRng| {
         random
             .random_bool(0.6)
-            .then(|| WORDS[random.random_range(0..WORDS.len())].to_owned())
+            .then(|| WORDS[random.random_range(0..WORDS.len())].into())
     };
     let event = AuditEvent {
         at: at(1_700_000_000_000 + random.random_range(0..5)),
-        action: ACTIONS[random.random_range(0..ACTIONS.len())].to_owned(),
+        action: ACTIONS[random.random_range(0..ACTIONS.len())].into(),
         outcome: [None, Some(Outcome::Success), Some(Outcome::Failure)][random.random_range(0..3)],
         actor: Actor {
             id: word(random),

@@ -28,10 +28,10 @@ async fn enter_days(store: &Subject, tenant: &str) {
         let source = format!("{tenant} {}", number % 2);
         AuditEvent {
             at: at(START + number * number * 9_000 + number % 7),
-            action: format!("test.action_{}", number % 3),
+            action: format!("test.action_{}", number % 3).into(),
             outcome: (number % 5 == 0).then_some(Outcome::Failure),
             actor: Actor {
-                name: Some(format!("{tenant} actor {}", number % 11)),
+                name: Some(format!("{tenant} actor {}", number % 11).into()),
                 ..Actor::default()
             },
             ..event(&source, &number.to_string())

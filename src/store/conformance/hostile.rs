@@ -1,5 +1,6 @@
 //! Whatever a source says is data, and comes back as it was said.
 
+use bytestring::ByteString;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -88,9 +89,9 @@ pub(super) async fn hostile_texts_read_back_equal(store: Subject) {
         &"long".repeat(10_000),
     ];
     let events = texts.iter().map(|text| {
-        let part = Some((*text).to_owned());
+        let part = Some(ByteString::from(*text));
         AuditEvent {
-            action: (*text).to_owned(),
+            action: (*text).into(),
             actor: Actor {
                 id: part.clone(),
                 email: part.clone(),

@@ -112,7 +112,7 @@ fn event(source: &str, external_id: &str) -> AuditEvent {
         at: at(1_700_000_000_000),
         source: SourceName::new(source),
         external_id: external_id.to_owned(),
-        action: "test.done".to_owned(),
+        action: "test.done".into(),
         outcome: None,
         actor: Actor::default(),
         target: Target::default(),
@@ -126,15 +126,15 @@ fn full_event(source: &str, external_id: &str) -> AuditEvent {
     AuditEvent {
         outcome: Some(Outcome::Failure),
         actor: Actor {
-            id: Some("4d1f".to_owned()),
-            email: Some("alice@example.org".to_owned()),
-            name: Some("Alice Ångström".to_owned()),
-            ip: Some("2001:db8::1".to_owned()),
+            id: Some("4d1f".into()),
+            email: Some("alice@example.org".into()),
+            name: Some("Alice Ångström".into()),
+            ip: Some("2001:db8::1".into()),
         },
         target: Target {
-            kind: Some("account".to_owned()),
-            id: Some("t-1".to_owned()),
-            name: Some("bob".to_owned()),
+            kind: Some("account".into()),
+            id: Some("t-1".into()),
+            name: Some("bob".into()),
         },
         metadata: object(json!({
             "type": "auth.failed", "data": { "spanId": 14_234_234_234_234_234_234_u64, "list": [1, 2.5, null, true, "x"] },
@@ -227,7 +227,7 @@ fn assert_same(stored: &StoredEvent, event: &AuditEvent, tenant_slug: Option<&st
     assert_eq!(stored.at, event.at);
     assert_eq!(stored.source, event.source.as_str());
     assert_eq!(stored.external_id, event.external_id);
-    assert_eq!(stored.action, event.action);
+    assert_eq!(stored.action, *event.action);
     assert_eq!(stored.outcome, event.outcome);
     assert_eq!(stored.actor, event.actor);
     assert_eq!(stored.target, event.target);

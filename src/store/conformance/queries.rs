@@ -36,20 +36,20 @@ async fn enter_three(store: &Subject, tenant: &str) {
             ..event(&source(number / 2), &number.to_string())
         })
         .collect();
-    three[0].action = "authentik.login".to_owned();
+    three[0].action = "authentik.login".into();
     three[0].outcome = Some(Outcome::Success);
-    three[0].actor.email = Some("Ålice@Example.org".to_owned());
-    three[0].actor.ip = Some("192.0.2.1".to_owned());
-    three[1].action = "authentik.login_failed".to_owned();
+    three[0].actor.email = Some("Ålice@Example.org".into());
+    three[0].actor.ip = Some("192.0.2.1".into());
+    three[1].action = "authentik.login_failed".into();
     three[1].outcome = Some(Outcome::Failure);
-    three[1].actor.id = Some("ålice@example.org".to_owned());
-    three[1].target.name = Some("Quarterly Report.odt".to_owned());
-    three[2].action = "ocis.file_deleted".to_owned();
-    three[2].actor.name = Some("alice@example.org2".to_owned());
-    three[2].target.id = Some("quarterly report.ODT".to_owned());
+    three[1].actor.id = Some("ålice@example.org".into());
+    three[1].target.name = Some("Quarterly Report.odt".into());
+    three[2].action = "ocis.file_deleted".into();
+    three[2].actor.name = Some("alice@example.org2".into());
+    three[2].target.id = Some("quarterly report.ODT".into());
     enter(store, tenant, &three).await;
     let mut hidden = event(&source(9), "9");
-    hidden.action = "hidden.\u{10ffff}\u{10ffff}".to_owned();
+    hidden.action = "hidden.\u{10ffff}\u{10ffff}".into();
     enter(store, "somebody else", &[hidden]).await;
 }
 
@@ -225,8 +225,8 @@ pub(super) async fn text_is_never_a_pattern(store: Subject) {
     ];
     let events = texts.iter().enumerate().map(|(number, text)| {
         let mut one = event("patterns", &number.to_string());
-        one.actor.name = Some((*text).to_owned());
-        one.action = "p".to_owned();
+        one.actor.name = Some((*text).into());
+        one.action = "p".into();
         one
     });
     let events: Vec<_> = events.collect();
@@ -313,7 +313,7 @@ fn odd_text(random: &mut StdRng) -> String {
 }
 
 fn odd_event(random: &mut StdRng, number: usize) -> AuditEvent {
-    let mut text = || random.random_bool(0.4).then(|| odd_text(random));
+    let mut text = || random.random_bool(0.4).then(|| odd_text(random).into());
     let (actor, target) = (
         Actor {
             id: text(),
@@ -330,10 +330,10 @@ fn odd_event(random: &mut StdRng, number: usize) -> AuditEvent {
     let odd_kind = random.random_bool(0.1);
     AuditEvent {
         at: at(1_700_000_000_000 + random.random_range(0..200_000_000)),
-        action: ["odd.report-", "odd.é", "odd"][random.random_range(0..3)].to_owned(),
+        action: ["odd.report-", "odd.é", "odd"][random.random_range(0..3)].into(),
         actor,
         target: Target {
-            kind: odd_kind.then(|| odd_text(random)),
+            kind: odd_kind.then(|| odd_text(random).into()),
             ..target
         },
         ..event("odd texts", &number.to_string())

@@ -8,7 +8,7 @@
 //! connection, so when one was made meanwhile the announcement is made again, synced, before the
 //! events are acknowledged. Only then it is remembered.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::PoisonError;
 
 use mongodb::options::WriteConcern;
@@ -17,7 +17,7 @@ use super::MongoStore;
 use super::cells::{Cell, hot};
 use super::texts::NewText;
 use crate::store::Result;
-use crate::store::keys::{EventKeys, Facet, KnownTexts, day};
+use crate::store::keys::{EventKeys, Facet, KeySet, KnownTexts, day};
 
 /// Marks that a process remembers at most.
 const REMEMBERED_MARKS: usize = 16 * 1024;
@@ -25,7 +25,7 @@ const REMEMBERED_MARKS: usize = 16 * 1024;
 /// What this process has seen to stand in the store.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub facets: HashSet<i64>,
+    pub facets: KeySet,
     texts: KnownTexts,
     marks: HashMap<Cell, i64>,
 }
@@ -37,6 +37,8 @@ pub(super) struct News {
     facets: HashMap<i64, Facet>,
     texts: HashMap<i64, NewText>,
     cells: BTreeSet<Cell>,
+    /// Of the event before: neighbours mostly share theirs.
+    former: Option<[Cell; 2]>,
 }
 
 impl News {
@@ -46,6 +48,7 @@ impl News {
             facets: HashMap::new(),
             texts: HashMap::new(),
             cells: BTreeSet::new(),
+            former: None,
         }
     }
 
@@ -74,7 +77,11 @@ impl News {
             });
             text.day = text.day.max(day);
         }
-        for cell in Cell::around(at) {
+        let cells = Cell::around(at);
+        if self.former.replace(cells) == Some(cells) {
+            return;
+        }
+        for cell in cells {
             // Nobody counts a cell that has not ended, and some minutes more.
             if cell.end() > self.now {
                 continue;

@@ -41,18 +41,18 @@ pub(super) fn event(document: &RawDocument) -> Option<StoredEvent> {
         actor: document
             .get_document("actor")
             .map(|actor| Actor {
-                id: text(actor, "id"),
-                email: text(actor, "email"),
-                name: text(actor, "name"),
-                ip: text(actor, "ip"),
+                id: text(actor, "id").map(Into::into),
+                email: text(actor, "email").map(Into::into),
+                name: text(actor, "name").map(Into::into),
+                ip: text(actor, "ip").map(Into::into),
             })
             .unwrap_or_default(),
         target: document
             .get_document("target")
             .map(|target| Target {
-                kind: text(target, "type"),
-                id: text(target, "id"),
-                name: text(target, "name"),
+                kind: text(target, "type").map(Into::into),
+                id: text(target, "id").map(Into::into),
+                name: text(target, "name").map(Into::into),
             })
             .unwrap_or_default(),
         tenant_slug: text(document, "tenantSlug"),

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytestring::ByteString;
 use jiff::Timestamp;
 use mongodb::bson::RawDocumentBuf;
 use mongodb::bson::oid::ObjectId;
@@ -252,7 +253,7 @@ pub(super) fn text(buf: &mut Vec<u8>, name: &str, text: &str) {
     buf.push(0);
 }
 
-fn optional_texts(buf: &mut Vec<u8>, name: &str, parts: &[(&str, &Option<String>)]) {
+fn optional_texts(buf: &mut Vec<u8>, name: &str, parts: &[(&str, &Option<ByteString>)]) {
     key(buf, ElementType::EmbeddedDocument, name);
     let start = open(buf);
     for (part, value) in parts {
@@ -389,7 +390,7 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             source: SourceName::new("s"),
             external_id: "e".to_owned(),
-            action: "a".to_owned(),
+            action: "a".into(),
             outcome: None,
             actor: Actor::default(),
             target: Target::default(),

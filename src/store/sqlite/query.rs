@@ -2,6 +2,7 @@
 
 use std::str::FromStr as _;
 
+use bytestring::ByteString;
 use jiff::Timestamp;
 use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
@@ -239,6 +240,9 @@ pub(super) fn ceiling(at: Timestamp) -> i64 {
 fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let outcome: Option<String> = row.get(6)?;
     let metadata: String = row.get(15)?;
+    let text = |column: usize| -> rusqlite::Result<Option<ByteString>> {
+        Ok(row.get::<_, Option<String>>(column)?.map(Into::into))
+    };
     Ok(StoredEvent {
         id: id_text(row.get(0)?),
         at: timestamp(row.get(1)?),
@@ -248,15 +252,15 @@ fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         action: row.get(5)?,
         outcome: outcome.as_deref().and_then(Outcome::from_word),
         actor: Actor {
-            id: row.get(7)?,
-            email: row.get(8)?,
-            name: row.get(9)?,
-            ip: row.get(10)?,
+            id: text(7)?,
+            email: text(8)?,
+            name: text(9)?,
+            ip: text(10)?,
         },
         target: Target {
-            kind: row.get(11)?,
-            id: row.get(12)?,
-            name: row.get(13)?,
+            kind: text(11)?,
+            id: text(12)?,
+            name: text(13)?,
         },
         tenant_slug: row.get(14)?,
         metadata: parsed(&metadata),

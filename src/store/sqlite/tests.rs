@@ -21,7 +21,7 @@ fn event(number: usize) -> AuditEvent {
         at: jiff::Timestamp::UNIX_EPOCH,
         source: SourceName::new("s"),
         external_id: number.to_string(),
-        action: "test.done".to_owned(),
+        action: "test.done".into(),
         outcome: None,
         actor: Actor::default(),
         target: Target::default(),
@@ -382,15 +382,15 @@ fn named(number: usize, at: jiff::Timestamp) -> AuditEvent {
     AuditEvent {
         at,
         actor: Actor {
-            name: Some(format!("Person {number} of many")),
-            email: Some("Same@example.org".to_owned()),
+            name: Some(format!("Person {number} of many").into()),
+            email: Some("Same@example.org".into()),
             ..Actor::default()
         },
         target: Target {
             name: Some(if number.is_multiple_of(50) {
-                format!("long {}", number.to_string().repeat(800))
+                format!("long {}", number.to_string().repeat(800)).into()
             } else {
-                format!("Büro-{number}\u{10ffff}\0.odt")
+                format!("Büro-{number}\u{10ffff}\0.odt").into()
             }),
             ..Target::default()
         },

@@ -128,7 +128,7 @@ pub(super) fn event(number: u64, events: u64) -> (AuditEvent, Option<String>) {
         at: Timestamp::from_millisecond(at).unwrap_or_default(),
         source: SourceName::new("ocis"),
         external_id: format!("{number:012}"),
-        action: String::new(),
+        action: "".into(),
         outcome: Some(Outcome::Success),
         actor: Actor::default(),
         target: Target::default(),
@@ -138,49 +138,49 @@ pub(super) fn event(number: u64, events: u64) -> (AuditEvent, Option<String>) {
     let mut pick = |from: &[&str]| from[random.random_range(0..from.len())].to_owned();
     match number % 20 {
         0..9 => {
-            one.action = pick(&FILE_ACTIONS);
-            one.actor.id = Some(id);
+            one.action = pick(&FILE_ACTIONS).into();
+            one.actor.id = Some(id.into());
             let word = WORDS[(file % WORDS.len() as u64) as usize];
             let space = format!("{tenant_number:08x}-5555-4000-8000-{:012x}", file % 20);
             let opaque = file.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             one.target = Target {
-                kind: Some("file".to_owned()),
-                id: Some(format!("{space}!{opaque:016x}-{file:012x}")),
-                name: Some(format!("{word}-{file}.odt")),
+                kind: Some("file".into()),
+                id: Some(format!("{space}!{opaque:016x}-{file:012x}").into()),
+                name: Some(format!("{word}-{file}.odt").into()),
             };
         }
         9..16 => {
             one.source = SourceName::new("stalwart");
-            one.action = pick(&MAIL_ACTIONS);
-            one.actor.email = Some(mail.clone());
-            one.actor.ip = Some(home);
-            one.target.kind = Some("account".to_owned());
-            one.target.name = Some(mail);
+            one.action = pick(&MAIL_ACTIONS).into();
+            one.actor.email = Some(mail.clone().into());
+            one.actor.ip = Some(home.into());
+            one.target.kind = Some("account".into());
+            one.target.name = Some(mail.into());
         }
         16..19 => {
             one.source = SourceName::new("authentik");
-            one.action = pick(&IDENTITY_ACTIONS);
+            one.action = pick(&IDENTITY_ACTIONS).into();
             one.actor = Actor {
-                id: Some(id),
-                email: Some(mail),
-                name: Some(name),
-                ip: Some(home),
+                id: Some(id.into()),
+                email: Some(mail.into()),
+                name: Some(name.into()),
+                ip: Some(home.into()),
             };
-            one.target.kind = Some("application".to_owned());
-            one.target.name = Some(format!("app-{}", random.random_range(0..12)));
+            one.target.kind = Some("application".into());
+            one.target.name = Some(format!("app-{}", random.random_range(0..12)).into());
         }
         _ => {
             one.source = SourceName::new("platform-api");
-            one.action = pick(&PLATFORM_ACTIONS);
-            one.target.kind = Some("subscription".to_owned());
-            one.target.id = Some(format!("sub-{tenant_number}"));
+            one.action = pick(&PLATFORM_ACTIONS).into();
+            one.target.kind = Some("subscription".into());
+            one.target.id = Some(format!("sub-{tenant_number}").into());
         }
     }
     if one.action.ends_with("failed") {
         one.outcome = Some(Outcome::Failure);
         if random.random_bool(0.3) {
             let (third, fourth) = (random.random_range(0..40), random.random_range(1..255));
-            one.actor.ip = Some(format!("203.0.{third}.{fourth}"));
+            one.actor.ip = Some(format!("203.0.{third}.{fourth}").into());
         }
     }
     let tenant = (!number.is_multiple_of(200)).then(|| tenant(tenant_number));
@@ -203,18 +203,18 @@ pub(super) fn event(number: u64, events: u64) -> (AuditEvent, Option<String>) {
 /// Makes an event like no other.
 fn needle(one: &mut AuditEvent) {
     one.source = SourceName::new("platform-api");
-    one.action = "needle.found".to_owned();
+    one.action = "needle.found".into();
     one.outcome = Some(Outcome::Unknown);
     one.actor = Actor {
-        id: Some("needle-actor".to_owned()),
-        email: Some("needle@haystack.example".to_owned()),
-        name: Some("Nadja Nadel".to_owned()),
-        ip: Some("192.0.2.77".to_owned()),
+        id: Some("needle-actor".into()),
+        email: Some("needle@haystack.example".into()),
+        name: Some("Nadja Nadel".into()),
+        ip: Some("192.0.2.77".into()),
     };
     one.target = Target {
-        kind: Some("haystack".to_owned()),
-        id: Some("needle-target".to_owned()),
-        name: Some("the one stalk among ten million".to_owned()),
+        kind: Some("haystack".into()),
+        id: Some("needle-target".into()),
+        name: Some("the one stalk among ten million".into()),
     };
 }
 
