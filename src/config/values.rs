@@ -192,7 +192,9 @@ pub(crate) fn network(node: &Node) -> Result<IpNet, Mismatch> {
 
 /// A host's name, without a port; in lower case.
 pub(crate) fn host_name(node: &Node) -> Result<String, Mismatch> {
-    let name = text(node)?;
+    // A dot at the end says that nothing is to be added to it; browsers may send it along.
+    let text = text(node)?;
+    let name = text.trim_end_matches('.');
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_known) {
         return Err(Mismatch::new(

@@ -118,8 +118,12 @@ pub fn mask_leaves(value: &mut Value) {
 /// Whether `key` is on the list, in the way of comparing that the module describes.
 pub fn is_secret_key(key: &str, keys: &[&str]) -> bool {
     let last = significant(key).next();
-    let ends_so = |pattern: &str| significant(pattern).next() == last;
     // Few do, and it is asked of every key of every event.
+    let ends_so = |pattern: &str| {
+        let end = pattern.as_bytes().last();
+        debug_assert!(end.is_some_and(u8::is_ascii_alphanumeric), "{pattern}");
+        end.map(u8::to_ascii_lowercase) == last
+    };
     keys.iter()
         .any(|pattern| ends_so(pattern) && key_matches(key, pattern))
 }

@@ -400,7 +400,7 @@ async fn over_tls_the_cookie_is_secure() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_tokens_a_website_whose_name_leads_here_reads_nothing() {
     let plan = World::sqlite().await.source(RECORDER);
-    let http = "auth = \"none\"\nhosts = [\"audit.example.net\"]";
+    let http = "auth = \"none\"\nhosts = [\"audit.example.net.\"]";
     let world = plan.start_with(http, "").await;
     world.ready().await;
     let ask = async |host: &str, path: &str| {
