@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use bytestring::ByteString;
 use csv::{QuoteStyle, Terminator, WriterBuilder};
 
 use crate::store::StoredEvent;
@@ -32,6 +33,10 @@ pub(super) fn head() -> Vec<u8> {
     out
 }
 
+fn text(text: &Option<ByteString>) -> Cow<'_, str> {
+    Cow::Borrowed(text.as_deref().unwrap_or_default())
+}
+
 pub(super) fn write(event: &StoredEvent, out: &mut Vec<u8>) {
     let metadata = serde_json::to_string(&event.metadata).unwrap_or_default();
     let (actor, target) = (&event.actor, &event.target);
@@ -43,13 +48,13 @@ pub(super) fn write(event: &StoredEvent, out: &mut Vec<u8>) {
         Cow::Borrowed(&event.external_id),
         Cow::Borrowed(&event.action),
         Cow::Borrowed(event.outcome.map_or("", |outcome| outcome.as_str())),
-        Cow::Borrowed(actor.id.as_deref().unwrap_or_default()),
-        Cow::Borrowed(actor.email.as_deref().unwrap_or_default()),
-        Cow::Borrowed(actor.name.as_deref().unwrap_or_default()),
-        Cow::Borrowed(actor.ip.as_deref().unwrap_or_default()),
-        Cow::Borrowed(target.kind.as_deref().unwrap_or_default()),
-        Cow::Borrowed(target.id.as_deref().unwrap_or_default()),
-        Cow::Borrowed(target.name.as_deref().unwrap_or_default()),
+        text(&actor.id),
+        text(&actor.email),
+        text(&actor.name),
+        text(&actor.ip),
+        text(&target.kind),
+        text(&target.id),
+        text(&target.name),
         Cow::Borrowed(event.tenant_slug.as_deref().unwrap_or_default()),
         Cow::Owned(metadata),
     ];

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytestring::ByteString;
 use regex::{Regex, RegexBuilder};
 
 use super::{EventFilter, Result, StoredEvent};
@@ -105,26 +106,22 @@ impl Matcher {
                 .action
                 .as_deref()
                 .is_none_or(|wanted| has_action(wanted, &event.action))
-            && is_any(
-                &self.actor,
-                [
-                    actor.id.as_deref(),
-                    actor.email.as_deref(),
-                    actor.name.as_deref(),
-                ],
-            )
-            && is_any(&self.target, [target.id.as_deref(), target.name.as_deref()])
-            && (is_any(&self.text, [Some(&event.action)])
+            && is_any(&self.actor, [&actor.id, &actor.email, &actor.name])
+            && is_any(&self.target, [&target.id, &target.name])
+            && (self
+                .text
+                .as_ref()
+                .is_some_and(|text| text.matches(&event.action))
                 || is_any(
                     &self.text,
                     [
-                        actor.id.as_deref(),
-                        actor.email.as_deref(),
-                        actor.name.as_deref(),
-                        actor.ip.as_deref(),
-                        target.kind.as_deref(),
-                        target.id.as_deref(),
-                        target.name.as_deref(),
+                        &actor.id,
+                        &actor.email,
+                        &actor.name,
+                        &actor.ip,
+                        &target.kind,
+                        &target.id,
+                        &target.name,
                     ],
                 ))
     }
@@ -137,7 +134,7 @@ fn has_action(wanted: &str, action: &str) -> bool {
     }
 }
 
-fn is_any<const N: usize>(pattern: &Option<Pattern>, texts: [Option<&str>; N]) -> bool {
+fn is_any<const N: usize>(pattern: &Option<Pattern>, texts: [&Option<ByteString>; N]) -> bool {
     let Some(pattern) = pattern else {
         return true;
     };

@@ -101,7 +101,7 @@ pub(super) const KNOWN_KEYS: [&str; 37] = [
 pub struct Key(usize);
 
 impl Key {
-    /// The key of this name. There is none for another: use it where it is looked up while compiling.
+    /// The key of this name; a panic if there is none, which `key!` makes an error of the compiler.
     pub const fn named(name: &str) -> Self {
         let mut index = 0;
         while index < KNOWN_KEYS.len() {
