@@ -27,7 +27,7 @@ impl World {
             .prefix("daybook-bench-")
             .tempdir()?;
         Ok(Self {
-            mongod: Mongod::start().await,
+            mongod: Mongod::start_as_it_comes().await,
             daybook: program.map_or_else(daybook::binary, Ok)?,
             scale,
             directory,

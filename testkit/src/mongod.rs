@@ -47,10 +47,20 @@ pub fn mongod_path() -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Mongod {
     binary: PathBuf,
+    memory: Memory,
     arguments: Vec<String>,
     directory: PathBuf,
     port: u16,
     running: Mutex<Option<Running>>,
+}
+
+/// What a server may use for its cache.
+#[derive(Clone, Copy, Debug)]
+enum Memory {
+    /// Little: tests run many at once.
+    Little,
+    /// What MongoDB takes by itself, half of the machine's.
+    AsItComes,
 }
 
 /// The server's process and the watchdog that outlives this one.
@@ -74,9 +84,19 @@ impl Mongod {
     /// # Panics
     /// When there is no server to start or it does not answer.
     pub async fn start_with(arguments: &[&str]) -> Self {
-        Self::try_start(arguments)
+        Self::try_start(Memory::Little, arguments)
             .await
             .expect("a mongod for the test")
+    }
+
+    /// Starts a standalone server with a cache as MongoDB chooses it, to measure with.
+    ///
+    /// # Panics
+    /// When there is no server to start or it does not answer.
+    pub async fn start_as_it_comes() -> Self {
+        Self::try_start(Memory::AsItComes, &[])
+            .await
+            .expect("a mongod to measure with")
     }
 
     /// The server that the tests of one binary share; each takes a database of its own.
@@ -89,13 +109,14 @@ impl Mongod {
         SHARED.get_or_init(Self::start).await
     }
 
-    async fn try_start(arguments: &[&str]) -> Result<Self> {
+    async fn try_start(memory: Memory, arguments: &[&str]) -> Result<Self> {
         let binary = tokio::task::spawn_blocking(mongod_path).await??;
         let directory = tempfile::Builder::new()
             .prefix("daybook-mongod-")
             .tempdir()?;
         let mut mongod = Self {
             binary,
+            memory,
             arguments: arguments
                 .iter()
                 .map(|&argument| argument.to_owned())
@@ -208,11 +229,16 @@ impl Mongod {
             _ => {}
         }
         let output = File::create(self.directory.join("log"))?;
+        let cache: &[&str] = match self.memory {
+            Memory::Little => &["--wiredTigerCacheSizeGB", "0.25"],
+            Memory::AsItComes => &[],
+        };
         let server = Command::new(&self.binary)
             .arg("--dbpath")
             .arg(&data)
             .args(["--bind_ip", "127.0.0.1", "--port", &self.port.to_string()])
-            .args(["--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"])
+            .arg("--nounixsocket")
+            .args(cache)
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             .args(&self.arguments)
             .stdin(Stdio::null())

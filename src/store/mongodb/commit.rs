@@ -57,7 +57,7 @@ struct Target<'a> {
 impl MongoStore {
     pub(super) async fn commit_all(&self, commit: &Commit<'_>) -> Result<Committed> {
         let ingested_at = Timestamp::now();
-        self.upkeep.committing();
+        let _committing = self.upkeep.committing();
         let connections = self.connections.load(Ordering::Acquire);
         let (entered, ()) = tokio::try_join!(
             self.enter_all(commit, ingested_at),

@@ -2,7 +2,7 @@
 //! counted. All of it may stop at any point and is done again by the next process.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -25,6 +25,16 @@ const ROUND: Duration = Duration::from_secs(60);
 /// A commit this long ago leaves the server free for other work.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// Texts are settled in one part of so many of the time while commits are going on.
+const SHARE: u32 = 5;
+
+/// The same while there is hardly a moment without a commit, as during an import: it brings more
+/// texts than could be settled meanwhile, and every commit would wait for those that are.
+const SHARE_OF_IMPORT: u32 = 20;
+
+/// So much of the time is hardly a moment without.
+const MOSTLY: f64 = 0.8;
+
 /// Events that get their keys at once.
 const EVENTS_AT_ONCE: i64 = 500;
 
@@ -34,6 +44,36 @@ pub(super) struct Upkeep {
     task: OnceLock<AbortOnDrop>,
     /// When the last commit began, in milliseconds since 1970.
     last_commit: AtomicI64,
+    /// How long all commits took together, in microseconds.
+    busy: AtomicU64,
+}
+
+/// A commit under way.
+#[derive(Debug)]
+pub(super) struct Committing<'a> {
+    upkeep: &'a Upkeep,
+    since: Instant,
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        let took = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.upkeep.busy.fetch_add(took, Ordering::Relaxed);
+    }
+}
+
+/// What commits do to the server.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    is_quiet: bool,
+    busy: Duration,
+}
+
+impl Load {
+    const NONE: Self = Self {
+        is_quiet: true,
+        busy: Duration::ZERO,
+    };
 }
 
 #[derive(Debug)]
@@ -46,15 +86,22 @@ impl Drop for AbortOnDrop {
 }
 
 impl Upkeep {
-    /// Notes that commits are going on.
-    pub(super) fn committing(&self) {
+    /// Notes that a commit is under way, until the answer is dropped.
+    pub(super) fn committing(&self) -> Committing<'_> {
         let now = Timestamp::now().as_millisecond();
         self.last_commit.store(now, Ordering::Relaxed);
+        Committing {
+            upkeep: self,
+            since: Instant::now(),
+        }
     }
 
-    fn is_quiet(&self) -> bool {
+    fn load(&self) -> Load {
         let since = Timestamp::now().as_millisecond() - self.last_commit.load(Ordering::Relaxed);
-        since > i64::try_from(QUIET.as_millis()).unwrap_or(i64::MAX)
+        Load {
+            is_quiet: since > i64::try_from(QUIET.as_millis()).unwrap_or(i64::MAX),
+            busy: Duration::from_micros(self.busy.load(Ordering::Relaxed)),
+        }
     }
 }
 
@@ -69,13 +116,13 @@ impl MongoStore {
                 ..self.clone()
             };
             AbortOnDrop(tokio::spawn(async move {
-                let quiet = || upkeep.upgrade().is_none_or(|upkeep| upkeep.is_quiet());
-                store.keep_up(quiet).await;
+                let load = || upkeep.upgrade().map_or(Load::NONE, |upkeep| upkeep.load());
+                store.keep_up(load).await;
             }))
         });
     }
 
-    async fn keep_up(&self, quiet: impl Fn() -> bool) {
+    async fn keep_up(&self, load: impl Fn() -> Load) {
         let mut all_have_keys = false;
         loop {
             let mut done = async || -> Result<()> {
@@ -83,8 +130,8 @@ impl MongoStore {
                     self.give_keys().await?;
                     all_have_keys = true;
                 }
-                self.settle(&quiet).await?;
-                if quiet() {
+                self.settle(&load).await?;
+                if load().is_quiet {
                     self.count_ahead().await?;
                 }
                 Ok(())
@@ -101,15 +148,18 @@ impl MongoStore {
         }
     }
 
-    /// Settles pending texts: as fast as the server goes while it is quiet, else a fifth of the time.
-    async fn settle(&self, quiet: &impl Fn() -> bool) -> Result<()> {
+    /// Settles pending texts: as fast as the server goes while it is quiet, else in a share of the time.
+    async fn settle(&self, load: &impl Fn() -> Load) -> Result<()> {
         loop {
-            let begun = Instant::now();
+            let (begun, busy) = (Instant::now(), load().busy);
             if !self.settle_some().await? {
                 return Ok(());
             }
-            if !quiet() {
-                tokio::time::sleep(begun.elapsed() * 4).await;
+            let took = begun.elapsed();
+            rest(took * (SHARE - 1), load).await;
+            let busy = load().busy.saturating_sub(busy);
+            if busy > begun.elapsed().mul_f64(MOSTLY) {
+                rest(took * (SHARE_OF_IMPORT - SHARE), load).await;
             }
         }
     }
@@ -212,5 +262,17 @@ impl MongoStore {
         let matching = doc! { "_id": { "$in": ids }, "at": is_old };
         let deleted = self.events.delete_many(matching).await;
         Ok(deleted.map_err(|error| store_error(&error))?.deleted_count)
+    }
+}
+
+/// Leaves the server to the commits for so long, or until there are none.
+async fn rest(time: Duration, load: &impl Fn() -> Load) {
+    let end = Instant::now() + time;
+    while !load().is_quiet {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(QUIET)).await;
     }
 }

@@ -70,7 +70,7 @@ async fn run(arguments: &[String]) -> Result<()> {
         all("SQLite", Arc::new(store), events, measured, None).await?;
     }
     if let Some(events) = number("--mongodb")? {
-        let mongod = Mongod::start().await;
+        let mongod = Mongod::start_as_it_comes().await;
         mongo(&mongod.url("bigstore"), events, measured).await?;
     }
     if let Some(url) = value("--url") {
