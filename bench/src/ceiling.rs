@@ -12,6 +12,7 @@ use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, CollectionOptions, WriteConcern};
 
 use crate::daybook::{Daybook, ocis_source};
+use crate::process::usage;
 use crate::results::Results;
 use crate::world::{World, until_stored};
 
@@ -55,12 +56,18 @@ pub async fn prepare(world: &World) -> Result<Prepared> {
 pub async fn run(world: &World, prepared: &Arc<Prepared>, results: &mut Results) -> Result<()> {
     let mut best: f64 = 0.0;
     for concurrency in [1, 2, 4] {
+        let server_before = usage(world.mongod.pid())?;
         let rate = push(world, prepared, concurrency).await?;
         best = best.max(rate);
+        let server = usage(world.mongod.pid())?.cpu_seconds - server_before.cpu_seconds;
+        let events = prepared.documents.len() as f64;
         results.add(
             "ceiling",
             &format!("insert_many, {concurrency} at once"),
-            vec![("events_per_second", rate)],
+            vec![
+                ("events_per_second", rate),
+                ("server_cpu_us_per_event", server * 1e6 / events),
+            ],
         );
     }
     results.add(
