@@ -86,7 +86,7 @@ impl Drop for AbortOnDrop {
 }
 
 impl Upkeep {
-    /// Notes that a commit is under way, until the answer is dropped.
+    /// Notes that a commit is under way, until what comes back is dropped.
     pub(super) fn committing(&self) -> Committing<'_> {
         let now = Timestamp::now().as_millisecond();
         self.last_commit.store(now, Ordering::Relaxed);
