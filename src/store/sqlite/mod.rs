@@ -6,6 +6,7 @@
 //! - A commit is one transaction; cursors move in the same one as the records before them.
 //! - Ids are row numbers as sixteen hexadecimal digits; they only grow.
 
+mod checkpoint;
 mod commit;
 mod counts;
 mod errors;
@@ -82,7 +83,11 @@ impl SqliteStore {
             std::fs::create_dir_all(directory).map_err(|error| io_error(directory, &error))?;
         }
         let failed = |error: rusqlite::Error| in_file(path, store_error(&error));
-        let writer = open_connection(path, timeout).map_err(failed)?;
+        let mut writer = open_connection(path, timeout).map_err(failed)?;
+        let beside = open_connection(path, timeout).map_err(failed)?;
+        checkpoint::beside(&mut writer, beside)
+            .map_err(failed)?
+            .map_err(|error| io_error(path, &error))?;
         let mut readers = Vec::new();
         for _ in 0..READERS {
             let reader = open_connection(path, timeout).map_err(failed)?;
@@ -136,10 +141,8 @@ fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connectio
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    // In KiB where negative: the pages of all indexes that one flush touches stay in memory, and are
-    // copied from the log into the file once in several flushes.
+    // In KiB where negative: the pages of all indexes that one flush touches stay in memory.
     connection.pragma_update(None, "cache_size", -8 * 1024)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
     schema::add_functions(&connection)?;
     Ok(connection)

@@ -130,6 +130,41 @@ async fn what_was_answered_is_there_after_a_reopening() {
 }
 
 #[tokio::test]
+async fn the_log_is_copied_beside_the_writer_and_stays_bounded() {
+    const MIB: u64 = 1 << 20;
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let length = |name| std::fs::metadata(directory.path().join(name)).map_or(0, |file| file.len());
+    let large = |number| AuditEvent {
+        metadata: json!({ "filler": "x".repeat(1 << 20) })
+            .as_object()
+            .unwrap()
+            .clone()
+            .into(),
+        ..event(number)
+    };
+    let events: Vec<AuditEvent> = (0..20).map(large).collect();
+    enter(&store, &events).await.unwrap();
+    // No commit of the writer's copies so short a log.
+    assert!(length("daybook.db-wal") < 64 * MIB);
+    let copied = async {
+        let mut number = 1000;
+        while length("daybook.db") < 20 * MIB {
+            enter(&store, &[event(number)]).await.unwrap();
+            number += 1;
+        }
+    };
+    tokio::time::timeout(AMPLE, copied).await.unwrap();
+    for first in (20..200).step_by(20) {
+        let events: Vec<AuditEvent> = (first..first + 20).map(large).collect();
+        enter(&store, &events).await.unwrap();
+    }
+    // It was begun anew, however late: it would have 200 MiB otherwise.
+    assert!(length("daybook.db-wal") < 160 * MIB);
+}
+
+#[tokio::test]
 async fn a_lock_of_another_is_unavailable_until_it_goes() {
     let directory = TempDir::new().unwrap();
     // SQLite gives up a tenth of it before the operation's time is over.
