@@ -37,8 +37,11 @@ const CONTENT_CODES: [i32; 9] = [2, 9, 15, 16, 22, 52, 57, 121, 10334];
 /// say, answers every command with `BadValue`, and that is no event's fault.
 const COMMAND_CONTENT_CODES: [i32; 2] = [22, 10334];
 
-/// Records that are encoded and entered together.
+/// Records that are encoded and entered together, at most.
 const CHUNK_DOCUMENTS: usize = 500;
+
+/// Fewer are not divided: each command has its price.
+const UNDIVIDED: usize = 50;
 
 /// Bytes of one insert command; the server's limit is 48,000,000, and 100,000 documents.
 const CHUNK_BYTES: usize = 32 * 1024 * 1024;
@@ -91,10 +94,16 @@ impl MongoStore {
     /// Enters several chunks at once, or one after the other where their order matters; while the
     /// server enters one the next is encoded.
     async fn enter_all(&self, commit: &Commit<'_>, ingested_at: Timestamp) -> Result<Vec<Chunk>> {
-        let at_once = if commit.in_order { 1 } else { CONCURRENT };
+        // The server enters one command's documents one after the other, whatever its processors do.
+        let (at_once, size) = if commit.in_order {
+            (1, CHUNK_DOCUMENTS)
+        } else {
+            let part = commit.records.len().div_ceil(CONCURRENT);
+            (CONCURRENT, part.clamp(UNDIVIDED, CHUNK_DOCUMENTS))
+        };
         let mut entered = Vec::new();
         let mut under_way = FuturesOrdered::new();
-        for records in commit.records.chunks(CHUNK_DOCUMENTS) {
+        for records in commit.records.chunks(size) {
             let chunk = self.encode(records, ingested_at);
             if under_way.len() == at_once {
                 entered.extend(under_way.try_next().await?);

@@ -104,8 +104,11 @@ impl MongoStore {
     }
 
     async fn count_once(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
-        let mut plan = self.plan(filter).await?;
-        let shared = self.shared_entries(filter).await?;
+        let (mut plan, shared, parts) = tokio::try_join!(
+            self.plan(filter),
+            self.shared_entries(filter),
+            self.parts_of_text(filter),
+        )?;
         if shared.is_some() {
             plan.ways = vec![Way::Keyless];
         }
@@ -145,7 +148,7 @@ impl MongoStore {
             self.count_terms(&mut grid, (from, to), terms, &sources)
                 .await?;
             (facets, vec![Way::Keyless])
-        } else if let Some(parts) = self.parts_of_text(filter).await? {
+        } else if let Some(parts) = parts {
             self.count_parts(&mut grid, (from, to), filter, parts)
                 .await?;
             return Ok(grid.finish());

@@ -1,7 +1,7 @@
 //! The timeline in one SQLite file: the embedded store.
 //!
 //! - One thread writes, two read; the write-ahead log lets them work at once, and other processes
-//!   too (`daybook token new` beside a running service).
+//!   too (`daybook token new` beside a running service). Another copies that log into the file.
 //! - `synchronous = FULL`: a commit that was answered survives a loss of power.
 //! - A commit is one transaction; cursors move in the same one as the records before them.
 //! - Ids are row numbers as sixteen hexadecimal digits; they only grow.
