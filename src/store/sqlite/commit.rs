@@ -197,13 +197,14 @@ fn insert_piece(
                 records.push(Fate::Rejected(reason));
                 continue;
             }
-            Row::Event(row) => {
+            Row::Event(mut row) => {
                 let inserted = insert_event(&mut insert, &piece, &row, now);
                 if matches!(inserted, Ok(true)) {
                     let place = (transaction.last_insert_rowid(), row.at);
+                    let keys = std::mem::take(&mut row.keys);
                     let tenant = piece.text(&row, TENANT);
                     let facet = || piece.facet(&row);
-                    indexing.add(place, tenant, &row.keys, facet);
+                    indexing.add(place, tenant, keys, facet);
                 }
                 inserted
             }

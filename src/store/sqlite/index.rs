@@ -20,6 +20,9 @@ const LONGEST: usize = 1024;
 /// In the place of a long text.
 pub(super) const LONG: &str = "\u{10FFFF}\u{10FFFF}";
 
+/// Terms of one statement.
+const TERMS_TOGETHER: usize = 32;
+
 /// Events that get their keys in one transaction.
 const EVENTS_AT_ONCE: u32 = 1000;
 
@@ -52,6 +55,7 @@ struct NewText {
 }
 
 /// What an event is found by, with those of its texts that may be new.
+#[derive(Default)]
 pub(super) struct NewKeys {
     pub facet: i64,
     terms: Vec<i64>,
@@ -92,7 +96,7 @@ impl<'a> Indexing<'a> {
         &mut self,
         (id, at): (i64, i64),
         tenant: Option<&str>,
-        keys: &NewKeys,
+        keys: NewKeys,
         facet: impl FnOnce() -> Facet,
     ) {
         self.counts.count(at, keys.facet, 1);
@@ -102,11 +106,11 @@ impl<'a> Indexing<'a> {
         }
         drop(known);
         self.terms
-            .extend(keys.terms.iter().map(|term| (*term, at, id)));
-        for term in &keys.texts {
+            .extend(keys.terms.into_iter().map(|term| (term, at, id)));
+        for term in keys.texts {
             let text = self.texts.entry(term.key).or_insert_with(|| NewText {
                 scope: scope(tenant),
-                term: term.clone(),
+                term,
                 day: keys.day,
             });
             text.day = text.day.max(keys.day);
@@ -151,15 +155,32 @@ impl<'a> Indexing<'a> {
             }
         }
         packing.write(transaction, self.tables)?;
-        let mut insert = transaction.prepare_cached(&format!(
-            "INSERT OR IGNORE INTO {} (term, at, event) VALUES (?1, ?2, ?3)",
-            self.tables.terms
-        ))?;
         self.terms.sort_unstable();
-        for term in &self.terms {
-            insert.execute(params![term.0, term.1, term.2])?;
-        }
+        let (together, rest) = self.terms.as_chunks::<TERMS_TOGETHER>();
+        self.write_terms(transaction, together)?;
+        self.write_terms(transaction, rest.as_chunks::<1>().0)?;
         self.counts.apply(transaction, self.tables)
+    }
+
+    /// Writes groups of terms, one statement a group.
+    fn write_terms<const TOGETHER: usize>(
+        &self,
+        transaction: &Transaction<'_>,
+        groups: &[[(i64, i64, i64); TOGETHER]],
+    ) -> rusqlite::Result<()> {
+        let mut insert = transaction.prepare_cached(&format!(
+            "INSERT OR IGNORE INTO {} (term, at, event) VALUES {}",
+            self.tables.terms,
+            ["(?, ?, ?)"; TOGETHER].join(", ")
+        ))?;
+        for group in groups {
+            let numbers = group.iter().flat_map(|(term, at, event)| [term, at, event]);
+            for (index, number) in numbers.enumerate() {
+                insert.raw_bind_parameter(index + 1, number)?;
+            }
+            insert.raw_execute()?;
+        }
+        Ok(())
     }
 
     /// To be called when the transaction is committed.
@@ -197,12 +218,12 @@ pub(super) fn give_keys(
         let at = event.at.as_millisecond();
         let tenant = event.tenant_slug.as_deref();
         let keys = NewKeys::of(EventKeys::of_stored(event), at, now, known);
-        indexing.add((id, at), tenant, &keys, || Facet::of_stored(event));
         let mut update = transaction.prepare_cached(&format!(
             "UPDATE {} SET facet = ?2 WHERE id = ?1",
             tables.events
         ))?;
         update.execute(params![id, keys.facet])?;
+        indexing.add((id, at), tenant, keys, || Facet::of_stored(event));
     }
     indexing.write(&transaction)?;
     transaction.commit()?;

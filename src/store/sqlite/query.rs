@@ -285,6 +285,8 @@ pub(super) fn claim(
     source: &SourceName,
 ) -> rusqlite::Result<Cursor> {
     let transaction = super::write_transaction(connection)?;
+    // Sources claim theirs while a file is still prepared.
+    transaction.execute(&tables.cursor_table(), [])?;
     let claimed = transaction.query_row(
         &format!(
             "INSERT INTO {} (source, generation, seq, detail, updatedAt)

@@ -99,14 +99,7 @@ impl Tables {
                 ) WITHOUT ROWID",
                 self.counts
             ),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {} (
-                    source TEXT PRIMARY KEY, generation INTEGER NOT NULL, seq INTEGER NOT NULL,
-                    detail TEXT NOT NULL, lastEventAt INTEGER, lastEventId TEXT,
-                    updatedAt INTEGER NOT NULL
-                ) WITHOUT ROWID",
-                self.cursors
-            ),
+            self.cursor_table(),
             format!(
                 "CREATE TABLE IF NOT EXISTS {dead_letters} (
                     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -146,6 +139,18 @@ impl Tables {
         super::counts::check(&transaction, self)?;
         super::packs::check(&transaction, self)?;
         transaction.commit()
+    }
+
+    /// What makes the table that sources need first of all.
+    pub(super) fn cursor_table(&self) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {} (
+                source TEXT PRIMARY KEY, generation INTEGER NOT NULL, seq INTEGER NOT NULL,
+                detail TEXT NOT NULL, lastEventAt INTEGER, lastEventId TEXT,
+                updatedAt INTEGER NOT NULL
+            ) WITHOUT ROWID",
+            self.cursors
+        )
     }
 }
 

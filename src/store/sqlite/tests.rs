@@ -49,6 +49,16 @@ async fn enter(store: &SqliteStore, events: &[AuditEvent]) -> Result<Vec<Fate>> 
 }
 
 #[tokio::test]
+async fn a_source_claims_its_cursor_before_the_file_is_prepared() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    let name = SourceName::new("early");
+    assert_eq!(store.claim_cursor(&name).await.unwrap().generation, 1);
+    store.prepare().await.unwrap();
+    assert_eq!(store.claim_cursor(&name).await.unwrap().generation, 2);
+}
+
+#[tokio::test]
 async fn a_commit_that_is_dropped_half_sent_leaves_nothing() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, AMPLE);
