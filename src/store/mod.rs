@@ -470,6 +470,9 @@ pub trait Store: Send + Sync + 'static {
     /// How this store compares text in any case; see [`feed::Matcher`].
     fn caseless(&self) -> Caseless;
 
+    /// How many times `writer.batch_events` a source with a backlog delivers at once, at best.
+    fn inserts_a_chunk(&self) -> usize;
+
     /// Dead letters, newest first by the last time they were met; at most `limit`. Their raw bytes
     /// are the first 15 MiB at most, `raw_length` tells the whole.
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>>;

@@ -174,6 +174,10 @@ impl Store for Allergic {
         self.inner.caseless()
     }
 
+    fn inserts_a_chunk(&self) -> usize {
+        self.inner.inserts_a_chunk()
+    }
+
     async fn event(&self, id: &str) -> Result<Option<StoredEvent>> {
         self.inner.event(id).await
     }

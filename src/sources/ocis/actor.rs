@@ -39,8 +39,6 @@ use super::skim::is_plain_read;
 
 /// Bytes sent at once, if the source's share of the bytes in flight is not smaller.
 const CHUNK_BYTES: u64 = 2 << 20;
-/// A chunk's events fill so many inserts, which the store takes side by side.
-const INSERTS_A_CHUNK: usize = 2;
 /// While a doorbell works the timer is only its understudy.
 const QUICK_POLL: Duration = Duration::from_millis(250);
 /// While something is waited for, the path is watched so often.
@@ -262,7 +260,10 @@ impl TailerState {
         let options = TailOptions {
             max_line: self.args.config.max_line.bytes(),
             chunk_bytes: self.chunk_bytes(),
-            max_lines: self.args.batch_events.saturating_mul(INSERTS_A_CHUNK),
+            max_lines: self
+                .args
+                .batch_events
+                .saturating_mul(self.args.store.inserts_a_chunk()),
             skips: (!self.args.config.include_reads).then_some(is_plain_read),
             ..TailOptions::new(self.args.config.path.clone())
         };

@@ -1,10 +1,10 @@
 //! One flush as one transaction: records, learned spaces and cursors stand together or not at all.
 
 use std::ops::Range;
-use std::sync::mpsc::Receiver;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, Statement, Transaction, params};
+use tokio::sync::mpsc::Receiver;
 
 use super::index::{Indexing, Known, NewKeys};
 use super::schema::Tables;
@@ -25,6 +25,9 @@ pub(super) enum Part {
 
 /// Records of one piece.
 pub(super) const PIECE_RECORDS: usize = 250;
+
+/// Pieces that are made ahead.
+pub(super) const PIECES_AHEAD: usize = 2;
 
 /// Some records, with all texts of their events in one.
 #[derive(Default)]
@@ -128,7 +131,7 @@ impl Piece {
 pub(super) fn commit(
     connection: &mut Connection,
     tables: &Tables,
-    parts: &Receiver<Part>,
+    mut parts: Receiver<Part>,
     known: &Known,
     probe: &Probe,
 ) -> rusqlite::Result<Committed> {
@@ -137,8 +140,8 @@ pub(super) fn commit(
     let mut indexing = Indexing::new(known, tables);
     let mut records = Vec::new();
     let (moves, learned) = loop {
-        match parts.recv() {
-            Ok(Part::Piece(piece)) => {
+        match parts.blocking_recv() {
+            Some(Part::Piece(piece)) => {
                 insert_piece(
                     &transaction,
                     tables,
@@ -148,9 +151,11 @@ pub(super) fn commit(
                     &mut records,
                 )?;
             }
-            Ok(Part::End { moves, learned }) => break (moves, learned),
-            // Nobody waits for it any more.
-            Err(gone) => return Err(rusqlite::Error::ToSqlConversionFailure(Box::new(gone))),
+            Some(Part::End { moves, learned }) => break (moves, learned),
+            None => {
+                let gone = "nobody waits for the commit any more";
+                return Err(rusqlite::Error::ToSqlConversionFailure(gone.into()));
+            }
         }
     };
     indexing.write(&transaction)?;

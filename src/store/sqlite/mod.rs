@@ -214,23 +214,30 @@ impl Store for SqliteStore {
     async fn commit(&self, commit: &Commit<'_>) -> Result<Committed> {
         let probe = self.probe.get().cloned().unwrap_or_default();
         let known = self.known.clone();
-        let (parts, coming) = std::sync::mpsc::channel();
+        let (parts, coming) = tokio::sync::mpsc::channel(commit::PIECES_AHEAD);
         let committed = self.write("a commit", move |connection, tables| {
-            commit::commit(connection, tables, &coming, &known, &probe)
+            commit::commit(connection, tables, coming, &known, &probe)
         });
         let send = async {
             let now = Timestamp::now().as_millisecond();
             for records in commit.records.chunks(commit::PIECE_RECORDS) {
                 let piece = commit::Piece::of(records, now, &self.known);
                 // Who does not take it any more says why, in its own answer.
-                let _gone = parts.send(commit::Part::Piece(piece));
+                if parts.send(commit::Part::Piece(piece)).await.is_err() {
+                    return;
+                }
                 tokio::task::yield_now().await;
             }
             let (moves, learned) = (commit.moves.clone(), commit.learned.clone());
-            let _gone = parts.send(commit::Part::End { moves, learned });
+            let _gone = parts.send(commit::Part::End { moves, learned }).await;
         };
-        // The first begins to wait before the second begins to send.
-        tokio::join!(committed, send).0
+        // Who waits begins to before anything is sent, and is told at once when it took too long.
+        let mut committed = std::pin::pin!(committed);
+        tokio::select! {
+            biased;
+            committed = &mut committed => committed,
+            () = send => committed.await,
+        }
     }
 
     async fn claim_cursor(&self, source: &SourceName) -> Result<Cursor> {
@@ -288,6 +295,11 @@ impl Store for SqliteStore {
 
     fn caseless(&self) -> Caseless {
         Caseless::Lowercase
+    }
+
+    /// The larger a transaction, the fewer pages and syncs an event costs, and the more memory.
+    fn inserts_a_chunk(&self) -> usize {
+        3
     }
 
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {

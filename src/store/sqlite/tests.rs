@@ -247,6 +247,25 @@ async fn an_endless_query_ends_in_time_and_frees_its_thread() {
 }
 
 #[tokio::test]
+async fn a_commit_of_many_pieces_is_told_in_time_that_the_writer_is_busy() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, Duration::from_secs(1));
+    store.prepare().await.unwrap();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let holding = store.write("a long one", move |_, _| {
+        let _released = held.recv();
+        Ok(())
+    });
+    assert_eq!(holding.await.unwrap_err().reason(), "timeout");
+    let pieces = 3 * commit::PIECES_AHEAD;
+    let events: Vec<_> = (0..pieces * commit::PIECE_RECORDS).map(event).collect();
+    let refused = tokio::time::timeout(AMPLE, enter(&store, &events)).await;
+    assert_eq!(refused.unwrap().unwrap_err().reason(), "timeout");
+    drop(release);
+    assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Written]);
+}
+
+#[tokio::test]
 async fn a_panic_fails_its_own_operation_only() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, AMPLE);
