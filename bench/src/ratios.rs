@@ -20,6 +20,7 @@ pub struct Ratio {
 
 const RATE: &str = "events_per_second";
 const INTO_MONGODB: [&str; 3] = ["catch-up", "daybook, MongoDB", RATE];
+const INTO_SQLITE: [&str; 3] = ["catch-up", "daybook, SQLite", RATE];
 const CEILING: [&str; 3] = ["ceiling", "the best of them", RATE];
 
 /// All of them, measured or not.
@@ -83,9 +84,20 @@ pub fn all(results: &Results) -> Vec<Ratio> {
             "catch-up into SQLite ÷ into MongoDB",
             3.0,
             3.0,
-            ["catch-up", "daybook, SQLite", RATE],
+            INTO_SQLITE,
             INTO_MONGODB,
         ),
+        Ratio {
+            name: "or catch-up into SQLite by itself",
+            wanted: 60_000.0,
+            aim: 60_000.0,
+            is_cost: false,
+            unit: "events a second",
+            found: {
+                let [bench, subject, value] = INTO_SQLITE;
+                results.get(bench, subject, value)
+            },
+        },
         cost(
             "processor time an event, catch-up",
             "µs",
