@@ -21,7 +21,7 @@ const LONGEST: usize = 1024;
 pub(super) const LONG: &str = "\u{10FFFF}\u{10FFFF}";
 
 /// Terms of one statement.
-const TERMS_TOGETHER: usize = 32;
+pub(super) const TERMS_TOGETHER: usize = 32;
 
 /// Events that get their keys in one transaction.
 const EVENTS_AT_ONCE: u32 = 1000;

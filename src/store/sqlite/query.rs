@@ -285,7 +285,7 @@ pub(super) fn claim(
     source: &SourceName,
 ) -> rusqlite::Result<Cursor> {
     let transaction = super::write_transaction(connection)?;
-    // Sources claim theirs while a file is still prepared.
+    // Sources claim theirs while the file is still being prepared.
     transaction.execute(&tables.cursor_table(), [])?;
     let claimed = transaction.query_row(
         &format!(

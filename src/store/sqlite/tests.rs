@@ -75,6 +75,31 @@ async fn a_commit_that_is_dropped_half_sent_leaves_nothing() {
     assert!(fates.iter().all(|fate| *fate == Fate::Written));
 }
 
+#[tokio::test]
+async fn events_are_found_by_their_terms_whichever_statement_wrote_them() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    // Whole statements, and a rest of single ones.
+    let events: Vec<AuditEvent> = (0..2 * index::TERMS_TOGETHER + 3)
+        .map(|number| {
+            let mut event = event(number);
+            event.target.id = Some(format!("target-{number}").into());
+            event
+        })
+        .collect();
+    enter(&store, &events).await.unwrap();
+    for event in &events {
+        let filter = EventFilter {
+            target: event.target.id.as_deref().map(str::to_owned),
+            ..EventFilter::default()
+        };
+        let found = store.find_events(&filter, None, 10).await.unwrap();
+        let found: Vec<&str> = found.iter().map(|found| &*found.external_id).collect();
+        assert_eq!(found, [&*event.external_id]);
+    }
+}
+
 async fn count(store: &SqliteStore) -> usize {
     let found = store
         .find_events(&EventFilter::default(), None, u32::MAX)
