@@ -7,7 +7,7 @@ pub mod mask;
 mod payload;
 pub mod whole;
 
-pub use payload::Payload;
+pub use payload::{Flat, Payload};
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -15,9 +15,9 @@ use bytestring::ByteString;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::masks::{Fingerprints, has_no_secret, mask_letter, mask_line};
+use super::masks::{Fingerprints, has_no_secret, mask_letter, mask_line, mask_scanned};
 use super::record::{Record, ScannedLine, key};
-use super::verbs::{self, Origin, Verb};
+use super::verbs::{self, Verb};
 use crate::event::flat;
 use crate::event::{
     Actor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, Payload, SourceName,
@@ -60,7 +60,7 @@ pub fn decode_each(line: &Bytes, ctx: &LineContext<'_>, mut take: impl FnMut(Dec
     }
 }
 
-/// The short way for a line as the services write it, in which nothing has to be masked or remarked.
+/// The short way for a line as the services write it.
 fn decode_scanned(line: &Bytes, ctx: &LineContext<'_>) -> Option<Decoded> {
     let line = flat::plain_text(line)?;
     let record = ScannedLine::scan(&line)?;
@@ -72,25 +72,33 @@ fn decode_scanned(line: &Bytes, ctx: &LineContext<'_>) -> Option<Decoded> {
     if verb.is_read && !ctx.include_reads {
         return Some(Decoded::Filtered);
     }
-    let happened = time(&record, &verb)?;
-    if verb.origin != Origin::Known || !has_no_secret(&record) {
-        return None;
-    }
+    let happened = time(&record, &verb);
     let acting_user = acting_user(&record, action, message);
     let hints = hints(&record, &verb, acting_user);
+    let (kept, fingerprints) = if has_no_secret(&record) {
+        (line.clone(), Fingerprints::default())
+    } else {
+        mask_scanned(&record)?
+    };
+    let target = if kept == line {
+        target(&record, &verb, &fingerprints)
+    } else {
+        target(&ScannedLine::scan(&kept)?, &verb, &fingerprints)
+    };
+    let remarks = remarks(&verb, happened.is_none(), &fingerprints);
     let event = AuditEvent {
-        at: to_millis(happened),
+        at: to_millis(happened.unwrap_or(ctx.read_at)),
         source: ctx.source.clone(),
         external_id: external_id(ctx, 0),
         outcome: Some(outcome(&record)),
-        target: target(&record, &verb, &Fingerprints::default()),
+        target,
         action: verb.action,
         actor: Actor {
             id: acting_user.map(|user| record.keep(user)),
             ..Actor::default()
         },
         tenant_slug: None,
-        metadata: Payload::flat(line.clone()),
+        metadata: Payload::flat(kept, flat_remarks(&remarks)),
     };
     Some(Decoded::Event(Box::new(event), hints))
 }
@@ -267,7 +275,7 @@ fn event(
     let outcome = outcome(&line);
     let fingerprints = mask_line(&mut line);
     let target = target(&line, &verb, &fingerprints);
-    remark(&mut line, &verb, happened.is_none(), fingerprints);
+    remark(&mut line, remarks(&verb, happened.is_none(), &fingerprints));
     let event = AuditEvent {
         at: to_millis(happened.unwrap_or(ctx.read_at)),
         source: ctx.source.clone(),
@@ -297,27 +305,37 @@ fn time(line: &impl Record, verb: &Verb) -> Option<Timestamp> {
     (at > Timestamp::UNIX_EPOCH).then_some(at)
 }
 
-fn remark(line: &mut Map<String, Value>, verb: &Verb, read_time: bool, prints: Fingerprints) {
-    let mut remarks = Map::new();
-    if read_time {
-        remarks.insert("at".to_owned(), json!("read time"));
-    }
-    if let Some(mark) = verb.origin.mark() {
-        remarks.insert("action".to_owned(), json!(mark));
-    }
-    if let Some(link) = prints.link {
-        remarks.insert("link".to_owned(), json!(link));
-    }
-    if let Some(token) = prints.token {
-        remarks.insert("token".to_owned(), json!(token));
-    }
+/// What Daybook has to say of a record, in the order of the keys. Both are plain text.
+type Remarks<'a> = Vec<(&'static str, &'a str)>;
+
+fn remarks<'a>(verb: &Verb, read_time: bool, prints: &'a Fingerprints) -> Remarks<'a> {
+    let all = [
+        ("action", verb.origin.mark()),
+        ("at", read_time.then_some("read time")),
+        ("link", prints.link.as_deref()),
+        ("token", prints.token.as_deref()),
+    ];
+    let said = all.into_iter().filter_map(|(key, said)| Some((key, said?)));
+    said.collect()
+}
+
+fn remark(line: &mut Map<String, Value>, remarks: Remarks<'_>) {
     if remarks.is_empty() {
         return;
     }
+    let owned = |(key, said): (&str, &str)| (key.to_owned(), json!(said));
+    let mut remarks: Map<String, Value> = remarks.into_iter().map(owned).collect();
     if let Some(original) = line.remove(REMARKS) {
         remarks.insert("original".to_owned(), original);
     }
     line.insert(REMARKS.to_owned(), Value::Object(remarks));
+}
+
+/// The same for a line that is kept as text, which has no key of that name.
+fn flat_remarks(remarks: &Remarks<'_>) -> Option<(&'static str, String)> {
+    let quoted = |(key, said): &(&str, &str)| format!("\"{key}\":\"{said}\"");
+    let members: Vec<String> = remarks.iter().map(quoted).collect();
+    (!members.is_empty()).then(|| (REMARKS, format!("{{{}}}", members.join(","))))
 }
 
 fn target(line: &impl Record, verb: &Verb, fingerprints: &Fingerprints) -> Target {

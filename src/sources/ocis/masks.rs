@@ -5,6 +5,9 @@
 //! where the link's id belongs. An id and a token cannot be told apart there, so both are masked;
 //! a fingerprint takes their place, which also stands in the link's other events.
 
+use std::borrow::Cow;
+
+use bytestring::ByteString;
 use serde_json::{Map, Value};
 
 use super::record::{KNOWN_KEYS, Record, ScannedLine, key};
@@ -53,26 +56,86 @@ pub(super) fn has_no_secret(line: &ScannedLine<'_>) -> bool {
         && !line.string(key!("Message")).is_some_and(speaks_of_a_token)
 }
 
+/// What is masked of a record beside the values of secret keys.
+struct Secrets {
+    fingerprints: Fingerprints,
+    /// `ShareID` may be the token.
+    is_link_removal: bool,
+    /// `Message` may name the token.
+    speaks_of_a_token: bool,
+}
+
+impl Secrets {
+    fn of(record: &impl Record) -> Self {
+        let is_link =
+            record.text(key!("ShareType")) == Some("link") || record.has(key!("ShareToken"));
+        let action = record.text(key!("Action"));
+        let share_id = record.text(key!("ShareID"));
+        let link = share_id.filter(|id| is_link && !id.contains(':'));
+        Self {
+            fingerprints: Fingerprints {
+                link: link.map(fingerprint),
+                token: record.text(key!("ShareToken")).map(fingerprint),
+            },
+            is_link_removal: action == Some("file_unshared")
+                && record.text(key!("ShareType")) == Some("link"),
+            speaks_of_a_token: is_link || action == Some(INVITATION),
+        }
+    }
+}
+
+/// Those of the secrets that are looked for in other fields, the longest first: an invitation's link contains
+/// its token.
+fn sought<'a>(secrets: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut sought: Vec<&str> = secrets
+        .filter(|secret| secret.len() >= SHORTEST_SOUGHT && *secret != MASK)
+        .collect();
+    sought.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    sought
+}
+
+/// Masks a scanned line: what is left of it says what [`mask_line`] would leave of the object. `None` when a
+/// number has to be masked.
+pub(super) fn mask_scanned(line: &ScannedLine<'_>) -> Option<(ByteString, Fingerprints)> {
+    let secrets = Secrets::of(line);
+    let is_secret =
+        |key| key == key!("ShareToken") || (key == key!("ShareID") && secrets.is_link_removal);
+    let keys = [key!("ShareToken"), key!("ShareID")];
+    let keys = keys.into_iter().filter(|key| is_secret(*key));
+    if keys.clone().any(|key| line.is_number(key)) {
+        return None;
+    }
+    let sought = sought(keys.filter_map(|key| line.string(key)));
+    let masked = line.rewritten(|key, text| {
+        if is_secret(key) {
+            return (!text.is_empty()).then(|| MASK.to_owned());
+        }
+        let erased = erased(text, &sought);
+        if key == key!("Message") && secrets.speaks_of_a_token {
+            let masked = mask_phrases(erased.as_bytes());
+            return Some(String::from_utf8_lossy(&masked).into_owned());
+        }
+        match erased {
+            Cow::Owned(erased) => Some(erased),
+            Cow::Borrowed(_) => None,
+        }
+    });
+    Some((masked, secrets.fingerprints))
+}
+
 /// Masks a decoded line.
 pub(super) fn mask_line(line: &mut Map<String, Value>) -> Fingerprints {
-    let is_link = text(line, "ShareType") == Some("link") || line.contains_key("ShareToken");
-    let is_link_removal =
-        text(line, "Action") == Some("file_unshared") && text(line, "ShareType") == Some("link");
-    let share_id = text(line, "ShareID").filter(|id| is_link && !id.contains(':'));
-    let fingerprints = Fingerprints {
-        link: share_id.map(fingerprint),
-        token: text(line, "ShareToken").map(fingerprint),
-    };
+    let Secrets {
+        fingerprints,
+        is_link_removal,
+        speaks_of_a_token,
+    } = Secrets::of(line);
 
-    let mut sought: Vec<String> = line
+    let secrets = line
         .iter()
         .filter(|(key, _)| is_secret(key) || (is_link_removal && *key == "ShareID"))
-        .filter_map(|(_, value)| value.as_str())
-        .filter(|secret| secret.len() >= SHORTEST_SOUGHT && *secret != MASK)
-        .map(str::to_owned)
-        .collect();
-    // The longest first: an invitation's link contains its token.
-    sought.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        .filter_map(|(_, value)| value.as_str());
+    let sought: Vec<String> = sought(secrets).into_iter().map(str::to_owned).collect();
 
     mask_features(line);
     for (key, value) in line.iter_mut() {
@@ -86,7 +149,6 @@ pub(super) fn mask_line(line: &mut Map<String, Value>) -> Fingerprints {
     if is_link_removal && let Some(id) = line.get_mut("ShareID") {
         mask::mask_leaves(id);
     }
-    let speaks_of_a_token = is_link || text(line, "Action") == Some(INVITATION);
     if speaks_of_a_token && let Some(Value::String(message)) = line.get_mut("Message") {
         *message = String::from_utf8_lossy(&mask_phrases(message.as_bytes())).into_owned();
     }
@@ -140,16 +202,24 @@ fn mask_features(line: &mut Map<String, Value>) {
 fn erase(value: &mut Value, sought: &[String]) {
     match value {
         Value::String(text) => {
-            for secret in sought {
-                if text.contains(secret.as_str()) {
-                    *text = text.replace(secret.as_str(), MASK);
-                }
+            if let Cow::Owned(erased) = erased(text, sought) {
+                *text = erased;
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| erase(item, sought)),
         Value::Object(map) => map.values_mut().for_each(|inner| erase(inner, sought)),
         _ => {}
     }
+}
+
+fn erased<'a>(text: &'a str, sought: &[impl AsRef<str>]) -> Cow<'a, str> {
+    let mut text = Cow::Borrowed(text);
+    for secret in sought {
+        if text.contains(secret.as_ref()) {
+            text = Cow::Owned(text.replace(secret.as_ref(), MASK));
+        }
+    }
+    text
 }
 
 /// Masks what follows one of the phrases, up to the next quote or the end.

@@ -97,7 +97,7 @@ pub(super) const KNOWN_KEYS: [&str; 37] = [
 ];
 
 /// One of the known keys, by its place among them.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key(usize);
 
 impl Key {
@@ -164,6 +164,34 @@ impl<'a> ScannedLine<'a> {
 
     fn value(&self, key: Key) -> Option<Scalar<'a>> {
         self.values[key.0]
+    }
+
+    /// Whether a whole number stands under the key.
+    pub fn is_number(&self, key: Key) -> bool {
+        matches!(self.value(key), Some(Scalar::Int(_)))
+    }
+
+    /// The line with other texts where `other` has some. They must be [plain](flat::plain_text) and without quotes.
+    pub fn rewritten(&self, other: impl Fn(Key, &'a str) -> Option<String>) -> ByteString {
+        let values = self.values.iter().enumerate();
+        let texts = values.filter_map(|(index, value)| match value {
+            Some(Scalar::Text(text)) => Some((Key(index), *text)),
+            _ => None,
+        });
+        let mut changes: Vec<(&str, String)> = texts
+            .filter_map(|(key, text)| Some((text, other(key, text)?)))
+            .collect();
+        let start = |part: &str| part.as_ptr().addr() - self.line.as_ptr().addr();
+        changes.sort_unstable_by_key(|(old, _)| start(old));
+        let mut line = String::with_capacity(self.line.len());
+        let mut copied = 0;
+        for (old, new) in changes {
+            line.push_str(&self.line[copied..start(old)]);
+            line.push_str(&new);
+            copied = start(old) + old.len();
+        }
+        line.push_str(&self.line[copied..]);
+        line.into()
     }
 }
 

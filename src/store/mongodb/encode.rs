@@ -18,7 +18,7 @@ use mongodb::bson::spec::ElementType;
 use serde_json::{Map, Number, Value};
 
 use crate::event::flat::{self, Scalar};
-use crate::event::{AuditEvent, DeadLetter};
+use crate::event::{AuditEvent, DeadLetter, Flat};
 use crate::store::keys::EventKeys;
 
 /// The largest document that MongoDB stores.
@@ -61,7 +61,8 @@ pub(super) fn event(
     keys: &EventKeys<'_>,
 ) -> Result<RawDocumentBuf, String> {
     // About what a flat payload of this length becomes, with the fields around it.
-    let payload = event.metadata.as_flat().map_or(1024, str::len);
+    let payload = event.metadata.as_flat();
+    let payload = payload.map_or(1024, |kept| kept.text().len());
     let mut buf = Vec::with_capacity(payload + payload / 4 + 512);
     let start = open(&mut buf);
     key(&mut buf, ElementType::ObjectId, "_id");
@@ -100,7 +101,7 @@ pub(super) fn event(
     int64_array(&mut buf, "terms", keys.terms.iter().map(|term| term.key));
     key(&mut buf, ElementType::EmbeddedDocument, "metadata");
     let exact = match event.metadata.as_flat() {
-        Some(text) => flat_object(&mut buf, text),
+        Some(kept) => flat_object(&mut buf, kept),
         None => object(&mut buf, &event.metadata, 1),
     };
     if !exact {
@@ -264,11 +265,23 @@ fn optional_texts(buf: &mut Vec<u8>, name: &str, parts: &[(&str, &Option<ByteStr
     close(buf, start);
 }
 
-/// The text of a flat object, without a tree between.
-fn flat_object(buf: &mut Vec<u8>, json: &str) -> bool {
+/// What is kept as text, without a tree between.
+fn flat_object(buf: &mut Vec<u8>, kept: &Flat) -> bool {
     let start = open(buf);
+    let mut whole = flat_members(buf, kept.text());
+    if let Some((name, nested)) = kept.nested() {
+        key(buf, ElementType::EmbeddedDocument, name);
+        let start = open(buf);
+        whole &= flat_members(buf, nested);
+        close(buf, start);
+    }
+    close(buf, start);
+    whole
+}
+
+fn flat_members(buf: &mut Vec<u8>, json: &str) -> bool {
     // No control character stands in the text, and so no NUL in a key.
-    let whole = flat::scan(json, |name, value| {
+    flat::scan(json, |name, value| {
         match value {
             Scalar::Null => key(buf, ElementType::Null, name),
             Scalar::Bool(flag) => boolean(buf, name, flag),
@@ -276,9 +289,7 @@ fn flat_object(buf: &mut Vec<u8>, json: &str) -> bool {
             Scalar::Text(string) => text(buf, name, string),
         }
         true
-    });
-    close(buf, start);
-    whole
+    })
 }
 
 fn object(buf: &mut Vec<u8>, members: &Map<String, Value>, depth: usize) -> bool {
@@ -382,7 +393,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Actor, SourceName, Target};
+    use crate::event::{Actor, Payload, SourceName, Target};
     use crate::store::mongodb::decode;
 
     fn event_with(metadata: Value) -> AuditEvent {
@@ -455,6 +466,22 @@ mod tests {
             document.get_str("metadataJson").unwrap(),
             "{\"a\\u0000b\":1}"
         );
+    }
+
+    #[test]
+    fn kept_text_becomes_what_its_tree_becomes() {
+        for nested in [None, Some(("z", r#"{"at":"read time"}"#.to_owned()))] {
+            let text = r#"{"a":1,"b":null,"c":"ü","d":true,"e":-3000000000}"#;
+            let mut event = event_with(json!({}));
+            event.metadata = Payload::flat(text.into(), nested);
+            assert!(event.metadata.as_flat().is_some());
+            let kept = document_of(&event).unwrap();
+            event.metadata = serde_json::Map::from(event.metadata.clone()).into();
+            let tree = document_of(&event).unwrap();
+            let metadata =
+                |document: &RawDocumentBuf| document.get_document("metadata").unwrap().to_owned();
+            assert_eq!(metadata(&kept), metadata(&tree));
+        }
     }
 
     #[test]
