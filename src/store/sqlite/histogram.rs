@@ -8,6 +8,7 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
 use super::counts;
+use super::gathered::Gathered;
 use super::plan::{self, Asks, Key, Way};
 use super::query::{ceiling, conditions};
 use super::schema::Tables;
@@ -70,6 +71,8 @@ struct Parts {
     listed: Vec<(i64, i64)>,
     /// The way to events of which each is asked; none of a whole facet is among them.
     looked_through: Option<Way>,
+    /// Events of its terms that their table does not have yet.
+    gathered: Gathered,
 }
 
 fn parts(
@@ -95,6 +98,7 @@ fn parts(
                 rest,
                 listed: Vec::new(),
                 looked_through: Some(plan.way),
+                gathered: plan.gathered,
             });
         }
     }
@@ -116,7 +120,10 @@ fn parts(
         let other = |facet: i64| rest.contains_key(&facet) && !facets.contains(&facet);
         let is_asked = (whole.len() + facets.len() > 0 || asks_facets(filter))
             .then_some(&other as &dyn Fn(i64) -> bool);
-        listed = list(connection, tables, filter, bounds, &terms, is_asked)?;
+        let gathered = &plan.gathered;
+        listed = list(
+            connection, tables, filter, bounds, &terms, gathered, is_asked,
+        )?;
     }
     let looked_through = match (&listed, rest.is_empty()) {
         (_, true) => None,
@@ -130,6 +137,7 @@ fn parts(
         rest,
         listed: listed.unwrap_or_default(),
         looked_through,
+        gathered: plan.gathered,
     })
 }
 
@@ -141,6 +149,7 @@ fn list(
     filter: &EventFilter,
     (since, until): (i64, i64),
     terms: &[i64],
+    gathered: &Gathered,
     is_asked: Option<&dyn Fn(i64) -> bool>,
 ) -> rusqlite::Result<Option<Vec<(i64, i64)>>> {
     let mut of_term = connection.prepare_cached(&format!(
@@ -153,6 +162,7 @@ fn list(
         while let Some(row) = rows.next()? {
             events.push((row.get(0)?, row.get(1)?));
         }
+        events.extend(gathered.events(*term));
         if events.len() > MOST_LISTED {
             return Ok(None);
         }
@@ -325,7 +335,10 @@ fn events_of(tables: &Tables, conditions: &str, parts: &Parts, way: &Way) -> Str
         return query;
     };
     let (mut facets, mut terms) = (String::from("NULL"), String::from("NULL"));
+    let mut gathered: Vec<i64> = Vec::new();
     for key in keys {
+        let events = key.term().map(|term| parts.gathered.events(term));
+        gathered.extend(events.unwrap_or_default().iter().map(|(_, event)| event));
         // Writing into a string cannot fail.
         let _infallible = match key {
             Key::Facet(key) => write!(facets, ",{key}"),
@@ -335,7 +348,8 @@ fn events_of(tables: &Tables, conditions: &str, parts: &Parts, way: &Way) -> Str
     format!(
         "FROM {events} WHERE {conditions} AND id IN (
             SELECT event FROM {} WHERE term IN ({terms})
-            UNION SELECT id FROM {events} WHERE facet IN ({facets}))",
+            UNION SELECT id FROM {events} WHERE facet IN ({facets})
+            UNION SELECT value FROM json_each('{gathered:?}'))",
         tables.terms
     )
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::counts::Changes;
+use super::gathered::{self, Entry};
 use super::packs::{self, Packing};
 use super::query;
 use super::schema::Tables;
@@ -43,8 +44,7 @@ pub(super) struct Indexing<'a> {
     tables: &'a Tables,
     facets: HashMap<i64, Facet>,
     texts: HashMap<i64, NewText>,
-    /// Term, time and event.
-    terms: Vec<(i64, i64, i64)>,
+    terms: Vec<Entry>,
     counts: Changes,
 }
 
@@ -156,31 +156,9 @@ impl<'a> Indexing<'a> {
         }
         packing.write(transaction, self.tables)?;
         self.terms.sort_unstable();
-        let (together, rest) = self.terms.as_chunks::<TERMS_TOGETHER>();
-        self.write_terms(transaction, together)?;
-        self.write_terms(transaction, rest.as_chunks::<1>().0)?;
+        self.terms.dedup();
+        gathered::enter(transaction, self.tables, &self.terms)?;
         self.counts.apply(transaction, self.tables)
-    }
-
-    /// Writes groups of terms, one statement a group.
-    fn write_terms<const TOGETHER: usize>(
-        &self,
-        transaction: &Transaction<'_>,
-        groups: &[[(i64, i64, i64); TOGETHER]],
-    ) -> rusqlite::Result<()> {
-        let mut insert = transaction.prepare_cached(&format!(
-            "INSERT OR IGNORE INTO {} (term, at, event) VALUES {}",
-            self.tables.terms,
-            ["(?, ?, ?)"; TOGETHER].join(", ")
-        ))?;
-        for group in groups {
-            let numbers = group.iter().flat_map(|(term, at, event)| [term, at, event]);
-            for (index, number) in numbers.enumerate() {
-                insert.raw_bind_parameter(index + 1, number)?;
-            }
-            insert.raw_execute()?;
-        }
-        Ok(())
     }
 
     /// To be called when the transaction is committed.
@@ -237,6 +215,8 @@ pub(super) fn forget(
     tables: &Tables,
     events: &[StoredEvent],
 ) -> rusqlite::Result<()> {
+    // Then one table has all of them.
+    while gathered::put_away(transaction, tables)? {}
     let mut delete = transaction.prepare_cached(&format!(
         "DELETE FROM {} WHERE term = ?1 AND at = ?2 AND event = ?3",
         tables.terms

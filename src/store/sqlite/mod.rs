@@ -11,6 +11,7 @@ mod commit;
 mod counts;
 mod errors;
 mod feed;
+mod gathered;
 mod histogram;
 mod index;
 mod letters;
@@ -96,16 +97,24 @@ impl SqliteStore {
                 .map_err(failed)?;
             readers.push(reader);
         }
-        let threads = |name, connections| {
-            Workers::start(name, connections, timeout).map_err(|error| io_error(path, &error))
+        let threads = |name, connections, meanwhile| {
+            Workers::start(name, connections, timeout, meanwhile)
+                .map_err(|error| io_error(path, &error))
+        };
+        let of_writer = Arc::clone(&tables);
+        let put_away = move |connection: &mut Connection| {
+            let transaction = write_transaction(connection)?;
+            let is_more = gathered::put_away(&transaction, &of_writer)?;
+            transaction.commit()?;
+            Ok(is_more)
         };
         Ok(Self {
             path: path.to_owned(),
             probe: OnceLock::new(),
             tables,
             known: index::Known::default(),
-            writer: threads("sqlite-writer", vec![writer])?,
-            readers: Arc::new(threads("sqlite-reader", readers)?),
+            writer: threads("sqlite-writer", vec![writer], Some(Arc::new(put_away)))?,
+            readers: Arc::new(threads("sqlite-reader", readers, None)?),
         })
     }
 

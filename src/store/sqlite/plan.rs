@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use rusqlite::{Connection, params};
 
+use super::gathered::Gathered;
 use super::index::matching_facets;
 use super::packs;
 use super::query::{ceiling, parse_id};
@@ -62,6 +63,8 @@ pub(super) struct Plan {
     /// The facets that the filter allows.
     pub facets: HashMap<i64, Facet>,
     pub asks: Asks,
+    /// Events of the way's terms that their table does not have yet.
+    pub gathered: Gathered,
 }
 
 /// Chooses the way; a text that more texts than `most_texts` hold is not looked up.
@@ -75,8 +78,10 @@ pub(super) fn plan(
     let asks_terms = filter.actor.is_some() || filter.ip.is_some() || filter.target.is_some();
     let facets = matching_facets(connection, tables, filter)?;
     let keys: Vec<Key> = facets.keys().copied().map(Key::Facet).collect();
+    let mut gathered = Gathered::default();
     let (way, asks) = if asks_terms {
-        let way = way_of_terms(connection, tables, filter, &facets, asks_facets)?;
+        let way;
+        (way, gathered) = way_of_terms(connection, tables, filter, &facets, asks_facets)?;
         (way, Asks::Terms)
     } else if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty()) {
         let folded = fold(text);
@@ -84,6 +89,7 @@ pub(super) fn plan(
         let found = packs::search(connection, tables, &tenants, &folded, most_texts)?;
         let way = match found {
             Some(found) => {
+                gathered = Gathered::of(connection, tables, found.clone(), bounds(filter))?;
                 let named = facets.iter().filter(|(_, facet)| facet.has(&folded));
                 let named = named.map(|(key, _)| Key::Facet(*key));
                 let terms = found.into_iter().map(Key::Term);
@@ -98,7 +104,18 @@ pub(super) fn plan(
     } else {
         (Way::Time, Asks::Facets)
     };
-    Ok(Plan { way, facets, asks })
+    Ok(Plan {
+        way,
+        facets,
+        asks,
+        gathered,
+    })
+}
+
+/// The filter's range of time: first and end.
+fn bounds(filter: &EventFilter) -> (i64, i64) {
+    let since = filter.since.map_or(i64::MIN, ceiling);
+    (since, filter.until.map_or(i64::MAX, ceiling))
 }
 
 /// The tenants of which a filter may find events.
@@ -122,7 +139,7 @@ fn way_of_terms(
     filter: &EventFilter,
     facets: &HashMap<i64, Facet>,
     asks_facets: bool,
-) -> rusqlite::Result<Way> {
+) -> rusqlite::Result<(Way, Gathered)> {
     let tenants = tenants(filter, facets);
     let asked = asked_terms(filter).into_iter();
     let mut ways: Vec<Vec<Key>> = asked
@@ -131,17 +148,19 @@ fn way_of_terms(
             tenants.iter().map(term).collect()
         })
         .collect();
+    let terms = ways.iter().flatten().filter_map(|key| key.term()).collect();
+    let gathered = Gathered::of(connection, tables, terms, bounds(filter))?;
     if asks_facets {
         ways.push(facets.keys().copied().map(Key::Facet).collect());
     }
     let mut best = (i64::MAX, Vec::new());
     for way in ways {
-        let count = count_few(connection, tables, filter, &way)?;
+        let count = count_few(connection, tables, filter, &way, &gathered)?;
         if count < best.0 {
             best = (count, way);
         }
     }
-    Ok(Way::Keys(best.1))
+    Ok((Way::Keys(best.1), gathered))
 }
 
 /// Counts the events of keys in the filter's range of time, up to [`FEW`].
@@ -150,27 +169,37 @@ fn count_few(
     tables: &Tables,
     filter: &EventFilter,
     keys: &[Key],
+    gathered: &Gathered,
 ) -> rusqlite::Result<i64> {
-    let mut counted = 0;
+    let terms = keys.iter().filter_map(|key| key.term());
+    let gathered: usize = terms.map(|term| gathered.events(term).len()).sum();
+    let mut counted = i64::try_from(gathered).unwrap_or(FEW);
     for key in keys {
+        if counted >= FEW {
+            break;
+        }
         let (table, column, _, key) = key.place(tables);
         let mut count = connection.prepare_cached(&format!(
             "SELECT count(*) FROM (SELECT 1 FROM {table}
              WHERE {column} = ?1 AND at >= ?2 AND at < ?3 LIMIT ?4)"
         ))?;
-        let since = filter.since.map_or(i64::MIN, ceiling);
-        let until = filter.until.map_or(i64::MAX, ceiling);
+        let (since, until) = bounds(filter);
         let rest = FEW - counted;
         let found = count.query_row(params![key, since, until, rest], |row| row.get::<_, i64>(0));
         counted += found?;
-        if counted >= FEW {
-            break;
-        }
     }
     Ok(counted)
 }
 
 impl Key {
+    /// The number of a term.
+    pub(super) fn term(self) -> Option<i64> {
+        match self {
+            Self::Term(term) => Some(term),
+            Self::Facet(_) => None,
+        }
+    }
+
     /// Table, columns of the key and the event's id, and the number.
     fn place(self, tables: &Tables) -> (&str, &'static str, &'static str, i64) {
         match self {
@@ -180,12 +209,19 @@ impl Key {
     }
 }
 
+/// What was read of a key's events; without a key there are no more of them.
+#[derive(Default)]
+struct List {
+    key: Option<Key>,
+    entries: VecDeque<(i64, i64)>,
+}
+
 /// (`at`, id) of events that keys have, newest first, each once.
 pub(super) struct Merged<'a> {
     connection: &'a Connection,
     tables: &'a Tables,
     since: i64,
-    lists: Vec<(Key, VecDeque<(i64, i64)>)>,
+    lists: Vec<List>,
     /// The newest entry of each list that has one.
     heads: BinaryHeap<((i64, i64), usize)>,
     last: Option<(i64, i64)>,
@@ -199,8 +235,9 @@ impl<'a> Merged<'a> {
         filter: &EventFilter,
         before: Option<&PageKey>,
         keys: Vec<Key>,
+        gathered: &Gathered,
     ) -> rusqlite::Result<Self> {
-        let until = filter.until.map_or(i64::MAX, ceiling);
+        let (since, until) = bounds(filter);
         let mut from = (until, i64::MIN);
         if let Some(before) = before {
             let page = (
@@ -212,11 +249,23 @@ impl<'a> Merged<'a> {
         let mut merged = Self {
             connection,
             tables,
-            since: filter.since.map_or(i64::MIN, ceiling),
-            lists: keys.into_iter().map(|key| (key, VecDeque::new())).collect(),
+            since,
+            lists: Vec::with_capacity(keys.len() + 1),
             heads: BinaryHeap::new(),
             last: None,
         };
+        let terms = keys.iter().filter_map(|key| key.term());
+        let events = terms.flat_map(|term| gathered.events(term)).copied();
+        let mut events: Vec<(i64, i64)> = events.filter(|event| *event < from).collect();
+        events.sort_unstable_by(|one, other| other.cmp(one));
+        merged.lists.push(List {
+            key: None,
+            entries: events.into(),
+        });
+        merged.lists.extend(keys.into_iter().map(|key| List {
+            key: Some(key),
+            ..List::default()
+        }));
         for list in 0..merged.lists.len() {
             // One entry tells where a list stands; more are read of those that come first.
             merged.read(list, from, 1)?;
@@ -225,16 +274,18 @@ impl<'a> Merged<'a> {
     }
 
     fn read(&mut self, list: usize, from: (i64, i64), limit: i64) -> rusqlite::Result<()> {
-        let (key, entries) = &mut self.lists[list];
-        let (table, column, id, key) = key.place(self.tables);
-        let mut select = self.connection.prepare_cached(&format!(
-            "SELECT at, {id} FROM {table}
-             WHERE {column} = ?1 AND at >= ?2 AND (at, {id}) < (?3, ?4)
-             ORDER BY at DESC, {id} DESC LIMIT ?5"
-        ))?;
-        let mut rows = select.query(params![key, self.since, from.0, from.1, limit])?;
-        while let Some(row) = rows.next()? {
-            entries.push_back((row.get(0)?, row.get(1)?));
+        let List { key, entries } = &mut self.lists[list];
+        if let Some(key) = key {
+            let (table, column, id, key) = key.place(self.tables);
+            let mut select = self.connection.prepare_cached(&format!(
+                "SELECT at, {id} FROM {table}
+                 WHERE {column} = ?1 AND at >= ?2 AND (at, {id}) < (?3, ?4)
+                 ORDER BY at DESC, {id} DESC LIMIT ?5"
+            ))?;
+            let mut rows = select.query(params![key, self.since, from.0, from.1, limit])?;
+            while let Some(row) = rows.next()? {
+                entries.push_back((row.get(0)?, row.get(1)?));
+            }
         }
         if let Some(head) = entries.pop_front() {
             self.heads.push((head, list));
@@ -245,7 +296,7 @@ impl<'a> Merged<'a> {
     /// The next entry.
     pub(super) fn next(&mut self) -> rusqlite::Result<Option<(i64, i64)>> {
         while let Some((entry, list)) = self.heads.pop() {
-            match self.lists[list].1.pop_front() {
+            match self.lists[list].entries.pop_front() {
                 Some(following) => self.heads.push((following, list)),
                 None => self.read(list, entry, READ_AHEAD)?,
             }

@@ -70,7 +70,7 @@ pub(super) fn events(
             look(id)?;
         }
     } else if limit > 0 {
-        let mut merged = Merged::new(&view, tables, filter, before, keys)?;
+        let mut merged = Merged::new(&view, tables, filter, before, keys, &plan.gathered)?;
         while let Some((_, id)) = merged.next()? {
             if !look(id)? {
                 break;

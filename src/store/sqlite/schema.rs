@@ -19,6 +19,7 @@ pub(super) struct Tables {
     pub spaces: String,
     pub facets: String,
     pub terms: String,
+    pub gathered: String,
     pub texts: String,
     pub packs: String,
     pub counts: String,
@@ -32,6 +33,7 @@ impl Tables {
         Ok(Self {
             facets: beside("facets")?,
             terms: beside("terms")?,
+            gathered: beside("gathered")?,
             texts: beside("texts")?,
             packs: beside("packs")?,
             counts: beside("counts")?,
@@ -76,6 +78,10 @@ impl Tables {
                     PRIMARY KEY (term, at, event)
                 ) WITHOUT ROWID",
                 self.terms
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (id INTEGER PRIMARY KEY, entries BLOB NOT NULL)",
+                self.gathered
             ),
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod gathering;
 mod packing;
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::event::{Actor, AuditEvent, Target};
+use crate::event::{Actor, AuditEvent, Outcome, Target};
 use crate::store::{Fate, Record, TenantRecord, UserRecord};
 
 const AMPLE: Duration = Duration::from_secs(30);

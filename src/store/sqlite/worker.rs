@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,12 @@ use crate::store::{Result, StoreError};
 
 /// Steps of SQLite's machine between two looks at the flag.
 const STEPS_BETWEEN_LOOKS: i32 = 1000;
+
+/// How long there is nothing to do before a thread does what can wait.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// What can wait, in small portions; `false`: nothing does.
+pub(super) type Meanwhile = Arc<dyn Fn(&mut Connection) -> rusqlite::Result<bool> + Send + Sync>;
 
 struct Job {
     abandoned: Arc<AtomicBool>,
@@ -31,19 +37,20 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts a thread for each connection.
+    /// Starts a thread for each connection, which does `meanwhile` while there are no jobs.
     pub(super) fn start(
         name: &str,
         connections: Vec<Connection>,
         timeout: Duration,
+        meanwhile: Option<Meanwhile>,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
         for connection in connections {
-            let jobs = Arc::clone(&jobs);
+            let (jobs, meanwhile) = (Arc::clone(&jobs), meanwhile.clone());
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(move || work(connection, &jobs))?;
+                .spawn(move || work(connection, &jobs, meanwhile.as_ref()))?;
         }
         Ok(Self {
             queue: Mutex::new(queue),
@@ -94,13 +101,20 @@ impl Drop for AbandonOnDrop {
     }
 }
 
-fn work(mut connection: Connection, jobs: &Mutex<Receiver<Job>>) {
+fn work(mut connection: Connection, jobs: &Mutex<Receiver<Job>>, meanwhile: Option<&Meanwhile>) {
+    // How long to wait before doing what can wait, if anything may.
+    let mut patience = None;
     loop {
-        // The idle thread that holds the lock is the one that waits for the next job.
-        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { abandoned, work }) = next else {
-            return;
+        let Job { abandoned, work } = match next(jobs, patience) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                let is_more = meanwhile.is_some_and(|some| do_some(&mut connection, some));
+                patience = is_more.then_some(Duration::ZERO);
+                continue;
+            }
         };
+        patience = meanwhile.map(|_| QUIET);
         if abandoned.load(Ordering::Relaxed) {
             continue;
         }
@@ -110,6 +124,25 @@ fn work(mut connection: Connection, jobs: &Mutex<Receiver<Job>>) {
         // A job that panics answers by dropping its reply; its transaction was rolled back.
         let _ = catch_unwind(AssertUnwindSafe(|| work(&mut connection)));
     }
+}
+
+/// The idle thread that holds the lock is the one that waits for the next job.
+fn next(
+    jobs: &Mutex<Receiver<Job>>,
+    patience: Option<Duration>,
+) -> std::result::Result<Job, RecvTimeoutError> {
+    let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+    match patience {
+        Some(patience) => jobs.recv_timeout(patience),
+        None => jobs.recv().map_err(RecvTimeoutError::from),
+    }
+}
+
+/// `false` also when it failed: it is tried again after the next job, which tells what is wrong.
+fn do_some(connection: &mut Connection, some: &Meanwhile) -> bool {
+    let _ = connection.progress_handler(0, None::<fn() -> bool>);
+    let done = catch_unwind(AssertUnwindSafe(|| some(connection)));
+    matches!(done, Ok(Ok(true)))
 }
 
 fn is_interruption(error: &rusqlite::Error) -> bool {
