@@ -36,7 +36,10 @@ pub(super) fn beside(writer: &mut Connection, own: Connection) -> rusqlite::Resu
     let thread = std::thread::Builder::new().name("sqlite-checkpoint".to_owned());
     let thread = thread.spawn(move || {
         while woken.recv().is_ok() {
-            let _tried_again = own.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+            let copied = own.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+            if let Err(error) = copied {
+                tracing::warn!(%error, "the write-ahead log is not copied into the file; tried again later");
+            }
         }
     });
     Ok(thread.map(|_handle| ()))

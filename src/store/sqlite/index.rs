@@ -35,6 +35,28 @@ pub(super) struct Known(Arc<Mutex<KnownSets>>);
 struct KnownSets {
     facets: HashSet<i64>,
     texts: KnownTexts,
+    /// Whether terms may be gathered that this process should put away.
+    has_gathered: bool,
+}
+
+impl Known {
+    /// Puts some of the gathered terms away, in a transaction of its own. `false`: there are none, or this process
+    /// entered nothing since there were none: who only reads leaves that to the one that writes.
+    pub(super) fn put_away(
+        &self,
+        connection: &mut Connection,
+        tables: &Tables,
+    ) -> rusqlite::Result<bool> {
+        let sets = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sets().has_gathered {
+            return Ok(false);
+        }
+        let transaction = super::write_transaction(connection)?;
+        let is_more = gathered::put_away(&transaction, tables)?;
+        transaction.commit()?;
+        sets().has_gathered = is_more;
+        Ok(is_more)
+    }
 }
 
 /// Entries of one transaction: gathered event by event, written at its end in the order of the tables'
@@ -164,6 +186,7 @@ impl<'a> Indexing<'a> {
     /// To be called when the transaction is committed.
     pub(super) fn learn(self) {
         let mut known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.has_gathered |= !self.terms.is_empty();
         known.facets.extend(self.facets.into_keys());
         for (key, text) in self.texts {
             known.texts.learn(key, text.day);

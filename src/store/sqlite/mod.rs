@@ -101,18 +101,15 @@ impl SqliteStore {
             Workers::start(name, connections, timeout, meanwhile)
                 .map_err(|error| io_error(path, &error))
         };
-        let of_writer = Arc::clone(&tables);
-        let put_away = move |connection: &mut Connection| {
-            let transaction = write_transaction(connection)?;
-            let is_more = gathered::put_away(&transaction, &of_writer)?;
-            transaction.commit()?;
-            Ok(is_more)
-        };
+        let known = index::Known::default();
+        let (of_writer, also_known) = (Arc::clone(&tables), known.clone());
+        let put_away =
+            move |connection: &mut Connection| also_known.put_away(connection, &of_writer);
         Ok(Self {
             path: path.to_owned(),
             probe: OnceLock::new(),
             tables,
-            known: index::Known::default(),
+            known,
             writer: threads("sqlite-writer", vec![writer], Some(Arc::new(put_away)))?,
             readers: Arc::new(threads("sqlite-reader", readers, None)?),
         })

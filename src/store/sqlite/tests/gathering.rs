@@ -82,10 +82,8 @@ impl File {
     }
 
     fn put_away(&mut self) -> bool {
-        let transaction = write_transaction(&mut self.connection).unwrap();
-        let is_more = gathered::put_away(&transaction, &self.tables).unwrap();
-        transaction.commit().unwrap();
-        is_more
+        let (connection, tables) = (&mut self.connection, &self.tables);
+        self.known.put_away(connection, tables).unwrap()
     }
 
     fn rows(&self, table: &str) -> usize {
@@ -218,6 +216,19 @@ fn the_slice_that_waited_longest_is_put_away() {
         .unwrap();
     let first_of_second = i64::try_from(EVENTS).unwrap() + 1;
     assert!(oldest >= first_of_second, "event {oldest} still waits");
+}
+
+#[test]
+fn only_who_enters_events_puts_terms_away() {
+    let mut file = File::new();
+    file.commit(0..EVENTS);
+    let gathered = file.tables.gathered.clone();
+    let reader = index::Known::default();
+    let waiting = file.rows(&gathered);
+    let of_reader = reader.put_away(&mut file.connection, &file.tables);
+    assert_eq!((of_reader.unwrap(), file.rows(&gathered)), (false, waiting));
+    while file.put_away() {}
+    assert_eq!(file.rows(&gathered), 0);
 }
 
 #[tokio::test]
