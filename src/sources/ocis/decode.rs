@@ -305,7 +305,7 @@ fn time(line: &impl Record, verb: &Verb) -> Option<Timestamp> {
     (at > Timestamp::UNIX_EPOCH).then_some(at)
 }
 
-/// What Daybook has to say of a record, in the order of the keys. Both are plain text.
+/// What Daybook has to say of a record, by its keys, in their order; all plain text.
 type Remarks<'a> = Vec<(&'static str, &'a str)>;
 
 fn remarks<'a>(verb: &Verb, read_time: bool, prints: &'a Fingerprints) -> Remarks<'a> {
