@@ -57,7 +57,7 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
 
     let id = new_id();
     let enter = async |ended: Option<(Outcome, u64)>, reason: Option<&str>| {
-        let mut deed = deed(&id, &filter, args.format, ended);
+        let mut deed = deed(&id, &filter, args.filters.limit, args.format, ended);
         deed.who = system_user();
         if let Some(reason) = reason {
             deed.metadata.insert("reason".to_owned(), json!(reason));

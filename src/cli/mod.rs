@@ -22,6 +22,7 @@ mod status;
 mod tail;
 mod token;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -115,12 +116,24 @@ impl ConfigArgs {
     }
 }
 
-/// Whose deed a command is, as far as the environment says.
+/// Whose deed a command is: the user of this process, or whoever became root by `sudo`. Anybody may write
+/// anything into `USER`, so that is asked only where there is no `/proc`.
 fn system_user() -> Option<String> {
-    ["SUDO_USER", "USER", "LOGNAME"]
-        .iter()
-        .filter_map(|name| std::env::var(name).ok())
-        .find(|name| !name.is_empty())
+    let said = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
+    let Ok(process) = std::fs::metadata("/proc/self") else {
+        return said("USER");
+    };
+    let uid = process.uid();
+    let by_sudo = said("SUDO_USER").filter(|_| uid == 0);
+    by_sudo.or_else(|| {
+        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        });
+        Some(name.unwrap_or_else(|| format!("uid {uid}")))
+    })
 }
 
 /// Runs the command line of this process.

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::event::{Outcome, Target};
-use crate::http::auth::new_token;
+use crate::http::auth::{new_token, token_id};
 use crate::own_events::{self, Deed};
 use crate::store::{self, Role, TokenRecord};
 
@@ -59,13 +59,13 @@ pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The role and the name, never the token or its hash.
+/// The role, the name and the short id, never the token or its hash.
 fn created(token: &TokenRecord) -> Deed {
     let mut deed = Deed::new("daybook.token_created", Outcome::Success);
     deed.who = system_user();
     deed.target = Target {
         kind: Some("token".into()),
-        id: None,
+        id: Some(token_id(&token.hash).into()),
         name: token.name.clone().map(Into::into),
     };
     let role = match &token.role {

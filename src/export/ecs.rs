@@ -123,6 +123,8 @@ fn classify(event: &StoredEvent) -> (Vec<&'static str>, Vec<&'static str>) {
             vec!["iam"]
         }
         "mail" | "dmarc" | "dkim" | "spam" | "email" => vec!["email"],
+        // What a mail server's policy refuses is mail.
+        "policy" if event.action.starts_with("stalwart.") => vec!["email"],
         "policy" | "configuration" => vec!["configuration"],
         _ if matches!(last, "created" | "updated" | "deleted") => vec!["configuration"],
         _ => return (Vec::new(), Vec::new()),
@@ -138,7 +140,7 @@ fn classify(event: &StoredEvent) -> (Vec<&'static str>, Vec<&'static str>) {
         "logout" | "ended" => "end",
         "created" | "create" | "queued" => "creation",
         "deleted" | "delete" => "deletion",
-        "banned" | "rejected" | "rejection" => "denied",
+        "banned" => "denied",
         "read" | "accessed" | "viewed" => "access",
         "updated" | "changed" | "written" | "renamed" | "rename" | "restore" | "shared"
         | "unshared" | "added" | "removed" | "add" | "remove" | "set" | "rotated" | "accepted"

@@ -192,6 +192,7 @@ impl Export {
 pub fn deed(
     export: &str,
     filter: &EventFilter,
+    limit: Option<u64>,
     format: Format,
     ended: Option<(Outcome, u64)>,
 ) -> Deed {
@@ -206,8 +207,12 @@ pub fn deed(
     };
     deed.metadata
         .insert("format".to_owned(), json!(format.as_str()));
+    let mut asked = described(filter);
+    if let Some(limit) = limit {
+        asked.insert("limit".to_owned(), json!(limit));
+    }
     deed.metadata
-        .insert("filter".to_owned(), Value::Object(described(filter)));
+        .insert("filter".to_owned(), Value::Object(asked));
     if let Some((_, count)) = ended {
         deed.metadata.insert("count".to_owned(), json!(count));
     }

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, header};
 use jiff::{SignedDuration, Timestamp};
 use rand::RngCore;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::config::AuthMode;
+use crate::own_events::Deed;
 use crate::store::{Role, Store, StoreError, TokenRecord};
 
 use super::error::ApiError;
@@ -47,6 +49,34 @@ pub struct Caller {
     pub role: Role,
     /// The token's name, if it was given one; nobody is named where everyone is let in.
     pub name: Option<String>,
+    /// The [short id](token_id) of the token, also of the one that opened a session.
+    pub token: Option<String>,
+}
+
+impl Caller {
+    fn of(record: TokenRecord) -> Self {
+        let hash = record.opened_by.as_ref().unwrap_or(&record.hash);
+        Self {
+            token: Some(token_id(hash)),
+            role: record.role,
+            name: record.name,
+        }
+    }
+
+    /// Says on a deed who did it.
+    pub fn sign(&self, deed: &mut Deed) {
+        let role = match &self.role {
+            Role::Operator => "operator".to_owned(),
+            Role::Recorder(_) => "recorder".to_owned(),
+            Role::Tenant(slug) => format!("tenant:{slug}"),
+        };
+        deed.who.clone_from(&self.name);
+        deed.role = Some(self.role.clone());
+        deed.metadata.insert("role".to_owned(), json!(role));
+        if let Some(token) = &self.token {
+            deed.metadata.insert("tokenId".to_owned(), json!(token));
+        }
+    }
 }
 
 /// A session of the page.
@@ -131,6 +161,7 @@ impl Authenticator {
             return Ok(Caller {
                 role: Role::Operator,
                 name: None,
+                token: None,
             });
         }
         let token = bearer(headers)
@@ -152,10 +183,7 @@ impl Authenticator {
             (Ok(found), ..) => {
                 let now = Instant::now();
                 let expires_at = found.as_ref().and_then(|token| token.expires_at);
-                let caller = found.map(|token| Caller {
-                    role: token.role,
-                    name: token.name,
-                });
+                let caller = found.map(Caller::of);
                 let finding = Finding {
                     asked: now,
                     answered: now,
@@ -195,10 +223,7 @@ impl Authenticator {
         self.store.insert_token(&record).await?;
         Ok(Session {
             id,
-            caller: Caller {
-                role: record.role,
-                name: record.name,
-            },
+            caller: Caller::of(record),
             expires_at,
         })
     }
@@ -231,10 +256,7 @@ impl Authenticator {
             expires_at: None,
         };
         self.remember(hash, gone);
-        Ok(found.map(|session| Caller {
-            role: session.role,
-            name: session.name,
-        }))
+        Ok(found.map(Caller::of))
     }
 
     /// The hash is looked up, not the token: comparing it byte by byte tells nothing about it.
@@ -329,6 +351,12 @@ pub fn hash_token(token: &str) -> String {
         let _infallible = write!(hex, "{byte:02x}");
     }
     hex
+}
+
+/// What tells one token from another on the timeline: the first digits of its hash, useless to whoever
+/// wants to use it.
+pub fn token_id(hash: &str) -> String {
+    hash.chars().take(12).collect()
 }
 
 fn hash_session(id: &str) -> String {

@@ -51,6 +51,7 @@ pub async fn export(
     let record = Entered {
         id: new_id(),
         filter: filter.clone(),
+        limit,
         format,
         caller,
         ip,
@@ -142,6 +143,7 @@ async fn run(mut export: Export, pieces: &mpsc::Sender<Result<Bytes, Cut>>) -> E
 struct Entered {
     id: String,
     filter: EventFilter,
+    limit: Option<u64>,
     format: Format,
     caller: Caller,
     ip: String,
@@ -149,10 +151,9 @@ struct Entered {
 
 impl Entered {
     fn deed(&self, ended: Option<(Outcome, u64)>) -> Deed {
-        let mut deed = deed(&self.id, &self.filter, self.format, ended);
-        deed.who = self.caller.name.clone();
+        let mut deed = deed(&self.id, &self.filter, self.limit, self.format, ended);
         deed.ip = Some(self.ip.clone());
-        deed.role = Some(self.caller.role.clone());
+        self.caller.sign(&mut deed);
         deed
     }
 }
@@ -168,15 +169,17 @@ struct Wanted {
 fn parse(query: &str) -> Result<Wanted, ApiError> {
     let mut format = None;
     let mut limit = None;
+    let mut seen = Vec::new();
     for (name, value) in form_pairs(query)? {
+        if matches!(&*name, "format" | "limit") && seen.contains(&name) {
+            return Err(wrong(&name, "is given twice"));
+        }
         match name.as_str() {
-            "format" if format.is_some() => return Err(wrong("format", "is given twice")),
             "format" => {
                 let known = Format::from_word(&value);
                 let known = known.ok_or_else(|| wrong("format", "must be ndjson, csv or ecs"))?;
                 format = Some(known);
             }
-            "limit" if limit.is_some() => return Err(wrong("limit", "is given twice")),
             "limit" if value.is_empty() => {}
             "limit" => {
                 let most = value.parse().ok().filter(|most| *most > 0);
@@ -185,6 +188,7 @@ fn parse(query: &str) -> Result<Wanted, ApiError> {
             "before" => return Err(wrong("before", "goes with a list, not with an export")),
             _ => {}
         }
+        seen.push(name);
     }
     let of_list: Vec<&str> = query
         .split('&')
@@ -228,6 +232,7 @@ mod tests {
             ("format=xlsx", "format"),
             ("format=csv&format=csv", "format"),
             ("limit=0", "limit"),
+            ("limit=&limit=", "limit"),
             ("before=x", "before"),
             ("outcome=maybe", "outcome"),
             ("odd=1", "odd"),

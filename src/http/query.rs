@@ -162,12 +162,20 @@ fn parse_time(name: &str, text: &str) -> Result<Timestamp, ApiError> {
     } else {
         text.to_owned()
     };
-    whole.parse().map_err(|_| {
-        wrong(
-            name,
-            "must be a time like 2026-11-24T04:05:39Z (an unescaped + is a space)",
-        )
-    })
+    if let Ok(time) = whole.parse() {
+        return Ok(time);
+    }
+    // RFC 3339 goes on for a day and a half after the last time that can be counted: for ever, in a query.
+    let last_days = ["9999-12-30T", "9999-12-31T"];
+    let end = last_days.iter().find_map(|day| whole.strip_prefix(day));
+    let is_time = |time: &str| format!("9999-12-01T{time}").parse::<Timestamp>().is_ok();
+    if end.is_some_and(is_time) {
+        return Ok(Timestamp::MAX);
+    }
+    Err(wrong(
+        name,
+        "must be a time like 2026-11-24T04:05:39Z (an unescaped + is a space)",
+    ))
 }
 
 fn parse_limit(text: &str) -> Result<u32, ApiError> {
@@ -195,8 +203,8 @@ fn decode_page_key(text: &str) -> Result<PageKey, ApiError> {
         let text = String::from_utf8(bytes).ok()?;
         let (millis, id) = text.split_once(':')?;
         let at = Timestamp::from_millisecond(millis.parse().ok()?).ok()?;
-        let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        is_id.then(|| PageKey {
+        // Whoever else writes into the collection may have ids of any text.
+        (!id.is_empty()).then(|| PageKey {
             at,
             id: id.to_owned(),
         })
@@ -214,12 +222,16 @@ pub fn form_pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((percent_decode(name)?, percent_decode(value)?))
+            let of_query = |what| ApiError::bad_request(format!("the query {what}"));
+            let name = percent_decode(name).map_err(of_query)?;
+            let value = percent_decode(value).map_err(|what| wrong(&name, what))?;
+            Ok((name, value))
         })
         .collect()
 }
 
-fn percent_decode(text: &str) -> Result<String, ApiError> {
+/// What is wrong with it, else.
+fn percent_decode(text: &str) -> Result<String, &'static str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -228,16 +240,14 @@ fn percent_decode(text: &str) -> Result<String, ApiError> {
             b'%' => {
                 let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
                 let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
-                    return Err(ApiError::bad_request(
-                        "the query holds a % without two hexadecimal digits",
-                    ));
+                    return Err("holds a % without two hexadecimal digits");
                 };
                 bytes.push((high * 16 + low) as u8);
             }
             plain => bytes.push(plain),
         }
     }
-    String::from_utf8(bytes).map_err(|_| ApiError::bad_request("the query is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8")
 }
 
 #[cfg(test)]
@@ -252,6 +262,12 @@ mod tests {
             id: "65f0c0ffee".to_owned(),
         };
         assert_eq!(decode_page_key(&encode_page_key(&key)).unwrap(), key);
+        let of_another = PageKey {
+            id: "9b2f-4c:ü\n".to_owned(),
+            ..key
+        };
+        let text = encode_page_key(&of_another);
+        assert_eq!(decode_page_key(&text).unwrap(), of_another);
     }
 
     #[test]
@@ -273,17 +289,33 @@ mod tests {
             ("since=yesterday", "since"),
             ("until=2026-13-01T00:00:00Z", "until"),
             ("since=2026-11-25&until=2026-11-24", "until"),
+            ("until=9999-12-31T25:00:00Z", "until"),
+            ("until=9999-12-32", "until"),
+            ("until=10000-01-01T00:00:00Z", "until"),
             ("outcome=maybe", "outcome"),
             ("before=!!", "before"),
             ("before=YWJj", "before"),
             ("source=a&source=b", "source"),
             ("$where=1", "$where"),
             ("actor[$ne]=x", "actor[$ne]"),
-            ("text=%zz", "%"),
-            ("text=%ff", "UTF-8"),
+            ("text=%zz", "\"text\\\" holds a %"),
+            ("text=%ff", "\"text\\\" is not UTF-8"),
+            ("%ff=1", "the query is not UTF-8"),
         ] {
             let error = format!("{:?}", EventQuery::parse(bad).expect_err(bad));
             assert!(error.contains(named), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn for_ever_is_a_time() {
+        for end in [
+            "9999-12-31",
+            "9999-12-31T23:59:59Z",
+            "9999-12-30T23:00:00-05:00",
+        ] {
+            let query = EventQuery::parse(&format!("until={end}")).unwrap();
+            assert_eq!(query.filter.until, Some(Timestamp::MAX), "{end}");
         }
     }
 

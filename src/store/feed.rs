@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytestring::ByteString;
 use regex::{Regex, RegexBuilder};
 
+use super::keys::lower;
 use super::{EventFilter, Result, StoredEvent};
 
 /// The most events that one [`Follow::next`] yields.
@@ -166,18 +167,17 @@ impl Pattern {
                 return Self::Folded(regex);
             }
         }
-        let lower = text.to_lowercase();
         if whole {
-            Self::Is(lower)
+            Self::Is(lower(text))
         } else {
-            Self::Has(lower)
+            Self::Has(lower(text))
         }
     }
 
     fn matches(&self, text: &str) -> bool {
         match self {
-            Self::Is(lower) => text.to_lowercase() == *lower,
-            Self::Has(lower) => text.to_lowercase().contains(lower),
+            Self::Is(wanted) => lower(text) == *wanted,
+            Self::Has(wanted) => lower(text).contains(wanted),
             Self::Folded(regex) => regex.is_match(text),
         }
     }

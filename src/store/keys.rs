@@ -32,6 +32,18 @@ pub(super) fn fold(text: &str) -> Cow<'_, str> {
     text.into()
 }
 
+/// A text in lower case, letter by letter. Unlike `str::to_lowercase` a sigma has one form wherever it
+/// stands, so that a part of a text is a part of it in lower case too.
+pub(super) fn lower(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    let letters = text.chars().flat_map(char::to_lowercase);
+    letters
+        .map(|letter| if letter == 'ς' { 'σ' } else { letter })
+        .collect()
+}
+
 fn fold_any(text: &str) -> String {
     let mut folded = String::with_capacity(text.len() + 8);
     for letter in text.chars() {

@@ -51,13 +51,18 @@ async fn every_export_stands_on_the_timeline() {
             "ALICE",
             "--since",
             "2020-01-01",
+            "--limit",
+            "7",
         ],
     );
     let deeds = deeds(&*place.store).await;
     let actions: Vec<_> = deeds.iter().map(|deed| deed.action.as_str()).collect();
     assert_eq!(actions, ["daybook.export_started", "daybook.exported"]);
     let ended = &deeds[1];
-    assert_eq!(ended.actor.name.as_deref(), Some("root"));
+    let user = std::process::Command::new("id").arg("-un").output();
+    let user = String::from_utf8(user.unwrap().stdout).unwrap();
+    assert_eq!(ended.actor.name.as_deref(), Some(user.trim()));
+    assert_eq!(ended.metadata["filter"]["limit"], 7);
     assert_eq!(ended.metadata["count"], 1);
     assert_eq!(ended.metadata["format"], "csv");
     assert_eq!(ended.metadata["filter"]["actor"], "ALICE");

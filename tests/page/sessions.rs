@@ -70,6 +70,7 @@ async fn a_token_becomes_a_session_and_the_timeline_says_so() {
         event.actor.name.as_deref() == Some("alice's laptop")
             && event.actor.ip.as_deref() == Some("127.0.0.1")
             && event.metadata["role"] == "operator"
+            && event.metadata["tokenId"] == hash_token(&operator)[..12]
     }));
     let whole = serde_json::to_string(&events).unwrap();
     assert!(!whole.contains(&operator) && !whole.contains(&hash_token(&operator)));
@@ -319,6 +320,17 @@ async fn guessing_is_slowed_down_by_address() {
         .map(|event| event.actor.ip.clone().unwrap())
         .collect();
     assert_eq!(ips, vec!["198.51.100.7"; 10]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_at_one_moment_is_no_faster() {
+    let world = guarded("").await;
+    let guesses = (0..60).map(|_| send(&world, "/audit/sign-in", &[], "token=wrong"));
+    let answers = futures_util::future::join_all(guesses).await;
+    let tried = answers.iter().filter(|answer| answer.status == 401).count();
+    let refused = answers.iter().filter(|answer| answer.status == 429).count();
+    assert_eq!((tried, refused), (10, 50));
     world.stop().await;
 }
 

@@ -141,10 +141,16 @@ async fn every_role_may_do_what_it_is_for() {
         ]),
         "making a token is an event itself"
     );
+    let ids: BTreeSet<&str> = own
+        .iter()
+        .filter_map(|event| event.target.id.as_deref())
+        .collect();
+    assert_eq!(ids.len(), 5, "each tells which token: {ids:?}");
     let told = format!("{own:?}");
     for token in [&operator, &recorder, &billing, &stray, &tenant] {
         let token = token.strip_prefix("Bearer ").unwrap();
         assert!(!told.contains(token) && !told.contains(&hash_token(token)));
+        assert!(ids.contains(&hash_token(token)[..12]));
     }
     let kept: BTreeSet<(&str, &str)> = sent
         .iter()

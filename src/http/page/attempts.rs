@@ -27,22 +27,17 @@ struct State {
 }
 
 impl Attempts {
-    /// Whether this address may try now; else how long it has to wait.
-    pub(super) fn may_try(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(clear_at) = state.clear_at.get(&network(address)) else {
-            return Ok(());
-        };
-        let owed = clear_at.saturating_duration_since(now);
-        match owed.checked_sub(REFILL * (BURST - 1)) {
-            Some(wait) if !wait.is_zero() => Err(wait),
-            _ => Ok(()),
-        }
-    }
-
-    /// Counts a failure; whether the timeline should hear of it.
-    pub(super) fn failed(&self, address: IpAddr, now: Instant) -> bool {
+    /// Counts an attempt of this address as a failure, until it is [taken back](Self::take_back);
+    /// an error: how long it has to wait. It counts before its token is looked at, or many at one moment would all pass.
+    pub(super) fn begin(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(clear_at) = state.clear_at.get(&network(address)) {
+            let owed = clear_at.saturating_duration_since(now);
+            match owed.checked_sub(REFILL * (BURST - 1)) {
+                Some(wait) if !wait.is_zero() => return Err(wait),
+                _ => {}
+            }
+        }
         if state.clear_at.len() >= REMEMBERED {
             state.clear_at.retain(|_, clear_at| *clear_at > now);
         }
@@ -54,6 +49,20 @@ impl Attempts {
         }
         let clear_at = state.clear_at.entry(network(address)).or_insert(now);
         *clear_at = (*clear_at).max(now) + REFILL;
+        Ok(())
+    }
+
+    /// An attempt of this address was no failure.
+    pub(super) fn take_back(&self, address: IpAddr) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(clear_at) = state.clear_at.get_mut(&network(address)) {
+            *clear_at = clear_at.checked_sub(REFILL).unwrap_or(*clear_at);
+        }
+    }
+
+    /// Whether the timeline should hear of one more failure.
+    pub(super) fn is_told(&self, now: Instant) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state
             .telling_since
             .is_none_or(|since| now.saturating_duration_since(since) >= MINUTE)
@@ -89,21 +98,37 @@ mod tests {
         let start = Instant::now();
         let (guesser, other) = ("2001:db8::1".parse().unwrap(), "192.0.2.7".parse().unwrap());
         for _ in 0..BURST {
-            assert_eq!(attempts.may_try(guesser, start), Ok(()));
-            assert!(attempts.failed(guesser, start));
+            assert_eq!(attempts.begin(guesser, start), Ok(()));
         }
-        assert_eq!(attempts.may_try(guesser, start), Err(REFILL));
+        assert_eq!(attempts.begin(guesser, start), Err(REFILL));
         // So do its neighbours; nobody else does.
         assert!(
             attempts
-                .may_try("2001:db8::2".parse().unwrap(), start)
+                .begin("2001:db8::2".parse().unwrap(), start)
                 .is_err()
         );
-        assert_eq!(attempts.may_try(other, start), Ok(()));
+        assert_eq!(attempts.begin(other, start), Ok(()));
         let later = start + REFILL;
-        assert_eq!(attempts.may_try(guesser, later), Ok(()));
-        attempts.failed(guesser, later);
-        assert_eq!(attempts.may_try(guesser, later), Err(REFILL));
+        assert_eq!(attempts.begin(guesser, later), Ok(()));
+        assert_eq!(attempts.begin(guesser, later), Err(REFILL));
+    }
+
+    #[test]
+    fn what_succeeds_costs_no_attempt() {
+        let attempts = Attempts::default();
+        let (start, address) = (Instant::now(), "192.0.2.7".parse().unwrap());
+        for _ in 0..3 * BURST {
+            assert_eq!(attempts.begin(address, start), Ok(()));
+            attempts.take_back(address);
+        }
+        // Nor does it forgive one.
+        for _ in 0..BURST {
+            assert_eq!(attempts.begin(address, start), Ok(()));
+        }
+        assert_eq!(attempts.begin(address, start), Err(REFILL));
+        attempts.take_back(address);
+        assert_eq!(attempts.begin(address, start), Ok(()));
+        assert_eq!(attempts.begin(address, start), Err(REFILL));
     }
 
     #[test]
@@ -113,10 +138,12 @@ mod tests {
         let mut told = 0;
         for number in 0..(REMEMBERED as u32 + 100) {
             let address = IpAddr::from(number.to_be_bytes());
-            told += u32::from(attempts.failed(address, now + Duration::from_micros(number.into())));
+            let now = now + Duration::from_micros(number.into());
+            assert_eq!(attempts.begin(address, now), Ok(()));
+            told += u32::from(attempts.is_told(now));
         }
         assert_eq!(told, TOLD);
         assert!(attempts.0.lock().unwrap().clear_at.len() <= REMEMBERED);
-        assert!(attempts.failed(IpAddr::from([9, 9, 9, 9]), now + MINUTE * 2));
+        assert!(attempts.is_told(now + MINUTE * 2));
     }
 }

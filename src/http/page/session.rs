@@ -13,7 +13,6 @@ use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
-use serde_json::json;
 
 use super::guard::came_from_elsewhere;
 pub(super) use super::layout::Reader;
@@ -28,7 +27,6 @@ use crate::http::ingest::client_address;
 use crate::http::query::form_pairs;
 use crate::http::router::Edge;
 use crate::own_events::{self, Deed};
-use crate::store::Role;
 
 /// A form with a token and an address is much shorter.
 const LONGEST_FORM: usize = 16 << 10;
@@ -101,7 +99,7 @@ pub(super) async fn sign_in(
     };
     let next = safe_next(value_of(&pairs, "next")).to_owned();
     let client = client_address(&edge.trusted_proxies, peer.0.ip(), &headers);
-    if let Err(wait) = edge.attempts.may_try(client, Instant::now()) {
+    if let Err(wait) = edge.attempts.begin(client, Instant::now()) {
         let seconds = wait.as_secs() + 1;
         let said = format!("too many attempts from this address: wait {seconds} seconds");
         let status = StatusCode::TOO_MANY_REQUESTS;
@@ -112,15 +110,18 @@ pub(super) async fn sign_in(
         return response;
     }
     let token = value_of(&pairs, "token").unwrap_or_default().trim();
-    match open(&edge, &headers, token, client).await {
+    let opened = open(&edge, &headers, token, client).await;
+    let is_refused = |error: &ApiError| error.status() != StatusCode::SERVICE_UNAVAILABLE;
+    if !opened.as_ref().is_err_and(is_refused) {
+        edge.attempts.take_back(client);
+    }
+    match opened {
         Ok(id) => {
             let mut response = see_other(&next);
             set_cookie(&mut response, &edge, peer, &headers, &id, SESSION.as_secs());
             response
         }
-        Err(error) if error.status() == StatusCode::SERVICE_UNAVAILABLE => {
-            trouble(&error, &view, None)
-        }
+        Err(error) if !is_refused(&error) => trouble(&error, &view, None),
         Err(error) => {
             let said = match error.status() {
                 StatusCode::FORBIDDEN => error.message(),
@@ -142,7 +143,7 @@ async fn open(
         Ok(session) => session,
         Err(error) => {
             let is_refusal = error.status() != StatusCode::SERVICE_UNAVAILABLE;
-            if is_refusal && edge.attempts.failed(client, Instant::now()) {
+            if is_refusal && edge.attempts.is_told(Instant::now()) {
                 let deed = Deed {
                     ip: Some(client.to_string()),
                     ..Deed::new("daybook.sign_in_failed", Outcome::Failure)
@@ -166,15 +167,8 @@ async fn open(
 }
 
 fn deed_of(action: &'static str, caller: &Caller) -> Deed {
-    let role = match &caller.role {
-        Role::Operator => "operator".to_owned(),
-        Role::Recorder(_) => "recorder".to_owned(),
-        Role::Tenant(slug) => format!("tenant:{slug}"),
-    };
     let mut deed = Deed::new(action, Outcome::Success);
-    deed.who.clone_from(&caller.name);
-    deed.role = Some(caller.role.clone());
-    deed.metadata.insert("role".to_owned(), json!(role));
+    caller.sign(&mut deed);
     deed
 }
 

@@ -299,6 +299,9 @@ impl Iterator for RequestEvents<'_> {
     }
 }
 
+/// The beginning of the year 1, in seconds since 1970.
+const FIRST_YEAR: i64 = -62_135_596_800;
+
 fn event(
     mut fields: Map<String, Value>,
     ctx: &RequestContext<'_>,
@@ -309,12 +312,18 @@ fn event(
         .ok_or_else(|| Wrong::new("action", "is required"))?;
     check_action(&action)?;
     let at = match string("at", fields.remove("at"))? {
-        Some(at) => at.parse::<Timestamp>().map_err(|_| {
-            Wrong::new(
-                "at",
-                "must be an RFC 3339 time, such as 2026-11-24T04:05:39Z",
-            )
-        })?,
+        // Many a reader of the collection fails at a year before the first.
+        Some(at) => at
+            .parse()
+            .ok()
+            .filter(|at: &Timestamp| at.as_second() >= FIRST_YEAR)
+            .ok_or_else(|| {
+                Wrong::new(
+                    "at",
+                    "must be an RFC 3339 time, such as 2026-11-24T04:05:39Z, \
+                     not before the year 1 nor after 9999-12-30T22:00:00Z",
+                )
+            })?,
         None => ctx.received_at,
     };
     let mut actor = part("actor", fields.remove("actor"), ACTOR_FIELDS)?;

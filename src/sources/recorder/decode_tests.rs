@@ -105,6 +105,14 @@ fn every_error_names_its_place() {
             "at: must be an RFC 3339",
         ),
         (
+            json!({"action": "a", "at": "-009999-01-03T00:00:00Z"}),
+            "at: must be an RFC 3339",
+        ),
+        (
+            json!({"action": "a", "at": "9999-12-31T00:00:00Z"}),
+            "at: must be an RFC 3339",
+        ),
+        (
             json!({"action": "a", "actor": "bob"}),
             "actor: must be an object",
         ),

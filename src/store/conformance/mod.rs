@@ -81,6 +81,7 @@ rules![
     queries::each_condition_selects_what_it_says,
     queries::conditions_hold_together,
     queries::text_is_never_a_pattern,
+    queries::a_part_is_found_wherever_it_ends,
     queries::any_part_of_an_odd_text_is_found_and_counted,
     queries::pages_cover_ties_once_each,
     queries::pages_are_stable_under_inserts,

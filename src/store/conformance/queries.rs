@@ -265,6 +265,32 @@ pub(super) async fn text_is_never_a_pattern(store: Subject) {
     }
 }
 
+/// A sigma that ends a word looks otherwise in lower case, and is the same letter.
+pub(super) async fn a_part_is_found_wherever_it_ends(store: Subject) {
+    let mut one = event("sigma", "1");
+    one.actor.name = Some("ΚΩΝΣΤΑΝΤΙΝΟΣ".into());
+    one.target.name = Some("οδος".into());
+    enter(&store, "sigma", &[one]).await;
+    for part in [
+        "ΚΩΝ", "ΚΩΝΣ", "κωνσ", "κωνς", "ΝΟΣ", "νος", "νοσ", "Σ", "ς", "ΟΔΟΣ", "δοσ",
+    ] {
+        let filter = EventFilter {
+            text: Some(part.to_owned()),
+            source: Some("sigma".to_owned()),
+            ..EventFilter::default()
+        };
+        assert_eq!(found(&store, &filter).await, ["1"], "text {part}");
+    }
+    for actor in ["κωνσταντινος", "ΚΩΝΣΤΑΝΤΙΝΟς"] {
+        let filter = EventFilter {
+            actor: Some(actor.to_owned()),
+            source: Some("sigma".to_owned()),
+            ..EventFilter::default()
+        };
+        assert_eq!(found(&store, &filter).await, ["1"], "actor {actor}");
+    }
+}
+
 const ODD: [&str; 32] = [
     "a",
     "B",

@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 use super::plan::{self, Asks, MOST_TEXTS, Merged, Way};
 use super::schema::Tables;
 use crate::event::{Actor, Outcome, SourceName, Target};
-use crate::store::keys::first_behind;
+use crate::store::keys::{first_behind, lower};
 use crate::store::{
     Cursor, DirectoryRecords, EventFilter, LearnedSpace, PageKey, Role, StoredEvent, TenantRecord,
     TokenRecord, UserRecord,
@@ -189,11 +189,11 @@ pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> (Str
     if let Some(actor) = &filter.actor {
         let any =
             "(daybook_is(actorId, ?) OR daybook_is(actorEmail, ?) OR daybook_is(actorName, ?))";
-        add(any, Sql::Text(actor.to_lowercase()));
+        add(any, Sql::Text(lower(actor)));
     }
     if let Some(target) = &filter.target {
         let any = "(daybook_is(targetId, ?) OR daybook_is(targetName, ?))";
-        add(any, Sql::Text(target.to_lowercase()));
+        add(any, Sql::Text(lower(target)));
     }
     if let Some(outcome) = filter.outcome {
         add("outcome = ?", Sql::Text(outcome.as_str().to_owned()));
@@ -211,7 +211,7 @@ pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> (Str
         ];
         let any = columns.map(|column| format!("daybook_has({column}, ?)"));
         let any = format!("({})", any.join(" OR "));
-        add(&any, Sql::Text(text.to_lowercase()));
+        add(&any, Sql::Text(lower(text)));
     }
     if let Some(since) = filter.since {
         add("at >= ?", Sql::Integer(ceiling(since)));

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 
 use crate::config::Collections;
+use crate::store::keys::lower;
 use crate::store::{Result, StoreError};
 
 /// The tables' names, quoted for use in a statement.
@@ -202,11 +203,11 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     connection.create_scalar_function("daybook_is", 2, flags, |context| {
         let text: Option<&str> = context.get_raw(0).as_str_or_null()?;
         let wanted = context.get_raw(1).as_str()?;
-        Ok(text.is_some_and(|text| text.to_lowercase() == wanted))
+        Ok(text.is_some_and(|text| lower(text) == wanted))
     })?;
     connection.create_scalar_function("daybook_has", 2, flags, |context| {
         let text: Option<&str> = context.get_raw(0).as_str_or_null()?;
         let wanted = context.get_raw(1).as_str()?;
-        Ok(text.is_some_and(|text| text.to_lowercase().contains(wanted)))
+        Ok(text.is_some_and(|text| lower(text).contains(wanted)))
     })
 }
