@@ -212,6 +212,38 @@ impl Reader {
         Ok(FileStat::of(&self.file)?.size >= position && self.is_unchanged(position)?)
     }
 
+    /// When all that was handed out still stands in the file, and only what was read behind it does not (a half
+    /// line that was cut off): forgets that, and notes it as [cut](Self::take_cut). Else `false`.
+    pub fn forget_unread(&mut self) -> io::Result<bool> {
+        let stat = FileStat::of(&self.file)?;
+        let offset = self.offset;
+        if offset == 0 || stat.size < offset {
+            return Ok(false);
+        }
+        let known = usize::try_from(offset).map_or(self.head.len(), |all| all.min(self.head.len()));
+        let length = self.before_offset.len();
+        if read_at(&self.file, 0, known)? != self.head[..known]
+            || read_at(&self.file, offset - length as u64, length)? != self.before_offset
+        {
+            return Ok(false);
+        }
+        let end = self.known_end();
+        let behind = offset + self.skip.as_ref().map_or(0, |skip| skip.length);
+        let left = usize::try_from(stat.size.saturating_sub(behind)).unwrap_or(usize::MAX);
+        let there = read_at(&self.file, behind, left.min(self.buffer.len()))?;
+        let same = there.iter().zip(&self.buffer);
+        let same = same.take_while(|(one, other)| one == other).count();
+        let from = (behind + same as u64).min(stat.size);
+        self.buffer.clear();
+        self.searched = 0;
+        self.skip = None;
+        self.head.truncate(known);
+        self.before_position.clone_from(&self.before_offset);
+        self.stat = stat;
+        self.cut = Some((from, end));
+        Ok(true)
+    }
+
     fn is_unchanged(&self, position: u64) -> io::Result<bool> {
         if read_at(&self.file, 0, self.head.len())? != self.head {
             return Ok(false);

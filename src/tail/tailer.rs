@@ -260,6 +260,12 @@ impl Tailer {
             match fill {
                 Fill::Read => current.quiet = None,
                 Fill::Changed => {
+                    let forgotten = current.reader.forget_unread();
+                    if forgotten
+                        .map_err(|error| TailError::from_io(&self.options.path, "read", error))?
+                    {
+                        continue;
+                    }
                     self.begin_generation()?;
                     trouble = self.watch_path().err();
                 }

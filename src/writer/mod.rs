@@ -9,7 +9,8 @@
 //! sends the same batch again; the unique key makes that harmless.
 //!
 //! **A store that is away is not a crash.** The breaker opens: batches are refused at once, so
-//! that nothing piles up here, and a probe asks the store until it takes writes again.
+//! that nothing piles up here, and a probe asks the store until it takes writes again. While there is
+//! nothing to write a probe asks now and then, so that readiness does not rest on an old answer.
 //!
 //! A flush is a task owned by the actor's state: when the actor is killed its flushes end with
 //! it, and with them the reply ports they hold.
@@ -36,6 +37,8 @@ use crate::telemetry::metrics::Metrics;
 const FLUSHES: usize = 2;
 const PROBE_FIRST: Duration = Duration::from_millis(100);
 const PROBE_CAP: Duration = Duration::from_secs(1);
+/// So long after the store's last answer it is asked again.
+const PROBE_IDLE: Duration = Duration::from_secs(5);
 /// A probe answers quickly or is repeated: the store's own timeout is for real work.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -61,6 +64,8 @@ pub enum WriterMessage {
     Probe,
     /// What it answered.
     Probed(Result<(), StoreError>),
+    /// Ask the store whether it is still there, if it was not heard of for long.
+    Watch,
 }
 
 /// The actor.
@@ -107,6 +112,8 @@ pub struct WriterState {
     prepared: bool,
     /// Whether the store's first answer, good or bad, is there.
     answered: bool,
+    /// When it answered last.
+    heard: Instant,
     due: Option<JoinHandle<Result<(), ractor::MessagingErr<WriterMessage>>>>,
 }
 
@@ -132,6 +139,7 @@ impl Actor for Writer {
             },
             prepared: false,
             answered: false,
+            heard: Instant::now(),
             due: None,
         })
     }
@@ -163,14 +171,16 @@ impl Actor for Writer {
             WriterMessage::Flushed(None) => return Err("a flush panicked".into()),
             WriterMessage::Flushed(Some(outcome)) => {
                 state.running -= 1;
+                state.heard = Instant::now();
                 if let Err(error) = outcome {
                     state.open_breaker(&error, &myself);
                 }
             }
             WriterMessage::Due => state.due = None,
             WriterMessage::Probe => state.probe(&myself),
-            WriterMessage::Probed(Ok(())) => state.close_breaker(),
+            WriterMessage::Probed(Ok(())) => state.close_breaker(&myself),
             WriterMessage::Probed(Err(error)) => state.probe_again(&error, &myself),
+            WriterMessage::Watch => state.watch(&myself),
         }
         state.flush_what_is_ready(&myself);
         Ok(())
@@ -288,7 +298,10 @@ impl WriterState {
         let _timer = myself.send_after(PROBE_FIRST, || WriterMessage::Probe);
     }
 
-    fn close_breaker(&mut self) {
+    /// After this the store's next answer is waited for, or asked for when none comes for long.
+    fn close_breaker(&mut self, myself: &ActorRef<WriterMessage>) {
+        self.heard = Instant::now();
+        let _timer = myself.send_after(PROBE_IDLE, || WriterMessage::Watch);
         self.answered = true;
         self.prepared = true;
         self.show_store(true);
@@ -296,6 +309,21 @@ impl WriterState {
             tracing::info!("store takes writes");
         }
         self.breaker = Breaker::Closed;
+    }
+
+    /// A breaker that is open has a probe of its own, and this begins again when it closes.
+    fn watch(&mut self, myself: &ActorRef<WriterMessage>) {
+        if matches!(self.breaker, Breaker::Open { .. }) {
+            return;
+        }
+        let rest = PROBE_IDLE.saturating_sub(self.heard.elapsed());
+        if rest.is_zero() && self.running == 0 {
+            self.probe(myself);
+            return;
+        }
+        // A flush that is under way answers itself.
+        let rest = if rest.is_zero() { PROBE_IDLE } else { rest };
+        let _timer = myself.send_after(rest, || WriterMessage::Watch);
     }
 
     fn show_store(&self, up: bool) {
@@ -320,6 +348,11 @@ impl WriterState {
 
     fn probe_again(&mut self, error: &StoreError, myself: &ActorRef<WriterMessage>) {
         self.answered = true;
+        if matches!(self.breaker, Breaker::Closed) {
+            self.args.metrics.store_errors(error.reason()).increment(1);
+            self.open_breaker(error, myself);
+            return;
+        }
         for waiting in self.waiting.drain(..) {
             refuse(waiting.resolved, &error.to_string());
         }

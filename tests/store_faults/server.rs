@@ -49,6 +49,28 @@ async fn a_server_that_is_killed_or_frozen_again_and_again() {
     scene.finish().await;
 }
 
+/// Readiness does not rest on an answer of long ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_goes_while_nothing_is_written_is_missed() {
+    let mongod = Mongod::start().await;
+    let world = World::mongodb(&mongod).await.start().await;
+    world.ready().await;
+    mongod.freeze();
+    eventually("an idle service is not ready", async || {
+        world.get("/readyz").await.0 == 503
+    })
+    .await;
+    assert_eq!(world.metric("daybook_store_up", "").await, 0.0);
+    assert!(world.metric("daybook_store_errors_total", "").await > 0.0);
+    mongod.thaw();
+    eventually("it is ready again", async || {
+        world.get("/readyz").await.0 == 200
+    })
+    .await;
+    assert_eq!(world.metric("daybook_store_up", "").await, 1.0);
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_hears_that_its_events_are_safe_from_the_first_moment_of_an_outage_on() {
     let mongod = Mongod::start().await;

@@ -107,6 +107,43 @@ fn a_truncation_without_a_copy_is_a_gap() {
 }
 
 #[test]
+fn a_cut_behind_what_was_handed_out_takes_nothing_else_along() {
+    for (kept, more, third, from) in [
+        (8, "three\n", "three", 8),
+        (13, "ow\n", "and how", 13),
+        (
+            8,
+            "three that is longer than the half\n",
+            "three that is longer than the half",
+            8,
+        ),
+    ] {
+        let mut world = World::new();
+        world.append("one\ntwo\nand half a li");
+        world.drain();
+        world.truncate_to(kept);
+        world.append(more);
+        world.drain();
+        world.append("four\n");
+        world.drain();
+        assert_eq!(world.lines, ["one", "two", third, "four"]);
+        assert!(world.keys.iter().all(|(key, _)| *key == world.keys[0].0));
+        world.is_delivered_once();
+        let gap = FileEvent::Gap {
+            file_key: Some(world.keys[0].0.as_str().into()),
+            inode: world.inode("audit.log"),
+            from,
+            to: Some(21),
+            why: GapReason::Truncated,
+        };
+        assert_eq!(world.gaps(), [&gap]);
+        world.restart();
+        world.drain();
+        assert_eq!(world.lines.len(), 4);
+    }
+}
+
+#[test]
 fn truncated_and_grown_past_the_old_offset_with_the_same_first_line() {
     for is_stopped in [false, true] {
         let mut world = World::new();

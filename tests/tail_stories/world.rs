@@ -60,11 +60,15 @@ impl World {
     }
 
     pub fn truncate(&self) {
+        self.truncate_to(0);
+    }
+
+    pub fn truncate_to(&self, length: u64) {
         let file = OpenOptions::new()
             .write(true)
             .open(self.path("audit.log"))
             .unwrap();
-        file.set_len(0).unwrap();
+        file.set_len(length).unwrap();
     }
 
     pub fn copy_truncate(&self, copy: &str) {
