@@ -41,7 +41,10 @@ async fn events_are_taken_and_read_over_tls_and_not_in_the_clear() {
         .await
         .unwrap();
     assert_eq!(answer.status(), 200);
-    let listed = client.get(&url).send().await.unwrap().text().await.unwrap();
+    let listed = client.get(&url).send().await.unwrap();
+    let only_so = &listed.headers()["strict-transport-security"];
+    assert_eq!(only_so, "max-age=31536000");
+    let listed = listed.text().await.unwrap();
     assert!(listed.contains("invoice.paid"), "{listed}");
 
     let plain = testkit::world::client()

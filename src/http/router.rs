@@ -152,7 +152,10 @@ pub fn router(edge: Edge) -> Router {
     router
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
-        .layer(middleware::from_fn(page::guard))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&edge),
+            page::guard,
+        ))
         .layer(middleware::from_fn_with_state(Arc::clone(&edge), count))
         .with_state(edge)
 }

@@ -1,11 +1,14 @@
 //! What browsers are told about every answer, and which of their requests are not taken.
 
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::http::error::ApiError;
+use crate::http::router::Edge;
 
 const HEADERS: [(HeaderName, &str); 8] = [
     (
@@ -34,7 +37,11 @@ const HEADERS: [(HeaderName, &str); 8] = [
 ];
 
 /// Refuses what another site makes a browser send, and marks every answer.
-pub(in crate::http) async fn guard(request: Request, next: Next) -> Response {
+pub(in crate::http) async fn guard(
+    State(edge): State<Arc<Edge>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
     let mut response = if !is_reading && is_foreign(request.headers()) {
         ApiError::forbidden("a request from another site's page is not taken").into_response()
@@ -46,6 +53,11 @@ pub(in crate::http) async fn guard(request: Request, next: Next) -> Response {
         headers
             .entry(name)
             .or_insert(HeaderValue::from_static(value));
+    }
+    // A proxy that speaks TLS decides for itself.
+    if edge.is_tls {
+        let a_year = HeaderValue::from_static("max-age=31536000");
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, a_year);
     }
     response
 }
