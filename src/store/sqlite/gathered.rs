@@ -12,7 +12,6 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::index::TERMS_TOGETHER;
 use super::schema::Tables;
 
 /// Term, time and event.
@@ -25,7 +24,10 @@ const ROWS: i64 = 1 << 48;
 const SLICE_BITS: u32 = 6;
 
 /// Fewer entries go into the table at once: a row for each slice would cost as much.
-pub(super) const FEW: usize = 256;
+const FEW: usize = 256;
+
+/// Entries of one statement.
+pub(super) const TOGETHER: usize = 32;
 
 /// Bytes of an entry in a row.
 const WIDTH: usize = 24;
@@ -100,21 +102,21 @@ fn into_table(
     tables: &Tables,
     entries: &[Entry],
 ) -> rusqlite::Result<()> {
-    let (together, rest) = entries.as_chunks::<TERMS_TOGETHER>();
+    let (together, rest) = entries.as_chunks::<TOGETHER>();
     write(transaction, tables, together)?;
     write(transaction, tables, rest.as_chunks::<1>().0)
 }
 
 /// Writes groups of entries, one statement a group.
-fn write<const TOGETHER: usize>(
+fn write<const ENTRIES: usize>(
     transaction: &Transaction<'_>,
     tables: &Tables,
-    groups: &[[Entry; TOGETHER]],
+    groups: &[[Entry; ENTRIES]],
 ) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(&format!(
         "INSERT OR IGNORE INTO {} (term, at, event) VALUES {}",
         tables.terms,
-        ["(?, ?, ?)"; TOGETHER].join(", ")
+        ["(?, ?, ?)"; ENTRIES].join(", ")
     ))?;
     for group in groups {
         let numbers = group.iter().flat_map(|(term, at, event)| [term, at, event]);

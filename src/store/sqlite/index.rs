@@ -21,9 +21,6 @@ const LONGEST: usize = 1024;
 /// In the place of a long text.
 pub(super) const LONG: &str = "\u{10FFFF}\u{10FFFF}";
 
-/// Terms of one statement.
-pub(super) const TERMS_TOGETHER: usize = 32;
-
 /// Events that get their keys in one transaction.
 const EVENTS_AT_ONCE: u32 = 1000;
 

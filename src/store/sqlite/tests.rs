@@ -82,7 +82,7 @@ async fn events_are_found_by_their_terms_whichever_statement_wrote_them() {
     let store = open(&directory, AMPLE);
     store.prepare().await.unwrap();
     // Whole statements, and a rest of single ones.
-    let events: Vec<AuditEvent> = (0..2 * index::TERMS_TOGETHER + 3)
+    let events: Vec<AuditEvent> = (0..2 * gathered::TOGETHER + 3)
         .map(|number| {
             let mut event = event(number);
             event.target.id = Some(format!("target-{number}").into());
