@@ -9,16 +9,18 @@ use crate::sources::ocis::skim::tests::is_scanned_read;
 
 const READ_AT: &str = "2026-11-24T05:00:00.123Z";
 
-fn decode(line: &[u8], include_reads: bool) -> Vec<Decoded> {
-    let source = SourceName::new("ocis");
-    let ctx = LineContext {
-        source: &source,
+fn within<T>(include_reads: bool, decode: impl FnOnce(&LineContext<'_>) -> T) -> T {
+    decode(&LineContext {
+        source: &SourceName::new("ocis"),
         file_key: "77",
         offset: 1000,
         read_at: READ_AT.parse().unwrap(),
         include_reads,
-    };
-    decode_line(line, &ctx)
+    })
+}
+
+fn decode(line: &[u8], include_reads: bool) -> Vec<Decoded> {
+    within(include_reads, |ctx| decode_line(line, ctx))
 }
 
 fn one(line: Value) -> (AuditEvent, TenantHints) {
@@ -371,15 +373,7 @@ proptest! {
 
 /// What a line is decoded to without the short way.
 fn decode_slowly(line: &[u8], include_reads: bool) -> Vec<Decoded> {
-    let source = SourceName::new("ocis");
-    let ctx = LineContext {
-        source: &source,
-        file_key: "77",
-        offset: 1000,
-        read_at: READ_AT.parse().unwrap(),
-        include_reads,
-    };
-    decode_parsed(line, &ctx)
+    within(include_reads, |ctx| decode_parsed(line, ctx))
 }
 
 fn assert_both_ways_agree(line: &[u8]) {
@@ -394,15 +388,8 @@ fn assert_both_ways_agree(line: &[u8]) {
 }
 
 fn goes_the_short_way(line: &Value) -> bool {
-    let source = SourceName::new("ocis");
-    let ctx = LineContext {
-        source: &source,
-        file_key: "77",
-        offset: 0,
-        read_at: READ_AT.parse().unwrap(),
-        include_reads: true,
-    };
-    decode_scanned(&line.to_string().into(), &ctx).is_some()
+    let line = line.to_string().into();
+    within(true, |ctx| decode_scanned(&line, ctx).is_some())
 }
 
 #[test]
