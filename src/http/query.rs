@@ -203,8 +203,10 @@ fn decode_page_key(text: &str) -> Result<PageKey, ApiError> {
         let text = String::from_utf8(bytes).ok()?;
         let (millis, id) = text.split_once(':')?;
         let at = Timestamp::from_millisecond(millis.parse().ok()?).ok()?;
-        // Whoever else writes into the collection may have ids of any text.
-        (!id.is_empty()).then(|| PageKey {
+        // Whoever else writes into the collection has other ids: UUIDs, names, addresses.
+        let may_stand = |letter: char| letter.is_alphanumeric() || "-_.:;,@/+=~#".contains(letter);
+        let is_id = !id.is_empty() && id.chars().all(may_stand);
+        is_id.then(|| PageKey {
             at,
             id: id.to_owned(),
         })
@@ -263,7 +265,7 @@ mod tests {
         };
         assert_eq!(decode_page_key(&encode_page_key(&key)).unwrap(), key);
         let of_another = PageKey {
-            id: "9b2f-4c:ü\n".to_owned(),
+            id: "9b2f-4c:ü.7_x@y/z".to_owned(),
             ..key
         };
         let text = encode_page_key(&of_another);
