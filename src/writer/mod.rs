@@ -101,6 +101,8 @@ enum Breaker {
     },
 }
 
+type Timer = JoinHandle<Result<(), ractor::MessagingErr<WriterMessage>>>;
+
 /// The actor's state.
 pub struct WriterState {
     args: WriterArgs,
@@ -114,7 +116,9 @@ pub struct WriterState {
     answered: bool,
     /// When it answered last.
     heard: Instant,
-    due: Option<JoinHandle<Result<(), ractor::MessagingErr<WriterMessage>>>>,
+    due: Option<Timer>,
+    /// The only one: each closing of the breaker begins it anew.
+    watching: Option<Timer>,
 }
 
 impl Actor for Writer {
@@ -141,6 +145,7 @@ impl Actor for Writer {
             answered: false,
             heard: Instant::now(),
             due: None,
+            watching: None,
         })
     }
 
@@ -301,7 +306,7 @@ impl WriterState {
     /// After this the store's next answer is waited for, or asked for when none comes for long.
     fn close_breaker(&mut self, myself: &ActorRef<WriterMessage>) {
         self.heard = Instant::now();
-        let _timer = myself.send_after(PROBE_IDLE, || WriterMessage::Watch);
+        self.watch_after(PROBE_IDLE, myself);
         self.answered = true;
         self.prepared = true;
         self.show_store(true);
@@ -323,7 +328,14 @@ impl WriterState {
         }
         // A flush that is under way answers itself.
         let rest = if rest.is_zero() { PROBE_IDLE } else { rest };
-        let _timer = myself.send_after(rest, || WriterMessage::Watch);
+        self.watch_after(rest, myself);
+    }
+
+    fn watch_after(&mut self, rest: Duration, myself: &ActorRef<WriterMessage>) {
+        let timer = myself.send_after(rest, || WriterMessage::Watch);
+        if let Some(former) = self.watching.replace(timer) {
+            former.abort();
+        }
     }
 
     fn show_store(&self, up: bool) {
