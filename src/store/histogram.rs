@@ -87,6 +87,18 @@ impl Grid {
         }
     }
 
+    /// Lays a bar over each day of a range of whole days.
+    pub(super) fn of_days(since: i64, until: i64) -> Self {
+        let days = bars_between(since, until, DAY);
+        Self {
+            since,
+            until,
+            start: since,
+            width: DAY,
+            bars: vec![BTreeMap::new(); usize::try_from(days).unwrap_or(0)],
+        }
+    }
+
     /// What to answer about a filter without an event.
     pub(super) fn empty(since: Option<i64>, until: Option<i64>) -> Self {
         let at = since.or(until).unwrap_or(0);
@@ -128,6 +140,11 @@ impl Grid {
                 counts.insert(source.to_owned(), count);
             }
         }
+    }
+
+    /// What is in each bar.
+    pub(super) fn into_bars(self) -> Vec<BTreeMap<String, u64>> {
+        self.bars
     }
 
     /// The filled bars.

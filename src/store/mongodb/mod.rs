@@ -17,6 +17,7 @@ mod announce;
 mod cells;
 mod commit;
 mod cursors;
+mod days;
 mod decode;
 mod encode;
 mod errors;
@@ -24,6 +25,7 @@ mod facets;
 mod feed;
 mod histogram;
 mod letters;
+mod means;
 mod plan;
 mod query;
 mod schema;
@@ -77,6 +79,7 @@ pub struct MongoStore {
     cells: Collection<RawDocumentBuf>,
     known: Arc<Mutex<announce::Known>>,
     dictionary: Arc<Mutex<Option<Arc<facets::Dictionary>>>>,
+    kept_days: Arc<days::KeptDays>,
     /// The indexes of queries stand: they may be insisted on.
     indexed: Arc<AtomicBool>,
     /// Milliseconds by which tests have moved the clock.
@@ -160,6 +163,7 @@ impl MongoStore {
             cells: beside("counts"),
             known: Arc::default(),
             dictionary: Arc::default(),
+            kept_days: Arc::default(),
             indexed: Arc::default(),
             moved_clock: Arc::default(),
             work: Arc::default(),

@@ -95,6 +95,24 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// A look at one event after the other.
+    pub(super) fn of_time() -> Self {
+        Self::of(Way::Time)
+    }
+
+    /// The events without keys.
+    pub(super) fn of_keyless() -> Self {
+        Self::of(Way::Keyless)
+    }
+
+    fn of(way: Way) -> Self {
+        Self {
+            ways: vec![way],
+            facets_only: false,
+            whole: HashMap::new(),
+        }
+    }
+
     /// The single queries, each with its index.
     pub(super) fn queries(
         self,
