@@ -193,7 +193,8 @@ pub(super) const PHRASES: &[Phrase] = &[
     by("ocis.file_shared", Icon::Share, "{actor} shared {target|a file}"),
     by("ocis.file_tags_add", Icon::File, "{actor} tagged {target|a file}"),
     by("ocis.file_tags_remove", Icon::File, "{actor} removed tags from {target|a file}"),
-    by("ocis.file_trash_delete", Icon::Trash, "{actor} deleted {target|a file} for good"),
+    // The server names the space only.
+    by("ocis.file_trash_delete", Icon::Trash, "{actor} deleted something in the trash for good"),
     by("ocis.file_trash_restore", Icon::File, "{actor} brought {target|a file} back from the trash"),
     by("ocis.file_unshared", Icon::Share, "{actor} stopped sharing {target|a file}"),
     by("ocis.file_version_restore", Icon::File, "{actor} restored an older version of {target|a file}"),
@@ -239,6 +240,8 @@ pub(super) const PHRASES: &[Phrase] = &[
     or("stalwart.policy_rejection", Icon::Shield, "Mail from {actor} to {target|someone} was refused by policy", "Mail to {target|someone} was refused by policy"),
     or("stalwart.queue_authenticated_message_queued", Icon::Mail, "{actor} sent mail to {target|someone}", "Mail to {target|someone} was sent"),
     or("stalwart.queue_dsn_queued", Icon::Mail, "A report about mail to {target|someone} is under way to {actor}", "A delivery report is under way to {target|someone}"),
+    // The name that 0.15 gives to the former but one.
+    or("stalwart.queue_queue_message_authenticated", Icon::Mail, "{actor} sent mail to {target|someone}", "Mail to {target|someone} was sent"),
     by("stalwart.security_ip_blocked", Icon::Shield, "A banned address was turned away"),
     or("stalwart.spam_detected", Icon::Mail, "Mail from {actor} to {target|someone} was spam", "Mail to {target|someone} was spam"),
 ];

@@ -10,6 +10,7 @@ use maud::{Markup, html};
 use super::phrases::{Icon, PHRASES, Phrase};
 use super::text::{visible, visible_plain};
 use super::view::View;
+use crate::event::Outcome;
 use crate::store::StoredEvent;
 
 /// The most characters of a name in a sentence.
@@ -157,11 +158,17 @@ fn parts(event: &StoredEvent) -> Vec<Part> {
     let target = target_name(event);
     let mut parts = match phrase(&event.action) {
         Some(phrase) => {
-            let sentence = match (&actor, phrase.without_actor) {
+            let (sentence, without_actor) =
+                special(event).unwrap_or((phrase.sentence, phrase.without_actor));
+            let sentence = match (&actor, without_actor) {
                 (None, Some(without)) => without,
-                _ => phrase.sentence,
+                _ => sentence,
             };
-            fill(sentence, actor.as_deref(), target.as_deref())
+            let mut parts = fill(sentence, actor.as_deref(), target.as_deref());
+            if event.outcome == Some(Outcome::Failure) && !tells_failure(&event.action) {
+                parts.push(Part::Words(", without success".to_owned()));
+            }
+            parts
         }
         None => made_up(event, actor.as_deref(), target.as_deref()),
     };
@@ -177,6 +184,43 @@ fn parts(event: &StoredEvent) -> Vec<Part> {
         parts.push(Part::Address(ip.to_owned()));
     }
     parts
+}
+
+/// What stands in the place of an action's phrase where the rest of the event gives it another sense.
+fn special(event: &StoredEvent) -> Option<(&'static str, Option<&'static str>)> {
+    let target = told(&event.target.name);
+    match event.action.as_str() {
+        "stalwart.policy_rejection"
+            if !matches!(event.target.kind.as_deref(), Some("message" | "recipient")) =>
+        {
+            Some((
+                "{actor} was refused by a policy of mail",
+                Some("Someone was refused by a policy of mail"),
+            ))
+        }
+        // An administrator, into somebody else's account.
+        "stalwart.auth_success"
+            if target.is_some() && target.map(str::to_owned) != actor_name(event) =>
+        {
+            Some(("{actor} signed in to mail as {target|someone}", None))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the words of an action's phrase say themselves that it went wrong.
+fn tells_failure(action: &str) -> bool {
+    const ENDS: [&str; 8] = [
+        "failed",
+        "failure",
+        "rejected",
+        "rejection",
+        "banned",
+        "blocked",
+        "detected",
+        "declined",
+    ];
+    ENDS.iter().any(|end| action.ends_with(end))
 }
 
 fn fill(sentence: &str, actor: Option<&str>, target: Option<&str>) -> Vec<Part> {
@@ -217,12 +261,19 @@ fn made_up(event: &StoredEvent, actor: Option<&str>, target: Option<&str>) -> Ve
     };
     let mut noun = if is_server { Vec::new() } else { split(kind) };
     noun.extend(split(verb));
-    let deed = noun.pop_if(|last| is_deed(last));
+    // Who acts for a mail server, and whether a deed was done at all, its words do not tell.
+    let tells_deed = kind != "stalwart" && event.outcome != Some(Outcome::Failure);
+    let deed = noun.pop_if(|last| tells_deed && is_deed(last));
     let noun = noun.join(" ");
+    // "The token token 85194b2c…" says it twice.
+    let target = target.map(|target| match target.split_once(' ') {
+        Some((kind, id)) if told(&event.target.name).is_none() && kind == noun => id,
+        _ => target,
+    });
     let words = |text: String| Part::Words(text);
     let mut parts = Vec::new();
     let thing = |parts: &mut Vec<Part>, before: &str| {
-        if let Some(target) = target.filter(|target| Some(*target) != actor) {
+        if let Some(target) = target {
             parts.push(words(before.to_owned()));
             parts.push(Part::Target(target.to_owned()));
         }
@@ -239,7 +290,9 @@ fn made_up(event: &StoredEvent, actor: Option<&str>, target: Option<&str>) -> Ve
         (Some(deed), None) if !noun.is_empty() => {
             parts.push(words(format!("The {noun}")));
             thing(&mut parts, " ");
-            parts.push(words(format!(" was {deed}")));
+            let is_plural = noun.ends_with('s') && target.is_none() && !noun.ends_with("ss");
+            let was = if is_plural { "were" } else { "was" };
+            parts.push(words(format!(" {was} {deed}")));
         }
         (deed, actor) => {
             let said = [noun, deed.unwrap_or_default()].join(" ");
@@ -253,7 +306,9 @@ fn made_up(event: &StoredEvent, actor: Option<&str>, target: Option<&str>) -> Ve
                 parts.push(words(", ".to_owned()));
                 parts.push(Part::Actor(actor.to_owned()));
             }
-            thing(&mut parts, ", ");
+            if target != actor {
+                thing(&mut parts, ", ");
+            }
         }
     }
     parts
@@ -267,16 +322,24 @@ const SERVERS: [(&str, &str); 4] = [
     ("daybook", "Daybook"),
 ];
 
-/// Whether a word says what somebody did.
+/// Words that say what somebody did to something, sorted. Others may say what was done to the actor (`denied`) or
+/// what happened (`succeeded`).
+#[rustfmt::skip]
+const DEEDS: &[&str] = &[
+    "accepted", "activated", "added", "adjusted", "allocated", "approved", "archived", "assigned", "attached",
+    "cancelled", "changed", "checked", "cleared", "closed", "confirmed", "connected", "copied", "created",
+    "deactivated", "deleted", "deployed", "detached", "disabled", "downloaded", "duplicated", "edited", "emptied",
+    "enabled", "exported", "extended", "generated", "given", "granted", "imported", "installed", "invited",
+    "issued", "joined", "linked", "made", "merged", "modified", "moved", "opened", "ordered", "paid", "paused",
+    "posted", "printed", "promoted", "published", "purged", "read", "regenerated", "registered", "released",
+    "removed", "renamed", "renewed", "reopened", "replaced", "requested", "reset", "restored", "resumed", "revoked",
+    "rotated", "saved", "scheduled", "sent", "set", "shared", "signed", "submitted", "suspended", "taken",
+    "terminated", "transferred", "triggered", "unassigned", "uninstalled", "unlinked", "unlocked", "unpublished",
+    "unshared", "updated", "upgraded", "uploaded", "used", "verified", "viewed", "withdrawn", "written",
+];
+
 fn is_deed(word: &str) -> bool {
-    const IRREGULAR: [&str; 9] = [
-        "sent", "set", "paid", "read", "written", "made", "taken", "given", "shown",
-    ];
-    const NOT: [&str; 8] = [
-        "failed", "need", "feed", "exceeded", "delayed", "expired", "started", "embed",
-    ];
-    let regular = word.ends_with("ed") && word.len() > 3 && !NOT.contains(&word);
-    regular || IRREGULAR.contains(&word)
+    DEEDS.binary_search(&word).is_ok()
 }
 
 fn capitalised(text: &str) -> String {

@@ -90,6 +90,39 @@ fn events_read_like_sentences() {
             with("stalwart.auth_warning", alice, None, alice),
             "Stalwart: auth warning, Alice Example",
         ),
+        // What a word may say of the actor, or of nobody, is not said to be the actor's deed.
+        (
+            with("access.denied", alice, None, Some("T1")),
+            "Access denied, Alice Example, T1",
+        ),
+        (
+            with("backup.succeeded", alice, None, None),
+            "Backup succeeded, Alice Example",
+        ),
+        (
+            with("stalwart.delivery_completed", alice, None, Some("bob")),
+            "Stalwart: delivery completed, Alice Example, bob",
+        ),
+        (
+            with("settings.updated", None, None, None),
+            "The settings were updated",
+        ),
+        (
+            with("user.updated", alice, None, alice),
+            "Alice Example updated the user Alice Example",
+        ),
+        (
+            with("stalwart.auth_success", alice, None, Some("bob")),
+            "Alice Example signed in to mail as bob",
+        ),
+        (
+            with("stalwart.auth_success", alice, None, alice),
+            "Alice Example signed in to mail",
+        ),
+        (
+            with("stalwart.policy_rejection", alice, None, None),
+            "Alice Example was refused by a policy of mail",
+        ),
         (with("restart", alice, None, None), "Restart, Alice Example"),
         (with("", None, None, None), ""),
         (with(".", alice, None, None), ", Alice Example"),
@@ -110,6 +143,45 @@ fn ids_are_shortened_and_only_where_nothing_else_is_known() {
     );
     event.actor.email = Some("alice@example.org".into());
     assert!(plain_sentence(&event).starts_with("alice@example.org added"));
+}
+
+#[test]
+fn a_failure_is_told() {
+    let mut event = with("ocis.public_link_accessed", None, None, None);
+    event.outcome = Some(Outcome::Failure);
+    assert_eq!(
+        plain_sentence(&event),
+        "Someone opened the public link, without success"
+    );
+    for (action, wanted) in [
+        ("authentik.login_failed", "Alice failed to sign in"),
+        ("key.rotated", "Key rotated, Alice"),
+    ] {
+        let mut event = with(action, Some("Alice"), None, None);
+        event.outcome = Some(Outcome::Failure);
+        assert_eq!(plain_sentence(&event), wanted);
+    }
+}
+
+#[test]
+fn a_kind_is_not_said_twice() {
+    let mut event = with("authentik.invitation_deleted", Some("Alice"), None, None);
+    event.target.kind = Some("invitation".into());
+    event.target.id = Some("85194b2c-0000-4000".into());
+    assert_eq!(
+        plain_sentence(&event),
+        "Alice deleted the invitation 85194b2c…"
+    );
+    event.target.name = Some("invitation of May".into());
+    assert_eq!(
+        plain_sentence(&event),
+        "Alice deleted the invitation invitation of May"
+    );
+}
+
+#[test]
+fn deeds_are_sorted() {
+    assert!(DEEDS.is_sorted());
 }
 
 #[test]

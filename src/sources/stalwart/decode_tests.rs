@@ -76,6 +76,27 @@ fn the_account_may_stand_in_the_cause() {
 }
 
 #[test]
+fn mail_that_came_in_is_not_its_recipients_deed() {
+    let (event, _) = one(
+        "message-ingest.ham",
+        json!({"accountId": 2, "from": "ceo@spoofed.example.net", "to": ["bob@example.org"]}),
+    );
+    assert_eq!(
+        event.actor.email.as_deref(),
+        Some("ceo@spoofed.example.net")
+    );
+    assert_eq!(event.actor.id, None);
+    let (bounce, _) = one(
+        "message-ingest.ham",
+        json!({"accountId": 2, "from": "<>", "to": ["bob@example.org"]}),
+    );
+    assert!(bounce.actor.is_empty());
+    // What a program of the account put there itself.
+    let (own, _) = one("message-ingest.imap-append", json!({"accountId": 2}));
+    assert_eq!(own.actor.id.as_deref(), Some("2"));
+}
+
+#[test]
 fn an_impersonating_administrator_is_the_actor() {
     let (event, hints) = one(
         "auth.success",

@@ -17,9 +17,10 @@ pub(super) fn actor(kind: &str, data: &Data) -> Actor {
     let impersonator = impersonator(kind, data);
     let account = impersonator.map(Into::into).or_else(|| account(data));
     let named = account.or_else(|| sender(data));
+    // Mail that was put into an account has that account's id, and its sender is somebody else.
+    let is_delivery = kind.starts_with("message-ingest.") && data.contains_key("from");
     let mut actor = Actor {
-        id: impersonator
-            .is_none()
+        id: (impersonator.is_none() && !is_delivery)
             .then(|| of_account(data, "accountId"))
             .flatten(),
         ip: client_ip(kind, data),

@@ -99,7 +99,7 @@ pub fn verb(kind: &str, data: &Map<String, Value>) -> Verb {
         },
         None => Verb {
             action: format!("stalwart.{}", lower_snake(kind)),
-            outcome: outcome_by_name(kind),
+            outcome: outcome_by_name(kind).filter(|_| !has_nothing_to_check(kind, data)),
             is_proxy: false,
         },
     }
@@ -140,6 +140,22 @@ fn has_content(value: Option<&Value>) -> bool {
         Some(Value::Array(items)) => !items.is_empty(),
         Some(Value::Object(map)) => !map.is_empty(),
         Some(Value::String(text)) => !text.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether a check of the sender found nothing to check: mail without a signature, a domain without a policy. Its type
+/// says that it failed.
+fn has_nothing_to_check(kind: &str, data: &Map<String, Value>) -> bool {
+    if !kind.starts_with("smtp.") {
+        return false;
+    }
+    match data.get("result") {
+        Some(Value::Array(results)) => results.is_empty(),
+        Some(Value::Object(result)) => {
+            let kind = result.get("type").and_then(Value::as_str);
+            kind.is_some_and(|kind| kind.ends_with(".none"))
+        }
         _ => false,
     }
 }
@@ -193,6 +209,28 @@ mod tests {
     fn plain_types_have_their_verb() {
         for (kind, wanted) in PLAIN {
             assert_eq!(action(kind, json!({})), format!("stalwart.{wanted}"));
+        }
+    }
+
+    #[test]
+    fn nothing_to_check_is_no_failure() {
+        for (kind, data, wanted) in [
+            ("smtp.dkim-fail", json!({"result": []}), None),
+            (
+                "smtp.spf-ehlo-fail",
+                json!({"result": {"type": "spf.none", "data": {}}}),
+                None,
+            ),
+            (
+                "smtp.spf-ehlo-fail",
+                json!({"result": {"type": "spf.soft-fail", "data": {}}}),
+                Some(Outcome::Failure),
+            ),
+            ("smtp.spf-from-fail", json!({}), Some(Outcome::Failure)),
+            ("store.error", json!({"result": []}), Some(Outcome::Failure)),
+        ] {
+            let found = verb(kind, data.as_object().unwrap());
+            assert_eq!(found.outcome, wanted, "{kind} {data}");
         }
     }
 
