@@ -128,9 +128,7 @@ impl<'a> Retrier<'a> {
                 slugs.push(None);
                 continue;
             };
-            if let Some(lesson) = &hints.learn {
-                learned.extend(self.directory.learn(lesson));
-            }
+            learned.extend(self.directory.learn(hints));
             let given = event.tenant_slug.as_deref().map(Into::into);
             slugs.push(given.or_else(|| self.directory.find(hints)));
         }

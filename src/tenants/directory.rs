@@ -4,12 +4,12 @@
 //! in its `spaceIds`, or learned; a user's tenants; a mail domain. Of several values of one
 //! signal the first that matches wins.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use crate::event::{SpaceLesson, TenantHints};
+use crate::event::TenantHints;
 use crate::store::{DirectoryRecords, LearnedSpace};
 
 /// A tenant's slug, shared by all events of the tenant.
@@ -34,10 +34,12 @@ pub struct Directory {
     domains: HashMap<String, Slug>,
     names: HashMap<String, Slug>,
     ignored_groups: HashSet<String>,
+    contested: BTreeSet<String>,
 }
 
 impl Directory {
-    /// Builds the look-up tables. What two tenants both claim goes to the first of them.
+    /// Builds the look-up tables. What two tenants both claim is nobody's: a tenant found by chance would show
+    /// one tenant's events to the other.
     pub fn new(records: DirectoryRecords, ignored_groups: &[String]) -> Self {
         let mut directory = Self {
             ignored_groups: ignored_groups.iter().cloned().collect(),
@@ -58,19 +60,21 @@ impl Directory {
         directory.slugs.sort_unstable();
         directory.slugs.dedup();
         // A slug names its tenant before any alias of another tenant does.
+        let mut aliases = Aliases::default();
         for (tenant, slug) in records.tenants.into_iter().zip(&slugs) {
             claim(&mut by_id, tenant.slug, slug);
             for group in tenant.groups {
-                claim(&mut directory.groups, group, slug);
+                aliases.claim("group", group, slug);
             }
             for space in tenant.space_ids {
-                claim(&mut directory.spaces, bare_space(&space).to_owned(), slug);
+                aliases.claim("space", bare_space(&space).to_owned(), slug);
             }
             for domain in tenant.domains {
-                claim(&mut directory.domains, domain.to_lowercase(), slug);
+                let domain = domain.trim().trim_start_matches('@').trim_end_matches('.');
+                aliases.claim("domain", domain.to_lowercase(), slug);
             }
             if let Some(name) = tenant.name {
-                claim(&mut directory.names, name.to_lowercase(), slug);
+                aliases.claim("name", name.to_lowercase(), slug);
             }
         }
         for user in records.users {
@@ -78,19 +82,46 @@ impl Directory {
                 continue;
             };
             if let Some(subject) = user.subject {
-                claim(&mut directory.subjects, subject, slug);
+                aliases.claim("user", subject, slug);
             }
             if let Some(email) = user.email {
-                claim(&mut directory.emails, email.to_lowercase(), slug);
+                aliases.claim("address", email.to_lowercase(), slug);
+            }
+        }
+        for ((kind, key), slug) in aliases.0 {
+            let table = match kind {
+                "group" => &mut directory.groups,
+                "space" => &mut directory.spaces,
+                "domain" => &mut directory.domains,
+                "name" => &mut directory.names,
+                "user" => &mut directory.subjects,
+                _ => &mut directory.emails,
+            };
+            match slug {
+                Some(slug) => claim(table, key, &slug),
+                None if table.contains_key(&key) => {}
+                None => {
+                    directory.contested.insert(format!("{kind} {key}"));
+                }
             }
         }
         for learned in records.learned {
             let slug = learned.tenant_slug.into();
-            directory
-                .learned
-                .insert(learned.space, Learned { slug, stored: true });
+            if directory.has(&slug) {
+                let learned_before = Learned { slug, stored: true };
+                directory.learned.insert(learned.space, learned_before);
+            }
         }
         directory
+    }
+
+    fn has(&self, slug: &Slug) -> bool {
+        self.slugs.binary_search(slug).is_ok()
+    }
+
+    /// What more than one tenant claims, such as `domain acme.example`.
+    pub fn contested(&self) -> &BTreeSet<String> {
+        &self.contested
     }
 
     /// All tenants, in the order of their slugs.
@@ -112,15 +143,15 @@ impl Directory {
                     .iter()
                     .find_map(|space| self.tenant_of_space(space))
             })
-            .or_else(|| {
-                hints
-                    .subjects
-                    .iter()
-                    .find_map(|subject| self.subjects.get(&**subject))
-            })
-            .or_else(|| first(&hints.emails, &self.emails))
+            .or_else(|| self.of_users(hints))
             .or_else(|| first(&hints.domains, &self.domains));
         found.cloned()
+    }
+
+    fn of_users(&self, hints: &TenantHints) -> Option<&Slug> {
+        let mut subjects = hints.subjects.iter();
+        let by_subject = subjects.find_map(|subject| self.subjects.get(&**subject));
+        by_subject.or_else(|| first(&hints.emails, &self.emails))
     }
 
     /// A space's tenant. A personal space has its user's id.
@@ -132,10 +163,12 @@ impl Directory {
     }
 
     /// Learns a space's tenant from its own line, if it was not known: from its owner, who is in
-    /// the directory, before its name, which any user can choose. What is known stays: a renamed
+    /// the directory, before its name. Any user can choose that, so it teaches nothing where the
+    /// line's users belong to another tenant. What is known stays: a renamed
     /// space does not change its tenant. Returns what the store should keep, again and again until
     /// a snapshot shows that it does: the commit that carries it may fail.
-    pub fn learn(&mut self, lesson: &SpaceLesson) -> Option<LearnedSpace> {
+    pub fn learn(&mut self, hints: &TenantHints) -> Option<LearnedSpace> {
+        let lesson = hints.learn.as_ref()?;
         if self.tenant_of_space(&lesson.space).is_none() {
             let by_owner = lesson
                 .owner
@@ -148,6 +181,9 @@ impl Directory {
                     .and_then(|name| self.names.get(&name.to_lowercase()))
             };
             let slug = by_owner.or_else(by_name)?.clone();
+            if by_owner.is_none() && self.of_users(hints).is_some_and(|own| *own != slug) {
+                return None;
+            }
             self.learned.insert(
                 lesson.space.to_string(),
                 Learned {
@@ -169,6 +205,9 @@ impl Directory {
     /// Takes over what the former snapshot had learned and the store may not have yet.
     pub fn keep_learned_of(&mut self, former: &Self) {
         for (space, learned) in &former.learned {
+            if !self.has(&learned.slug) {
+                continue;
+            }
             self.learned
                 .entry(space.clone())
                 .or_insert_with(|| Learned {
@@ -183,6 +222,25 @@ fn first<'a>(values: &[ByteString], table: &'a HashMap<String, Slug>) -> Option<
     values
         .iter()
         .find_map(|value| table.get(&value.to_lowercase()))
+}
+
+/// What tenants and users are called besides; `None` where several claim a name.
+#[derive(Default)]
+struct Aliases(HashMap<(&'static str, String), Option<Slug>>);
+
+impl Aliases {
+    fn claim(&mut self, kind: &'static str, key: String, slug: &Slug) {
+        if key.is_empty() {
+            return;
+        }
+        let claimed = self
+            .0
+            .entry((kind, key))
+            .or_insert_with(|| Some(Arc::clone(slug)));
+        if claimed.as_ref() != Some(slug) {
+            *claimed = None;
+        }
+    }
 }
 
 fn claim(table: &mut HashMap<String, Slug>, key: String, slug: &Slug) {
@@ -203,6 +261,7 @@ fn bare_space(id: &str) -> &str {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::event::SpaceLesson;
     use crate::store::{TenantRecord, UserRecord};
 
     fn strings<T: for<'a> From<&'a str>>(values: &[&str]) -> Vec<T> {
@@ -297,10 +356,13 @@ mod tests {
     #[test]
     fn a_space_is_learned_once_from_its_owner_before_its_name() {
         let mut directory = directory();
-        let lesson = |owner: Option<&str>, name: &str| SpaceLesson {
-            space: "new-space".into(),
-            owner: owner.map(Into::into),
-            name: Some(name.into()),
+        let lesson = |owner: Option<&str>, name: &str| TenantHints {
+            learn: Some(SpaceLesson {
+                space: "new-space".into(),
+                owner: owner.map(Into::into),
+                name: Some(name.into()),
+            }),
+            ..TenantHints::default()
         };
         // A globex user names a space like another tenant: it stays a globex space.
         let learned = directory
@@ -316,5 +378,98 @@ mod tests {
             ..TenantHints::default()
         };
         assert_eq!(directory.find(&hints).as_deref(), Some("globex"));
+    }
+
+    #[test]
+    fn a_name_teaches_nothing_against_the_users_own_tenant() {
+        let mut directory = directory();
+        let renamed_by = |user: &str| TenantHints {
+            spaces: strings(&["a-space"]),
+            subjects: strings(&[user]),
+            learn: Some(SpaceLesson {
+                space: "a-space".into(),
+                owner: None,
+                name: Some("Acme Inc".into()),
+            }),
+            ..TenantHints::default()
+        };
+        let of_globex = renamed_by("u-2");
+        assert!(directory.learn(&of_globex).is_none());
+        assert_eq!(directory.find(&of_globex).as_deref(), Some("globex"));
+        // One of its own, and one that nobody knows.
+        assert!(directory.learn(&renamed_by("u-1")).is_some());
+        assert_eq!(directory.find(&of_globex).as_deref(), Some("acme"));
+    }
+
+    #[test]
+    fn what_was_learned_of_a_tenant_that_is_gone_counts_no_more() {
+        let records = |slug: &str| DirectoryRecords {
+            tenants: vec![TenantRecord {
+                id: "1".into(),
+                slug: slug.into(),
+                ..TenantRecord::default()
+            }],
+            learned: vec![LearnedSpace {
+                space: "s".into(),
+                tenant_slug: "acme".into(),
+            }],
+            ..DirectoryRecords::default()
+        };
+        let hints = TenantHints {
+            spaces: strings(&["s"]),
+            ..TenantHints::default()
+        };
+        let before = Directory::new(records("acme"), &[]);
+        assert_eq!(before.find(&hints).as_deref(), Some("acme"));
+        let mut renamed = Directory::new(records("acme-group"), &[]);
+        renamed.keep_learned_of(&before);
+        assert_eq!(renamed.find(&hints), None);
+    }
+
+    #[test]
+    fn what_two_tenants_claim_is_nobodys() {
+        let tenant = |id: &str, slug: &str, domains: &[&str], groups: &[&str]| TenantRecord {
+            id: id.into(),
+            slug: slug.into(),
+            domains: strings(domains),
+            groups: strings(groups),
+            ..TenantRecord::default()
+        };
+        let directory = Directory::new(
+            DirectoryRecords {
+                tenants: vec![
+                    tenant("1", "acme", &["shared.example", " @A.example."], &["all"]),
+                    // Its own slug is no alias of another's.
+                    tenant("2", "globex", &["Shared.example"], &["all", "acme", "own"]),
+                ],
+                users: vec![
+                    UserRecord {
+                        subject: Some("u".into()),
+                        email: None,
+                        tenant_ids: strings(&["1"]),
+                    },
+                    UserRecord {
+                        subject: Some("u".into()),
+                        email: None,
+                        tenant_ids: strings(&["2"]),
+                    },
+                ],
+                learned: Vec::new(),
+            },
+            &[],
+        );
+        let hints = |domain: &str, group: &str| TenantHints {
+            domains: strings(&[domain]),
+            groups: strings(&[group]),
+            subjects: strings(&["u"]),
+            ..TenantHints::default()
+        };
+        let find = |domain, group| directory.find(&hints(domain, group));
+        assert_eq!(find("shared.example", "all"), None);
+        assert_eq!(find("a.example", "all").as_deref(), Some("acme"));
+        assert_eq!(find("a.example", "own").as_deref(), Some("globex"));
+        assert_eq!(find("shared.example", "acme").as_deref(), Some("acme"));
+        let contested: Vec<&str> = directory.contested().iter().map(String::as_str).collect();
+        assert_eq!(contested, ["domain shared.example", "group all", "user u"]);
     }
 }

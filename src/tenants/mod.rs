@@ -45,7 +45,7 @@ pub enum ResolverMessage {
     /// Read the directory again.
     Refresh,
     /// What reading it brought.
-    Refreshed(Result<Directory, String>),
+    Refreshed(Result<Box<Directory>, String>),
     /// Somebody's patience is over.
     PatienceOver,
     /// Tell which tenants there are.
@@ -196,9 +196,7 @@ impl ResolverState {
                 tenants.push(None);
                 continue;
             };
-            if let Some(lesson) = &hints.learn {
-                learned.extend(directory.learn(lesson));
-            }
+            learned.extend(directory.learn(hints));
             let given = event.tenant_slug.as_deref().map(Arc::from);
             tenants.push(given.or_else(|| directory.find(hints)));
         }
@@ -243,13 +241,13 @@ impl ResolverState {
             let reading = tokio::time::timeout(READING_LIMIT, read(&*store, file)).await;
             let outcome =
                 reading.unwrap_or_else(|_| Err(format!("not read within {READING_LIMIT:?}")));
-            report.tell(outcome.map(|records| Directory::new(records, &ignored_groups)));
+            report.tell(outcome.map(|records| Box::new(Directory::new(records, &ignored_groups))));
         });
     }
 
     fn refreshed(
         &mut self,
-        outcome: Result<Directory, String>,
+        outcome: Result<Box<Directory>, String>,
         myself: &ActorRef<ResolverMessage>,
     ) {
         self.reading = false;
@@ -262,7 +260,15 @@ impl ResolverState {
                 if self.failed_readings > 0 {
                     tracing::info!("directory of tenants can be read again");
                 }
-                self.directory = Some(directory);
+                let former = self.directory.as_ref().map(Directory::contested);
+                let contested = directory.contested();
+                if !contested.is_empty() && former != Some(contested) {
+                    tracing::warn!(
+                        ?contested,
+                        "several tenants claim the same: it tells none of them"
+                    );
+                }
+                self.directory = Some(*directory);
                 self.failed_readings = 0;
                 self.release(true);
                 self.args.config.refresh
@@ -294,7 +300,7 @@ impl ResolverState {
 struct TellOnce(Option<ActorRef<ResolverMessage>>);
 
 impl TellOnce {
-    fn tell(mut self, outcome: Result<Directory, String>) {
+    fn tell(mut self, outcome: Result<Box<Directory>, String>) {
         if let Some(resolver) = self.0.take() {
             let _ended = resolver.cast(ResolverMessage::Refreshed(outcome));
         }
