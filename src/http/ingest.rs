@@ -27,6 +27,7 @@ use crate::store::Role;
 use crate::telemetry::metrics::Refusal;
 
 use super::Peer;
+use super::auth::Caller;
 use super::error::ApiError;
 use super::router::{Edge, PushSource};
 
@@ -51,13 +52,7 @@ pub async fn webhook(
     let signature = request.headers().get("x-signature").cloned();
     let client = client_address(&edge.trusted_proxies, peer.0.ip(), request.headers());
     let Some(signature) = signature else {
-        let refused = edge
-            .metrics
-            .webhook_refused(&source.name, Refusal::Unsigned);
-        refused.increment(1);
-        if let Some(untold) = edge.refusals.note(&source.name) {
-            tracing::warn!(source = %source.name, %client, untold, "webhook without a signature refused");
-        }
+        edge.refuse(source, Refusal::Unsigned, client);
         return Err(ApiError::unauthorized(
             "X-Signature is missing: set the webhook's signature key",
         ));
@@ -65,13 +60,7 @@ pub async fn webhook(
     let (body, room) = read_body(&edge, source, request).await?;
     edge.strike("after_body").await?;
     if !stalwart::signature::is_valid(keys, signature.as_bytes(), &body) {
-        let refused = edge
-            .metrics
-            .webhook_refused(&source.name, Refusal::WrongSignature);
-        refused.increment(1);
-        if let Some(untold) = edge.refusals.note(&source.name) {
-            tracing::warn!(source = %source.name, %client, bytes = body.len(), untold, "webhook with a wrong signature refused");
-        }
+        edge.refuse(source, Refusal::WrongSignature, client);
         return Err(ApiError::unauthorized(
             "X-Signature does not match the body",
         ));
@@ -92,8 +81,8 @@ pub async fn record(
     State(edge): State<Arc<Edge>>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let role = edge.authenticator.sender(request.headers()).await?.role;
-    let source = match &role {
+    let caller = edge.authenticator.sender(request.headers()).await?;
+    let source = match &caller.role {
         Role::Recorder(Some(name)) => edge
             .recorders
             .iter()
@@ -112,6 +101,7 @@ pub async fn record(
         .map(|value| value.to_str().map(str::to_owned))
         .transpose()
         .map_err(|_| ApiError::bad_request("Idempotency-Key holds characters that are not text"))?;
+    let idempotency_key = idempotency_key.map(|key| keyed_by(&caller, key));
     if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)
         && encoding != "identity"
     {
@@ -128,7 +118,23 @@ pub async fn record(
     Ok(Json(json!({ "received": received })).into_response())
 }
 
+/// A service's keys are its own: two may count their requests alike. A token's name outlives its renewal.
+fn keyed_by(caller: &Caller, key: String) -> String {
+    match caller.name.as_ref().or(caller.token.as_ref()) {
+        Some(service) if !key.is_empty() => format!("{service}\n{key}"),
+        _ => key,
+    }
+}
+
 impl Edge {
+    fn refuse(&self, source: &PushSource, why: Refusal, client: IpAddr) {
+        self.metrics.webhook_refused(&source.name, why).increment(1);
+        if let Some(untold) = self.refusals.note(&source.name, why) {
+            let reason = why.as_str();
+            tracing::warn!(source = %source.name, reason, %client, untold, "webhook is refused for its signature");
+        }
+    }
+
     async fn strike(&self, point: &'static str) -> Result<(), ApiError> {
         let passed = self.probe.hit(point).await;
         passed.map_err(|struck| ApiError::unavailable(struck.to_string()))

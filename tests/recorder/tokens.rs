@@ -83,6 +83,41 @@ fn code(answer: &(u16, Value)) -> (u16, &str) {
     )
 }
 
+/// Two services may count their requests alike; a new token of the same name is the same service.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_is_its_services_own() {
+    let guarded = Guarded::start().await;
+    let named = |name| guarded.token(&["--role", "recorder", "--name", name]);
+    let unnamed = || guarded.token(&["--role", "recorder"]);
+    let [billing, crm, renewed] = ["billing", "crm", "billing"].map(named);
+    let [one, other] = [(); 2].map(|()| unnamed());
+    let send = async |token: &str, action: &str| {
+        let headers = [("authorization", token), ("idempotency-key", "req-1")];
+        let answer = post(&guarded.world, &json!({ "action": action }), &headers).await;
+        assert_eq!(answer, received(1));
+    };
+    send(&billing, "invoice.paid").await;
+    send(&crm, "lead.created").await;
+    send(&one, "one.done").await;
+    send(&other, "other.done").await;
+    for repeat in [&billing, &renewed] {
+        send(repeat, "invoice.paid").await;
+    }
+    let mut actions: Vec<String> = guarded
+        .world
+        .events()
+        .await
+        .into_iter()
+        .filter(|event| event.source != "daybook")
+        .map(|event| event.action)
+        .collect();
+    actions.sort();
+    assert_eq!(
+        actions,
+        ["invoice.paid", "lead.created", "one.done", "other.done"]
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_role_may_do_what_it_is_for() {
     let guarded = Guarded::start().await;

@@ -133,7 +133,10 @@ async fn what_went_over_the_wire_reaches_neither_store_nor_log() {
     let listed = world.text("/api/v1/events?limit=1000").await;
     world.stop().await;
     let log = log.text();
-    assert!(log.contains("webhook without a signature refused"), "{log}");
+    assert!(
+        log.contains("webhook is refused for its signature"),
+        "{log}"
+    );
     // A secret as it is, as JSON writes it, and what encodes it for a log-in.
     let encoded = "Basic aG9vazpzM2NyZXQ";
     for (place, text) in [
