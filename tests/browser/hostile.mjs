@@ -59,3 +59,14 @@ test("hostile events are shown and do nothing", () =>
     assert.equal(await page.locator("li.event").count(), 1);
     assert.match(await page.locator(".chips").textContent(), /aNULbESC/);
   }));
+
+test("a deep payload stays within the drawer", () =>
+  story({ viewport: { width: 320, height: 640 } }, async (page) => {
+    const deep = (levels) => (levels === 0 ? "bottom" : { down: [deep(levels - 1)] });
+    await enter(demo, [{ action: "hostile.deep", externalId: "deep-1", metadata: deep(45) }]);
+    await page.goto(`${demo}/audit?action=hostile.deep`);
+    await page.locator("li.event a.open").click();
+    const inside = page.locator("#drawer .inside");
+    await inside.getByText("levels deep are left out").waitFor();
+    assert.ok(await inside.evaluate((part) => part.scrollWidth <= part.clientWidth));
+  }));

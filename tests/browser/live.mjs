@@ -68,3 +68,94 @@ test("pages lead to the end without a repeat or a hole while events stream in", 
     assert.deepEqual(await ids(page), (await all(guarded, "action=live.counted")).slice(0, 40).map((event) => event.id));
     assert.equal(await page.locator("#older").count(), 1);
   }));
+
+const arrives = (page) => page.waitForFunction(() => document.documentElement.dataset.live === "on");
+const said = (page) => page.locator("#spoken").textContent();
+
+test("a stream that stops is told of, until it comes back", () =>
+  story({ expected: /ERR_FAILED/ }, async (page) => {
+    await page.route("**/api/v1/events/stream*", (route) => route.abort());
+    await page.goto(`${demo}/audit`);
+    const line = page.locator("#state");
+    await line.getByText("Live updates have stopped.").waitFor();
+    assert.equal(await line.getByRole("link", { name: "Reload" }).getAttribute("href"), page.url());
+    await shot(page, "stopped");
+    await page.unroute("**/api/v1/events/stream*");
+    await arrives(page);
+    await line.getByText("Live updates have stopped.").waitFor({ state: "detached" });
+  }));
+
+test("whoever was signed out elsewhere is asked to sign in again", () =>
+  story({ expected: /401/ }, async (page) => {
+    await signIn(page, tokens.operator, "/audit?outcome=success");
+    await arrives(page);
+    await page.context().clearCookies();
+    // The page is left and found again, as with a phone: its stream is opened anew.
+    await page.evaluate(() => ["pagehide", "pageshow"].forEach((name) => dispatchEvent(new Event(name))));
+    await page.locator("#state").getByRole("link", { name: "Sign in again" }).click();
+    await page.getByLabel("Token").fill(tokens.operator);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.waitForURL(`${guarded}/audit?outcome=success`);
+  }));
+
+const dated = (name, at) => ({ action: "live.dated", externalId: `dated-${name}`, at, actor: { name } });
+
+test("the button promises what it shows, and says what it showed", () =>
+  story({ expected: /401/ }, async (page) => {
+    const day = Array.from({ length: 12 }, (_, number) => dated(`d${number}`, `2026-11-20T04:00:${10 + number}Z`));
+    await enter(guarded, day);
+    await signIn(page, tokens.operator, "/audit?action=live.dated&limit=10");
+    await arrives(page);
+    const pill = page.locator("#new-events");
+    // One that stands on an older page, then one that stands here: they come in this order.
+    await enter(guarded, [dated("old", "2026-11-20T03:00:00Z")]);
+    await enter(guarded, [dated("new", "2026-11-20T05:00:00Z")]);
+    await pill.waitFor();
+    assert.equal(await pill.textContent(), "1 new event");
+    await pill.click();
+    await page.waitForFunction(() => document.querySelectorAll("li.event").length === 11);
+    assert.equal(await said(page), "1 new event shown");
+
+    const many = Array.from({ length: 30 }, (_, number) => dated(`m${number}`, `2026-11-20T06:00:${10 + number}Z`));
+    await enter(guarded, many);
+    await page.waitForFunction(() => document.querySelector("#new-events").textContent.startsWith("30 "));
+    await pill.click();
+    await page.waitForFunction(() => document.querySelectorAll("li.event").length === 10);
+    assert.equal(await said(page), "10 of 30 new events shown");
+
+    // A list that is whole takes what is older than all of it.
+    await page.goto(`${guarded}/audit?action=live.dated`);
+    await arrives(page);
+    await enter(guarded, [dated("oldest", "2026-11-20T02:00:00Z")]);
+    await pill.click();
+    await page.waitForFunction(() => document.querySelectorAll("li.event").length === 45);
+    const stored = await all(guarded, "action=live.dated");
+    assert.deepEqual(await ids(page), stored.map((event) => event.id));
+  }));
+
+const piled = (number) => ({
+  action: "live.piled",
+  externalId: `piled-${number}`,
+  at: new Date(Date.UTC(2026, 10, 20) + number * 1000).toISOString(),
+});
+
+test("new events do not pile up for ever, and older ones go on where the list ends", () =>
+  story({ expected: /401/ }, async (page) => {
+    const add = (from, count) => enter(guarded, Array.from({ length: count }, (_, number) => piled(from + number)));
+    await add(0, 90);
+    await signIn(page, tokens.operator, "/audit?action=live.piled&limit=80");
+    await arrives(page);
+    let next = 90;
+    for (let round = 0; round < 7; round += 1) {
+      await add(next, 70);
+      next += 70;
+      await page.waitForFunction(() => document.querySelector("#new-events").textContent.startsWith("70 "));
+      await page.locator("#new-events").click();
+      await page.locator("#new-events").waitFor({ state: "hidden" });
+    }
+    assert.equal((await ids(page)).length, 500);
+    await page.locator("#older").click();
+    await page.getByText("The timeline begins here").waitFor();
+    const stored = await all(guarded, "action=live.piled");
+    assert.deepEqual(await ids(page), stored.map((event) => event.id));
+  }));

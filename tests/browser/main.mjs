@@ -9,6 +9,8 @@ after(closeBrowser);
 await import("./timeline.mjs");
 await import("./live.mjs");
 await import("./reading.mjs");
+await import("./drawer.mjs");
+await import("./times.mjs");
 await import("./plain.mjs");
 await import("./signing_in.mjs");
 await import("./hostile.mjs");

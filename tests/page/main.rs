@@ -1,6 +1,7 @@
 //! The page `/audit` over HTTP: who sees it, what it shows, what browsers are told.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod addresses;
 mod isolation;
 mod rendering;
 mod sessions;

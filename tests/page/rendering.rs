@@ -12,7 +12,7 @@ async fn an_event_reads_like_a_sentence_and_has_a_page_of_its_own() {
     enter(&world, None, &[json!({
         "action": "invoice.paid", "at": "2026-11-24T04:05:39.120Z", "externalId": "inv-1", "tenantSlug": "acme",
         "actor": {"name": "Alice Example", "email": "alice@acme.example", "ip": "198.51.100.7"},
-        "target": {"type": "invoice", "id": "17", "name": "Nº 17"}, "outcome": "failure",
+        "target": {"type": "invoice", "id": "17", "name": "Nº 17"}, "outcome": "success",
         "metadata": {"amount": 12.25, "lines": [{"of": "beans"}]},
     })]).await;
     let list = text(&get(&world, "/audit", &[]).await);
@@ -23,7 +23,6 @@ async fn an_event_reads_like_a_sentence_and_has_a_page_of_its_own() {
         " paid the invoice",
         "Nº 17",
         "198.51.100.7",
-        "<span class=\"badge\">failed</span>",
         "href=\"/audit?actor=alice@acme.example\"",
         "href=\"/audit?ip=198.51.100.7\"",
         "href=\"/audit?target=17\"",
@@ -49,6 +48,45 @@ async fn an_event_reads_like_a_sentence_and_has_a_page_of_its_own() {
     ] {
         assert!(whole.contains(wanted), "{wanted}: {whole}");
     }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_success_is_said_in_words() {
+    let world = open().await;
+    for (outcome, badge) in [
+        ("failure", "<span class=\"badge\">failed</span>"),
+        (
+            "unknown",
+            "<span class=\"badge unsure\">outcome unknown</span>",
+        ),
+    ] {
+        let event = json!({"action": "door.opened", "outcome": outcome});
+        enter(&world, None, &[event]).await;
+        let list = text(&get(&world, &format!("/audit?outcome={outcome}"), &[]).await);
+        assert!(list.contains(badge), "{list}");
+        let id = &world.events().await[0].id;
+        let whole = text(&get(&world, &format!("/audit/events/{id}"), &[]).await);
+        let (_, heading) = whole.split_once("<article").unwrap();
+        let (heading, _) = heading.split_once("</h1>").unwrap();
+        assert!(heading.contains(badge), "{heading}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bar_is_reached_by_tab() {
+    let world = open().await;
+    let days = ["2026-08-03", "2026-09-04", "2026-10-05"];
+    let events = days.map(|day| json!({"action": "n.counted", "at": format!("{day}T05:06:07Z")}));
+    enter(&world, None, &events).await;
+    // However long counting takes.
+    let page = text(&get(&world, "/audit/histogram", &[]).await);
+    let (_, bars) = page.split_once("<svg viewBox=\"0 0 960").unwrap();
+    let (bars, _) = bars.split_once("</svg>").unwrap();
+    assert_eq!(bars.matches("tabindex=\"0\"").count(), 1);
+    assert_eq!(bars.matches("tabindex=\"-1\"").count(), days.len() - 1);
+    assert!(bars.contains("3 Aug 2026 00:00 – "), "{bars}");
     world.stop().await;
 }
 

@@ -13,7 +13,7 @@ use crate::http::error::ApiError;
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, type and content.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 12] = [
     (
         "page.css",
         "text/css; charset=utf-8",
@@ -23,6 +23,9 @@ const FILES: [(&str, &str, &str); 9] = [
     ("theme.js", JAVASCRIPT, include_str!("assets/theme.js")),
     ("page.js", JAVASCRIPT, include_str!("assets/page.js")),
     ("times.js", JAVASCRIPT, include_str!("assets/times.js")),
+    ("fetch.js", JAVASCRIPT, include_str!("assets/fetch.js")),
+    ("notes.js", JAVASCRIPT, include_str!("assets/notes.js")),
+    ("live.js", JAVASCRIPT, include_str!("assets/live.js")),
     ("list.js", JAVASCRIPT, include_str!("assets/list.js")),
     ("chart.js", JAVASCRIPT, include_str!("assets/chart.js")),
     ("drawer.js", JAVASCRIPT, include_str!("assets/drawer.js")),

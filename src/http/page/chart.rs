@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -30,6 +30,9 @@ const WIDTH: f64 = 960.0;
 const FILL: f64 = 0.85;
 const WIDEST: f64 = 48.0;
 const LABELS: usize = 5;
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// The bars, or a place for them when they take too long.
 pub(super) async fn in_time(edge: &Edge, view: &View, query: &EventQuery) -> Markup {
@@ -49,12 +52,8 @@ pub(super) async fn in_time(edge: &Edge, view: &View, query: &EventQuery) -> Mar
 }
 
 /// `GET /audit/histogram`: the bars alone, however long they take.
-pub(super) async fn get(
-    State(edge): State<Arc<Edge>>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let (view, parsed) = View::parse(query.as_deref().unwrap_or_default(), now());
+pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: Uri) -> Response {
+    let (view, parsed) = View::of(&uri, now());
     let caller = match session::reader(&edge, &headers, &view).await {
         Ok(caller) => caller,
         Err(instead) => return instead,
@@ -94,6 +93,7 @@ fn drawing(edge: &Edge, view: &View, histogram: &Histogram) -> Markup {
         let wide = SignedDuration::try_from(histogram.bucket).unwrap_or_default();
         bar.at.checked_add(wide).unwrap_or(bar.at)
     };
+    let first = histogram.bars.iter().position(|bar| bar.total() > 0);
     let labels = labels(&histogram.bars, histogram.bucket);
     html! {
         figure #chart.chart data-first=[histogram.bars.first().map(|bar| bar.at.as_millisecond())] data-bucket=(histogram.bucket.as_millis()) data-bars=(histogram.bars.len()) {
@@ -113,13 +113,13 @@ fn drawing(edge: &Edge, view: &View, histogram: &Histogram) -> Markup {
                 svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="group" aria-label="Events by time" {
                     @for (number, bar) in histogram.bars.iter().enumerate() {
                         @if bar.total() > 0 {
-                            (link(edge, view, bar, end(bar), Place { number, of: histogram.bars.len() }, highest))
+                            (link(edge, view, bar, end(bar), Place { number, of: histogram.bars.len(), is_first: first == Some(number) }, highest))
                         }
                     }
                 }
             }
             div.axis aria-hidden="true" {
-                @for at in labels { time datetime=(at) data-show=(label_kind(histogram.bucket)) { (label(at, histogram.bucket)) } }
+                @for at in labels { time datetime=(at) data-show=[shown_as(histogram.bucket)] { (label(at, histogram.bucket)) } }
             }
         }
     }
@@ -129,6 +129,8 @@ fn drawing(edge: &Edge, view: &View, histogram: &Histogram) -> Markup {
 struct Place {
     number: usize,
     of: usize,
+    /// The one that the Tab key reaches; arrow keys go on from there.
+    is_first: bool,
 }
 
 fn link(edge: &Edge, view: &View, bar: &Bar, end: Timestamp, place: Place, highest: u64) -> Markup {
@@ -164,16 +166,13 @@ fn link(edge: &Edge, view: &View, bar: &Bar, end: Timestamp, place: Place, highe
         })
         .collect();
     let title = format!(
-        "{} – {} UTC: {} ({})",
-        bar.at
-            .to_zoned(TimeZone::UTC)
-            .strftime("%a %-d %b %H:%M:%S"),
-        end.to_zoned(TimeZone::UTC).strftime("%H:%M:%S"),
+        "{}: {} ({})",
+        span(bar.at, end),
         thousands(bar.total()),
         said.join(", ")
     );
     html! {
-        a href=(href) tabindex="-1" aria-label=(title) {
+        a href=(href) tabindex=(if place.is_first { "0" } else { "-1" }) aria-label=(title) {
             title { (title) }
             rect.hit x=(round(x)) y="0" width=(round(step)) height=(HEIGHT) {}
             @for (kind, count) in counts {
@@ -206,11 +205,27 @@ fn labels(bars: &[Bar], bucket: Duration) -> Vec<Timestamp> {
 }
 
 fn label_kind(bucket: Duration) -> &'static str {
-    match bucket.as_secs() {
-        0..60 => "time",
-        60..3_600 => "minute",
+    match bucket {
+        bucket if bucket < MINUTE => "time",
+        bucket if bucket < HOUR => "minute",
         _ => "date",
     }
+}
+
+/// How a reader's zone shows it. Bars of days are days of UTC: elsewhere they would begin on the day before.
+fn shown_as(bucket: Duration) -> Option<&'static str> {
+    (bucket < DAY).then(|| label_kind(bucket))
+}
+
+/// What a bar covers, in words.
+fn span(from: Timestamp, to: Timestamp) -> String {
+    let is_within_a_day = to.duration_since(from).unsigned_abs() < DAY;
+    let [from, to] = [from, to].map(|at| at.to_zoned(TimeZone::UTC));
+    let (begins, ends) = match is_within_a_day {
+        true => ("%a %-d %b %Y %H:%M:%S", "%H:%M:%S"),
+        false => ("%a %-d %b %Y %H:%M", "%a %-d %b %Y %H:%M"),
+    };
+    format!("{} – {} UTC", from.strftime(begins), to.strftime(ends))
 }
 
 fn label(at: Timestamp, bucket: Duration) -> String {
@@ -223,12 +238,12 @@ fn label(at: Timestamp, bucket: Duration) -> String {
 }
 
 fn bar_width(bucket: Duration) -> String {
-    let seconds = bucket.as_secs();
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3_600 => (seconds / 60, "minute"),
-        3_600..86_400 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
+    let of = |unit: Duration| bucket.as_secs() / unit.as_secs();
+    let (count, unit) = match bucket {
+        bucket if bucket < MINUTE => (bucket.as_secs(), "second"),
+        bucket if bucket < HOUR => (of(MINUTE), "minute"),
+        bucket if bucket < DAY => (of(HOUR), "hour"),
+        _ => (of(DAY), "UTC day"),
     };
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{plural}")
@@ -248,6 +263,7 @@ fn thousands(count: u64) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -263,5 +279,18 @@ mod tests {
         }
         assert_eq!(bar_width(Duration::from_secs(60)), "1 minute");
         assert_eq!(bar_width(Duration::from_secs(7_200)), "2 hours");
+        assert_eq!(bar_width(DAY), "1 UTC day");
+    }
+
+    #[test]
+    fn a_bar_says_what_it_covers() {
+        let from: Timestamp = "2026-08-01T00:00:00Z".parse().unwrap();
+        let until = |wide: Duration| span(from, from.checked_add(wide).unwrap());
+        assert_eq!(until(HOUR), "Sat 1 Aug 2026 00:00:00 – 01:00:00 UTC");
+        assert_eq!(
+            until(DAY),
+            "Sat 1 Aug 2026 00:00 – Sun 2 Aug 2026 00:00 UTC"
+        );
+        assert_eq!((shown_as(HOUR), shown_as(DAY)), (Some("date"), None));
     }
 }

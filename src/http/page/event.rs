@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +12,7 @@ use maud::{Markup, html};
 
 use super::layout::{Reader, answer, icon, page, trouble};
 use super::text::visible;
-use super::timeline::outcome_class;
+use super::timeline::{badge, outcome_class};
 use super::view::View;
 use super::{kind_of, now, payload, sentence, session};
 use crate::event::Outcome;
@@ -30,12 +30,12 @@ const VALUE: usize = 4096;
 pub(super) async fn get(
     State(edge): State<Arc<Edge>>,
     headers: HeaderMap,
-    RawQuery(query): RawQuery,
+    uri: Uri,
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
     // The rest of the address is only the way back: a wrong one leads to the whole timeline.
-    let (view, parsed) = View::parse(query.as_deref().unwrap_or_default(), now());
-    let view = parsed.map_or_else(|_| View::default(), |_| view);
+    let (view, parsed) = View::of(&uri, now());
+    let view = parsed.map_or_else(|_| View::default().at(uri.path()), |_| view);
     let caller = match session::reader(&edge, &headers, &view).await {
         Ok(caller) => caller,
         Err(instead) => return instead,
@@ -72,7 +72,7 @@ fn article(edge: &Edge, view: &View, event: &StoredEvent) -> Markup {
         article #event class={ "whole k-" (kind) " " (outcome_class(event.outcome)) } data-id=(event.id) {
             header {
                 span.mark { (icon(sentence::icon(event))) }
-                h1 { (sentence::sentence(event, view)) }
+                h1 { (sentence::sentence(event, view)) " " (badge(event.outcome)) }
                 p.when { (moment(event.at)) }
             }
             (related(view, event))
@@ -119,7 +119,7 @@ fn fact(label: &str, value: Option<&str>, filter: Option<&str>, view: &View) -> 
     };
     let href = filter
         .filter(|_| value.len() <= 1024)
-        .map(|name| view_of(view, &[(name, Some(value))]).href());
+        .map(|name| view.cleared().with(&[(name, Some(value))]).href());
     html! {
         dt { (label) }
         dd {
@@ -131,13 +131,6 @@ fn fact(label: &str, value: Option<&str>, filter: Option<&str>, view: &View) -> 
     }
 }
 
-/// A fresh view that keeps nothing of the present one but how times are shown.
-fn view_of(view: &View, conditions: &[(&str, Option<&str>)]) -> View {
-    View::default()
-        .with(&[("tz", view.get("tz"))])
-        .with(conditions)
-}
-
 /// One step to what belongs to it.
 fn related(view: &View, event: &StoredEvent) -> Markup {
     let known = |value: Option<&str>| {
@@ -146,25 +139,22 @@ fn related(view: &View, event: &StoredEvent) -> Markup {
             .map(str::to_owned)
     };
     let link = |name: &str, value: Option<String>, label: &str| {
-        let target = value.map(|value| view_of(view, &[(name, Some(&value))]).href());
+        let target = value.map(|value| view.cleared().with(&[(name, Some(&value))]).href());
         html! { @if let Some(target) = target { a.button href=(target) { (label) } } }
     };
     let since = event.at.checked_sub(AROUND).ok().map(|at| at.to_string());
     let until = event.at.checked_add(AROUND).ok().map(|at| at.to_string());
-    let around = view_of(
-        view,
-        &[
-            (
-                "tenant",
-                event
-                    .tenant_slug
-                    .as_deref()
-                    .filter(|_| view.get("tenant").is_some()),
-            ),
-            ("since", since.as_deref()),
-            ("until", until.as_deref()),
-        ],
-    );
+    let around = view.cleared().with(&[
+        (
+            "tenant",
+            event
+                .tenant_slug
+                .as_deref()
+                .filter(|_| view.get("tenant").is_some()),
+        ),
+        ("since", since.as_deref()),
+        ("until", until.as_deref()),
+    ]);
     html! {
         nav.related aria-label="Related events" {
             (link("actor", known(sentence::actor_key(event)), "Same actor"))

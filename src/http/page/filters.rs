@@ -1,10 +1,11 @@
 //! The form of conditions, what is set of them, and the ranges of time.
 
+use jiff::civil::DateTime;
 use maud::{Markup, html};
 
 use super::text::{visible, visible_plain};
 use super::timeline::Choices;
-use super::view::{CONDITIONS, RANGES, View};
+use super::view::{CONDITIONS, RANGES, View, is_bare};
 
 /// More to choose from than this is no choice: one types.
 const MOST_CHOICES: usize = 500;
@@ -53,15 +54,13 @@ fn text(view: &View, name: &str, label: &str, placeholder: &str) -> Markup {
 fn moment(view: &View, name: &str, label: &str) -> Markup {
     let given = view.get(name);
     // What the field cannot hold stands in a field for text: nothing that was given is dropped.
-    let bare = given.map(|given| given.trim_end_matches('Z').to_owned());
-    let fits = bare.as_deref().is_none_or(|bare| {
-        bare.len() >= 16 && bare.as_bytes()[10] == b'T' && !bare[11..].contains(['+', '-'])
-    });
+    let bare = given.map(|given| given.strip_suffix('Z').unwrap_or(given));
+    let fits = bare.is_none_or(|bare| is_bare(bare) && bare.parse::<DateTime>().is_ok());
     html! {
         label.field {
             span { (label) " " em.zone-name { "(UTC)" } }
             @if fits {
-                input type="datetime-local" name=(name) value=[bare] step="any";
+                input type="datetime-local" name=(name) value=[bare] data-given=[given] step="any";
             } @else {
                 input type="text" name=(name) value=[given];
             }
@@ -139,7 +138,7 @@ pub(super) fn chips(view: &View) -> Markup {
                     a.drop href=(view.with(&[(name, None)]).href()) aria-label={ "Drop the condition " (label) } title="Drop this condition" { "×" }
                 }
             }
-            @if conditions(view).count() > 1 { li.clear { a href="/audit" { "Clear all" } } }
+            @if conditions(view).count() > 1 { li.clear { a href=(view.cleared().href()) { "Clear all" } } }
         }
     }
 }

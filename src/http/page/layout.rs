@@ -44,7 +44,7 @@ pub(super) fn page(
                 a.skip href="#main" { "Skip to the events" }
                 (sprite())
                 header.top {
-                    a.brand href="/audit" { (PreEscaped(BRAND)) span { "Daybook" } }
+                    a.brand href=(view.cleared().href()) { (PreEscaped(BRAND)) span { "Daybook" } }
                     @if let Some(reader) = reader { (whose(reader)) }
                     div.tools {
                         @if reader.is_some() { (zone_switch(view)) }
@@ -86,9 +86,8 @@ fn whose(reader: &Reader<'_>) -> Markup {
 fn zone_switch(view: &View) -> Markup {
     let link = |value: Option<&str>, name: &str| {
         let is_current = view.is_local() == value.is_some();
-        let target = View::with(view, &[("tz", value)]);
         html! {
-            a href=(target.href()) data-tz=(value.unwrap_or("utc")) aria-current=[is_current.then_some("true")] { (name) }
+            a href=(view.here_in(value)) data-tz=(value.unwrap_or("utc")) aria-current=[is_current.then_some("true")] { (name) }
         }
     };
     html! {
@@ -107,6 +106,7 @@ fn help() -> Markup {
                     ("Esc", "close, or leave the field"),
                     ("/", "search"),
                     ("n", "show new events"),
+                    ("← →", "earlier and later bar, once one is reached"),
                     ("t", "dark or light"),
                     ("?", "this help"),
                 ] {
@@ -155,7 +155,7 @@ pub(super) fn answer(status: StatusCode, page: Markup) -> Response {
 
 /// An error as a page.
 pub(super) fn trouble(error: &ApiError, view: &View, reader: Option<&Reader<'_>>) -> Response {
-    let again = html! { p { a.button href=(view.href()) { "Try again" } } };
+    let again = html! { p { a.button href=(view.here()) { "Try again" } } };
     let (heading, said) = match error.status() {
         StatusCode::SERVICE_UNAVAILABLE => (
             "The store does not answer",
@@ -175,14 +175,14 @@ pub(super) fn trouble(error: &ApiError, view: &View, reader: Option<&Reader<'_>>
             "Not yours to see",
             html! {
                 p { (sentence(error.message())) }
-                p { a.button href="/audit" { "To the timeline" } }
+                p { a.button href=(view.cleared().href()) { "To the timeline" } }
             },
         ),
         _ => (
             "That did not work",
             html! {
                 p { (sentence(error.message())) }
-                p { a.button href="/audit" { "To the timeline" } }
+                p { a.button href=(view.cleared().href()) { "To the timeline" } }
             },
         ),
     };

@@ -10,9 +10,14 @@ const MOST_VALUES: usize = 2_000;
 const MOST_CHARACTERS: usize = 200_000;
 const DEEPEST: usize = 40;
 
+/// Lists deeper than this are indented no further: a phone has room for so many steps.
+const INDENTED: usize = 6;
+
 struct Room {
     values: usize,
     characters: usize,
+    /// Whether something was too deep.
+    is_cut: bool,
 }
 
 /// The tree.
@@ -20,12 +25,16 @@ pub(super) fn tree(payload: &Map<String, Value>) -> Markup {
     let mut room = Room {
         values: MOST_VALUES,
         characters: MOST_CHARACTERS,
+        is_cut: false,
     };
     let tree = object(payload, 0, &mut room);
     html! {
         div.tree { (tree) }
         @if room.values == 0 || room.characters == 0 {
             p.hint { "This is the beginning of a long payload; all of it is in the JSON." }
+        }
+        @if room.is_cut {
+            p.hint { "Values more than " (DEEPEST) " levels deep are left out; all of them are in the JSON." }
         }
     }
 }
@@ -42,7 +51,7 @@ fn object(map: &Map<String, Value>, depth: usize, room: &mut Room) -> Markup {
         rows.push((text(key, room), value(item, depth, room)));
     }
     html! {
-        dl { @for (key, value) in rows { div { dt { (key) } dd { (value) } } } }
+        dl class=[indent(depth)] { @for (key, value) in rows { div { dt { (key) } dd { (value) } } } }
     }
 }
 
@@ -57,7 +66,7 @@ fn array(items: &[Value], depth: usize, room: &mut Room) -> Markup {
         }
         rows.push(value(item, depth, room));
     }
-    html! { ol { @for row in rows { li { (row) } } } }
+    html! { ol class=[indent(depth)] { @for row in rows { li { (row) } } } }
 }
 
 fn value(value: &Value, depth: usize, room: &mut Room) -> Markup {
@@ -68,10 +77,17 @@ fn value(value: &Value, depth: usize, room: &mut Room) -> Markup {
         Value::Number(number) => html! { span.number { (number) } },
         Value::String(string) if string.is_empty() => html! { span.null { "empty" } },
         Value::String(string) => html! { span.text { (text(string, room)) } },
-        Value::Array(_) | Value::Object(_) if depth >= DEEPEST => html! { span.null { "…" } },
+        Value::Array(_) | Value::Object(_) if depth >= DEEPEST => {
+            room.is_cut = true;
+            html! { span.null { "…" } }
+        }
         Value::Array(items) => array(items, depth + 1, room),
         Value::Object(map) => object(map, depth + 1, room),
     }
+}
+
+fn indent(depth: usize) -> Option<&'static str> {
+    (depth > INDENTED).then_some("deep")
 }
 
 fn text(text: &str, room: &mut Room) -> Markup {
@@ -111,6 +127,16 @@ mod tests {
             assert!(shown.len() < 400_000, "{}", shown.len());
             assert!(shown.contains("beginning of a long payload"));
         }
+    }
+
+    #[test]
+    fn a_deep_payload_is_cut_and_says_so() {
+        let nested = |levels| (0..levels).fold(json!("x"), |inner, _| json!({ "in": [inner] }));
+        let shown = |levels| tree(nested(levels).as_object().unwrap()).into_string();
+        assert!(shown(100).contains("levels deep are left out"));
+        assert!(shown(10).contains("<ol class=\"deep\">"));
+        assert!(!shown(10).contains("left out"));
+        assert!(!shown(3).contains("class=\"deep\""));
     }
 
     #[test]

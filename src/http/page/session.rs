@@ -17,6 +17,7 @@ use maud::{Markup, html};
 use super::guard::came_from_elsewhere;
 pub(super) use super::layout::Reader;
 use super::layout::{answer, notice, page, sentence, trouble};
+use super::now;
 use super::view::View;
 use crate::config::AuthMode;
 use crate::event::Outcome;
@@ -41,7 +42,7 @@ pub(super) async fn reader(
     let allowed = caller.and_then(|caller| tenant_scope(&caller.role).map(|_| ()).map(|()| caller));
     allowed.map_err(|error| match error.status() {
         StatusCode::UNAUTHORIZED if came_from_elsewhere(headers) => bounce(),
-        StatusCode::UNAUTHORIZED => form(StatusCode::UNAUTHORIZED, view, &view.href(), None),
+        StatusCode::UNAUTHORIZED => form(StatusCode::UNAUTHORIZED, view, &view.here(), None),
         _ => trouble(&error, view, None),
     })
 }
@@ -121,7 +122,10 @@ pub(super) async fn sign_in(
             set_cookie(&mut response, &edge, peer, &headers, &id, SESSION.as_secs());
             response
         }
-        Err(error) if !is_refused(&error) => trouble(&error, &view, None),
+        Err(error) if !is_refused(&error) => {
+            let wanted = next.parse().map(|next| View::of(&next, now()).0);
+            trouble(&error, &wanted.unwrap_or_default(), None)
+        }
         Err(error) => {
             let said = match error.status() {
                 StatusCode::FORBIDDEN => error.message(),

@@ -49,8 +49,13 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut plain_from = 0;
     let mut before = None;
-    for (at, character) in text.char_indices() {
-        if is_hidden(before, character) {
+    let is_all_blank = text.chars().all(is_blank);
+    let mut characters = text.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        let after = characters.peek().map(|(_, after)| *after);
+        // Of a text that nobody could see, its beginning is named.
+        let is_named = is_all_blank && at == 0;
+        if is_named || is_hidden(before, character, after) {
             if plain_from < at {
                 pieces.push(Piece::Plain(&text[plain_from..at]));
             }
@@ -65,11 +70,25 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-fn is_hidden(before: Option<char>, character: char) -> bool {
+/// Whether it takes room and shows nothing.
+fn is_blank(character: char) -> bool {
+    character.is_whitespace() || character == '\u{2800}'
+}
+
+fn is_hidden(before: Option<char>, character: char, after: Option<char>) -> bool {
     match character {
         // Joiners belong to emoji and to some scripts; within Latin text they only hide.
         '\u{200c}' | '\u{200d}' => before.is_none_or(|before| before.is_ascii()),
+        // Selectors choose a form of the emoji, ideograph or key before them; two choose nothing.
+        '\u{fe00}'..='\u{fe0f}' => before.is_none_or(|before| {
+            let is_key = after == Some('\u{20e3}');
+            (before.is_ascii() && !is_key) || ('\u{fe00}'..='\u{fe0f}').contains(&before)
+        }),
+        '\u{180b}'..='\u{180d}' | '\u{180f}' => {
+            !before.is_some_and(|before| ('\u{1807}'..='\u{18aa}').contains(&before))
+        }
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' => true,
+        '\u{17b4}' | '\u{17b5}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => true,
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
         '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' => true,
         '\u{e0000}'..='\u{e0fff}' | '\u{e000}'..='\u{f8ff}' => true,
@@ -88,7 +107,11 @@ const CONTROLS: [&str; 32] = [
 /// Letters rather than the control pictures, which many fonts lack.
 fn symbol(hidden: char) -> String {
     let short = CONTROLS.get(hidden as usize).copied();
-    let short = short.or((hidden == '\u{7f}').then_some("DEL"));
+    let short = short.or(match hidden {
+        ' ' => Some("SP"),
+        '\u{7f}' => Some("DEL"),
+        _ => None,
+    });
     short.map_or_else(|| code(hidden), str::to_owned)
 }
 
@@ -103,6 +126,8 @@ fn name(hidden: char) -> String {
         '\n' => "line feed",
         '\r' => "carriage return",
         '\u{1b}' => "escape",
+        ' ' => "space",
+        '\u{a0}' => "no-break space",
         '\u{ad}' => "soft hyphen",
         '\u{200b}' => "zero width space",
         '\u{200c}' => "zero width non-joiner",
@@ -119,6 +144,10 @@ fn name(hidden: char) -> String {
         '\u{2067}' => "right-to-left isolate",
         '\u{2068}' => "first strong isolate",
         '\u{2069}' => "pop directional isolate",
+        '\u{2800}' => "blank Braille pattern",
+        '\u{3000}' => "ideographic space",
+        '\u{fe00}'..='\u{fe0f}' | '\u{180b}'..='\u{180d}' | '\u{180f}' => "variation selector",
+        '\u{e0100}'..='\u{e01ef}' => "variation selector",
         '\u{feff}' => "byte order mark",
         control if control.is_control() => "control character",
         _ => "invisible character",
@@ -162,10 +191,41 @@ mod tests {
             "مریم می‌خواهد",
             "名前",
             "e\u{301}",
+            "a\u{a0}b\u{3000}c",
+            "❤\u{fe0f}\u{200d}🔥 1\u{fe0f}\u{20e3}",
+            "\u{182d}\u{180b}",
         ] {
             assert_eq!(pieces(text), [Piece::Plain(text)], "{text}");
         }
         assert_eq!(visible_plain("ad\u{200d}min", 9), "adU+200Dmin");
+    }
+
+    #[test]
+    fn a_text_of_blanks_alone_can_be_seen() {
+        for (text, shown) in [
+            ("\u{a0}\u{2003}", "U+00A0\u{2003}"),
+            ("\u{2800}", "U+2800"),
+            ("\u{3000}", "U+3000"),
+            ("   ", "SP  "),
+        ] {
+            assert_eq!(visible_plain(text, 9), shown, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn selectors_and_fillers_that_hide_are_named() {
+        for hidden in [
+            '\u{180b}',
+            '\u{17b5}',
+            '\u{1d173}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{e0100}',
+        ] {
+            let shown = visible_plain(&format!("a{hidden}b"), 9);
+            assert_eq!(shown, format!("a{}b", code(hidden)));
+        }
+        assert_eq!(visible_plain("❤\u{fe0f}\u{fe0f}", 9), "❤\u{fe0f}U+FE0F");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use daybook_actors::delivery;
 use jiff::tz::TimeZone;
@@ -35,13 +35,8 @@ pub(super) struct Choices {
 }
 
 /// `GET /audit`
-pub(super) async fn get(
-    State(edge): State<Arc<Edge>>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let asked = query.unwrap_or_default();
-    let (view, parsed) = View::parse(&asked, now());
+pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: Uri) -> Response {
+    let (view, parsed) = View::of(&uri, now());
     let caller = match session::reader(&edge, &headers, &view).await {
         Ok(caller) => caller,
         Err(instead) => return instead,
@@ -50,8 +45,7 @@ pub(super) async fn get(
         caller: &caller,
         mode: edge.authenticator.mode(),
     };
-    // A form sends its empty fields too; the address that people pass on should not have them.
-    if parsed.is_ok() && has_empty_values(&asked) {
+    if parsed.is_ok() && is_untidy(&view, uri.query().unwrap_or_default()) {
         return Redirect::to(&view.href()).into_response();
     }
     let choices = choices(&edge, &caller.role).await;
@@ -68,7 +62,7 @@ pub(super) async fn get(
         }
     };
     if let Err(error) = confine(&caller.role, &mut query.filter) {
-        return trouble(&error, &View::default(), Some(&reader));
+        return trouble(&error, &view.cleared(), Some(&reader));
     }
     match content(&edge, &view, &query, &choices).await {
         Ok(content) => answer(
@@ -79,10 +73,14 @@ pub(super) async fn get(
     }
 }
 
-fn has_empty_values(query: &str) -> bool {
-    query
-        .split('&')
-        .any(|pair| pair.ends_with('=') || (!pair.is_empty() && !pair.contains('=')))
+/// A form sends its empty fields too, and a range beside the times that go before it: the address
+/// that people pass on should not have them.
+fn is_untidy(view: &View, query: &str) -> bool {
+    query.split('&').any(|pair| {
+        pair.ends_with('=')
+            || (!pair.is_empty() && !pair.contains('='))
+            || (pair.starts_with("range=") && view.range().is_none())
+    })
 }
 
 async fn choices(edge: &Edge, role: &Role) -> Choices {
@@ -129,12 +127,7 @@ async fn content(
     let mut events = events?;
     let more = events.len() > limit;
     events.truncate(limit);
-    let next = events.last().filter(|_| more).map(|last| {
-        encode_page_key(&PageKey {
-            at: last.at,
-            id: last.id.clone(),
-        })
-    });
+    let next = events.last().filter(|_| more).map(key_of);
     let ends_before = query.filter.until.is_some_and(|until| until <= now());
     let is_live = query.before.is_none() && !ends_before;
     let stream = is_live.then(|| view.api_href("/api/v1/events/stream", query, &[]));
@@ -144,7 +137,7 @@ async fn content(
         (filters::ranges(view))
         (chart)
         (filters::chips(view))
-        section #timeline aria-label="Events" data-stream=[stream] {
+        section #timeline aria-label="Events" data-stream=[stream] data-limit=(limit) {
             button #new-events.pill type="button" hidden { }
             @if events.is_empty() {
                 (nothing(view))
@@ -155,6 +148,15 @@ async fn content(
         }
         (exports(view, query))
         p #spoken.sr role="status" {}
+        div #state.state role="status" {}
+    })
+}
+
+/// What a page that begins after this event is asked for with.
+fn key_of(event: &StoredEvent) -> String {
+    encode_page_key(&PageKey {
+        at: event.at,
+        id: event.id.clone(),
     })
 }
 
@@ -177,13 +179,13 @@ fn row(edge: &Edge, view: &View, event: &StoredEvent, with_tenant: bool) -> Mark
     let said = format!("s-{}", event.id);
     let same = |name: &str, value: &str| view.with(&[(name, Some(value))]).href();
     html! {
-        li class={ "event k-" (kind) " " (outcome_class(event.outcome)) } data-id=(event.id) data-at=(event.at.as_millisecond()) {
+        li class={ "event k-" (kind) " " (outcome_class(event.outcome)) } data-id=(event.id) data-at=(event.at.as_millisecond()) data-key=(key_of(event)) {
             a.open href=(view.event_href(&event.id)) aria-describedby=(said) { (time(event.at)) }
             span.mark title=(visible_plain(&event.source, 40)) { (icon(sentence::icon(event))) }
             div.told {
                 p.sentence id=(said) { (sentence::sentence(event, view)) }
                 p.small {
-                    @if event.outcome == Some(Outcome::Failure) { span.badge { "failed" } }
+                    (badge(event.outcome))
                     a.verb href=(same("action", &event.action)) title="Everything with this action" { (visible(&event.action, 80)) }
                     @if !event.action.starts_with(&format!("{}.", event.source)) {
                         a.source href=(same("source", &event.source)) title="Everything of this source" { (visible(&event.source, 40)) }
@@ -202,6 +204,15 @@ pub(super) fn outcome_class(outcome: Option<Outcome>) -> &'static str {
         Some(Outcome::Failure) => "o-failure",
         Some(Outcome::Unknown) => "o-unknown",
         Some(Outcome::Success) | None => "o-success",
+    }
+}
+
+/// What is not a success, in words.
+pub(super) fn badge(outcome: Option<Outcome>) -> Markup {
+    match outcome {
+        Some(Outcome::Failure) => html! { span.badge { "failed" } },
+        Some(Outcome::Unknown) => html! { span.badge.unsure { "outcome unknown" } },
+        Some(Outcome::Success) | None => Markup::default(),
     }
 }
 
@@ -241,7 +252,7 @@ fn nothing(view: &View) -> Markup {
             } @else if is_filtered {
                 h2 { "No events match" }
                 p { "Nothing on this timeline meets all of the conditions above." }
-                p { a.button href=(View::default().href()) { "Clear all conditions" } }
+                p { a.button href=(view.cleared().href()) { "Clear all conditions" } }
             } @else {
                 h2 { "No events yet" }
                 p { "They appear here as soon as a source has something to tell." }

@@ -4,11 +4,13 @@
 //! hour, say, counted from when the page is asked for) and `tz` (`local`: times are shown in the
 //! reader's zone, which only the browser knows).
 
+use axum::http::Uri;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::http::error::ApiError;
 use crate::http::query::{EventQuery, form_pairs, wrong};
 
+const HOME: &str = "/audit";
 /// Every parameter, in the order in which links carry them.
 const NAMES: [&str; 14] = [
     "text", "source", "tenant", "outcome", "action", "actor", "ip", "target", "range", "since",
@@ -42,6 +44,8 @@ pub(super) const RANGES: [(&str, &str, i64); 5] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
     values: [Option<String>; NAMES.len()],
+    /// Where it is shown, percent-encoded; the timeline when it is not known.
+    path: Option<String>,
 }
 
 impl View {
@@ -50,7 +54,25 @@ impl View {
     pub fn parse(query: &str, now: Timestamp) -> (Self, Result<EventQuery, ApiError>) {
         let mut view = Self::default();
         let read = view.read(query).and_then(|()| view.query(now));
+        // A range that goes after times is not asked for.
+        if view.range().is_none() {
+            view.set("range", None);
+        }
         (view, read)
+    }
+
+    /// Reads a whole address of the page.
+    pub fn of(address: &Uri, now: Timestamp) -> (Self, Result<EventQuery, ApiError>) {
+        let (view, query) = Self::parse(address.query().unwrap_or_default(), now);
+        (view.at(address.path()), query)
+    }
+
+    /// The same view on another page.
+    pub fn at(self, path: &str) -> Self {
+        Self {
+            path: Some(path.to_owned()),
+            ..self
+        }
     }
 
     fn read(&mut self, query: &str) -> Result<(), ApiError> {
@@ -133,9 +155,27 @@ impl View {
         }
     }
 
-    /// The address of this view.
+    /// A view that keeps nothing of this one but how times are shown.
+    pub fn cleared(&self) -> Self {
+        Self::default().with(&[("tz", self.is_local().then_some("local"))])
+    }
+
+    /// The address of the timeline with this view.
     pub fn href(&self) -> String {
-        under("/audit", &self.query_string())
+        under(HOME, &self.query_string())
+    }
+
+    /// The address of the page that is shown.
+    pub fn here(&self) -> String {
+        let path = self.path.as_deref().unwrap_or(HOME);
+        under(path, &self.query_string())
+    }
+
+    /// The same page with its times in the reader's zone, or in UTC.
+    pub fn here_in(&self, zone: Option<&str>) -> String {
+        let mut view = self.clone();
+        view.set("tz", zone);
+        view.here()
     }
 
     /// The address of one event; its way back leads to this view.
@@ -196,15 +236,21 @@ pub(super) fn encode(text: &str) -> String {
     encoded
 }
 
+/// Whether a form's field for a time can hold it: to the millisecond, and without a zone.
+pub(super) fn is_bare(time: &str) -> bool {
+    matches!(time.len(), 16 | 19 | 21..=23)
+        && time.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            10 => byte == b'T',
+            13 | 16 => byte == b':',
+            19 => byte == b'.',
+            _ => byte.is_ascii_digit(),
+        })
+}
+
 /// A form's field for a time names no zone: the form says UTC.
 fn with_zone(time: &str) -> String {
-    let is_bare = matches!(time.len(), 16..=23)
-        && time.bytes().enumerate().all(|(at, byte)| match at {
-            10 => byte == b'T',
-            0..10 => byte.is_ascii_digit() || byte == b'-',
-            _ => byte.is_ascii_digit() || matches!(byte, b':' | b'.'),
-        });
-    match (is_bare, time.len()) {
+    match (is_bare(time), time.len()) {
         (true, 16) => format!("{time}:00Z"),
         (true, _) => format!("{time}Z"),
         (false, _) => time.to_owned(),
@@ -238,7 +284,7 @@ mod tests {
     #[test]
     fn the_times_of_a_form_are_utc_and_go_before_a_range() {
         let (view, parsed) = View::parse("since=2026-11-24T04:05&range=1h", now());
-        assert_eq!(view.range(), None);
+        assert_eq!(view.get("range"), None);
         assert_eq!(
             parsed.unwrap().filter.since,
             Some("2026-11-24T04:05:00Z".parse().unwrap())
@@ -247,6 +293,8 @@ mod tests {
             "2026-11-24",
             "2026-11-24T04:05:06Z",
             "2026-11-24T04:05:06+02:00",
+            "2026-11-24T04:05:06.",
+            "2026-11-24T04:05:06.1234",
         ] {
             assert_eq!(with_zone(whole), whole);
         }
@@ -255,6 +303,15 @@ mod tests {
             "2026-11-24T04:05:06.789Z"
         );
         assert_eq!(with_zone("ünd mehr Text als so"), "ünd mehr Text als so");
+    }
+
+    #[test]
+    fn a_view_knows_the_page_that_shows_it() {
+        let address = Uri::from_static("/audit/events/1f?source=x&tz=local&before=MTox");
+        let (view, _) = View::of(&address, now());
+        assert_eq!(view.here(), address.to_string());
+        assert_eq!(view.here_in(None), "/audit/events/1f?source=x&before=MTox");
+        assert_eq!(view.cleared().here(), "/audit?tz=local");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 // The bars: fetched when the page did not wait for them, and brushed to choose a range of time.
 
-import { fetchPage } from "./list.js";
+import { fetchPage } from "./fetch.js";
 import { showTimes } from "./times.js";
 
 /** Below so many pixels it was a click on a bar. */
 const CLICK = 4;
+/** Counting may take long, in milliseconds. */
+const PATIENCE = 120_000;
 
 async function fetchBars(place) {
   try {
-    const page = await fetchPage(place.dataset.source);
+    const page = await fetchPage(place.dataset.source, { patience: PATIENCE });
     const chart = page.querySelector("#chart");
     place.replaceWith(document.adoptNode(chart));
     startChart();
@@ -88,12 +90,29 @@ function brush(chart) {
   });
 }
 
+/** Tab reaches one bar, and arrows lead from it to the others. */
+function walk(chart) {
+  const svg = chart.querySelector("svg");
+  svg.addEventListener("keydown", (event) => {
+    const bars = [...svg.querySelectorAll("a")];
+    const at = bars.indexOf(event.target.closest("a"));
+    const next = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: bars.length - 1 }[event.key];
+    if (!bars[next] || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    event.preventDefault();
+    bars[at].setAttribute("tabindex", "-1");
+    bars[next].setAttribute("tabindex", "0");
+    bars[next].focus();
+  });
+}
+
 export function startChart() {
   const chart = document.querySelector("#chart");
   if (!chart) return;
   if (chart.dataset.source) return fetchBars(chart);
   showTimes(chart);
-  if (chart.dataset.bars) brush(chart);
+  if (!chart.dataset.bars) return;
+  brush(chart);
+  walk(chart);
 }
 
 document.addEventListener("daybook:chart", startChart);

@@ -1,12 +1,16 @@
 // One event beside the list. Its address is that of its own page, so that it can be passed on.
 
-import { fetchPage, nameWindow } from "./list.js";
+import { fetchPage, isSamePage, tellTrouble } from "./fetch.js";
+import { nameWindow } from "./list.js";
+import { keepNotes } from "./notes.js";
 import { showTimes } from "./times.js";
 
 const home = location.href;
 const title = document.title;
 let drawer = null;
 let opener = null;
+/** The answer that is waited for. */
+let asked = null;
 
 function build() {
   const made = document.createElement("dialog");
@@ -18,6 +22,9 @@ function build() {
   close.setAttribute("aria-label", "Close");
   close.textContent = "×";
   close.addEventListener("click", closeDrawer);
+  const state = made.appendChild(document.createElement("div"));
+  state.className = "state";
+  state.setAttribute("role", "status");
   made.appendChild(document.createElement("div")).className = "inside";
   // A click beside the drawer closes it.
   made.addEventListener("click", (event) => {
@@ -33,27 +40,38 @@ function build() {
 
 export const isOpen = () => drawer?.open === true;
 
-/** Opens the event that a row's link leads to. */
+/** Opens the event that a row's link leads to, unless another is asked for before it comes. */
 export async function openEvent(link, { push = true } = {}) {
+  asked?.abort();
+  const own = new AbortController();
+  asked = own;
+  // The next key goes on from here, whenever the answer comes.
+  mark(link.closest("li.event"));
+  opener = link;
   try {
-    const page = await fetchPage(link.href);
-    drawer ??= build();
-    const inside = drawer.querySelector(".inside");
-    inside.replaceChildren(document.adoptNode(page.querySelector("#event")));
-    showTimes(inside);
-    mark(link.closest("li.event"));
-    opener = link;
-    if (push) {
-      const state = { event: link.href };
-      if (history.state?.event) history.replaceState(state, "", link.href);
-      else history.pushState(state, "", link.href);
-    }
-    nameWindow(page.title);
-    if (!drawer.open) drawer.showModal();
-    inside.scrollTop = 0;
-  } catch {
-    location.assign(link.href);
+    const page = await fetchPage(link.href, { signal: own.signal });
+    if (own.signal.aborted) return;
+    show(page);
+    if (push) remember(link.href);
+  } catch (error) {
+    if (!own.signal.aborted) tellTrouble(error, link.href);
   }
+}
+
+function show(page) {
+  drawer ??= build();
+  const inside = drawer.querySelector(".inside");
+  inside.replaceChildren(document.adoptNode(page.querySelector("#event")));
+  showTimes(inside);
+  nameWindow(page.title);
+  if (!drawer.open) drawer.showModal();
+  inside.scrollTop = 0;
+}
+
+function remember(href) {
+  const state = { event: href };
+  if (history.state?.event) history.replaceState(state, "", href);
+  else history.pushState(state, "", href);
 }
 
 function mark(row) {
@@ -62,13 +80,17 @@ function mark(row) {
 }
 
 function hide() {
-  drawer?.close();
+  asked?.abort();
+  if (!isOpen()) return;
+  keepNotes(drawer);
+  drawer.close();
   nameWindow(title);
   opener?.focus();
 }
 
 /** Closes it, and the address is that of the list again. */
 export function closeDrawer() {
+  asked?.abort();
   if (!isOpen()) return;
   if (history.state?.event) history.back();
   else hide();
@@ -80,19 +102,8 @@ export function step(row) {
   if (link) openEvent(link);
 }
 
-async function copyLink(button) {
-  try {
-    await navigator.clipboard.writeText(location.href);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "Copy it from the address bar";
-  }
-}
-
 export function startDrawer() {
   document.addEventListener("click", (event) => {
-    const copy = event.target.closest("[data-copy-link]");
-    if (copy) return copyLink(copy);
     const link = event.target.closest("li.event a.open");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
     event.preventDefault();
@@ -102,7 +113,7 @@ export function startDrawer() {
     const href = history.state?.event;
     const link = href && [...document.querySelectorAll("li.event a.open")].find((each) => each.href === href);
     if (link) openEvent(link, { push: false });
-    else if (location.href === home) hide();
+    else if (isSamePage(location.href, home)) hide();
     else location.reload();
   });
 }

@@ -47,11 +47,11 @@ export function startKeys() {
   document.addEventListener("keydown", (event) => {
     const field = event.target.closest("input, select, textarea");
     if (event.key === "Escape") {
-      if (field) field.blur();
-      else if (isOpen()) {
-        event.preventDefault();
-        closeDrawer();
-      }
+      // The browser closes the help, which lies over the drawer.
+      if (help?.open) return;
+      if (field) return field.blur();
+      if (isOpen()) event.preventDefault();
+      closeDrawer();
       return;
     }
     if (field || event.ctrlKey || event.metaKey || event.altKey || help?.open) return;

@@ -1,5 +1,7 @@
 // The list: older pages are appended, new events wait behind a button so that nothing jumps.
 
+import { fetchPage, tellTrouble } from "./fetch.js";
+import { listen } from "./live.js";
 import { regroupDays, showTimes } from "./times.js";
 
 const timeline = document.querySelector("#timeline");
@@ -7,22 +9,19 @@ const spoken = document.querySelector("#spoken");
 const list = () => timeline.querySelector("#events");
 const rows = () => [...timeline.querySelectorAll("li.event")];
 const isNew = (id) => !timeline.querySelector(`li.event[data-id="${CSS.escape(id)}"]`);
+const isComplete = () => !timeline.querySelector("#older");
+/** How many rows new events may make of a list. */
+const MOST_ROWS = 500;
 
-/** Fetches a page of this site as a document. */
-export async function fetchPage(href) {
-  const answer = await fetch(href, { headers: { accept: "text/html" } });
-  if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-  return new DOMParser().parseFromString(await answer.text(), "text/html");
-}
-
-export function say(text) {
+function say(text) {
   spoken.textContent = text;
 }
 
+const placeOf = (row) => ({ at: Number(row.dataset.at), id: row.dataset.id });
+
 /** Newest first by (time, id), as the server sorts. */
 function comesBefore(a, b) {
-  const [timeA, timeB] = [Number(a.dataset.at), Number(b.dataset.at)];
-  return timeA === timeB ? a.dataset.id > b.dataset.id : timeA > timeB;
+  return a.at === b.at ? a.id > b.id : a.at > b.at;
 }
 
 function refreshed() {
@@ -35,6 +34,8 @@ function refreshed() {
 // ---- older pages
 
 let loading = false;
+/** How many rows the reader asked for. */
+let wanted = timeline ? rows().length : 0;
 
 async function loadOlder(event) {
   const link = event.target.closest("#older");
@@ -52,11 +53,13 @@ async function loadOlder(event) {
     for (const newest of timeline.querySelectorAll(".pager a:not(#older)")) {
       if (!new URLSearchParams(location.search).has("before")) newest.remove();
     }
+    wanted = rows().length;
     refreshed();
     say(`${added.length} older events`);
     added[0]?.querySelector("a.open").focus({ preventScroll: true });
-  } catch {
-    location.assign(link.href);
+  } catch (error) {
+    link.removeAttribute("aria-busy");
+    tellTrouble(error, link.href);
   } finally {
     loading = false;
   }
@@ -69,10 +72,12 @@ const waiting = new Set();
 const home = location.href;
 let name = document.title;
 
+const counted = (count) => (count === 1 ? "1 new event" : `${count} new events`);
+
 function showCount() {
   const count = waiting.size;
   pill.hidden = count === 0;
-  pill.textContent = count === 1 ? "1 new event" : `${count} new events`;
+  pill.textContent = counted(count);
   document.title = count === 0 ? name : `(${count}) ${name}`;
 }
 
@@ -82,110 +87,95 @@ export function nameWindow(other) {
   showCount();
 }
 
-function arrived(id) {
-  if (!isNew(id)) return;
-  waiting.add(id);
+/** Whether it stands on the newest page, which is what the button brings. */
+function isOnNewestPage(place) {
+  const known = rows();
+  const limit = Number(timeline.dataset.limit);
+  const last = known.length < limit && isComplete() ? null : known[Math.min(limit, known.length) - 1];
+  return !last || comesBefore(place, placeOf(last));
+}
+
+function arrived(place) {
+  if (!isNew(place.id) || !isOnNewestPage(place)) return;
+  waiting.add(place.id);
   showCount();
 }
 
 /** Puts the newest page into the list, where its rows belong. */
 export async function showNew() {
-  if (!pill || pill.hidden) return;
+  if (!pill || pill.hidden || pill.hasAttribute("aria-busy")) return;
   pill.setAttribute("aria-busy", "true");
   try {
-    const before = new Set(waiting);
-    merge(await fetchPage(home));
-    for (const id of before) waiting.delete(id);
+    const promised = [...waiting];
+    const page = await fetchPage(home);
+    const shown = merge(page);
+    for (const id of promised) waiting.delete(id);
     for (const id of [...waiting]) if (!isNew(id)) waiting.delete(id);
     showCount();
-    say(`${before.size} new events shown`);
-  } catch {
-    // Signed out, or the store is away: the page itself says which.
-    location.reload();
+    say(`${shown < promised.length ? `${shown} of ${counted(promised.length)}` : counted(shown)} shown`);
+  } catch (error) {
+    tellTrouble(error, home);
   } finally {
     pill.removeAttribute("aria-busy");
   }
 }
 
+/** Tells how many rows came. */
 function merge(page) {
-  const fetched = [...page.querySelectorAll("#events li.event")];
-  const known = rows();
-  const meets = fetched.some((row) => !isNew(row.dataset.id));
-  if (!meets || !list()) {
-    // More is new than a page holds (or nothing was here): a list without a hole begins anew.
-    const fresh = page.querySelector("#timeline");
-    for (const old of timeline.querySelectorAll("#events, .pager, .empty")) old.remove();
-    timeline.append(...[...fresh.querySelectorAll("#events, .pager, .empty")].map((part) => document.adoptNode(part)));
-  } else {
-    let place = 0;
-    for (const row of fetched.filter((row) => isNew(row.dataset.id))) {
-      while (place < known.length && comesBefore(known[place], row)) place += 1;
-      const adopted = document.adoptNode(row);
-      adopted.classList.add("fresh");
-      if (place < known.length) known[place].before(adopted);
-      // What is older than everything here stands on the next page anyway.
-    }
-  }
+  const fresh = [...page.querySelectorAll("#events li.event")].filter((row) => isNew(row.dataset.id));
+  const meets = fresh.length < page.querySelectorAll("#events li.event").length;
+  // More is new than a page holds (or nothing was here): a list without a hole begins anew.
+  if (!meets || !list()) beginAnew(page.querySelector("#timeline"));
+  else insert(fresh);
   const chart = page.querySelector("#chart");
   if (chart) {
     document.querySelector("#chart")?.replaceWith(document.adoptNode(chart));
     document.dispatchEvent(new Event("daybook:chart"));
   }
   refreshed();
+  return fresh.length;
+}
+
+function beginAnew(fresh) {
+  for (const old of timeline.querySelectorAll("#events, .pager, .empty")) old.remove();
+  timeline.append(...[...fresh.querySelectorAll("#events, .pager, .empty")].map((part) => document.adoptNode(part)));
+  wanted = rows().length;
+}
+
+function insert(fresh) {
+  const known = rows();
+  let place = 0;
+  for (const row of fresh) {
+    while (place < known.length && comesBefore(placeOf(known[place]), placeOf(row))) place += 1;
+    const adopted = document.adoptNode(row);
+    adopted.classList.add("fresh");
+    if (place < known.length) known[place].before(adopted);
+    else list().append(adopted);
+  }
+  dropOldest(Math.max(MOST_ROWS, wanted));
+}
+
+/** The older events begin below the last row that stays. */
+function dropOldest(most) {
+  const [last, ...dropped] = rows().slice(most - 1);
+  if (dropped.length === 0) return;
+  for (const row of dropped) row.remove();
+  const href = new URL(home);
+  href.hash = "";
+  href.searchParams.set("before", last.dataset.key);
+  const older = document.createElement("a");
+  Object.assign(older, { id: "older", className: "button", rel: "next", href, textContent: "Older events" });
+  timeline.querySelector(".pager").replaceChildren(older);
 }
 
 /** What was entered between the rendering of this page and the opening of the stream. */
 async function catchUp() {
   try {
     const page = await fetchPage(home);
-    const last = rows().at(-1);
-    for (const row of page.querySelectorAll("#events li.event")) {
-      if (!last || comesBefore(row, last)) arrived(row.dataset.id);
-    }
+    for (const row of page.querySelectorAll("#events li.event")) arrived(placeOf(row));
   } catch {
     // The stream tells of what comes next; a reload shows everything.
   }
-}
-
-/**
- * Listens while the page is seen: a browser opens six connections to a server at most, and a stream
- * in every forgotten tab would use them up.
- */
-function listen(href) {
-  let stream = null;
-  let wait = 1000;
-  const open = () => {
-    if (document.hidden || stream) return;
-    stream = new EventSource(href);
-    stream.addEventListener("open", () => {
-      document.documentElement.dataset.live = "on";
-      wait = 1000;
-      catchUp();
-    });
-    stream.addEventListener("message", (message) => {
-      try {
-        arrived(JSON.parse(message.data).id);
-      } catch {
-        // Not an event of ours.
-      }
-    });
-    stream.addEventListener("error", () => {
-      document.documentElement.dataset.live = "off";
-      // The browser tries again by itself unless the server refused.
-      if (stream?.readyState !== EventSource.CLOSED) return;
-      stream = null;
-      setTimeout(open, wait);
-      wait = Math.min(wait * 2, 60_000);
-    });
-  };
-  const close = () => {
-    stream?.close();
-    stream = null;
-  };
-  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
-  addEventListener("pagehide", close);
-  addEventListener("pageshow", open);
-  open();
 }
 
 export function startList() {
@@ -193,5 +183,10 @@ export function startList() {
   refreshed();
   timeline.addEventListener("click", loadOlder);
   pill.addEventListener("click", showNew);
-  if (timeline.dataset.stream) listen(timeline.dataset.stream);
+  if (timeline.dataset.stream) {
+    listen(timeline.dataset.stream, {
+      arrived: ({ id, at }) => arrived({ id, at: Date.parse(at) }),
+      opened: catchUp,
+    });
+  }
 }

@@ -2,6 +2,7 @@
 
 import { startChart } from "./chart.js";
 import { startDrawer } from "./drawer.js";
+import { isSamePage } from "./fetch.js";
 import { startKeys } from "./keys.js";
 import { startList } from "./list.js";
 import { localiseForm, showTimes } from "./times.js";
@@ -18,6 +19,23 @@ function tidy(form) {
   });
 }
 
+async function copyLink(button) {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Copy it from the address bar";
+  }
+}
+
+/** A list that was left within its own document comes back only when it is loaded. */
+function startEvent() {
+  const own = location.href;
+  addEventListener("popstate", () => {
+    if (!isSamePage(location.href, own)) location.reload();
+  });
+}
+
 startKeys();
 showTimes(document);
 if (filters) {
@@ -29,8 +47,9 @@ if (document.querySelector("#timeline")) {
   startChart();
   startDrawer();
 } else {
-  document.querySelector("[data-copy-link]")?.addEventListener("click", async (event) => {
-    await navigator.clipboard?.writeText(location.href);
-    event.target.textContent = "Copied";
-  });
+  startEvent();
 }
+document.addEventListener("click", (event) => {
+  const copy = event.target.closest("[data-copy-link]");
+  if (copy) copyLink(copy);
+});

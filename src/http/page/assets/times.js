@@ -31,11 +31,20 @@ export function showTimes(part) {
   }
 }
 
+/** A moment of the day before, however long that was. */
+function yesterdayOf(now) {
+  const noon = new Date(now);
+  if (isLocal()) noon.setHours(12, 0, 0, 0);
+  else noon.setUTCHours(12, 0, 0, 0);
+  return new Date(noon - 86_400_000);
+}
+
 /** Lays the headings of days between the rows of a list, as the chosen zone counts days. */
 export function regroupDays(list) {
   const day = zone(DAY);
-  const today = day.format(new Date());
-  const yesterday = day.format(new Date(Date.now() - 86_400_000));
+  const now = new Date();
+  const today = day.format(now);
+  const yesterday = day.format(yesterdayOf(now));
   for (const heading of list.querySelectorAll("li.day")) heading.remove();
   let former = null;
   for (const row of [...list.children]) {
@@ -73,18 +82,19 @@ function toLocal(value) {
   return `${day}T${time}.${pad(date.getMilliseconds(), 3)}`;
 }
 
-/** Lets the form speak the reader's zone. */
+/** Lets the form speak the reader's zone. What nobody changed is sent as it was given. */
 export function localiseForm(form) {
-  if (!isLocal() || !form) return;
   const fields = [...form.querySelectorAll('input[type="datetime-local"]')];
-  for (const field of fields) {
-    if (field.value) field.value = toLocal(field.value);
+  for (const field of isLocal() ? fields : []) {
+    field.value = field.defaultValue && toLocal(field.defaultValue);
     const name = field.closest("label").querySelector(".zone-name");
     if (name) name.textContent = "(local)";
   }
-  form.addEventListener("formdata", (event) => {
+  const shown = new Map(fields.map((field) => [field, field.value]));
+  form.addEventListener("formdata", ({ formData }) => {
     for (const field of fields) {
-      if (field.value) event.formData.set(field.name, toUtc(field.value));
+      if (field.value === shown.get(field)) formData.set(field.name, field.dataset.given ?? "");
+      else if (field.value && isLocal()) formData.set(field.name, toUtc(field.value));
     }
   });
 }

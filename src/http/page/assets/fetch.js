@@ -1,0 +1,31 @@
+// Pages of this site, fetched to take parts of them.
+
+import { note } from "./notes.js";
+
+/** Longer than the service waits for its store by default: then it tells itself what is wrong. */
+const PATIENCE = 15_000;
+
+/** The server answered, but not with the page; its own page of this address says why. */
+class Refused extends Error {}
+
+/** Fetches a page as a document. */
+export async function fetchPage(href, { signal, patience = PATIENCE } = {}) {
+  const limit = AbortSignal.timeout(patience);
+  const answer = await fetch(href, {
+    headers: { accept: "text/html" },
+    signal: signal ? AbortSignal.any([signal, limit]) : limit,
+  });
+  if (!answer.ok) throw new Refused(`the server answered ${answer.status}`);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  note("trouble", null);
+  return page;
+}
+
+/** Says why a page was not fetched: in its place, or in a line when nothing came at all. */
+export function tellTrouble(error, href) {
+  if (error instanceof Refused) location.assign(href);
+  else note("trouble", "The server does not answer. Try again in a moment.");
+}
+
+/** Whether two addresses are of one page, whatever part of it they point to. */
+export const isSamePage = (a, b) => a.split("#")[0] === b.split("#")[0];

@@ -1,0 +1,95 @@
+// The live stream: what is entered while the page is open, and a line when nothing can come any more.
+
+import { note } from "./notes.js";
+
+const root = document.documentElement;
+const home = location.href.split("#")[0];
+/** A stream that is away for a moment is not worth a word, in milliseconds. */
+const LATE = 4_000;
+
+let late = null;
+
+function isOn() {
+  root.dataset.live = "on";
+  clearTimeout(late);
+  late = null;
+  note("live", null);
+}
+
+/** Says it when this lasts. */
+function isOff() {
+  root.dataset.live = "off";
+  late ??= setTimeout(tellWhy, LATE);
+}
+
+async function tellWhy() {
+  const isOut = await isSignedOut();
+  late = null;
+  if (root.dataset.live === "on") return;
+  const { pathname, search } = new URL(home);
+  if (isOut) {
+    const href = `/audit/sign-in?next=${encodeURIComponent(pathname + search)}`;
+    note("live", "You are signed out, so live updates have stopped.", { href, text: "Sign in again" });
+  } else {
+    note("live", "Live updates have stopped.", { href: home, text: "Reload" });
+  }
+}
+
+/** A stream does not tell why it was refused. */
+async function isSignedOut() {
+  try {
+    const answer = await fetch("/api/v1/events?limit=1", { signal: AbortSignal.timeout(LATE) });
+    return answer.status === 401;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Listens while the page is seen: a browser opens six connections to a server at most, and a stream
+ * in every forgotten tab would use them up. `arrived` takes an event, `opened` is called when the
+ * stream stands.
+ */
+export function listen(href, { arrived, opened }) {
+  let stream = null;
+  let again = null;
+  let wait = 1_000;
+  const open = () => {
+    clearTimeout(again);
+    if (document.hidden || stream) return;
+    stream = new EventSource(href);
+    // All connections may be taken: then there is no error either.
+    isOff();
+    stream.addEventListener("open", () => {
+      isOn();
+      wait = 1_000;
+      opened();
+    });
+    stream.addEventListener("message", (message) => {
+      try {
+        arrived(JSON.parse(message.data));
+      } catch {
+        // Not an event of ours.
+      }
+    });
+    stream.addEventListener("error", () => {
+      isOff();
+      // The browser tries again by itself unless the server refused.
+      if (stream?.readyState !== EventSource.CLOSED) return;
+      stream = null;
+      again = setTimeout(open, wait);
+      wait = Math.min(wait * 2, 60_000);
+    });
+  };
+  const close = () => {
+    clearTimeout(again);
+    stream?.close();
+    stream = null;
+    clearTimeout(late);
+    late = null;
+  };
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", open);
+  open();
+}

@@ -1,0 +1,157 @@
+// Opening events faster than they come, and going back from them.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { demo, enter, ids, story } from "./browser.mjs";
+
+const list = `${demo}/audit?action=drawer.tried`;
+const EVENTS = Array.from({ length: 8 }, (_, number) => ({
+  action: "drawer.tried",
+  externalId: `drawer-${number}`,
+  at: `2026-10-20T10:0${number}:00Z`,
+  actor: { name: `Reader ${number}` },
+}));
+
+const links = (page) => page.locator("li.event a.open");
+const shows = (page, id) => page.locator(`#drawer[open] #event[data-id="${id}"]`).waitFor();
+const isClosed = (page) => page.locator("#drawer").waitFor({ state: "hidden" });
+
+async function openList(page) {
+  await enter(demo, EVENTS);
+  await page.goto(list);
+  await links(page).first().waitFor();
+  return ids(page);
+}
+
+/** Holds the pages of events back until it is told to let them through. */
+async function hold(page, pattern = "**/audit/events/*") {
+  let release;
+  const released = new Promise((resolve) => {
+    release = resolve;
+  });
+  await page.route(pattern, async (route) => {
+    await released;
+    // It may have been given up meanwhile.
+    await route.continue().catch(() => {});
+  });
+  return release;
+}
+
+test("back leads from an event to its list, after a reload and after a link", () =>
+  story({}, async (page) => {
+    const [, second] = await openList(page);
+    await links(page).nth(1).click();
+    await shows(page, second);
+    await page.reload();
+    await page.locator("main #event").waitFor();
+    await page.goBack();
+    await page.locator(`li.event[data-id="${second}"]`).waitFor();
+    assert.equal(page.url(), list);
+
+    await links(page).nth(1).click();
+    await shows(page, second);
+    await page.locator("#drawer").getByRole("link", { name: "Same actor" }).click();
+    await page.waitForURL(/actor=/);
+    await page.goBack();
+    await page.waitForURL(/\/audit\/events\//);
+    await page.locator("#event").waitFor();
+    await page.goBack();
+    await page.waitForURL(list);
+    await page.locator(`li.event[data-id="${second}"]`).waitFor();
+    await page.locator("main #event").waitFor({ state: "detached" });
+  }));
+
+test("the way past the conditions loads nothing anew", () =>
+  story({}, async (page) => {
+    await openList(page);
+    await page.evaluate(() => { window.isSame = true; });
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    await page.waitForURL(/#main$/);
+    await page.waitForFunction(() => document.activeElement.id === "main");
+    assert.equal(await page.evaluate(() => window.isSame), true);
+  }));
+
+test("an event that is not waited for any more stays away", () =>
+  story({}, async (page) => {
+    const shown = await openList(page);
+    await links(page).first().click();
+    await shows(page, shown[0]);
+    const release = await hold(page);
+    for (let pressed = 0; pressed < 4; pressed += 1) await page.keyboard.press("j");
+    assert.equal(await page.locator("li.event.current").getAttribute("data-id"), shown[4]);
+    release();
+    await shows(page, shown[4]);
+    await page.unroute("**/audit/events/*");
+
+    const late = await hold(page);
+    const asked = page.waitForRequest((request) => request.url().includes(shown[5]));
+    await page.keyboard.press("j");
+    await asked;
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+    late();
+    // Whatever was on its way would have come before this one.
+    await page.evaluate((href) => fetch(href), await links(page).nth(5).getAttribute("href"));
+    await isClosed(page);
+    assert.equal(page.url(), list);
+  }));
+
+test("the event that was asked for last is shown", () =>
+  story({}, async (page) => {
+    const shown = await openList(page);
+    const release = await hold(page, `**/audit/events/${shown[0]}*`);
+    await links(page).nth(0).click();
+    await links(page).nth(3).click();
+    await shows(page, shown[3]);
+    release();
+    await page.evaluate((href) => fetch(href), await links(page).nth(0).getAttribute("href"));
+    await shows(page, shown[3]);
+  }));
+
+test("escape closes the help before the drawer", () =>
+  story({}, async (page) => {
+    const shown = await openList(page);
+    await links(page).first().click();
+    await shows(page, shown[0]);
+    await page.keyboard.press("?");
+    await page.locator("#help[open]").waitFor();
+    await page.keyboard.press("Escape");
+    await page.locator("#help").waitFor({ state: "hidden" });
+    await shows(page, shown[0]);
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+  }));
+
+test("an event that does not come is told of, in the list and in the drawer", () =>
+  story({ expected: /ERR_FAILED/ }, async (page) => {
+    const shown = await openList(page);
+    await page.route(`**/audit/events/${shown[1]}*`, (route) => route.abort());
+    await links(page).nth(1).click();
+    await page.locator("#state").getByText("The server does not answer").waitFor();
+    await links(page).nth(0).click();
+    await shows(page, shown[0]);
+    assert.equal(await page.getByText("The server does not answer").count(), 0);
+    await page.keyboard.press("j");
+    await page.locator("#drawer .state").getByText("The server does not answer").waitFor();
+    await shows(page, shown[0]);
+  }));
+
+test("waiting for an event has an end", () =>
+  story({}, async (page) => {
+    await page.addInitScript(() => {
+      AbortSignal.timeout = () => AbortSignal.abort(new DOMException("late", "TimeoutError"));
+    });
+    await openList(page);
+    await links(page).first().click();
+    await page.getByText("The server does not answer").waitFor();
+  }));
+
+test("a link that cannot be copied is not said to be", () =>
+  story({}, async (page) => {
+    await page.addInitScript(() => Object.defineProperty(navigator, "clipboard", { value: undefined }));
+    await openList(page);
+    await page.goto(new URL(await links(page).first().getAttribute("href"), demo).href);
+    await page.locator("[data-copy-link]").click();
+    await page.getByText("Copy it from the address bar").waitFor();
+  }));

@@ -1,0 +1,45 @@
+// Times in the reader's zone: what is shown of them, and what is sent.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { demo, enter, story } from "./browser.mjs";
+
+const sent = (page, name) => new URL(page.url()).searchParams.get(name);
+
+test("a time that nobody changed is sent as it was given", () =>
+  story({ timezoneId: "Europe/Berlin" }, async (page) => {
+    // The hour that comes twice, and more digits than the field can hold.
+    const [since, until] = ["2026-10-25T01:30:00Z", "2026-10-25T01:45:00.123456Z"];
+    await page.goto(`${demo}/audit?tz=local&since=${since}&until=${until}`);
+    await page.getByLabel("Outcome").selectOption("success");
+    await page.waitForURL(/outcome=success/);
+    assert.deepEqual([sent(page, "since"), sent(page, "until")], [since, until]);
+    await page.getByText("More conditions").click();
+    await page.getByLabel("From (local)").fill("2026-10-20T10:00:00");
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.waitForURL(/since=2026-10-20/);
+    assert.deepEqual([sent(page, "since"), sent(page, "until")], ["2026-10-20T08:00:00.000Z", until]);
+    await page.getByText("More conditions").click();
+    await page.getByLabel("From (local)").fill("");
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.waitForURL((url) => !url.searchParams.has("since"));
+  }));
+
+test("yesterday is the day before, however long it was", () =>
+  story({ timezoneId: "Europe/Berlin" }, async (page) => {
+    await enter(demo, [{ action: "clock.changed", externalId: "clock-1", at: "2026-03-29T12:00:00Z" }]);
+    // Half past midnight; the day before had 23 hours.
+    await page.clock.setFixedTime(new Date("2026-03-29T22:30:00Z"));
+    await page.goto(`${demo}/audit?action=clock.changed&tz=local`);
+    await page.locator("li.day").getByText("Yesterday").waitFor();
+  }));
+
+test("bars of days keep their days west of UTC", () =>
+  story({ timezoneId: "America/New_York" }, async (page) => {
+    const events = ["2026-08-01", "2026-10-30"].map((day, number) =>
+      ({ action: "days.counted", externalId: `day-${number}`, at: `${day}T12:00:00Z` }));
+    await enter(demo, events);
+    await page.goto(`${demo}/audit?action=days.counted&tz=local`);
+    await page.locator("#chart svg a").first().waitFor({ state: "attached" });
+    assert.equal(await page.locator(".axis time").first().textContent(), "1 Aug 2026");
+  }));

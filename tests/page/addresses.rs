@@ -1,0 +1,122 @@
+//! Links keep what they are not about: the page one wanted, its place in the list, the zone of times.
+
+use serde_json::json;
+
+use super::*;
+
+/// The address of the link with this text.
+fn link(page: &str, text: &str) -> String {
+    let (before, _) = page.split_once(&format!(">{text}</a>")).expect(text);
+    let (_, tag) = before.rsplit_once("<a ").unwrap();
+    let (_, href) = tag.split_once("href=\"").unwrap();
+    href.split('"').next().unwrap().replace("&amp;", "&")
+}
+
+fn paid(number: u32) -> Value {
+    json!({
+        "action": "invoice.paid", "externalId": number.to_string(),
+        "at": format!("2026-11-24T04:05:{number:02}Z"), "tenantSlug": "acme",
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_wanted_is_shown_after_signing_in() {
+    let world = guarded("").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let recorder = token(&world, Role::Recorder(None), "billing").await;
+    enter(&world, Some(&recorder), &[paid(1)]).await;
+    let path = format!("/audit/events/{}?source=x", world.events().await[0].id);
+    let refused = get(&world, &path, &[]).await;
+    assert_eq!(refused.status, 401);
+    let field = format!("name=\"next\" value=\"{path}\"");
+    let page = text(&refused);
+    assert!(page.contains(&field), "{page}");
+    let form = format!("token={operator}&next={path}");
+    let answer = send(&world, "/audit/sign-in", &[], &form).await;
+    assert_eq!(answer.header("location"), Some(path.as_str()));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_tried_again_where_it_was() {
+    let plan = World::at("mongodb://127.0.0.1:9/daybook?serverSelectionTimeoutMS=300");
+    let world = plan
+        .start_with("auth = \"tokens\"", "timeout = \"1s\"")
+        .await;
+    let path = "/audit/events/65f0c0ffee65f0c0ffee65f0?source=x";
+    let cookie = [("cookie", "daybook_session=dbk_0")];
+    let form = format!("token=x&next={path}");
+    for answer in [
+        get(&world, path, &cookie).await,
+        send(&world, "/audit/sign-in", &[], &form).await,
+    ] {
+        assert_eq!(answer.status, 503);
+        assert_eq!(link(&text(&answer), "Try again"), path);
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_zone_of_times_is_changed_in_place_and_kept() {
+    let world = open().await;
+    enter(&world, None, &[paid(1), paid(2), paid(3)]).await;
+    let id = world.events().await[0].id.clone();
+    let path = format!("/audit/events/{id}?tenant=acme");
+    let page = text(&get(&world, &path, &[]).await);
+    assert_eq!(link(&page, "Local"), format!("{path}&tz=local"));
+
+    let list = text(&get(&world, "/audit?limit=1&tz=local", &[]).await);
+    let older = link(&list, "Older events");
+    let page = text(&get(&world, &older, &[]).await);
+    assert_eq!(link(&page, "UTC"), older.replace("tz=local&", ""));
+    assert_eq!(link(&page, "Local"), older);
+
+    let path = "/audit?outcome=failure&action=none&tz=local";
+    let page = text(&get(&world, path, &[]).await);
+    for name in ["Clear all", "Clear all conditions"] {
+        assert_eq!(link(&page, name), "/audit?tz=local");
+    }
+    assert!(page.contains("<a class=\"brand\" href=\"/audit?tz=local\""));
+    // A zone that is none leads nowhere.
+    let page = text(&get(&world, "/audit?tz=mars", &[]).await);
+    assert!(page.contains("<a class=\"brand\" href=\"/audit\""));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_that_are_typed_take_the_place_of_a_range() {
+    let world = open().await;
+    let answer = get(&world, "/audit?since=2026-10-01T00:00&range=15m", &[]).await;
+    let tidy = "/audit?since=2026-10-01T00:00";
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (303, Some(tidy))
+    );
+    let page = text(&get(&world, tidy, &[]).await);
+    assert_eq!(link(&page, "×"), "/audit");
+    assert_eq!(get(&world, "/audit?range=15m", &[]).await.status, 200);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_for_a_time_holds_what_it_can() {
+    let world = open().await;
+    for (given, shown) in [
+        (
+            "2026-10-25T01:30:00.123Z",
+            "type=\"datetime-local\" name=\"since\" value=\"2026-10-25T01:30:00.123\" data-given=\"2026-10-25T01:30:00.123Z\"",
+        ),
+        (
+            "2026-10-25T01:30:00.1234Z",
+            "type=\"text\" name=\"since\" value=\"2026-10-25T01:30:00.1234Z\"",
+        ),
+        (
+            "2026-10-25",
+            "type=\"text\" name=\"since\" value=\"2026-10-25\"",
+        ),
+    ] {
+        let page = text(&get(&world, &format!("/audit?since={given}"), &[]).await);
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    world.stop().await;
+}
