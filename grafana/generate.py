@@ -24,7 +24,7 @@ def ingest():
             panel("stat", "Store", "Whether the store takes writes.", [target("min(daybook_store_up{%s})" % SELECTOR)],
                   width=3, height=4, thresholds=steps(BAD, (GOOD, 1)), mappings=UP_DOWN, graph="none", runbook="DaybookStoreDown"),
             panel("stat", "Sources up", "Sources that can be read or accept, of all.",
-                  [target("sum(daybook_source_up{%s}) / count(daybook_source_up{%s})" % (SOURCE, SOURCE))], "percentunit",
+                  [target("avg(daybook_source_up{%s} and on (job, instance, source) daybook_source_info == 1)" % SOURCE)], "percentunit",
                   width=3, height=4, thresholds=steps(BAD, (GOOD, 1)), graph="none", runbook="DaybookSourceDown"),
             panel("stat", "Worst lag", "Age of the oldest event known and not yet durable, over all sources.",
                   [target("max(daybook_ingest_lag_seconds{%s})" % SOURCE)], "s", width=4, height=4,
@@ -105,7 +105,7 @@ def of_kind(kind, expr):
 
 
 def sources():
-    kind_of = "daybook_source_info{%s}" % SOURCE
+    kind_of = "daybook_source_info{%s} == 1" % SOURCE
     latest = lambda expr: target(expr, format="table", instant=True, range=False)
     return [
         ("All sources", [

@@ -20,6 +20,7 @@ const LONGEST_SECRET: u64 = 64 * 1024;
 pub(super) fn check(sources: &[(usize, SourceConfig)], report: &mut Report) {
     let mut names: HashMap<&str, usize> = HashMap::new();
     let mut routes: HashMap<&str, usize> = HashMap::new();
+    let mut paths: HashMap<&Path, usize> = HashMap::new();
     for (index, source) in sources {
         let index = *index;
         check_name(index, source, report);
@@ -43,7 +44,18 @@ pub(super) fn check(sources: &[(usize, SourceConfig)], report: &mut Report) {
                 }
                 routes.entry(route).or_insert(index);
             }
-            SourceConfig::Ocis(_) | SourceConfig::Recorder(_) => {}
+            SourceConfig::Ocis(ocis) => {
+                // A missing path is reported already.
+                let path = ocis.path.as_path();
+                if let Some(first) = paths.get(path).filter(|_| !path.as_os_str().is_empty()) {
+                    let shown = quote(&path.to_string_lossy());
+                    let found = format!("{shown}, the log of sources[{first}] too");
+                    let wanted = "a log of its own: two sources would enter its events twice";
+                    report.add(&format!("sources[{index}].path"), found, wanted);
+                }
+                paths.entry(path).or_insert(index);
+            }
+            SourceConfig::Recorder(_) => {}
         }
         check_secret_keys(index, source, report);
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::shared::Position;
@@ -67,6 +67,14 @@ pub(super) fn create_segment(dir: &Path, segment: u64) -> io::Result<File> {
 
 pub(super) fn open_segment(dir: &Path, segment: u64) -> io::Result<File> {
     private().open(segment_path(dir, segment))
+}
+
+/// An error for a file that somebody deleted while it was open: what is written to it is lost with the process.
+pub(super) fn is_there(file: &File) -> io::Result<()> {
+    match file.metadata()?.nlink() {
+        0 => Err(io::Error::other("its file was deleted")),
+        _ => Ok(()),
+    }
 }
 
 /// The segments of a directory with their lengths, in order.

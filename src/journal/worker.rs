@@ -133,6 +133,7 @@ impl Worker {
         let mut segment = self.writable_segment()?;
         let outcome = write(&segment, group).and_then(|end| {
             (self.sync)(&segment.file).map_err(|error| untrusted("sync a segment", &error))?;
+            disk::is_there(&segment.file).map_err(|error| untrusted("find a segment", &error))?;
             Ok(end)
         });
         match outcome {

@@ -80,7 +80,7 @@ declare! {
     gauge LAG = "daybook_ingest_lag_seconds", Some(Unit::Seconds), "Age of the oldest event known and not yet durable; 0 when there is none.";
     histogram LATENCY = "daybook_ingest_latency_seconds", Some(Unit::Seconds), "From received to durable.";
     histogram AGE = "daybook_event_age_seconds", Some(Unit::Seconds), "From when an event happened to durable.";
-    gauge INFO = "daybook_source_info", None, "Always 1; the kind of the source is a label.";
+    gauge INFO = "daybook_source_info", None, "1 while the source is configured, 0 once it was removed; its kind is a label.";
     gauge UP = "daybook_source_up", None, "1 while the source can be read or accepts, else 0.";
     gauge LAST_SUCCESS = "daybook_source_last_success_timestamp_seconds", Some(Unit::Seconds), "When the source was last read, or last delivered, without an error.";
     gauge BYTES_BEHIND = "daybook_ocis_bytes_behind", Some(Unit::Bytes), "Bytes of the audit log that are not yet durable.";
@@ -386,7 +386,8 @@ impl Metrics {
         };
         let mut info = label();
         info.push(Label::new("kind", kind));
-        self.gauge(INFO, info).set(1.0);
+        let info = self.gauge(INFO, info);
+        info.set(1.0);
         for action in security::actions_of_kind(kind) {
             self.security_events(source, action).increment(0);
         }
@@ -401,6 +402,7 @@ impl Metrics {
             lag_seconds: self.gauge(LAG, label()),
             latency_seconds: histogram(LATENCY),
             age_seconds: histogram(AGE),
+            info,
             up: self.gauge(UP, label()),
             last_success: self.gauge(LAST_SUCCESS, label()),
             bytes_behind: (kind == "ocis").then(|| self.gauge(BYTES_BEHIND, label())),
@@ -440,7 +442,7 @@ impl Metrics {
 }
 
 /// Why a webhook was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// It bears no signature.
     Unsigned,
@@ -449,7 +451,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    fn as_str(self) -> &'static str {
+    /// As the metric's label says it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Unsigned => "unsigned",
             Self::WrongSignature => "wrong_signature",
@@ -477,6 +480,8 @@ pub struct SourceMetrics {
     pub latency_seconds: Histogram,
     /// Histogram.
     pub age_seconds: Histogram,
+    /// Gauge; 0 once the source was removed.
+    pub info: Gauge,
     /// Gauge, set when metrics are rendered.
     pub up: Gauge,
     /// Gauge, set when metrics are rendered.

@@ -11,6 +11,7 @@ use daybook_actors::supervisor::SupervisorMessage;
 
 use crate::config::{Config, SourceConfig};
 use crate::http::router::router;
+use crate::http::tls::{TlsError, read_pair};
 use crate::sources::drainer;
 use crate::status::SourceState;
 use crate::telemetry::log;
@@ -31,6 +32,8 @@ pub struct Reloaded {
     pub removed: Vec<String>,
     /// Sources that go on in another way.
     pub changed: Vec<String>,
+    /// Whether new connections are shown another certificate.
+    pub certificate: bool,
     /// Keys whose change needs a restart.
     pub not_applied: Vec<&'static str>,
 }
@@ -41,6 +44,9 @@ pub enum ReloadError {
     /// A source cannot be built, or a secret cannot be read.
     #[error(transparent)]
     Source(#[from] StartError),
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// `telemetry.log` is no filter.
     #[error("telemetry.log: {0}")]
     Log(String),
@@ -50,7 +56,8 @@ pub enum ReloadError {
 }
 
 impl Daybook {
-    /// Takes over what can change while it runs: sources, their secrets, the log filter.
+    /// Takes over what can change while it runs: sources, their secrets, the certificate, the log
+    /// filter.
     ///
     /// # Errors
     /// Then nothing has changed.
@@ -58,6 +65,11 @@ impl Daybook {
         let mut reloaded = Reloaded {
             not_applied: needs_restart(&self.config, new),
             ..Reloaded::default()
+        };
+        // Read even if the paths are the same: a renewal replaces the files.
+        let certificate = match (self.certificate.clone(), &new.http.tls) {
+            (Some(shown), Some(tls)) => Some((shown, read_pair(tls)?)),
+            _ => None,
         };
         let had_no_journal = self.journal.is_none();
         let next = if self.config.ingest.enabled {
@@ -74,6 +86,10 @@ impl Daybook {
         if self.config.ingest.enabled {
             let first_journal = had_no_journal && self.journal.is_some();
             self.take_over(next, first_journal).await?;
+        }
+        if let Some((shown, pair)) = certificate {
+            reloaded.certificate = shown.replace(pair);
+            self.config.http.tls.clone_from(&new.http.tls);
         }
         self.config.telemetry.log.clone_from(&new.telemetry.log);
         self.config.sources.clone_from(&new.sources);
@@ -173,6 +189,12 @@ impl Daybook {
             }
             source.status.set_state(SourceState::Stopped, None);
             source.status.publish();
+            let goes_on = |new: &Running| {
+                new.config.name() == name && new.config.kind() == source.config.kind()
+            };
+            if !next.iter().any(goes_on) {
+                source.status.metrics.info.set(0.0);
+            }
         }
         self.board.replace(statuses);
         let plane = self.planes.sources.ready().await;
@@ -201,6 +223,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             )),*]
         };
     }
+    let tls = old.http.tls.is_some() != new.http.tls.is_some();
     let keys = differing![
         store.url,
         store.timeout,
@@ -209,7 +232,6 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         http.trusted_proxies,
         http.hosts,
         http.max_body,
-        http.tls,
         http.auth,
         http.header_timeout,
         http.body_timeout,
@@ -228,7 +250,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         retention.days,
         telemetry.log_format,
     ];
-    let differing = keys.into_iter().filter(|(_, differs)| *differs);
+    let keys = keys.into_iter().chain([("http.tls", tls)]);
+    let differing = keys.filter(|(_, differs)| *differs);
     differing.map(|(key, _)| key).collect()
 }
 

@@ -111,6 +111,9 @@ pub struct WriterState {
     flushes: JoinSet<()>,
     running: usize,
     breaker: Breaker,
+    /// A commit failed after the last one that was taken: a probe that is answered does not yet say that the store
+    /// takes writes, as on a disk with room for a probe only.
+    in_doubt: bool,
     prepared: bool,
     /// Whether the store's first answer, good or bad, is there.
     answered: bool,
@@ -141,6 +144,7 @@ impl Actor for Writer {
                 reason: "store has not answered yet".to_owned(),
                 probe_delay: PROBE_FIRST,
             },
+            in_doubt: false,
             prepared: false,
             answered: false,
             heard: Instant::now(),
@@ -177,8 +181,12 @@ impl Actor for Writer {
             WriterMessage::Flushed(Some(outcome)) => {
                 state.running -= 1;
                 state.heard = Instant::now();
-                if let Err(error) = outcome {
-                    state.open_breaker(&error, &myself);
+                match outcome {
+                    Ok(()) => state.is_taken(),
+                    Err(error) => {
+                        state.open_breaker(&error, &myself);
+                        state.in_doubt = true;
+                    }
                 }
             }
             WriterMessage::Due => state.due = None,
@@ -293,14 +301,28 @@ impl WriterState {
             *known = reason;
             return;
         }
-        tracing::warn!(error = %error, "store is away: batches are refused until it takes writes again");
-        self.show_store(false);
+        let probe_delay = if self.in_doubt {
+            PROBE_CAP
+        } else {
+            tracing::warn!(error = %error, "store is away: batches are refused until it takes writes again");
+            self.show_store(false);
+            PROBE_FIRST
+        };
         self.breaker = Breaker::Open {
             reason,
-            probe_delay: PROBE_FIRST,
+            probe_delay,
         };
         // Detached: a probe that fires after the actor's end reaches nobody.
-        let _timer = myself.send_after(PROBE_FIRST, || WriterMessage::Probe);
+        let _timer = myself.send_after(probe_delay, || WriterMessage::Probe);
+    }
+
+    /// A commit went through.
+    fn is_taken(&mut self) {
+        if self.in_doubt && matches!(self.breaker, Breaker::Closed) {
+            self.in_doubt = false;
+            self.show_store(true);
+            tracing::info!("store takes writes");
+        }
     }
 
     /// After this the store's next answer is waited for, or asked for when none comes for long.
@@ -309,11 +331,16 @@ impl WriterState {
         self.watch_after(PROBE_IDLE, myself);
         self.answered = true;
         self.prepared = true;
-        self.show_store(true);
-        if matches!(self.breaker, Breaker::Open { .. }) {
-            tracing::info!("store takes writes");
+        if matches!(self.breaker, Breaker::Closed) {
+            // Nothing was to be committed for a while.
+            self.is_taken();
+            return;
         }
         self.breaker = Breaker::Closed;
+        if !self.in_doubt {
+            self.show_store(true);
+            tracing::info!("store takes writes");
+        }
     }
 
     /// A breaker that is open has a probe of its own, and this begins again when it closes.

@@ -44,6 +44,23 @@ impl Disk {
 }
 
 #[tokio::test]
+async fn nothing_is_acknowledged_into_a_directory_that_was_deleted() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("journal");
+    let journal = open(&dir);
+    journal.append(push(0, 300)).await.unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+    for number in 1..4 {
+        let error = journal.append(push(number, 300)).await.unwrap_err();
+        assert!(matches!(error, AppendError::Disk { .. }), "{error}");
+    }
+    fs::create_dir(&dir).unwrap();
+    journal.append(push(4, 300)).await.unwrap();
+    drop(journal);
+    assert_eq!(segments(&dir).len(), 1);
+}
+
+#[tokio::test]
 async fn a_thousand_appends_share_few_syncs() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk::default());

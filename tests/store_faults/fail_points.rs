@@ -1,5 +1,7 @@
 //! Single commands that fail inside the server.
 
+use std::sync::Mutex;
+
 use mongodb::bson::{Bson, Document, doc};
 use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
@@ -41,7 +43,7 @@ async fn every_command_that_daybook_sends_may_fail() {
         ),
         (
             "an insert on a full disk",
-            doc! { "failCommands": ["insert"], "errorCode": 14031 },
+            doc! { "failCommands": ["insert", "update"], "errorCode": 14031 },
             "daybook_store_errors_total",
             "reason=\"full\"",
         ),
@@ -72,10 +74,20 @@ async fn every_command_that_daybook_sends_may_fail() {
     ] {
         let before = scene.metric(metric, labels).await;
         let fail_point = fail(&mongod, "alwaysOn", data).await;
+        let shown = Mutex::new(Vec::new());
         eventually(what, async || {
+            let up = scene.metric("daybook_store_up", "").await > 0.0;
+            shown.lock().unwrap().push(up);
             fail_point.struck().await >= 3 && scene.metric(metric, labels).await > before
         })
         .await;
+        if what.ends_with("full disk") {
+            // It answers probes, which need no room.
+            let shown = shown.into_inner().unwrap();
+            let since_down = shown.iter().skip_while(|up| **up);
+            assert!(since_down.clone().count() >= 2, "{shown:?}");
+            assert!(since_down.clone().all(|up| !up), "{shown:?}");
+        }
         fail_point.off().await;
         scene.flows_soon(&format!("after {what}")).await;
     }
