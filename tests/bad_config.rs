@@ -153,6 +153,7 @@ const BAD_FILES: &[(&str, &str, usize, &str)] = &[
     ("[[sources]]\nkind = \"stalwart\"\nsecret_env = \"TOKEN\"\nroute = \"/{x}\"", "sources[0].route", 4, "a plain path"),
     ("[[sources]]\nkind = \"stalwart\"\nsecret_env = \"TOKEN\"\nroute = \"/\"", "sources[0].route", 4, "ends in a word"),
     ("[[sources]]\nkind = \"stalwart\"\nsecret_env = \"TOKEN\"\n[[sources]]\nkind = \"stalwart\"\nname = \"b\"\nsecret_env = \"TOKEN\"", "sources[1].route", 4, "a route of its own"),
+    ("[[sources]]\nkind = \"ocis\"\npath = \"/a\"\n[[sources]]\nkind = \"ocis\"\nname = \"b\"\npath = \"/./a\"", "sources[1].path", 7, "a log of its own"),
     // The recorder.
     ("[[sources]]\nkind = \"recorder\"\ntoken = \"s3cret\"", "sources[0].token", 3, "daybook token new"),
 ];
@@ -286,14 +287,8 @@ impl Files {
         };
         files.write("token", "api-token\n");
         files.write("key", "signature key\n");
-        files.write(
-            "cert.pem",
-            "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
-        );
-        files.write(
-            "key.pem",
-            "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n",
-        );
+        files.write("cert.pem", include_str!("data/tls/cert.pem"));
+        files.write("key.pem", include_str!("data/tls/key.pem"));
         files.write("tenants.toml", "[[tenants]]\nslug = \"acme\"\n");
         files
     }
@@ -323,6 +318,18 @@ impl Files {
             .replace("/run/secrets/stalwart", &self.path("key"))
     }
 }
+
+/// As `openssl x509 -req` makes it without extensions.
+const VERSION_1: &[u8] = b"-----BEGIN CERTIFICATE-----
+MIIBJDCBywIURt03OmxfOTLJY8Ek67GECRasX8IwCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyOTEwNDgyN1oYDzIxMjYxMTA1MTA0ODI3
+WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AAQ/GyJ7Wohasj8uipaqrMboVG0FZXVlUdiQsvtfN+m8+g+MjoGiZUHjo+p+Fo9h
+P8fyDNI6VFhjcKwQQ6rEJr4AMAoGCCqGSM49BAMCA0gAMEUCIDj5wRnwss5ED3I5
+vphivpjjI7z+ci7cjaaX9P0uAqkQAiEAmor09ntZkeIzsHsaLZYGLrkUS27Joc5z
+kGd1sbbH2fE=
+-----END CERTIFICATE-----
+";
 
 #[test]
 fn files_that_hold_the_wrong_thing_are_told() {
@@ -392,6 +399,27 @@ fn files_that_hold_the_wrong_thing_are_told() {
             "http.tls.key",
             "is encrypted",
             "unencrypted",
+        ),
+        (
+            "cert.pem",
+            b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
+            "http.tls.cert",
+            "cannot be used",
+            "X.509 version 3",
+        ),
+        (
+            "cert.pem",
+            VERSION_1,
+            "http.tls.cert",
+            "UnsupportedCertVersion",
+            "X.509 version 3",
+        ),
+        (
+            "key.pem",
+            include_bytes!("data/tls-expired/key.pem"),
+            "http.tls.key",
+            "is not the key of the certificate",
+            "the private key of the first certificate",
         ),
         ("tenants.toml", b"\xff", "", "no UTF-8", "UTF-8"),
         (

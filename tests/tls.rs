@@ -1,9 +1,12 @@
 //! The listening socket with a certificate.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
+use daybook::config::LoadedConfig;
+use daybook::tree::Daybook;
 use testkit::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -73,4 +76,88 @@ async fn a_client_that_never_finishes_its_handshake_is_cut_off() {
     let cut = tokio::time::timeout(Duration::from_secs(10), idle.read_to_end(&mut nothing)).await;
     assert!(cut.is_ok(), "the connection is still open");
     world.stop().await;
+}
+
+/// Puts a pair of `tests/data` where the configuration names it.
+fn put(pair: &str, dir: &Path) {
+    for file in ["cert.pem", "key.pem"] {
+        std::fs::copy(
+            Path::new(DATA).with_file_name(pair).join(file),
+            dir.join(file),
+        )
+        .unwrap();
+    }
+}
+
+fn config_in(dir: &Path) -> PathBuf {
+    let at = dir.display();
+    let text = format!(
+        "[store]\nurl = \"sqlite:{at}/d.db\"\n[http]\nlisten = \"127.0.0.1:0\"\nauth = \"none\"\n\
+         tls = {{ cert = \"{at}/cert.pem\", key = \"{at}/key.pem\" }}\n\
+         [journal]\ndir = \"{at}/journal\"\n"
+    );
+    let path = dir.join("daybook.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_shown_to_new_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_in(dir.path());
+    put("tls-expired", dir.path());
+    let config = LoadedConfig::load(Some(&config)).unwrap().config;
+    let mut daybook = Daybook::start(&config).await.unwrap();
+    let url = format!("https://localhost:{}/healthz", daybook.address().port());
+    // A client of its own each time: no connection and no session is taken up again.
+    let is_trusted = async || trusting_client().get(&url).send().await.is_ok();
+    assert!(!is_trusted().await, "the first certificate has expired");
+
+    put("tls", dir.path());
+    assert!(daybook.reload(&config).await.unwrap().certificate);
+    assert!(is_trusted().await);
+    assert!(!daybook.reload(&config).await.unwrap().certificate);
+
+    let other_key = Path::new(DATA)
+        .with_file_name("tls-expired")
+        .join("key.pem");
+    std::fs::copy(other_key, dir.path().join("key.pem")).unwrap();
+    let refused = daybook.reload(&config).await.unwrap_err().to_string();
+    assert!(refused.contains("is not the key"), "{refused}");
+    assert!(is_trusted().await, "the former pair is no longer served");
+    daybook.shutdown().await;
+}
+
+#[test]
+fn check_tells_what_clients_will_refuse() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_in(dir.path());
+    let daybook = |command: &str| {
+        let mut daybook = Command::new(env!("CARGO_BIN_EXE_daybook"));
+        let output = daybook.arg(command).arg("-c").arg(&config).output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said)
+    };
+    put("tls", dir.path());
+    assert_eq!(daybook("check"), (Some(0), String::new()));
+
+    put("tls-expired", dir.path());
+    let (code, said) = daybook("check");
+    assert_eq!(code, Some(0));
+    let wanted = "cert.pem expired at 2020-02-01T00:00:00Z";
+    assert!(
+        said.starts_with("warning: ") && said.contains(wanted),
+        "{said}"
+    );
+
+    std::fs::copy(Path::new(DATA).join("key.pem"), dir.path().join("key.pem")).unwrap();
+    for command in ["check", "run"] {
+        let (code, said) = daybook(command);
+        assert_eq!(code, Some(78), "{command}: {said}");
+        assert!(
+            said.contains("http.tls.key (") && said.contains("daybook.toml:6)"),
+            "{said}"
+        );
+    }
 }

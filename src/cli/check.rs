@@ -1,11 +1,13 @@
 //! `daybook check`: is the configuration right; with `--online`, would events flow?
 
 use clap::Args;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::config::SourceConfig;
+use crate::config::{SourceConfig, TlsConfig};
+use crate::http::tls;
 
 use super::service::Service;
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, tell};
 
 #[path = "check_authentik.rs"]
 mod authentik;
@@ -15,6 +17,9 @@ mod ocis;
 mod push;
 #[path = "check_store.rs"]
 mod store;
+
+/// A certificate that ends within this time should have been renewed by now.
+const RENEWED_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -69,6 +74,15 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
         |path| path.display().to_string(),
     );
     println!("configuration is valid ({place})");
+    let warning = loaded
+        .config
+        .http
+        .tls
+        .as_ref()
+        .and_then(certificate_warning);
+    if let Some(warning) = warning {
+        tell(format_args!("warning: {warning}"));
+    }
     if !args.online {
         return Ok(());
     }
@@ -96,6 +110,25 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
     }
 }
 
+fn certificate_warning(config: &TlsConfig) -> Option<String> {
+    let pair = tls::read_pair(config).ok()?;
+    let until = tls::valid_until(&pair)?;
+    let ends = ends(until, Timestamp::now())?;
+    Some(format!("http.tls.cert: {} {ends}", config.cert.display()))
+}
+
+fn ends(until: Timestamp, now: Timestamp) -> Option<String> {
+    let left = until.duration_since(now);
+    if left.is_negative() {
+        Some(format!("expired at {until}; clients refuse it"))
+    } else if left < RENEWED_BEFORE {
+        let days = left.as_hours() / 24;
+        Some(format!("expires at {until}, in {days} days; renew it"))
+    } else {
+        None
+    }
+}
+
 fn report(name: &str, finding: &Finding) -> bool {
     match finding {
         Ok(fine) => {
@@ -110,4 +143,23 @@ fn report(name: &str, finding: &Finding) -> bool {
         }
     }
     finding.is_ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_spoken_of_when_it_ends() {
+        let said = |now: &str| {
+            ends(
+                "2026-11-30T00:00:00Z".parse().unwrap(),
+                now.parse().unwrap(),
+            )
+        };
+        assert_eq!(said("2026-11-01T00:00:00Z"), None);
+        assert!(said("2026-11-20T00:00:00Z").unwrap().contains("in 10 days"));
+        assert!(said("2026-12-01T00:00:00Z").unwrap().starts_with("expired"));
+    }
 }

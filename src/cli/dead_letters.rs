@@ -16,9 +16,9 @@ use crate::config::{Config, JournalConfig, LoadedConfig};
 use crate::dead_letters::{Retried, Retrier, is_head_only};
 use crate::event::DeadLetterReason;
 use crate::journal::waiting_bytes;
-use crate::store::{self, DeadLetterFilter, DeadLetterHead, Store, StoreError, StoredDeadLetter};
+use crate::store::{DeadLetterFilter, DeadLetterHead, Store, StoreError, StoredDeadLetter};
 
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, open_existing};
 
 #[derive(Args)]
 pub(super) struct DeadLettersArgs {
@@ -114,9 +114,7 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
 
 async fn open(args: &ConfigArgs) -> Result<(LoadedConfig, Arc<dyn Store>), Failure> {
     let loaded = args.load_for_tools()?;
-    let store = store::open(&loaded.config.store)
-        .await
-        .context("cannot open the store")?;
+    let store = open_existing(&loaded.config.store).await?;
     match store.prepare().await {
         Ok(()) => Ok((loaded, store)),
         Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout { .. })) => {
@@ -401,7 +399,7 @@ pub(super) fn acts_on_a_terminal(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// The same for bytes: what is no UTF-8 stands as `\xff`.

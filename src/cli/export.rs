@@ -1,6 +1,6 @@
 //! `daybook export`: the timeline as a file, straight from the store, newest first.
 
-use std::io::{ErrorKind, IsTerminal as _, Write};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
-use tempfile::NamedTempFile;
-use tokio::signal::unix::{SignalKind, signal};
+use tempfile::TempPath;
 
 use crate::event::Outcome;
 use crate::export::{Export, Format, deed, new_id};
 use crate::own_events;
-use crate::store::{self, EventFilter, Store};
 
 use super::filters::FilterArgs;
-use super::{ConfigArgs, Failure, system_user};
+use super::output::{self, is_closed_pipe, is_dumb_terminal, standard_output};
+use super::stop::Stop;
+use super::{ConfigArgs, Failure, open_existing, system_user, tell};
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
@@ -31,10 +31,10 @@ pub(super) struct ExportArgs {
     /// ndjson, csv or ecs (Elastic Common Schema, a JSON object a line).
     #[arg(long, value_parser = parse_format)]
     format: Format,
-    /// Where to; standard output without it. The file appears when it is complete.
+    /// Where to; standard output without it, or with -. The file appears when it is complete.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replaces the file if there is one.
+    /// Replaces the file if there is one; that at the end of a symbolic link.
     #[arg(long)]
     force: bool,
 }
@@ -48,12 +48,15 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
     if args.filters.limit == Some(0) {
         return Err(anyhow::anyhow!("--limit is 0; nothing would be exported").into());
     }
+    let path = args
+        .output
+        .as_deref()
+        .filter(|path| *path != Path::new("-"));
     let loaded = args.config.load_for_tools()?;
-    let store = store::open(&loaded.config.store)
-        .await
-        .context("cannot open the store")?;
+    let store = open_existing(&loaded.config.store).await?;
     store.prepare().await.context("cannot prepare the store")?;
-    let mut sink = Sink::open(args.output.as_deref(), args.force)?;
+    let mut stop = Stop::listen_to_hangup_too()?;
+    let mut sink = Sink::open(path, args.force)?;
 
     let id = new_id();
     let enter = async |ended: Option<(Outcome, u64)>, reason: Option<&str>| {
@@ -67,18 +70,20 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
             .context("the timeline does not say that this was exported")
     };
     enter(None, None).await?;
-    let written = write(args, &filter, &store, &mut sink).await;
-    let (count, failed) = match written {
-        Ok(count) => match sink.finish() {
-            Ok(()) => (count, None),
-            Err(error) => (count, Some(error)),
-        },
-        Err((count, error)) => (count, Some(error)),
+    let limit = args.filters.limit;
+    let mut export = Export::new(Arc::clone(&store), filter.clone(), args.format, limit);
+    let mut progress = Progress::new(path.is_some());
+    let written = tokio::select! {
+        written = write(&mut export, &mut sink, &mut progress) => written,
+        () = stop.asked() => Err(anyhow::anyhow!("interrupted; the export is not complete")),
     };
-    let Some(error) = failed else {
+    progress.end();
+    let count = export.count();
+    let finished = written.and_then(|()| sink.finish());
+    let Err(error) = finished else {
         enter(Some((Outcome::Success, count)), None).await?;
-        if let Some(path) = &args.output {
-            eprintln!("{count} events in {}", path.display());
+        if let Some(path) = path {
+            tell(format_args!("{count} events in {}", path.display()));
         }
         return Ok(());
     };
@@ -94,75 +99,40 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
 }
 
 async fn write(
-    args: &ExportArgs,
-    filter: &EventFilter,
-    store: &Arc<dyn Store>,
+    export: &mut Export,
     sink: &mut Sink,
-) -> Result<u64, (u64, anyhow::Error)> {
-    let limit = args.filters.limit;
-    let mut export = Export::new(Arc::clone(store), filter.clone(), args.format, limit);
-    let mut progress = Progress::new();
-    let signals = async || {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        Ok::<(), std::io::Error>(())
-    };
-    let mut interrupted = Box::pin(signals());
-    let outcome = loop {
-        let next = tokio::select! {
-            next = export.next() => next,
-            _ = &mut interrupted => break Err(anyhow::anyhow!("interrupted; no file was written")),
-        };
-        match next.context("the store does not answer") {
-            Ok(Some(piece)) => {
-                if let Err(error) = sink.out().write_all(&piece) {
-                    break Err(anyhow::Error::new(error).context("cannot write"));
-                }
-                progress.show(export.count(), piece.len() as u64);
-            }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        }
-    };
-    progress.end();
-    match outcome {
-        Ok(()) => Ok(export.count()),
-        Err(error) => Err((export.count(), error)),
+    progress: &mut Progress,
+) -> Result<(), anyhow::Error> {
+    while let Some(piece) = export.next().await.context("the store does not answer")? {
+        output::write(&mut sink.out, &piece)
+            .await
+            .context("cannot write")?;
+        progress.show(export.count(), piece.len() as u64);
     }
+    sink.sync().await.context("cannot write")
 }
 
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let io = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+/// Where it goes.
+struct Sink {
+    out: tokio::fs::File,
+    /// `None`: standard output.
+    file: Option<Unnamed>,
 }
 
-/// Where it goes: a file gets its name when it is complete.
-enum Sink {
-    Out(std::io::Stdout),
-    File {
-        file: Option<NamedTempFile>,
-        path: PathBuf,
-        force: bool,
-    },
+/// A file that gets its name when it is complete, and is removed when it is dropped before.
+struct Unnamed {
+    written: TempPath,
+    path: PathBuf,
+    force: bool,
 }
 
 impl Sink {
     fn open(path: Option<&Path>, force: bool) -> Result<Self, anyhow::Error> {
         let Some(path) = path else {
-            return Ok(Self::Out(std::io::stdout()));
+            let out = standard_output().context("cannot write to standard output")?;
+            return Ok(Self { out, file: None });
         };
-        if !force && path.symlink_metadata().is_ok() {
-            bail!("{} is there already; --force replaces it", path.display());
-        }
-        if path.is_dir() {
-            bail!("{} is a directory", path.display());
-        }
+        let path = destination(path, force)?;
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
@@ -171,46 +141,65 @@ impl Sink {
             .prefix(".daybook-export-")
             .tempfile_in(directory)
             .with_context(|| format!("cannot write in {}", directory.display()))?;
-        Ok(Self::File {
-            file: Some(file),
-            path: path.to_owned(),
-            force,
+        let (out, written) = file.into_parts();
+        Ok(Self {
+            out: out.into(),
+            file: Some(Unnamed {
+                written,
+                path,
+                force,
+            }),
         })
     }
 
-    fn out(&mut self) -> &mut dyn Write {
-        match self {
-            Self::File {
-                file: Some(file), ..
-            } => file,
-            Self::Out(out) => out,
-            Self::File { file: None, .. } => unreachable!("a finished export is not written to"),
+    async fn sync(&mut self) -> std::io::Result<()> {
+        match self.file {
+            Some(_) => self.out.sync_all().await,
+            None => Ok(()),
         }
     }
 
-    fn finish(&mut self) -> Result<(), anyhow::Error> {
-        match self {
-            Self::Out(out) => out.flush().context("cannot write"),
-            Self::File { file, path, force } => {
-                let Some(file) = file.take() else {
-                    return Ok(());
-                };
-                file.as_file().sync_all().context("cannot write")?;
-                let named = if *force {
-                    file.persist(&*path)
-                } else {
-                    file.persist_noclobber(&*path)
-                };
-                named
-                    .map(|_| ())
-                    .map_err(|error| error.error)
-                    .with_context(|| format!("cannot name the file {}", path.display()))
-            }
-        }
+    fn finish(self) -> Result<(), anyhow::Error> {
+        let Some(Unnamed {
+            written,
+            path,
+            force,
+        }) = self.file
+        else {
+            return Ok(());
+        };
+        let named = if force {
+            written.persist(&path)
+        } else {
+            written.persist_noclobber(&path)
+        };
+        named
+            .map_err(|error| error.error)
+            .with_context(|| format!("cannot name the file {}", path.display()))
     }
 }
 
-/// A line on standard error, if that is a terminal and standard output is not.
+/// The file that is made or replaced: that at the end of a symbolic link, as with `>` and `cp`.
+fn destination(path: &Path, force: bool) -> Result<PathBuf, anyhow::Error> {
+    let shown = path.display();
+    match path.metadata() {
+        Ok(found) if found.is_dir() => bail!("{shown} is a directory"),
+        Ok(found) if !found.is_file() => {
+            bail!("{shown} is no regular file; write to standard output: > {shown}")
+        }
+        _ => {}
+    }
+    if path.symlink_metadata().is_err() {
+        return Ok(path.to_owned());
+    }
+    if !force {
+        bail!("{shown} is there already; --force replaces it");
+    }
+    path.canonicalize()
+        .with_context(|| format!("{shown} leads nowhere"))
+}
+
+/// A line on standard error, if that is a terminal and the events do not go to one.
 struct Progress {
     shown: bool,
     begun: Instant,
@@ -219,10 +208,11 @@ struct Progress {
 }
 
 impl Progress {
-    fn new() -> Self {
+    fn new(to_file: bool) -> Self {
         let now = Instant::now();
+        let events_are_shown = !to_file && std::io::stdout().is_terminal();
         Self {
-            shown: std::io::stderr().is_terminal(),
+            shown: std::io::stderr().is_terminal() && !events_are_shown && !is_dumb_terminal(),
             begun: now,
             last: now,
             bytes: 0,
@@ -237,12 +227,19 @@ impl Progress {
         self.last = Instant::now();
         let rate = count as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
         let mebibytes = self.bytes as f64 / f64::from(1 << 20);
-        eprint!("\r\u{1b}[K{count} events, {mebibytes:.1} MiB, {rate:.0} events/s");
+        draw(&format!(
+            "{count} events, {mebibytes:.1} MiB, {rate:.0} events/s"
+        ));
     }
 
     fn end(&self) {
         if self.shown {
-            eprint!("\r\u{1b}[K");
+            draw("");
         }
     }
+}
+
+/// In place of the line before; a terminal that has gone ends nothing.
+fn draw(line: &str) {
+    let _gone = write!(std::io::stderr(), "\r\u{1b}[K{line}");
 }

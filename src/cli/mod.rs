@@ -15,20 +15,26 @@ mod demo;
 mod export;
 mod filters;
 mod healthcheck;
+mod output;
 mod replay;
 mod run;
 mod service;
 mod status;
+mod stop;
 mod tail;
 mod token;
 
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{ConfigError, LoadedConfig};
+use crate::config::{ConfigError, LoadedConfig, StoreConfig, StoreTarget};
+use crate::store::{self, Store};
 
 /// sysexits.h: internal software error.
 pub const EX_SOFTWARE: u8 = 70;
@@ -116,6 +122,26 @@ impl ConfigArgs {
     }
 }
 
+/// Opens the store for a command that only reads it. SQLite would make a file that is not there, and
+/// a command in the wrong directory would find an empty timeline in it.
+async fn open_existing(config: &StoreConfig) -> Result<Arc<dyn Store>, anyhow::Error> {
+    if let Ok(StoreTarget::Sqlite(path)) = config.url.target()
+        && !path.exists()
+    {
+        let path = std::path::absolute(&path).unwrap_or(path);
+        anyhow::bail!(
+            "there is no store at {} (store.url); is this the configuration, and the working directory, of the service?",
+            path.display()
+        );
+    }
+    store::open(config).await.context("cannot open the store")
+}
+
+/// A line on standard error. When the terminal has gone, nobody is told, and the command goes on.
+fn tell(line: impl std::fmt::Display) {
+    let _gone = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Whose deed a command is: the user of this process, or whoever became root by `sudo`. Anybody may write
 /// anything into `USER`, so that is asked only where there is no `/proc`.
 fn system_user() -> Option<String> {
@@ -174,22 +200,22 @@ pub fn main() -> ExitCode {
 fn report(failure: &Failure) -> ExitCode {
     match failure {
         Failure::Config(error) => {
-            eprintln!("{error}");
+            tell(error);
             ExitCode::from(EX_CONFIG)
         }
         Failure::NotReady => ExitCode::from(EX_CONFIG),
         Failure::GaveUp(why) => {
-            eprintln!("error: {why}");
+            tell(format_args!("error: {why}"));
             ExitCode::from(EX_SOFTWARE)
         }
         Failure::Cut => {
-            eprintln!(
-                "error: not drained in time; what was in flight is read or sent again at the next start"
+            tell(
+                "error: not drained in time; what was in flight is read or sent again at the next start",
             );
             ExitCode::from(EX_TEMPFAIL)
         }
         Failure::Other(error) => {
-            eprintln!("error: {error:#}");
+            tell(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

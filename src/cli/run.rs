@@ -102,6 +102,7 @@ async fn reload(daybook: &mut Daybook, args: &ConfigArgs) {
                 added = ?done.added,
                 removed = ?done.removed,
                 changed = ?done.changed,
+                certificate = done.certificate,
                 "configuration is reloaded"
             );
             if !done.not_applied.is_empty() {
@@ -130,13 +131,14 @@ async fn reload(daybook: &mut Daybook, args: &ConfigArgs) {
 
 const RELOADED: &str = "daybook.configuration_reloaded";
 
-/// Which sources changed; never a key's value.
+/// Which sources changed, and whether the certificate did; never a key's value.
 fn reloaded(done: &Reloaded) -> Deed {
     let mut deed = Deed::new(RELOADED, Outcome::Success);
     for (key, names) in [
         ("added", json!(done.added)),
         ("removed", json!(done.removed)),
         ("changed", json!(done.changed)),
+        ("certificate", json!(done.certificate)),
         ("notApplied", json!(done.not_applied)),
     ] {
         deed.metadata.insert(key.to_owned(), names);

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::config::{AuthMode, Config};
 use crate::http::auth::new_token;
-use crate::store::{self, Role, Store};
+use crate::store::{Role, Store};
 
 use super::service::Service;
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, open_existing};
 
 #[derive(Args)]
 pub(super) struct StatusArgs {
@@ -24,9 +24,7 @@ pub(super) struct StatusArgs {
 pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
     let loaded = args.config.load_for_tools()?;
     let config = &loaded.config;
-    let store = store::open(&config.store)
-        .await
-        .context("cannot open the store")?;
+    let store = open_existing(&config.store).await?;
     let report = match ask_service(config, &*store).await {
         Ok(sources) => json!({ "running": true, "sources": sources }),
         Err(why) => {
@@ -57,6 +55,7 @@ async fn ask_service(config: &Config, store: &dyn Store) -> Result<Value, anyhow
             Some("daybook status".to_owned()),
             Some(expires_at),
         );
+        store.prepare().await?;
         store.insert_token(&record).await?;
         request = request.bearer_auth(&token);
         made = Some(record.hash);
@@ -80,8 +79,11 @@ async fn ask_service(config: &Config, store: &dyn Store) -> Result<Value, anyhow
 }
 
 async fn stored_cursors(config: &Config, store: &dyn Store) -> Result<Value, anyhow::Error> {
-    let cursors = store
-        .cursors()
+    let cursors = async {
+        store.prepare().await?;
+        store.cursors().await
+    };
+    let cursors = cursors
         .await
         .context("neither the service nor the store answers")?;
     let sources = config.sources.iter().map(|source| {

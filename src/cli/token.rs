@@ -1,16 +1,21 @@
 //! `daybook token new`: prints a token, once, on standard output; the store keeps its hash.
 
+use std::io::Write as _;
+
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use serde_json::json;
 
+use crate::config::{Config, SourceConfig};
+
 use crate::event::{Outcome, Target};
 use crate::http::auth::{new_token, token_id};
 use crate::own_events::{self, Deed};
-use crate::store::{self, Role, TokenRecord};
+use crate::store::{self, Role, Store, TokenRecord};
+use crate::tenants;
 
-use super::{ConfigArgs, Failure, system_user};
+use super::{ConfigArgs, Failure, system_user, tell};
 
 #[derive(Args)]
 pub(super) struct TokenArgs {
@@ -47,6 +52,11 @@ pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
         .await
         .context("cannot open the store")?;
     store.prepare().await.context("cannot prepare the store")?;
+    if let Some(unknown) = unknown(&role, &loaded.config, &*store).await {
+        tell(format_args!(
+            "warning: {unknown}; the token is made all the same"
+        ));
+    }
     let (token, record) = new_token(role, args.name.clone(), None);
     store
         .insert_token(&record)
@@ -55,8 +65,55 @@ pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
     own_events::enter(&*store, created(&record))
         .await
         .context("the token is kept, but the timeline does not say so")?;
-    println!("{token}");
+    if let Err(error) = print(&token) {
+        take_back(&record, &*store).await?;
+        let error = anyhow::Error::new(error);
+        return Err(error
+            .context("the token cannot be written, and is deleted again")
+            .into());
+    }
     Ok(())
+}
+
+fn print(token: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{token}")?;
+    out.flush()
+}
+
+/// A token that nobody has seen is of no use to anybody.
+async fn take_back(token: &TokenRecord, store: &dyn Store) -> Result<(), anyhow::Error> {
+    store
+        .delete_token(&token.hash)
+        .await
+        .context("the token cannot be written, and not be deleted either")?;
+    let mut deed = created(token);
+    deed.outcome = Outcome::Failure;
+    let reason = json!("it could not be written, and was deleted");
+    deed.metadata.insert("reason".to_owned(), reason);
+    own_events::enter(store, deed)
+        .await
+        .context("the token cannot be written and is deleted, but the timeline does not say so")
+}
+
+/// What the role names and nothing here is called, in words.
+async fn unknown(role: &Role, config: &Config, store: &dyn Store) -> Option<String> {
+    match role {
+        Role::Recorder(Some(name)) => {
+            let is_it = |source: &SourceConfig| {
+                matches!(source, SourceConfig::Recorder(_)) && source.name() == name
+            };
+            let unknown = !config.sources.iter().any(is_it);
+            unknown.then(|| format!("no source of kind \"recorder\" is named {name:?}"))
+        }
+        Role::Tenant(slug) => {
+            let directory = tenants::read(store, config.tenants.file.clone()).await;
+            let tenants = directory.ok()?.tenants;
+            let unknown = !tenants.iter().any(|tenant| tenant.slug == *slug);
+            unknown.then(|| format!("no tenant has the slug {slug:?}"))
+        }
+        Role::Operator | Role::Recorder(None) => None,
+    }
 }
 
 /// The role, the name and the short id, never the token or its hash.

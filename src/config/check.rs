@@ -9,6 +9,7 @@ use super::nearest::nearest;
 use super::section::Report;
 use super::tree::quote;
 use super::{AuthMode, Collections, Config, SourceConfig, StoreTarget, TlsConfig, check_sources};
+use crate::http::tls::{TlsError, read_pair};
 use crate::tenants::file::read_directory_file;
 
 /// For whom a configuration is checked.
@@ -152,6 +153,22 @@ fn check_tls(tls: &TlsConfig, report: &mut Report) {
                     report.add(key, found, wanted);
                 }
             }
+        }
+    }
+    // Of what is reported above it says nothing new: a key has one problem.
+    match read_pair(tls) {
+        Ok(_) => {}
+        Err(TlsError::Certificate(found)) => {
+            let wanted =
+                "a certificate chain (X.509 version 3), the server's own certificate first";
+            report.add("http.tls.cert", found, wanted);
+        }
+        Err(TlsError::Key(found)) => {
+            report.add(
+                "http.tls.key",
+                found,
+                "the private key of the first certificate in http.tls.cert",
+            );
         }
     }
 }

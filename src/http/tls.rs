@@ -1,44 +1,121 @@
 //! TLS on the listening socket, by rustls, when `http.tls` names a certificate and a key.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use rustls::ServerConfig;
+use jiff::Timestamp;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsConfig;
 
-/// Reads certificate and key; what it makes does the handshakes.
-///
-/// # Errors
-/// In words, with the file's name, never its content.
-pub fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, String> {
-    crate::install_crypto_provider();
-    let chain = CertificateDer::pem_file_iter(&config.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| trouble(&config.cert, "certificate", &error))?;
-    if chain.is_empty() {
-        return Err(trouble(
-            &config.cert,
-            "certificate",
-            &"no certificate in it",
-        ));
-    }
-    let key = PrivateKeyDer::from_pem_file(&config.key)
-        .map_err(|error| trouble(&config.key, "key", &error))?;
-    let mut server = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| format!("http.tls: certificate and key do not serve: {error}"))?;
-    server.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(server)))
+/// Why certificate and key cannot be used; a file is named, its content never.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The certificate.
+    #[error("http.tls.cert: {0}")]
+    Certificate(String),
+    /// The key, or it belongs to another certificate.
+    #[error("http.tls.key: {0}")]
+    Key(String),
 }
 
-fn trouble(path: &Path, what: &str, error: &dyn std::fmt::Display) -> String {
-    format!(
-        "http.tls: {what} {} cannot be read: {error}",
-        path.display()
-    )
+/// Reads a certificate chain and its key, which belong together.
+///
+/// # Errors
+/// When clients could not be served with them. An expired certificate is none: clients decide.
+pub fn read_pair(config: &TlsConfig) -> Result<CertifiedKey, TlsError> {
+    let TlsConfig { cert, key } = config;
+    let chain = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| TlsError::Certificate(unreadable(cert, &error)))?;
+    if chain.is_empty() {
+        let error = unreadable(cert, &"no certificate in it");
+        return Err(TlsError::Certificate(error));
+    }
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| TlsError::Key(unreadable(key, &error)))?;
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, private, &provider).map_err(|error| match error {
+        Error::InvalidCertificate(_) => {
+            TlsError::Certificate(format!("{} cannot be used: {error}", cert.display()))
+        }
+        Error::InconsistentKeys(_) => TlsError::Key(format!(
+            "{} is not the key of the certificate {}",
+            key.display(),
+            cert.display()
+        )),
+        _ => TlsError::Key(format!("{} cannot be used: {error}", key.display())),
+    })
+}
+
+fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("{} cannot be read: {error}", path.display())
+}
+
+/// Until when the certificate itself, not its chain, is valid; `None` when it does not say.
+pub fn valid_until(pair: &CertifiedKey) -> Option<Timestamp> {
+    crate::install_crypto_provider();
+    let (own, issuer) = (pair.cert.first()?, pair.cert.last()?);
+    let mut anchors = RootCertStore::empty();
+    anchors.add(issuer.clone()).ok()?;
+    let verifier = WebPkiServerVerifier::builder(Arc::new(anchors));
+    let name = ServerName::try_from("localhost").ok()?;
+    // rustls has no getter for it, but its refusal at the end of time names the end.
+    let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
+    let verifier = verifier.build().ok()?;
+    match verifier.verify_server_cert(own, &[], &name, &[], end_of_time) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            let seconds = i64::try_from(not_after.as_secs()).ok()?;
+            Timestamp::from_second(seconds).ok()
+        }
+        _ => None,
+    }
+}
+
+/// The certificate that new connections are shown; another one may take its place at any time.
+#[derive(Debug)]
+pub struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl Shown {
+    /// The pair that a configuration names.
+    ///
+    /// # Errors
+    /// As [`read_pair`].
+    pub fn new(config: &TlsConfig) -> Result<Arc<Self>, TlsError> {
+        let pair = read_pair(config)?;
+        Ok(Arc::new(Self(RwLock::new(Arc::new(pair)))))
+    }
+
+    /// What does the handshakes.
+    pub fn acceptor(self: &Arc<Self>) -> TlsAcceptor {
+        crate::install_crypto_provider();
+        let mut server = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(server))
+    }
+
+    /// Shows this pair from now on; whether its certificate is another one.
+    pub fn replace(&self, pair: CertifiedKey) -> bool {
+        let mut shown = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let differs = shown.cert != pair.cert;
+        *shown = Arc::new(pair);
+        differs
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&shown))
+    }
 }

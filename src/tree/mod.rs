@@ -96,8 +96,8 @@ pub enum StartError {
         message: String,
     },
     /// Certificate or key cannot be used.
-    #[error("{0}")]
-    Tls(String),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     /// The tree's root did not come up.
     #[error("supervision tree did not start: {0}")]
     Tree(String),
@@ -127,6 +127,7 @@ pub struct Daybook {
     /// As it stands now; [`Daybook::reload`] makes the next one of it.
     edge: Edge,
     routes: Routes,
+    certificate: Option<Arc<tls::Shown>>,
 }
 
 #[derive(Clone, Default)]
@@ -297,16 +298,11 @@ impl Daybook {
         };
         let edge = edge_of(&edge, &running);
         let routes = Routes::new(router(edge.clone()));
+        let certificate = config.http.tls.as_ref().map(tls::Shown::new).transpose()?;
         let http_args = HttpArgs {
             listener: Arc::new(listener),
             config: config.http.clone(),
-            tls: config
-                .http
-                .tls
-                .as_ref()
-                .map(tls::acceptor)
-                .transpose()
-                .map_err(StartError::Tls)?,
+            tls: certificate.as_ref().map(tls::Shown::acceptor),
             router: routes.clone(),
             progress: Progress::new(),
             pulse: (options.stall_after / 8).max(Duration::from_millis(10)),
@@ -364,6 +360,7 @@ impl Daybook {
             specs,
             edge,
             routes,
+            certificate,
         })
     }
 

@@ -1,13 +1,16 @@
-//! Exports over HTTP and on the command line, and `daybook tail`.
+//! Exports over HTTP and on the command line, `daybook tail`, and what the commands share.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod command;
 mod formats;
 mod http;
+mod places;
+mod stopped;
 mod tail;
+mod token;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use daybook::config::LoadedConfig;
@@ -137,6 +140,22 @@ impl Place {
         assert!(output.status.success(), "{arguments:?}: {said}");
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+/// What a line of shell shows on a terminal of its own; without `script` there is none to be had.
+fn on_terminal(place: &Place, line: &str, environment: &[(&str, &str)]) -> String {
+    let line = line
+        .replace("DAYBOOK", env!("CARGO_BIN_EXE_daybook"))
+        .replace("CONFIG", &place.config.display().to_string());
+    let mut script = Command::new("script");
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .env_remove("COLUMNS")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null());
+    String::from_utf8(script.output().unwrap().stdout).unwrap()
 }
 
 async fn deeds(store: &dyn Store) -> Vec<StoredEvent> {

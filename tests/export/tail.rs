@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::{HOSTILE, Place, enter, event, hostile_events, lines};
+use super::{HOSTILE, Place, enter, event, hostile_events, lines, on_terminal};
 
 #[tokio::test]
 async fn the_newest_stand_last() {
@@ -49,21 +49,31 @@ async fn colours_are_for_terminals_and_for_those_who_ask() {
             .succeeds("tail", &["--color", "always"])
             .contains("\u{1b}[31mfailure")
     );
-    let on_terminal = |environment: &[(&str, &str)]| {
-        // A terminal of its own; without `script` there is none to be had.
-        let program = env!("CARGO_BIN_EXE_daybook");
-        let line = format!("{program} tail -c {}", place.config.display());
-        let mut script = Command::new("script");
-        script
-            .args(["-qec", &line, "/dev/null"])
-            .env_remove("NO_COLOR");
-        script
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null());
-        String::from_utf8(script.output().unwrap().stdout).unwrap()
-    };
-    assert!(on_terminal(&[]).contains("\u{1b}[31mfailure"));
-    assert!(!on_terminal(&[("NO_COLOR", "1")]).contains('\u{1b}'));
+    let tail =
+        |environment: &[(&str, &str)]| on_terminal(&place, "DAYBOOK tail -c CONFIG", environment);
+    assert!(tail(&[]).contains("\u{1b}[31mfailure"));
+    for plain in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        assert!(!tail(&[plain]).contains('\u{1b}'), "{plain:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_is_as_long_as_the_terminal_is_wide() {
+    let place = Place::new().await;
+    enter(&*place.store, &[event(1, &"alice".repeat(20))]).await;
+    let long = on_terminal(&place, "DAYBOOK tail --color never -c CONFIG", &[]);
+    assert!(long.trim_end().chars().count() > 100, "{long}");
+    let narrow = "stty cols 60; DAYBOOK tail --color never -c CONFIG";
+    for (line, environment) in [
+        (narrow, &[][..]),
+        ("DAYBOOK tail --color never -c CONFIG", &[("COLUMNS", "60")]),
+    ] {
+        let text = on_terminal(&place, line, environment);
+        let text = text.trim_end();
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.chars().count() <= 60, "{text}");
+        assert!(text.contains("failure stalwart.au… alicealicea…"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,63 @@
+//! `daybook token new`.
+
+use std::fs::OpenOptions;
+use std::process::Command;
+
+use daybook::event::Outcome;
+
+use super::{Place, deeds};
+
+fn new_token(place: &Place, arguments: &[&str]) -> Command {
+    let mut daybook = Command::new(env!("CARGO_BIN_EXE_daybook"));
+    daybook.args(["token", "new", "-c"]).arg(&place.config);
+    daybook.args(arguments);
+    daybook
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_has_seen_is_not_kept() {
+    let place = Place::new().await;
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = new_token(&place, &["--role", "operator"]);
+    let output = command.stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("deleted again"), "{said}");
+    let store = rusqlite::Connection::open(place.path("d.db")).unwrap();
+    let count = "SELECT count(*) FROM daybooktokens";
+    let kept: i64 = store.query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 0);
+    let deeds = deeds(&*place.store).await;
+    let outcomes: Vec<_> = deeds.iter().map(|deed| deed.outcome).collect();
+    assert_eq!(outcomes, [Some(Outcome::Success), Some(Outcome::Failure)]);
+}
+
+#[tokio::test]
+async fn a_token_for_what_is_not_there_comes_with_a_warning() {
+    let place = Place::new().await;
+    std::fs::write(place.path("tenants.toml"), "[[tenants]]\nslug = \"acme\"\n").unwrap();
+    let mut config = std::fs::read_to_string(&place.config).unwrap();
+    config += &format!(
+        "[tenants]\nfile = \"{}\"\n[[sources]]\nkind = \"recorder\"\nname = \"billing\"\n\
+         [[sources]]\nkind = \"ocis\"\nname = \"files\"\npath = \"audit.log\"\n",
+        place.path("tenants.toml").display()
+    );
+    std::fs::write(&place.config, config).unwrap();
+    for (arguments, warned) in [
+        (&["--role", "recorder", "--source", "billing"][..], false),
+        (&["--role", "recorder", "--source", "files"], true),
+        (&["--role", "recorder", "--source", "nosuch"], true),
+        (&["--role", "tenant:acme"], false),
+        (&["--role", "tenant:nosuch"], true),
+    ] {
+        let output = new_token(&place, arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        assert!(output.stdout.starts_with(b"dbk_"), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            said.starts_with("warning: "),
+            warned,
+            "{arguments:?}: {said}"
+        );
+    }
+}
