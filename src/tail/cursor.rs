@@ -5,6 +5,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::awaited::Awaited;
 use super::identity::{FileStat, Print, births_agree};
 
 /// How many finished files are remembered.
@@ -41,6 +42,9 @@ pub struct TailCursor {
     /// Files read before this one, oldest first, at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed: Vec<Passed>,
+    /// Set as long as no file of the log was found; the other fields speak of none then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<Awaited>,
 }
 
 /// A file that was read, and how far.
@@ -163,6 +167,7 @@ mod tests {
             size: 400,
             modified: 1_795_503_939_123_456_789,
             passed: vec![passed; PASSED_LIMIT],
+            awaited: None,
         };
         let value = serde_json::to_value(&cursor).unwrap();
         assert!(value.is_object());

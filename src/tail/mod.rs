@@ -6,6 +6,7 @@
 //! - [`Tailer`] decides *which* file is read and where in it: the live file, a rotated one held open
 //!   until it is drained, a copy that `copytruncate` left, a new generation in the same inode.
 //!   `watch` queues what takes the place of the live file; `resume` finds the place again at start;
+//!   `awaited` tells what belongs to a log that is not there yet from what stood beside it before;
 //!   `copies` finds what stood in a file before it was truncated, whenever it is looked at.
 //! - `reader` turns one file into lines; it reads every byte once and never hands out bytes that were
 //!   not there, verified, after they were read.
@@ -33,12 +34,16 @@
 //! 3. What was destroyed before it could be read is said, as [`FileEvent::Gap`].
 //! 4. Memory is bounded by `max_line` + 2 × `chunk_bytes`, whatever the file holds.
 //!
+//! The first look at a log is where all this begins: what was rotated before it is left alone, and
+//! what is rotated after it is read, though no file of the log was there to be seen.
+//!
 //! What no reader can see: a file that was created, rotated *and* deleted between two looks; a file
 //! truncated and rewritten with the very same bytes; one truncated, written and deleted between two
 //! looks, when it has to go back in what was truncated; two generations of a truncated file with the
 //! same inode and first line, when the cursor that remembered the first is lost; whether a copy of less
 //! than [`PRINT_BYTES`], made after an unread file was written, is of that content or of one before.
 
+mod awaited;
 mod copies;
 mod cursor;
 mod gather;
@@ -53,6 +58,7 @@ mod tailer;
 mod wake;
 mod watch;
 
+pub use awaited::Awaited;
 pub use cursor::{Passed, TailCursor};
 pub use identity::{PRINT_BYTES, Print};
 pub use tailer::Tailer;
@@ -82,7 +88,7 @@ pub struct TailOptions {
     /// before it was renamed.
     pub grace: Duration,
     /// Whether the very first start, without a cursor, reads the rotated files too. Off by default:
-    /// the live file only, from its beginning.
+    /// the live file only, from its beginning, and what is rotated after that look.
     pub read_rotated_at_first_start: bool,
 }
 

@@ -2,61 +2,50 @@
 
 use std::fs::File;
 use std::io;
-use std::time::SystemTime;
 
+use super::awaited::Awaited;
 use super::copies::{
     end_of, is_readable_part, likeliest_copy, may_be_copy_of, truncated_after,
     was_made_before_end_of, written_since,
 };
 use super::cursor::{Passed, TailCursor};
-use super::identity::{FileStat, PRINT_BYTES, nanoseconds, open_regular};
+use super::identity::{FileStat, PRINT_BYTES, open_regular};
 use super::rotation::{
-    Anchor, Sibling, all_parts, compressed_at, directory_of, later_compressed, later_parts,
-    open_sibling, siblings,
+    Anchor, Sibling, compressed_at, directory_of, later_compressed, later_parts, open_sibling,
+    siblings,
 };
 use super::tailer::{Followed, Tailer, newest_stat};
 use super::watch::{compressed_gap, file_name};
 use super::{FileEvent, GapReason, TailError};
 
-type Opened = (File, FileStat);
+pub(super) type Opened = (File, FileStat);
 
 impl Tailer {
     /// Finds the file to begin with: the cursor's, or the live one. Nothing found is no error.
     pub(super) fn establish(&mut self) -> Result<(), TailError> {
-        let live = open_regular(&self.options.path)?;
-        if let Some(cursor) = self.resume.take() {
-            let outcome = self.resume_from(&cursor, live);
-            if !matches!(outcome, Ok(true)) {
-                self.resume = Some(cursor);
-                self.current = None;
-                self.queue.clear();
-            }
-            return outcome.map(|_| ());
+        if self.resume.is_none() {
+            let path = &self.options.path;
+            let awaited = match self.options.read_rotated_at_first_start && !self.appeared {
+                true => Awaited::without_history(path),
+                false => Awaited::look(path),
+            };
+            self.resume = Some(TailCursor::awaiting(awaited));
+            self.moved = true;
         }
-        let Some((file, stat)) = live else {
-            self.note_missing();
+        let live = open_regular(&self.options.path)?;
+        let Some(cursor) = self.resume.take() else {
             return Ok(());
         };
-        // What is there at a first start is read now or never; a clock set back must not make that
-        // true of what comes later.
-        let mut beside = self.beside_if_permitted()?;
-        let now = nanoseconds(SystemTime::now());
-        let begun = beside
-            .iter()
-            .filter_map(|sibling| sibling.stat.birth)
-            .filter(|birth| *birth <= now)
-            .max();
-        if self.options.read_rotated_at_first_start && !self.appeared {
-            beside.retain(|sibling| !sibling.stat.is_same_inode(&stat));
-            self.queue_parts(all_parts(&beside), None, None);
+        let outcome = match &cursor.awaited {
+            Some(awaited) => self.begin(awaited, live),
+            None => self.resume_from(&cursor, live),
+        };
+        if !matches!(outcome, Ok(true)) {
+            self.resume = Some(cursor);
+            self.current = None;
+            self.queue.clear();
         }
-        self.note_present(&stat);
-        self.queue_open(
-            file,
-            stat,
-            false,
-            begun.map(|birth| birth.saturating_add(1)),
-        )
+        outcome.map(|_| ())
     }
 
     /// Whether the place was found or given up; not as long as no live file says what came after.
@@ -192,7 +181,17 @@ impl Tailer {
         live: Option<Opened>,
         copies_of: Option<FileStat>,
     ) -> Result<(), TailError> {
-        let mut parts = later_parts(anchor, beside);
+        self.queue_in_order(later_parts(anchor, beside), anchor, live, copies_of)
+    }
+
+    /// Queues the parts that were written after the anchor, oldest first, and the live file.
+    pub(super) fn queue_in_order(
+        &mut self,
+        mut parts: Vec<Sibling>,
+        anchor: Anchor,
+        live: Option<Opened>,
+        copies_of: Option<FileStat>,
+    ) -> Result<(), TailError> {
         let Some((file, stat)) = live else {
             self.note_missing();
             self.queue_parts(parts, Some(anchor), None);

@@ -360,9 +360,11 @@ impl Tailer {
         self.resume = Some(cursor.clone());
     }
 
-    /// Where the next chunk begins; `None` before a file was found.
+    /// Where the next chunk begins; `None` before the first look.
     pub fn cursor(&self) -> Option<TailCursor> {
-        let current = self.current.as_ref()?;
+        let Some(current) = &self.current else {
+            return self.resume.clone();
+        };
         let reader = &current.reader;
         let stat = current.named_stat();
         Some(TailCursor {
@@ -377,6 +379,7 @@ impl Tailer {
             size: stat.size,
             modified: stat.modified,
             passed: self.passed.clone(),
+            awaited: None,
         })
     }
 

@@ -14,7 +14,7 @@ async fn create_under_load() {
     let story = Story::mongodb(Mongod::shared().await).await;
     let logrotate = Logrotate::new(&story, "create 0644");
     let load = story.pen.load();
-    story.begun().await;
+    story.has_looked().await;
     for _ in 0..ROTATIONS {
         eventually("there is a line", async || story.pen.path().exists()).await;
         // No waiting for the reader: several rotations may come between two of its looks.
@@ -35,7 +35,7 @@ async fn copytruncate_under_load() {
     let story = Story::sqlite().await;
     let logrotate = Logrotate::new(&story, "copytruncate");
     let load = story.pen.load();
-    story.begun().await;
+    story.has_looked().await;
     for _ in 0..ROTATIONS {
         eventually("there are lines", async || {
             story.pen.path().exists() && story.pen.metadata().len() > 20_000

@@ -5,6 +5,7 @@
 
 mod content;
 mod destruction;
+mod late;
 mod logrotate;
 mod places;
 mod story;

@@ -223,9 +223,9 @@ impl Story {
         cursor.and_then(|c| c.last_event_id).unwrap_or_default()
     }
 
-    /// The first line is in: what was rotated before would have been left alone.
-    pub async fn begun(&self) {
-        eventually("the first lines are durable", async || {
+    /// It has looked for the log, and that is durable: what was rotated before is left alone.
+    pub async fn has_looked(&self) {
+        eventually("the first look is durable", async || {
             self.cursor().await.is_some_and(|cursor| cursor.seq > 0)
         })
         .await;

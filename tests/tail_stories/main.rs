@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod copies;
+mod late;
 mod world;
 
 use std::fs::{File, OpenOptions};

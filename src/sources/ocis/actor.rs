@@ -307,7 +307,7 @@ impl TailerState {
         if let Some(reading) = self.reading.take() {
             let (tailer, reading) = reading.await?;
             self.missing = tailer.is_missing();
-            self.was_there |= !self.missing;
+            self.was_there |= tailer.position().is_some();
             self.tailer = Some(tailer);
             self.ahead = Some(reading);
         }
@@ -462,14 +462,14 @@ impl TailerState {
         let detail = serde_json::to_value(place).unwrap_or(Value::Null);
         // A place that moved without a line (a rotation) still is a step.
         let step = bytes.max(1);
-        let batch = Batch::new(
+        let mut batch = Batch::new(
             self.args.courier.status.name.clone(),
             self.generation,
             entries,
             permit,
         )
-        .with_step(self.seq, self.seq + step, detail)
-        .with_last_event_id(place.last_event_id());
+        .with_step(self.seq, self.seq + step, detail);
+        batch.last_event_id = place.awaited.is_none().then(|| place.last_event_id());
         self.parcel = Some((self.args.courier.parcel(batch, filtered), bytes));
     }
 

@@ -131,13 +131,14 @@ pub(super) fn mask_line(line: &mut Map<String, Value>) -> Fingerprints {
         speaks_of_a_token,
     } = Secrets::of(line);
 
+    let features = mask_features(line);
     let secrets = line
         .iter()
         .filter(|(key, _)| is_secret(key) || (is_link_removal && *key == "ShareID"))
-        .filter_map(|(_, value)| value.as_str());
+        .filter_map(|(_, value)| value.as_str())
+        .chain(features.iter().map(|(_, value)| &**value));
     let sought: Vec<String> = sought(secrets).into_iter().map(str::to_owned).collect();
 
-    mask_features(line);
     for (key, value) in line.iter_mut() {
         if is_secret(key) {
             mask::mask_leaves(value);
@@ -148,6 +149,11 @@ pub(super) fn mask_line(line: &mut Map<String, Value>) -> Fingerprints {
     }
     if is_link_removal && let Some(id) = line.get_mut("ShareID") {
         mask::mask_leaves(id);
+    }
+    if let Some(Value::String(message)) = line.get_mut("Message") {
+        for (name, value) in features {
+            *message = message.replace(&format!("{name}={value}"), &format!("{name}={MASK}"));
+        }
     }
     if speaks_of_a_token && let Some(Value::String(message)) = line.get_mut("Message") {
         *message = String::from_utf8_lossy(&mask_phrases(message.as_bytes())).into_owned();
@@ -182,21 +188,33 @@ fn fingerprint(secret: &str) -> String {
     digits
 }
 
-/// `Features` says a feature's name in one field and its values in others.
-fn mask_features(line: &mut Map<String, Value>) {
+/// `Features` says a feature's name in one field and its values in others. Gives the names and values
+/// that it masked: `Message` says them again.
+fn mask_features(line: &mut Map<String, Value>) -> Vec<(String, String)> {
+    let mut masked = Vec::new();
     let Some(Value::Array(features)) = line.get_mut("Features") else {
-        return;
+        return masked;
     };
     for feature in features.iter_mut().filter_map(Value::as_object_mut) {
-        if !text(feature, "Name").is_some_and(is_secret) {
+        let Some(name) = text(feature, "Name").filter(|name| is_secret(name)) else {
             continue;
-        }
+        };
+        let name = name.to_owned();
         for (key, value) in feature.iter_mut() {
-            if key != "Name" {
-                mask::mask_leaves(value);
+            if key == "Name" {
+                continue;
             }
+            match value {
+                Value::String(text) if !text.is_empty() => {
+                    masked.push((name.clone(), text.clone()))
+                }
+                Value::Number(number) => masked.push((name.clone(), number.to_string())),
+                _ => {}
+            }
+            mask::mask_leaves(value);
         }
     }
+    masked
 }
 
 fn erase(value: &mut Value, sought: &[String]) {
@@ -319,6 +337,20 @@ mod tests {
             json!({"Name": "password", "Value": "***", "OldValue": "***"})
         );
         assert_eq!(line["Features"][1]["Value"], "m@example.org");
+    }
+
+    #[test]
+    fn a_feature_that_is_a_secret_is_masked_in_the_message_too() {
+        for secret in [json!("hunter2secret"), json!("x1"), json!(4711)] {
+            let said = secret.as_str().map_or(secret.to_string(), str::to_owned);
+            let (line, _) = masked(json!({
+                "Message": format!("user 'a' changed user b's features:password={said} email=m@example.org "),
+                "Features": [
+                    {"Name": "password", "Value": secret, "OldValue": null},
+                    {"Name": "email", "Value": "m@example.org", "OldValue": null}]}));
+            let wanted = "user 'a' changed user b's features:password=*** email=m@example.org ";
+            assert_eq!(line["Message"], wanted);
+        }
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct World {
     serial: u64,
     dated: bool,
     pub rotations: u64,
+    /// Rotations of an awaited log of which no file was seen yet.
+    pub rotated_unseen: u64,
     generations: Vec<Generation>,
     live: Option<usize>,
     /// First deliveries, by key.
@@ -78,21 +80,24 @@ pub struct World {
     live_was_copied: bool,
     no_twin: bool,
     replays: bool,
-    /// It knows a place to go on at; a first start reads the live file only.
+    /// It has looked, or knows a place to go on at; what was rotated before is left alone.
     has_place: bool,
 }
 
 impl World {
     pub fn new(dated: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let history = directory.path().join("audit.log.99");
+        std::fs::write(history, "rotated before the first look\n").unwrap();
         let tailer = Tailer::open(options(directory.path().join("audit.log")), None);
-        Self {
+        let world = Self {
             directory,
             tailer,
             now: Instant::now(),
             serial: 0,
             dated,
             rotations: 0,
+            rotated_unseen: 0,
             generations: Vec::new(),
             live: None,
             delivered: BTreeMap::new(),
@@ -106,7 +111,9 @@ impl World {
             no_twin: false,
             replays: false,
             has_place: false,
-        }
+        };
+        world.tick();
+        world
     }
 
     fn path(&self) -> PathBuf {
@@ -170,6 +177,9 @@ impl World {
 
     fn rotated_name(&mut self) -> PathBuf {
         self.rotations += 1;
+        if self.has_place && self.tailer.position().is_none() && self.delivered.is_empty() {
+            self.rotated_unseen += 1;
+        }
         if self.dated {
             let name = format!("audit.log-2026{:04}", self.rotations);
             return self.directory.path().join(name);
@@ -416,7 +426,7 @@ impl World {
         {
             self.generations[live].held = true;
         }
-        self.has_place |= self.tailer.position().is_some();
+        self.has_place = true;
         let chunk = match step {
             Step::Lines(chunk) => chunk,
             Step::Idle { cursor_after, .. } => {

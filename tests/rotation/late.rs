@@ -1,0 +1,96 @@
+//! A log that is born after the first look, and rotated before the next one.
+
+use std::path::Path;
+
+use testkit::World;
+use testkit::mongod::Mongod;
+
+use crate::story::{Pen, Story};
+
+/// Rotated by hand, the numbered parts moved on.
+fn rotate(pen: &Pen, number: u64) {
+    let part = |number: u64| {
+        let name = format!("audit.log.{number}");
+        pen.path().with_file_name(name)
+    };
+    for older in (1..number).rev() {
+        std::fs::rename(part(older), part(older + 1)).unwrap();
+    }
+    std::fs::rename(pen.path(), part(1)).unwrap();
+}
+
+fn leave_history(dir: &Path) {
+    std::fs::write(dir.join("audit.log.7"), "rotated before the first look\n").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn born_and_rotated_while_stopped() {
+    let mongod = Mongod::shared().await;
+    for plan in [World::sqlite().await, World::mongodb(mongod).await] {
+        leave_history(plan.dir());
+        let mut story = Story::of(plan, "audit.log").await;
+        story.has_looked().await;
+        assert_eq!(story.last_event_id().await, "");
+        // Known after two restarts, too.
+        story.world.restart().await;
+        story.world.halt().await;
+        for number in 1..=3 {
+            story.pen.write(4);
+            rotate(&story.pen, number);
+        }
+        story.pen.write(4);
+        story.world.resume().await;
+        story.settled().await;
+        story.holds(&[], 0).await;
+        story.world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seen_without_a_line_and_rotated_while_stopped() {
+    let plan = World::sqlite().await;
+    leave_history(plan.dir());
+    std::fs::write(plan.dir().join("audit.log"), "").unwrap();
+    let mut story = Story::of(plan, "audit.log").await;
+    story.has_looked().await;
+    story.world.halt().await;
+    story.pen.write(4);
+    rotate(&story.pen, 1);
+    story.pen.write(4);
+    story.world.resume().await;
+    story.settled().await;
+    story.holds(&[], 0).await;
+    story.world.stop().await;
+}
+
+/// Moved into place as a whole, so that no look comes in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn born_and_rotated_between_two_looks() {
+    let story = Story::of(World::sqlite().await, "logs/audit.log").await;
+    story.has_looked().await;
+    let aside = story.path("aside");
+    std::fs::create_dir(&aside).unwrap();
+    let unseen = Pen::new(&aside.join("audit.log"));
+    for number in 1..=2 {
+        for _ in 0..4 {
+            let line = story.pen.promise();
+            unseen.log.append(&line).unwrap();
+        }
+        rotate(&unseen, number);
+    }
+    // No live file: it is there with the next event only.
+    std::fs::rename(&aside, story.path("logs")).unwrap();
+    let last = std::fs::metadata(story.path("logs/audit.log.1")).unwrap();
+    let end = format!(
+        "{}:{}",
+        std::os::unix::fs::MetadataExt::ino(&last),
+        last.len()
+    );
+    story.settled_at(&end).await;
+    story.world.source_becomes("ocis", "running").await;
+    story.holds(&[], 0).await;
+    story.pen.write(4);
+    story.settled().await;
+    story.holds(&[], 0).await;
+    story.world.stop().await;
+}

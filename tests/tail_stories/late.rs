@@ -1,0 +1,173 @@
+//! A log that is born after the first look: what was rotated since is read, what stood there is not.
+
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
+use daybook::tail::{FileEvent, GapReason, Tailer};
+use serde_json::Value;
+
+use crate::world::World;
+
+/// Looked at while there was history, but no log.
+fn awaited() -> World {
+    let mut world = World::new();
+    world.append_to("audit.log.1", "history\n");
+    world.append_to("audit.log-20261123", "history\n");
+    world.append_to("audit-20261123.log", "history\n");
+    world.drain();
+    assert_eq!(world.events, [FileEvent::Missing]);
+    world.await_tick();
+    world
+}
+
+fn written(world: &World, part: &str, time: SystemTime) {
+    let file = File::options().append(true).open(world.path(part)).unwrap();
+    file.set_modified(time).unwrap();
+}
+
+#[test]
+fn born_and_rotated_before_it_was_seen() {
+    for restarts in 0..3 {
+        let mut world = awaited();
+        world.rename("audit.log.1", "audit.log.3");
+        world.append("one\n");
+        world.rename("audit.log", "audit.log.2");
+        world.append("two\n");
+        world.rename("audit.log", "audit.log.1");
+        world.append("three\n");
+        world.append_to("other.log.1", "another log's\n");
+        world.append_to("audit-admin.log", "another log's\n");
+        for _ in 0..restarts {
+            world.restart();
+        }
+        world.drain();
+        assert_eq!(world.lines, ["one", "two", "three"]);
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+        world.is_delivered_once();
+    }
+}
+
+#[test]
+fn neither_old_times_hide_a_part_nor_do_new_ones_make_history_one() {
+    let mut world = awaited();
+    world.append("one\n");
+    world.rename("audit.log", "audit.log-20261124");
+    let hour = Duration::from_secs(3600);
+    written(&world, "audit.log-20261124", SystemTime::now() - hour);
+    written(&world, "audit.log-20261123", SystemTime::now() + hour);
+    world.append("two\n");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines, ["one", "two"]);
+}
+
+#[test]
+fn a_part_is_read_before_there_is_a_live_file_again() {
+    let mut world = awaited();
+    world.append("one\n");
+    world.rename("audit.log", "audit.log.0");
+    world.drain();
+    assert_eq!(world.lines, ["one"]);
+    assert!(world.tailer.is_missing());
+    world.restart();
+    world.append("two\n");
+    world.drain();
+    assert_eq!(world.lines, ["one", "two"]);
+    assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+}
+
+#[test]
+fn the_copy_of_a_log_that_was_truncated_unseen_is_read_first() {
+    let mut world = awaited();
+    world.append("one\ntwo\n");
+    world.copy_truncate("audit.log.2");
+    world.append("three\n");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines, ["one", "two", "three"]);
+    world.append("four\n");
+    world.drain();
+    assert_eq!(world.lines[3..], ["four"]);
+    world.is_delivered_once();
+}
+
+#[test]
+fn a_part_that_was_compressed_unseen_is_a_gap() {
+    let mut world = awaited();
+    world.append_to("audit.log.2.gz", "compressed\n");
+    let later = SystemTime::now() + Duration::from_secs(2);
+    written(&world, "audit.log.2.gz", later);
+    world.append("two\n");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines, ["two"]);
+    let [FileEvent::Gap { why, .. }] = world.gaps()[..] else {
+        panic!("{:?}", world.events);
+    };
+    let name = "audit.log.2.gz".to_owned();
+    assert_eq!(*why, GapReason::Compressed { name });
+}
+
+#[test]
+fn where_there_is_no_identity_to_compare_the_time_decides() {
+    // More parts than are remembered.
+    let mut world = World::new();
+    let before = SystemTime::now() - Duration::from_secs(3600);
+    for number in 0..100 {
+        let name = format!("audit.log.{number}");
+        world.append_to(&name, "history\n");
+        written(&world, &name, before);
+    }
+    world.drain();
+    let stored = serde_json::to_string(&world.cursor).unwrap();
+    assert!(stored.len() < 6000, "{}", stored.len());
+    world.append("one\n");
+    world.rename("audit.log", "audit.log.100");
+    world.append("two\n");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines, ["one", "two"]);
+
+    // The directory comes later, with what was rotated elsewhere.
+    let mut world = World::new();
+    world.options.path = world.path("logs/audit.log");
+    world.tailer = Tailer::open(world.options.clone(), None);
+    world.drain();
+    std::fs::create_dir(world.path("logs")).unwrap();
+    world.append_to("logs/audit.log.2", "history\n");
+    written(&world, "logs/audit.log.2", before);
+    world.append_to("logs/audit.log.1", "one\n");
+    world.append_to("logs/audit.log", "two\n");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines, ["one", "two"]);
+}
+
+#[test]
+fn an_earlier_version_can_read_the_cursor() {
+    let mut world = awaited();
+    let hour = Duration::from_secs(3600);
+    for name in ["audit.log.1", "audit.log-20261123", "audit-20261123.log"] {
+        written(&world, name, SystemTime::now() - hour);
+    }
+    let mut stored = serde_json::to_value(&world.cursor).unwrap();
+    assert!(stored["awaited"].is_object());
+    // Which it does not know.
+    stored.as_object_mut().unwrap().remove("awaited");
+    world.cursor = serde_json::from_value(Value::clone(&stored)).unwrap();
+    world.append("one\n");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines, ["one"]);
+}
+
+#[test]
+fn a_reading_from_the_beginning_needs_no_live_file() {
+    let mut world = World::new();
+    world.append_to("audit.log.2", "one\n");
+    world.append_to("audit.log.1", "two\n");
+    world.options.read_rotated_at_first_start = true;
+    world.tailer = Tailer::open(world.options.clone(), None);
+    world.drain();
+    assert_eq!(world.lines, ["one", "two"]);
+}
