@@ -415,6 +415,20 @@ async fn the_hook_and_what_is_wrong_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_cannot_be_written_is_told_and_none_is_made() {
+    let site = Site::new().await;
+    let journal = site.path("journal");
+    let (code, printed) = site.check().await;
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("ok    journal: "), "{printed}");
+    assert!(!journal.exists());
+    // Nobody makes a file there, whoever they are.
+    let site = site.change(journal.display().to_string(), "/proc/daybook/journal");
+    site.fails("journal", &["/proc cannot be written", "journal.dir"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_store_and_what_is_wrong_with_it() {
     let url = format!(
         "mongodb://127.0.0.1:{}/daybook?directConnection=true",

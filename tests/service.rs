@@ -238,6 +238,61 @@ fn status(config: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// What a status with tokens asks with lies in the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_a_service_without_its_store_from_one_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mongod = Mongod::start().await;
+    let port = free_port();
+    let config = write_config(dir.path(), port, &mongod.url("away"), "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text
+        .replace("\"none\"", "\"tokens\"")
+        .replace("\"5s\"", "\"1s\"");
+    std::fs::write(&config, text).unwrap();
+    let mut daybook = Process::spawn(
+        DAYBOOK,
+        &["run", "-c", &config],
+        port,
+        &dir.path().join("log"),
+    );
+    daybook.ready().await;
+    mongod.kill9();
+    let status = || {
+        let command = std::process::Command::new(DAYBOOK)
+            .args(["status", "-c", &config])
+            .output()
+            .unwrap();
+        assert_eq!(command.status.code(), Some(1));
+        String::from_utf8(command.stderr).unwrap()
+    };
+    eventually("the service tells why", async || {
+        let said = status();
+        said.contains("the service runs") && said.contains("the store does not take writes")
+    })
+    .await;
+    daybook.signal("KILL");
+    daybook.wait().await;
+    let said = status();
+    assert!(said.contains("neither the service nor the store"), "{said}");
+}
+
+/// `daybook check | true`
+#[test]
+fn a_reader_that_has_gone_is_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = write_config(dir.path(), free_port(), "sqlite:x.db", "");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(DAYBOOK)
+        .args(["check", "-c", &config])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(output.stderr, b"");
+}
+
 #[test]
 fn a_wrong_configuration_ends_with_78_and_says_where() {
     let dir = tempfile::tempdir().unwrap();

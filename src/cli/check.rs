@@ -6,11 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::{SourceConfig, TlsConfig};
 use crate::http::tls;
 
+use super::output::say;
 use super::service::Service;
 use super::{ConfigArgs, Failure, tell};
 
 #[path = "check_authentik.rs"]
 mod authentik;
+#[path = "check_journal.rs"]
+mod journal;
 #[path = "check_ocis.rs"]
 mod ocis;
 #[path = "check_push.rs"]
@@ -25,7 +28,7 @@ const RENEWED_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Also tries the store and every source.
+    /// Also tries the store, the journal and every source.
     #[arg(long)]
     online: bool,
 }
@@ -73,7 +76,7 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
         || "defaults and environment".to_owned(),
         |path| path.display().to_string(),
     );
-    println!("configuration is valid ({place})");
+    say!("configuration is valid ({place})");
     let warning = loaded
         .config
         .http
@@ -89,6 +92,9 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
     let config = &loaded.config;
     let (store, finding) = store::check(config).await;
     let mut all_well = report("store", &finding);
+    if let Some(finding) = journal::check(config) {
+        all_well &= report("journal", &finding);
+    }
     let service = Service::of(config).map_err(anyhow::Error::from)?;
     for source in &config.sources {
         let finding = match source {
@@ -132,14 +138,14 @@ fn ends(until: Timestamp, now: Timestamp) -> Option<String> {
 fn report(name: &str, finding: &Finding) -> bool {
     match finding {
         Ok(fine) => {
-            println!("ok    {name}: {}", fine.what);
+            say!("ok    {name}: {}", fine.what);
             for advice in &fine.advice {
-                println!("      better: {advice}");
+                say!("      better: {advice}");
             }
         }
         Err(trouble) => {
-            println!("FAIL  {name}: {}", trouble.what);
-            println!("      remedy: {}", trouble.remedy);
+            say!("FAIL  {name}: {}", trouble.what);
+            say!("      remedy: {}", trouble.remedy);
         }
     }
     finding.is_ok()

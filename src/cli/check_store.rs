@@ -40,12 +40,19 @@ async fn try_store(store: &dyn Store, config: &Config) -> Finding {
             "grant the user `find` on the collections `tenants` and `users`, or name a file in tenants.file",
         )
     })?;
-    let fine = Fine::new(format!(
+    let mut fine = Fine::new(format!(
         "takes writes; {} tenants and {} users in the directory",
         records.tenants.len(),
         records.users.len()
     ));
-    Ok(if records.tenants.is_empty() {
+    let is_empty = records.tenants.is_empty();
+    let directory = tenants::directory::Directory::new(records, &config.tenants.ignored_groups);
+    for claimed in directory.contested() {
+        fine = fine.advise(format!(
+            "let one tenant alone claim the {claimed}: two do, so it tells none"
+        ));
+    }
+    Ok(if is_empty {
         fine.advise("without tenants every event is entered without one: fill `tenants`, or name a file in tenants.file (docs/configuration.md)")
     } else {
         fine

@@ -23,6 +23,7 @@ use crate::store::{self, Role, Store};
 use crate::telemetry::log;
 use crate::tree::Daybook;
 
+use super::output::say;
 use super::{Failure, run};
 
 /// So much of the past stands in Authentik and the log when the demo begins.
@@ -147,7 +148,7 @@ fn sources(workspace: &Workspace) -> Vec<SourceConfig> {
 }
 
 fn announce(base: &str, operator: Option<&str>, config: &Config, dir: &str) {
-    println!("daybook demo: six tenants at work (Ctrl-C ends it)\n");
+    say!("daybook demo: six tenants at work (Ctrl-C ends it)\n");
     for (what, path) in [
         ("timeline", "/audit"),
         ("events", "/api/v1/events"),
@@ -159,14 +160,14 @@ fn announce(base: &str, operator: Option<&str>, config: &Config, dir: &str) {
         ("metrics", "/metrics"),
         ("ready", "/readyz"),
     ] {
-        println!("  {what:<16} {base}{path}");
+        say!("  {what:<16} {base}{path}");
     }
-    println!("  {:<16} {}", "store", config.store.url);
-    println!("  {:<16} {dir}", "files");
+    say!("  {:<16} {}", "store", config.store.url);
+    say!("  {:<16} {dir}", "files");
     if let Some(token) = operator {
-        println!("  {:<16} {token}", "operator's token");
+        say!("  {:<16} {token}", "operator's token");
     }
-    println!();
+    say!("");
 }
 
 /// One line a second: what came in, and how each source is.
@@ -199,7 +200,7 @@ async fn tell(board: Board) {
                 )
             })
             .collect();
-        println!(
+        say!(
             "{:>5}s  in {:>7}  entered {:>7}  repeats {:>5}  reads {:>6}  dead {:>3}  lag {lag:>4.1}s | {}",
             started.elapsed().as_secs(),
             sum(|counts| counts.received),

@@ -3,6 +3,7 @@
 use anyhow::{Context, anyhow};
 use clap::Args;
 
+use super::output::say;
 use super::service::Service;
 use super::{ConfigArgs, Failure};
 
@@ -26,7 +27,7 @@ pub(super) async fn healthcheck(args: &HealthcheckArgs) -> Result<(), Failure> {
     let status = answer.status();
     let text = answer.text().await.unwrap_or_default();
     if status.is_success() {
-        println!("{text}");
+        say!("{text}");
         return Ok(());
     }
     Err(Failure::Other(anyhow!("{status}: {text}")))

@@ -1,10 +1,31 @@
-//! What a command writes, so that it goes on hearing signals while its reader reads nothing.
+//! What a command writes, so that it goes on hearing signals while its reader reads nothing, and ends quietly when its
+//! reader has gone.
 
-use std::io::ErrorKind;
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
 
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
+
+/// A line on standard output, like `println!`, which panics when a pipe is closed.
+macro_rules! say {
+    ($($what:tt)*) => {
+        $crate::cli::output::line(format_args!($($what)*))
+    };
+}
+pub(super) use say;
+
+/// Writes a line.
+pub(super) fn line(what: Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{what}").and_then(|()| out.flush())
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        // Who has no standard error either cannot be told.
+        let _untold = writeln!(std::io::stderr(), "error: standard output: {error}");
+    }
+}
 
 /// Standard output; what blocks on it is another thread.
 pub(super) fn standard_output() -> std::io::Result<File> {

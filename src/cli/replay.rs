@@ -13,6 +13,7 @@ use crate::replay::{self, Replayed};
 use crate::store;
 
 use super::filters::parse_when;
+use super::output::say;
 use super::{ConfigArgs, Failure, system_user};
 
 /// Reads a source again and enters what is missing.
@@ -80,9 +81,9 @@ pub(super) async fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     }
     let replayed = ended.map_err(anyhow::Error::new)?;
     if args.json {
-        println!("{}", json!(replayed));
+        say!("{}", json!(replayed));
     } else {
-        println!("{}", told(&replayed));
+        say!("{}", told(&replayed));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::config::{AuthMode, Config};
 use crate::http::auth::new_token;
 use crate::store::{Role, Store};
 
+use super::output::say;
 use super::service::Service;
 use super::{ConfigArgs, Failure, open_existing};
 
@@ -28,17 +29,28 @@ pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
     let report = match ask_service(config, &*store).await {
         Ok(sources) => json!({ "running": true, "sources": sources }),
         Err(why) => {
-            let sources = stored_cursors(config, &*store).await?;
+            let sources = match (
+                stored_cursors(config, &*store).await,
+                readiness(config).await,
+            ) {
+                (Ok(sources), _) => sources,
+                (Err(_), Ok(said)) => {
+                    let what =
+                        "the service runs; how its sources are it tells when its store answers";
+                    return Err(anyhow::anyhow!("{what} ({said})").into());
+                }
+                (Err(error), Err(_)) => return Err(error.into()),
+            };
             json!({ "running": false, "reason": why.to_string(), "sources": sources })
         }
     };
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&report).context("report")?
         );
     } else {
-        print!("{}", table(&report));
+        say!("{}", table(&report).trim_end());
     }
     Ok(())
 }
@@ -76,6 +88,19 @@ async fn ask_service(config: &Config, store: &dyn Store) -> Result<Value, anyhow
         .map_err(reqwest::Error::without_url)
         .context("the service does not answer")?;
     Ok(answer["sources"].take())
+}
+
+/// What the service says to everybody.
+async fn readiness(config: &Config) -> Result<String, anyhow::Error> {
+    let service = Service::of(config)?;
+    let answer = service.client.get(service.url("/readyz")).send().await?;
+    let answer: Value = answer.json().await?;
+    let reasons = answer["reasons"].as_array().into_iter().flatten();
+    let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
+    Ok(match reasons.as_slice() {
+        [] => word(&answer["status"]).to_owned(),
+        reasons => reasons.join("; "),
+    })
 }
 
 async fn stored_cursors(config: &Config, store: &dyn Store) -> Result<Value, anyhow::Error> {
