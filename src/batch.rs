@@ -83,6 +83,8 @@ pub struct Batch {
     pub received_at: Instant,
     /// What the cursor does afterwards.
     pub step: CursorStep,
+    /// The contract's `lastEventAt` afterwards; `None`: that of its newest event.
+    pub last_event_at: Option<Timestamp>,
     /// The contract's `lastEventId` afterwards.
     pub last_event_id: Option<String>,
     /// Its entries are entered one after the other; otherwise many of them at once.
@@ -106,6 +108,7 @@ impl Batch {
             generation,
             received_at: Instant::now(),
             step: CursorStep::Touch,
+            last_event_at: None,
             last_event_id: None,
             in_order: false,
             range: 0..entries.len(),
@@ -148,15 +151,13 @@ impl Batch {
         Arc::clone(&self.entries)
     }
 
-    /// `at` of the newest event.
+    /// `at` of the newest event, of this batch or of those before it if the source says so.
     pub fn newest_at(&self) -> Option<Timestamp> {
-        self.entries()
-            .iter()
-            .filter_map(|entry| match entry {
-                Entry::Event(event, _) => Some(event.at),
-                Entry::Dead(_) => None,
-            })
-            .max()
+        let times = self.entries().iter().filter_map(|entry| match entry {
+            Entry::Event(event, _) => Some(event.at),
+            Entry::Dead(_) => None,
+        });
+        self.last_event_at.or_else(|| times.max())
     }
 
     /// The batch in which the single entry, which nothing could handle, is a dead letter. The
@@ -212,6 +213,7 @@ impl Divisible for Batch {
         let mut rear = self;
         front.range.end = middle;
         front.step = CursorStep::Touch;
+        front.last_event_at = None;
         front.last_event_id = None;
         rear.range.start = middle;
         (front, rear)

@@ -128,7 +128,10 @@ fn wrong_answer(error: &ClientError) -> String {
         ClientError::ServerError { .. } => {
             "Authentik starts, or its database is away: look at its log, then check again".to_owned()
         }
-        ClientError::Unreadable(_) => {
+        ClientError::TooLong | ClientError::EventTooLong => {
+            "its events are very large: Daybook reads fewer at a time".to_owned()
+        }
+        ClientError::Contradictory | ClientError::Unreadable(_) => {
             "something else answers at this address, a login page or a proxy: use Authentik's own address".to_owned()
         }
         ClientError::Refused { detail, .. } => refused(detail),

@@ -108,13 +108,13 @@ impl Courier {
             let waiting = progress.map(|progress| progress.long_wait(self.ack_timeout));
             let answer: Result<Reply, CallError> =
                 call(&self.resolver, self.ack_timeout, |reply| {
-                    ResolverMessage::Resolve(Delivery {
+                    ResolverMessage::Resolve(Box::new(Delivery {
                         batch: part,
                         custody: travelling,
                         suspect,
                         in_mailbox: Some(InMailbox::new(&self.resolver_mailbox)),
                         reply,
-                    })
+                    }))
                 })
                 .await;
             drop(waiting);

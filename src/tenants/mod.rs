@@ -41,7 +41,7 @@ const READING_LIMIT: Duration = Duration::from_secs(45);
 /// What the resolver is told.
 pub enum ResolverMessage {
     /// Find the tenants and pass it on to the writer.
-    Resolve(Delivery),
+    Resolve(Box<Delivery>),
     /// Read the directory again.
     Refresh,
     /// What reading it brought.
@@ -128,7 +128,7 @@ impl Actor for Resolver {
         match message {
             ResolverMessage::Resolve(delivery) => {
                 state.args.probe.hit("after_read").await?;
-                state.resolve(delivery, &myself);
+                state.resolve(*delivery, &myself);
                 state.args.probe.hit("after_send").await?;
             }
             ResolverMessage::Refresh => state.read_directory(&myself),

@@ -142,6 +142,139 @@ async fn a_hundred_thousand_events_arrive_once_and_then_polls_are_cheap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_source_sends_nothing_to_the_store_again() {
+    let fake = fake().await;
+    fake.insert_many(history(
+        80,
+        Duration::from_secs(3600),
+        Duration::from_secs(30),
+    ));
+    let world = world_of(&fake, "").await;
+    written_reaches(&world, 80).await;
+    a_poll_passes(&world, &fake).await;
+    a_poll_passes(&world, &fake).await;
+    let received = world.metric("daybook_events_received_total", "").await;
+    assert_eq!(received, 80.0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cursor_that_people_see_never_falls() {
+    let fake = fake().await;
+    fake.insert_many(history(
+        350,
+        Duration::from_secs(100),
+        Duration::from_secs(1),
+    ));
+    let at = jiff::Timestamp::now() - Duration::from_secs(50);
+    let at: jiff::Timestamp = format!("{at:.3}").parse().unwrap();
+    let mut event = new_event();
+    event["created"] = format!("{at:.3}").into();
+    let newest = fake.insert(event, Duration::ZERO);
+    let mut world = world_of(&fake, "").await;
+    written_reaches(&world, 351).await;
+    let stands_there = async |world: &World| {
+        let cursor = world.source_becomes("authentik", "running").await["cursor"].take();
+        assert_eq!(cursor["lastEventId"], newest.as_str());
+        assert_eq!(cursor["lastEventAt"], at.to_string());
+        let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
+        let (id, milliseconds): (String, i64) = database
+            .query_row(
+                "SELECT lastEventId, lastEventAt FROM ingestcursors",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        assert_eq!((id, milliseconds), (newest.clone(), at.as_millisecond()));
+    };
+    stands_there(&world).await;
+    // Late, and older than what was read.
+    fake.insert(
+        event_at(jiff::Timestamp::now() - Duration::from_secs(200)),
+        Duration::ZERO,
+    );
+    written_reaches(&world, 352).await;
+    stands_there(&world).await;
+    world.restart().await;
+    fake.insert(
+        event_at(jiff::Timestamp::now() - Duration::from_secs(210)),
+        Duration::ZERO,
+    );
+    world.events_reach(353).await;
+    stands_there(&world).await;
+    world.stop().await;
+}
+
+/// Events that keep their place in the list and tell none.
+fn without_place(mut events: Vec<Value>) -> Vec<Value> {
+    for (number, event) in events.iter_mut().enumerate() {
+        event["pk"] = number.into();
+    }
+    events
+}
+
+const UNREADABLE: &str = "a whole page of its events cannot be read";
+
+async fn letters_reach(world: &World, count: f64) {
+    eventually(&format!("{count} dead letters"), async || {
+        let letters = world.metric("daybook_events_dead_lettered_total", "").await;
+        assert!(letters <= count, "{letters}");
+        letters == count
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_page_without_a_readable_event_hides_nothing_below_it() {
+    let fake = fake().await;
+    let second = Duration::from_secs(1);
+    fake.insert_many(history(250, Duration::from_secs(500), second));
+    fake.insert_many(without_place(history(150, second, second)));
+    let world = world_of(&fake, "").await;
+    written_reaches(&world, 250).await;
+    letters_reach(&world, 150.0).await;
+    a_warning_stands(&world, &fake).await;
+    // Above them, and late below them.
+    fake.insert(new_event(), Duration::ZERO);
+    let late = jiff::Timestamp::now() - Duration::from_secs(520);
+    fake.insert(event_at(late), Duration::ZERO);
+    written_reaches(&world, 252).await;
+    letters_reach(&world, 150.0).await;
+    world.stop().await;
+}
+
+async fn a_warning_stands(world: &World, fake: &super::FakeAuthentik) {
+    for _ in 0..2 {
+        let before = polls(fake);
+        eventually("two more polls", async || polls(fake) >= before + 2).await;
+        let view = source_view(world).await;
+        assert_eq!(view["state"], "warning", "{view}");
+        assert!(view["reason"].as_str().unwrap().contains(UNREADABLE));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_unreadable_rows_are_stepped_over() {
+    let fake = fake().await;
+    let second = Duration::from_secs(1);
+    fake.insert_many(history(180, Duration::from_secs(1), second));
+    fake.insert_many(without_place(history(
+        250,
+        Duration::from_secs(200),
+        second,
+    )));
+    fake.insert_many(history(100, Duration::from_secs(500), second));
+    let world = world_of(&fake, "").await;
+    written_reaches(&world, 280).await;
+    letters_reach(&world, 250.0).await;
+    let told = source_view(&world).await["lastError"]["message"].take();
+    assert!(told.as_str().unwrap().contains(UNREADABLE), "{told}");
+    // The reason goes with the rows.
+    world.source_becomes("authentik", "running").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_that_tell_no_place_are_kept_once_as_dead_letters() {
     let fake = fake().await;
     fake.insert_many(history(250, Duration::from_secs(5), Duration::from_secs(1)));

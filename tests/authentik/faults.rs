@@ -360,6 +360,67 @@ async fn a_blind_token_is_told_apart_from_quiet() {
     world.stop().await;
 }
 
+fn large(mut event: Value) -> Value {
+    event["context"]["large"] = true.into();
+    event
+}
+
+fn too_long_with_more_than(events: usize) -> Scripted {
+    Scripted::new(Fault::Overlong(events))
+        .on("/events/events/")
+        .times(Times::Forever)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_too_long_is_read_in_smaller_ones() {
+    let fake = fake().await;
+    let events = history(60, Duration::from_secs(5), Duration::from_secs(1));
+    fake.insert_many(events.into_iter().map(large).collect());
+    fake.script(too_long_with_more_than(15));
+    let world = world_of(&fake, "page_size = 20").await;
+    written_reaches(&world, 60).await;
+    let what = "long pages";
+    let view = shows(&world, what, "warning", "pages are longer than 64 MiB").await;
+    assert_all_once(&world, &fake).await;
+
+    fake.clear_faults();
+    recovers(&world, &fake, what, &view["lastSuccessAt"]).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_too_long_is_told_and_asked_for_ever_more_seldom() {
+    let fake = fake().await;
+    let second = Duration::from_secs(1);
+    fake.insert_many(history(30, Duration::from_secs(5), second));
+    let event = history(1, Duration::from_secs(400), second).remove(0);
+    let long = fake.insert(large(event), Duration::ZERO);
+    fake.insert_many(history(30, Duration::from_secs(500), second));
+    fake.script(too_long_with_more_than(0));
+    let world = world_of(&fake, "").await;
+    let what = "a long event";
+    let view = shows(&world, what, "failing", "an event is longer than 64 MiB").await;
+
+    fake.insert(new_event(), Duration::ZERO);
+    written_reaches(&world, 31).await;
+    // Pauses that did not grow would be half a second each.
+    let (mut requests, mut since) = (0, Instant::now());
+    eventually("a pause of three seconds", async || {
+        if requests != fake.request_count() {
+            (requests, since) = (fake.request_count(), Instant::now());
+        }
+        since.elapsed() > Duration::from_secs(3)
+    })
+    .await;
+    shows(&world, what, "failing", "an event is longer than 64 MiB").await;
+
+    assert!(fake.delete(&long));
+    written_reaches(&world, 61).await;
+    let well = shows(&world, what, "warning", "pages are longer than 64 MiB").await;
+    assert!(well["lastSuccessAt"].as_str() > view["lastSuccessAt"].as_str());
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_repeats_the_token_does_not_bring_it_into_the_log() {
     let fake = fake().await;

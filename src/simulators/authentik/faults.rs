@@ -53,6 +53,9 @@ pub enum Fault {
     RedirectTo(String),
     /// The right answer, but never more than this many rows a page.
     PageSizeClamp(usize),
+    /// The right answer, blown up to 65 MiB where it holds more than this many events with `large`
+    /// in their context.
+    Overlong(usize),
     /// The right answer, but later.
     Delay(Duration),
 }

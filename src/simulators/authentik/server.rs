@@ -183,6 +183,16 @@ fn faulty(shared: &Shared, asked: &route::Asked<'_>, fault: Fault) -> Answer {
             Answer::new(302, "text/html; charset=utf-8", "").header("location", address)
         }
         Fault::PageSizeClamp(rows) => route::answer(shared, asked, rows.max(1)),
+        Fault::Overlong(rows) => {
+            let mut answer = right();
+            let page: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let results = page["results"].as_array().into_iter().flatten();
+            let large = results.filter(|event| event["context"].get("large").is_some());
+            if large.count() > rows {
+                answer.body.resize(65 << 20, b' ');
+            }
+            answer
+        }
         Fault::Delay(delay) => Answer {
             delay: Some(delay),
             ..right()

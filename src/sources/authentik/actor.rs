@@ -4,7 +4,7 @@
 //! The cursor moves with every page: what a page taught the walk is stored in the same step as
 //! the page's events (see [`super::walk`]).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use daybook_actors::liveness::Progress;
@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::batch::{Batch, Entry};
 use crate::config::AuthentikConfig;
-use crate::event::Decoded;
+use crate::event::{Decoded, to_millis};
 use crate::probe::{Probe, Struck};
 use crate::sources::courier::{Attempt, Courier, Parcel};
 use crate::status::{CursorView, SourceState};
@@ -25,6 +25,7 @@ use crate::telemetry::metrics::Metrics;
 use super::client::{Answer, Client, ClientError};
 use super::decode::{EventContext, EventHead, Page, decode_event, decode_page};
 use super::people::People;
+use super::standing::Standing;
 use super::walk::{PageAnswer, RowKey, Walk, WalkCursor};
 
 /// Once in this time a poll reads back [`WIDE_OVERLAP`], for events that became visible later
@@ -81,8 +82,9 @@ pub struct PollerState {
     parcel: Option<Outgoing>,
     people: People,
     failures: u32,
-    /// Something a person should know although polling works.
-    warning: Option<String>,
+    standing: Standing,
+    /// The newest event of all batches so far.
+    newest: Option<RowKey>,
     /// Positions of the dead letters made of rows that tell no place.
     unreadable: HashSet<String>,
     probed: bool,
@@ -127,7 +129,8 @@ impl Actor for Poller {
             parcel: None,
             people: People::default(),
             failures: 0,
-            warning: None,
+            standing: Standing::default(),
+            newest: None,
             unreadable: HashSet::new(),
             probed: false,
             last_head: Instant::now(),
@@ -217,6 +220,10 @@ impl PollerState {
         self.generation = cursor.generation;
         self.seq = cursor.seq;
         self.parcel = None;
+        self.newest = cursor
+            .last_event_at
+            .zip(cursor.last_event_id.clone())
+            .map(|(created, pk)| RowKey { created, pk });
         status.claimed(cursor.seq);
         let place = if cursor.detail.is_null() {
             WalkCursor::default()
@@ -285,7 +292,7 @@ impl PollerState {
         // New events do not wait behind a long backlog.
         let head_is_old =
             self.last_head.elapsed() >= interval && self.pages_since_head >= PAGES_BETWEEN_HEADS;
-        if walk.has_gaps() && head_is_old {
+        if walk.has_gaps() && head_is_old && !walk.is_among_placeless_rows() {
             return Ok(self.begin_poll());
         }
         let Some(request) = walk.next_request() else {
@@ -302,8 +309,12 @@ impl PollerState {
                 .map(|page| (page, answer))
                 .map_err(|error| ClientError::Unreadable(error.to_string())),
             Err(ClientError::NoSuchPage) if request.page > 1 => {
-                Ok((beyond_the_end(), Answer::empty()))
+                Ok((Page::beyond_the_end(), Answer::empty()))
             }
+            Err(ClientError::TooLong) if walk.ask_for_less() => {
+                return Ok(Next::Continue(Duration::ZERO));
+            }
+            Err(ClientError::TooLong) => Err(ClientError::EventTooLong),
             Err(ClientError::NoSuchPage) => Err(ClientError::WrongAddress("404".to_owned())),
             Err(error) => Err(error),
         };
@@ -322,14 +333,13 @@ impl PollerState {
             .get("user")
             .and_then(|user| user.get("type"))
             .and_then(|kind| kind.as_str());
-        self.warning = (account == Some("internal_service_account")).then(|| {
+        self.standing.warning = (account == Some("internal_service_account")).then(|| {
             "the token belongs to an outpost, which sees no events: use a service account with view_event".to_owned()
         });
         Ok(())
     }
 
     async fn take(&mut self, page: Page, answer: Answer) -> Result<Next, Struck> {
-        self.failures = 0;
         self.args.courier.status.succeeded();
         let name = &self.args.courier.status.name;
         self.args.metrics.authentik_pages(name).increment(1);
@@ -358,12 +368,15 @@ impl PollerState {
                 None => placeless.push(raw),
             }
         }
-        if walk.is_at_head() && page.count == 0 && self.warning.is_none() {
-            self.warning = Some(
+        if rows.is_empty() && !placeless.is_empty() {
+            self.standing.met_unreadable_page();
+        }
+        if walk.is_at_head() && page.count == 0 && self.standing.warning.is_none() {
+            self.standing.warning = Some(
                 "the token sees no event at all: it may be an outpost's, or lack view_event (a server of 2023.8 or older does not say so)".to_owned(),
             );
         } else if page.count > 0 {
-            self.warning = None;
+            self.standing.warning = None;
         }
         let taken = walk.accept(&PageAnswer {
             rows: rows.iter().map(|(key, ..)| key.clone()).collect(),
@@ -373,19 +386,19 @@ impl PollerState {
             server_time: answer.server_time,
         });
         if walk.is_lost() {
-            return Ok(self.failed(&ClientError::Unreadable(
-                "pages contradict each other".to_owned(),
-            )));
+            return Ok(self.failed(&ClientError::Contradictory));
+        }
+        if taken.further {
+            self.failures = 0;
+            self.standing.got_further();
         }
         let people = taken.rows.iter().filter_map(|index| rows[*index].1);
         self.people.look_up(&self.args.client, people).await;
         self.args.progress.tick();
         let mut entries = Vec::with_capacity(taken.rows.len() + placeless.len());
-        let mut newest: BTreeMap<jiff::Timestamp, String> = BTreeMap::new();
         let mut keys = Vec::with_capacity(taken.rows.len());
         for index in &taken.rows {
             let (key, user_pk, raw) = &rows[*index];
-            newest.insert(key.created, key.pk.clone());
             keys.push(key.clone());
             entries.extend(self.entry_of(decode_event(raw, &context), *user_pk));
         }
@@ -411,7 +424,10 @@ impl PollerState {
         )
         .with_step(self.seq, self.seq + 1, detail);
         batch.received_at = received_at;
-        batch.last_event_id = newest.pop_last().map(|(_, pk)| pk);
+        // Pages come newest first, and what is late is older than what is known.
+        self.newest = self.newest.take().max(keys.iter().max().cloned());
+        batch.last_event_at = self.newest.as_ref().map(|row| to_millis(row.created));
+        batch.last_event_id = self.newest.as_ref().map(|row| row.pk.clone());
         self.parcel = Some(Outgoing {
             parcel: self.args.courier.parcel(batch, 0),
             rows: keys,
@@ -447,7 +463,7 @@ impl PollerState {
                 self.seq += 1;
                 self.settle(outgoing);
                 self.note_backlog();
-                self.running();
+                self.show();
                 Next::Continue(Duration::ZERO)
             }
             Attempt::Later(pause) => {
@@ -504,19 +520,16 @@ impl PollerState {
     }
 
     fn rest(&mut self) {
+        self.failures = 0;
+        self.standing.poll_ended();
         self.args.courier.status.succeeded();
-        self.running();
+        self.show();
     }
 
-    fn running(&self) {
-        let looking_up = self.people.trouble().map(str::to_owned);
-        let warning = self.warning.clone().or(looking_up);
-        let state = if warning.is_some() {
-            SourceState::Warning
-        } else {
-            SourceState::Running
-        };
-        self.args.courier.status.set_state(state, warning);
+    fn show(&self) {
+        let limit = self.walk.as_ref().and_then(Walk::limit);
+        let (state, reason) = self.standing.state(limit, self.people.trouble());
+        self.args.courier.status.set_state(state, reason);
     }
 
     fn failed(&mut self, error: &ClientError) -> Next {
@@ -527,6 +540,7 @@ impl PollerState {
             SourceState::Failing
         };
         status.set_state(state, Some(error.to_string()));
+        self.standing.failed(state, error.to_string());
         if let Some(walk) = &mut self.walk {
             walk.abandon_poll();
         }
@@ -563,25 +577,5 @@ impl PollerState {
         let ceiling = (RETRY_FIRST * 2u32.saturating_pow(self.failures)).min(cap);
         self.failures = (self.failures + 1).min(10);
         ceiling.mul_f64(rand::rng().random_range(0.5..=1.0))
-    }
-}
-
-fn beyond_the_end() -> Page {
-    Page {
-        next: 0,
-        count: 0,
-        current: 0,
-        total_pages: 0,
-        results: Vec::new(),
-    }
-}
-
-impl Answer {
-    /// What stands for a page beyond the end.
-    fn empty() -> Self {
-        Self {
-            body: bytes::Bytes::new(),
-            server_time: jiff::Timestamp::now(),
-        }
     }
 }

@@ -19,9 +19,9 @@ use serde_json::Value;
 use crate::config::Secret;
 use crate::telemetry::metrics::Metrics;
 
-use super::walk::PageRequest;
+use super::list::PageRequest;
 
-/// An answer longer than this is none of authentik's.
+/// What is longer is not taken into memory.
 const MAX_ANSWER: usize = 64 << 20;
 
 /// A way to one Authentik.
@@ -41,6 +41,16 @@ pub struct Answer {
     pub body: Bytes,
     /// From the `Date` header; our own clock without one.
     pub server_time: Timestamp,
+}
+
+impl Answer {
+    /// What stands for a page beyond the end.
+    pub(super) fn empty() -> Self {
+        Self {
+            body: Bytes::new(),
+            server_time: Timestamp::now(),
+        }
+    }
 }
 
 /// Why there is no usable answer.
@@ -76,6 +86,17 @@ pub enum ClientError {
         /// How long to wait, if told.
         retry_after: Option<Duration>,
     },
+    /// Longer than 64 MiB.
+    #[error("an answer of authentik's is longer than 64 MiB")]
+    TooLong,
+    /// A page of one event, longer than 64 MiB.
+    #[error(
+        "an event is longer than 64 MiB and cannot be read: what is older waits until it is deleted in authentik"
+    )]
+    EventTooLong,
+    /// 200, and every page alone is one.
+    #[error("its pages contradict each other: the event that was read last is not found again")]
+    Contradictory,
     /// 200, but not what authentik answers.
     #[error("answer is not authentik's: {0}")]
     Unreadable(String),
@@ -209,17 +230,18 @@ impl Client {
 }
 
 async fn read_body(response: reqwest::Response) -> Result<Bytes, ClientError> {
-    let mut body =
-        BytesMut::with_capacity(response.content_length().unwrap_or(0).min(1 << 20) as usize);
+    let announced = response.content_length().unwrap_or(0);
+    if announced > MAX_ANSWER as u64 {
+        return Err(ClientError::TooLong);
+    }
+    let mut body = BytesMut::with_capacity(announced.min(1 << 20) as usize);
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|error| {
             ClientError::Transport(format!("answer was cut off: {}", describe(&error)))
         })?;
         if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(ClientError::Unreadable(format!(
-                "longer than {MAX_ANSWER} bytes"
-            )));
+            return Err(ClientError::TooLong);
         }
         body.extend_from_slice(&chunk);
     }

@@ -3,10 +3,13 @@
 pub mod actor;
 pub mod client;
 pub mod decode;
+mod durable;
+pub mod list;
 mod masks;
 pub mod page;
 mod parts;
 pub mod people;
 mod search;
+mod standing;
 pub mod verbs;
 pub mod walk;

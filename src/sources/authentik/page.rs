@@ -21,6 +21,19 @@ pub struct Page {
     pub results: Vec<Box<RawValue>>,
 }
 
+impl Page {
+    /// What stands for a page beyond the end.
+    pub(super) fn beyond_the_end() -> Self {
+        Self {
+            next: 0,
+            count: 0,
+            current: 0,
+            total_pages: 0,
+            results: Vec::new(),
+        }
+    }
+}
+
 /// Why an answer is no page of events.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {

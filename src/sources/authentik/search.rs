@@ -1,6 +1,6 @@
 //! Finds a row again in a list that grows and shrinks above it. Pure.
 
-use super::walk::PageRequest;
+use super::list::PageRequest;
 
 const LONGEST_LEAP: u64 = 1 << 30;
 

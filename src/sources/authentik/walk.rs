@@ -28,31 +28,20 @@
 //!   overlap is longer than that page, the lower end is looked at too: as many rows must lie above
 //!   it as before. What still goes unnoticed, a late event and a removal that outweigh each other,
 //!   is found by a deep poll, which the caller asks for now and then.
+//! - **Rows that tell no place** cannot be an anchor. Where a page ends with them, the page right
+//!   after it is next, and counts if the total has not fallen between them.
+//! - **A page that is too long** is asked for in smaller ones; see [`Walk::ask_for_less`].
 //! - **An empty list closes nothing.** A token that has become blind sees one; what was open stays.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::durable::DurableRows;
+use super::list::Snapshot;
+pub use super::list::{PageAnswer, PageRequest, RowKey};
 use super::search::{Search, page_covering};
-
-/// A row's place in the total order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RowKey {
-    /// When it was created, to the microsecond.
-    pub created: Timestamp,
-    /// Its UUID as Authentik writes it: lower-case hexadecimal, so that text order is byte order.
-    pub pk: String,
-}
-
-impl RowKey {
-    /// Whether `self` comes after `other`, newest first.
-    fn is_below(&self, other: &Self) -> bool {
-        (&self.created, &self.pk) < (&other.created, &other.pk)
-    }
-}
 
 /// What is left to read below an anchor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,36 +69,6 @@ pub struct WalkCursor {
     pub fresh: Option<Timestamp>,
 }
 
-/// One page of the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageRequest {
-    /// From 1.
-    pub page: u64,
-    /// Rows.
-    pub page_size: u64,
-}
-
-impl PageRequest {
-    fn first_index(self) -> u64 {
-        (self.page - 1) * self.page_size
-    }
-}
-
-/// What the server answered, as far as the walk cares.
-#[derive(Clone, Debug)]
-pub struct PageAnswer {
-    /// Places of the rows, in the order of the answer.
-    pub rows: Vec<RowKey>,
-    /// Rows in the answer, with those that tell no place.
-    pub length: u64,
-    /// Whether there is a page after it.
-    pub has_next: bool,
-    /// Rows in all.
-    pub count: u64,
-    /// The server's clock.
-    pub server_time: Timestamp,
-}
-
 /// What to do with an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
@@ -121,6 +80,8 @@ pub struct Taken {
     pub cursor: WalkCursor,
     /// Whether that is another cursor than before.
     pub moved: bool,
+    /// Whether less is left to read of the oldest gap, whatever came at the top.
+    pub further: bool,
 }
 
 /// How far the present poll is.
@@ -141,47 +102,9 @@ enum Stage {
 struct Head {
     newest: Timestamp,
     last: RowKey,
+    last_index: u64,
     down_to: Option<Timestamp>,
     seen: Snapshot,
-}
-
-/// The list at the time of a head: all that was in it is known, or will be once no gap is open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Snapshot {
-    /// The first page.
-    rows: Vec<RowKey>,
-    count: u64,
-    /// The last row that the walk read, and its index; known once the walk is finished.
-    foot: Option<(RowKey, u64)>,
-}
-
-impl Snapshot {
-    fn of(answer: &PageAnswer) -> Self {
-        Self {
-            rows: answer.rows.clone(),
-            count: answer.count,
-            foot: None,
-        }
-    }
-
-    /// The same list with so many new rows at its top, if a first page shows no other change.
-    fn grown(&self, answer: &PageAnswer) -> Option<(Self, u64)> {
-        let top = self.rows.first()?;
-        let known_from = answer.rows.iter().position(|row| row == top)?;
-        let mut below = answer.rows[known_from..].iter().zip(&self.rows);
-        let new = known_from as u64;
-        if !below.all(|(now, then)| now == then) || answer.count != self.count + new {
-            return None;
-        }
-        let foot = self.foot.clone().map(|(row, index)| (row, index + new));
-        Some((
-            Self {
-                foot,
-                ..Self::of(answer)
-            },
-            new,
-        ))
-    }
 }
 
 /// The reader of one Authentik.
@@ -195,8 +118,14 @@ pub struct Walk {
     /// How far this poll reads back, and that it trusts nothing.
     depth: Option<SignedDuration>,
     known: Option<Snapshot>,
-    recent: HashMap<String, Timestamp>,
+    durable: DurableRows,
     last_request: PageRequest,
+    /// The page right after one that ended with rows that tell no place.
+    following: Option<PageRequest>,
+    /// At most so many rows a page, since more of them were too long.
+    limit: u64,
+    /// None: there is no limit.
+    answers_within_limit: Option<u32>,
     /// Where each gap's anchor is looked for.
     places: Vec<Search>,
     /// Index and total when the last gap's anchor was the last row of an answer.
@@ -209,8 +138,8 @@ pub struct Walk {
 const FRUITLESS_CAP: u32 = 100;
 /// Fewer rows a page than this cannot overlap and still go forward.
 const SMALLEST_PAGE: u64 = 3;
-/// How many known rows are remembered, to spare the store from refusing them again.
-const RECENT_CAP: usize = 50_000;
+/// After so many answers twice as many rows are asked for again.
+const ANSWERS_WITHIN_LIMIT: u32 = 5;
 
 impl Walk {
     /// Goes on from a cursor.
@@ -226,8 +155,11 @@ impl Walk {
             stage: Stage::Done,
             depth: None,
             known: None,
-            recent: HashMap::new(),
+            durable: DurableRows::default(),
             last_request: PageRequest { page: 1, page_size },
+            following: None,
+            limit: page_size,
+            answers_within_limit: None,
             anchor_seen: None,
             late_line: None,
             fruitless: 0,
@@ -244,8 +176,8 @@ impl Walk {
     pub fn begin_poll(&mut self) {
         self.stage = Stage::Head;
         self.anchor_seen = None;
+        self.following = None;
         self.depth = None;
-        self.fruitless = 0;
     }
 
     /// Begins a poll that reads back so far, whatever its first page shows. Not while a gap is
@@ -271,22 +203,57 @@ impl Walk {
         self.stage == Stage::Head
     }
 
+    /// Whether it is among rows that tell no place: a new poll would have to begin with them again.
+    pub fn is_among_placeless_rows(&self) -> bool {
+        self.following.is_some()
+    }
+
+    /// How many rows it asks for at most, where longer pages were too long.
+    pub fn limit(&self) -> Option<u64> {
+        self.answers_within_limit.map(|_| self.limit)
+    }
+
     /// The next request of this poll; `None` when it is finished.
     pub fn next_request(&mut self) -> Option<PageRequest> {
+        let granted = self.granted.min(self.limit);
         let request = match &self.stage {
             Stage::Done => return None,
+            _ if self.following.is_some() => self.following?,
             Stage::Head => PageRequest {
                 page: 1,
-                page_size: self.page_size,
+                page_size: self.page_size.min(self.limit),
             },
             Stage::Foot(head) => {
                 let index = head.seen.foot.as_ref().map_or(0, |(_, index)| *index);
-                page_covering(index, self.granted)
+                page_covering(index, granted)
             }
-            Stage::Gap => self.places.last()?.next_page(self.granted),
+            Stage::Gap => self.places.last()?.next_page(granted),
         };
         self.last_request = request;
         Some(request)
+    }
+
+    /// Takes in that the answer was too long: the next requests are for half as many rows at most.
+    /// False when it was for one row alone.
+    pub fn ask_for_less(&mut self) -> bool {
+        if self.last_request.page_size == 1 {
+            return false;
+        }
+        self.limit = (self.limit / 2).min(self.last_request.page_size - 1);
+        self.answers_within_limit = Some(0);
+        self.following = None;
+        true
+    }
+
+    fn ask_for_more(&mut self) {
+        let Some(answers) = &mut self.answers_within_limit else {
+            return;
+        };
+        *answers += 1;
+        if *answers >= ANSWERS_WITHIN_LIMIT {
+            self.answers_within_limit = (self.limit < self.page_size).then_some(0);
+            self.limit = (self.limit * 2).min(self.page_size);
+        }
     }
 
     /// Takes an answer in. The returned cursor is to be stored with the rows; call
@@ -297,24 +264,28 @@ impl Walk {
             if answer.length < self.last_request.page_size {
                 self.granted = answer.length;
                 self.last_request.page_size = answer.length;
-            } else if self.last_request.page == 1 {
+            } else if self.last_request.page == 1 && self.limit().is_none() {
                 self.granted = answer.length;
             }
         }
+        self.ask_for_more();
+        let follows = self.follows(answer);
         let former = self.cursor.clone();
+        let begins = self.stage == Stage::Head && self.last_request.page == 1;
         let rows = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Head if self.has_gaps() => self.accept_brief_head(answer),
-            Stage::Head => self.accept_full_head(answer),
+            Stage::Head => self.accept_head(answer, follows),
             Stage::Foot(head) => self.accept_foot(answer, *head),
-            Stage::Gap => self.accept_gap(answer),
+            Stage::Gap => self.accept_gap(answer, follows),
             Stage::Done => Vec::new(),
         };
         let moved = former != self.cursor;
-        if rows.is_empty() && !moved {
-            self.fruitless += 1;
-        } else {
+        let is_fruitful = !begins && (moved || !rows.is_empty());
+        if is_fruitful || self.stage == Stage::Done {
             self.fruitless = 0;
+        } else if !begins && self.following.is_none() {
+            self.fruitless += 1;
         }
+        let oldest_gap = former.gaps.first();
         let is_late = |index: &&usize| {
             let created = answer.rows[**index].created;
             self.late_line.is_some_and(|line| created < line)
@@ -322,9 +293,56 @@ impl Walk {
         Taken {
             late: rows.iter().filter(is_late).count(),
             rows,
+            further: oldest_gap.is_some_and(|gap| self.cursor.gaps.first() != Some(gap)),
             cursor: self.cursor.clone(),
             moved,
         }
+    }
+
+    /// Whether the answer begins right below what was seen last.
+    fn follows(&mut self, answer: &PageAnswer) -> bool {
+        let first_index = self.last_request.first_index();
+        let is_following = self.following.take().is_some();
+        self.anchor_seen.take().is_some_and(|(index, count)| {
+            let unchanged = answer.count == count;
+            // What has come at the top meanwhile has pushed rows down, which only repeats some.
+            let only_grown = is_following && answer.count > count;
+            index + 1 == first_index && (unchanged || only_grown)
+        })
+    }
+
+    /// The page right after this one is next.
+    fn go_on_after(&mut self, answer: &PageAnswer) {
+        let PageRequest { page, page_size } = self.last_request;
+        let last_index = self.last_request.first_index() + answer.length - 1;
+        self.anchor_seen = Some((last_index, answer.count));
+        self.following = Some(PageRequest {
+            page: page + 1,
+            page_size,
+        });
+    }
+
+    fn accept_head(&mut self, answer: &PageAnswer, follows: bool) -> Vec<usize> {
+        let is_first_page = self.last_request.page == 1;
+        if !is_first_page && !follows {
+            self.stage = Stage::Head;
+            return Vec::new();
+        }
+        if answer.is_placeless() && answer.has_next {
+            self.go_on_after(answer);
+            self.stage = Stage::Head;
+            return Vec::new();
+        }
+        if self.has_gaps() {
+            self.accept_brief_head(answer)
+        } else {
+            self.accept_full_head(answer)
+        }
+    }
+
+    /// Where the last row that tells a place is, or a little above it.
+    fn index_of_last(&self, answer: &PageAnswer) -> u64 {
+        (self.last_request.first_index() + answer.rows.len() as u64).saturating_sub(1)
     }
 
     fn accept_full_head(&mut self, answer: &PageAnswer) -> Vec<usize> {
@@ -337,6 +355,7 @@ impl Walk {
         let mut head = Head {
             newest: first.created.min(answer.server_time),
             last: last.clone(),
+            last_index: self.index_of_last(answer),
             down_to,
             seen: Snapshot::of(answer),
         };
@@ -346,7 +365,7 @@ impl Walk {
             .filter(|_| self.depth.is_none())
             .and_then(|known| known.grown(answer));
         if is_finished(answer, down_to) {
-            head.seen.foot = Some((last.clone(), answer.rows.len() as u64 - 1));
+            head.seen.foot = Some((last.clone(), head.last_index));
             self.finish_full_head(head);
         } else if let Some((seen, _)) = grown.filter(|(seen, _)| seen.foot.is_some()) {
             self.stage = Stage::Foot(Box::new(Head { seen, ..head }));
@@ -387,9 +406,8 @@ impl Walk {
     fn open_walk(&mut self, head: Head) {
         self.cursor.high_water = self.cursor.high_water.max(Some(head.newest));
         self.cursor.fresh = Some(head.newest);
-        let anchor = (head.seen.rows.len() as u64).saturating_sub(1);
         self.known = Some(head.seen);
-        self.open_gap(head.last, head.down_to, anchor);
+        self.open_gap(head.last, head.down_to, head.last_index);
     }
 
     fn open_gap(&mut self, below: RowKey, down_to: Option<Timestamp>, index: u64) {
@@ -422,35 +440,45 @@ impl Walk {
         if is_finished(answer, down_to) {
             self.stage = Stage::Gap;
         } else {
-            self.open_gap(last.clone(), down_to, answer.rows.len() as u64 - 1);
+            self.open_gap(last.clone(), down_to, self.index_of_last(answer));
         }
         self.unknown_rows(answer, 0)
     }
 
-    fn accept_gap(&mut self, answer: &PageAnswer) -> Vec<usize> {
+    fn accept_gap(&mut self, answer: &PageAnswer, follows: bool) -> Vec<usize> {
         let first_index = self.last_request.first_index();
         let is_first_page = self.last_request.page == 1;
-        let anchor_seen = self.anchor_seen.take();
+        let last_index = (first_index + answer.length).saturating_sub(1);
+        let index_of_last = self.index_of_last(answer);
         let Some((gap, place)) = self.cursor.gaps.last_mut().zip(self.places.last_mut()) else {
             return Vec::new();
         };
         let Some((first, last)) = answer.rows.first().zip(answer.rows.last()) else {
-            if !is_first_page {
+            let goes_on = answer.is_placeless() && (is_first_page || follows);
+            if goes_on && answer.has_next {
+                self.stage = Stage::Gap;
+                self.go_on_after(answer);
+            } else if goes_on && !is_first_page {
+                let last = gap.below.clone();
+                self.stage = Stage::Gap;
+                self.close_gap(&last, last_index, answer.count);
+            } else if !is_first_page {
                 place.step_back(first_index);
                 self.stage = Stage::Gap;
             }
             return Vec::new();
         };
         self.stage = Stage::Gap;
-        let follows = anchor_seen == Some((first_index.wrapping_sub(1), answer.count));
         if first.is_below(&gap.below) && !is_first_page && !follows {
             place.step_back(first_index);
             return Vec::new();
         }
-        let last_index = first_index + answer.length.max(answer.rows.len() as u64) - 1;
         let Some(below) = answer.rows.iter().position(|row| row.is_below(&gap.below)) else {
             if !answer.has_next {
                 self.close_gap(last, last_index, answer.count);
+            } else if answer.has_placeless_rows() {
+                *place = Search::from(index_of_last);
+                self.go_on_after(answer);
             } else if *last == gap.below {
                 self.anchor_seen = Some((last_index, answer.count));
                 *place = Search::from(last_index);
@@ -463,8 +491,8 @@ impl Walk {
             self.close_gap(last, last_index, answer.count);
         } else {
             gap.below = last.clone();
-            gap.index = last_index;
-            *place = Search::from(last_index);
+            gap.index = index_of_last;
+            *place = Search::from(index_of_last);
             self.anchor_seen = Some((last_index, answer.count));
         }
         self.unknown_rows(answer, below)
@@ -489,16 +517,7 @@ impl Walk {
 
     /// The rows are durable: they need not be entered again while polls read them again.
     pub fn confirm(&mut self, rows: impl Iterator<Item = RowKey>) {
-        let low = self.below_high_water(self.overlap * 2);
-        let is_near = |created: &Timestamp| low.is_none_or(|low| *created >= low);
-        let near = rows.filter(|row| is_near(&row.created));
-        self.recent.extend(near.map(|row| (row.pk, row.created)));
-        if self.recent.len() > RECENT_CAP {
-            self.recent.retain(|_, created| is_near(created));
-        }
-        if self.recent.len() > RECENT_CAP {
-            self.recent.clear();
-        }
+        self.durable.add(rows);
     }
 
     fn below_high_water(&self, by: SignedDuration) -> Option<Timestamp> {
@@ -507,7 +526,7 @@ impl Walk {
     }
 
     fn unknown_rows(&self, answer: &PageAnswer, from: usize) -> Vec<usize> {
-        let unknown = |index: &usize| !self.recent.contains_key(&answer.rows[*index].pk);
+        let unknown = |index: &usize| !self.durable.contains(&answer.rows[*index]);
         (from..answer.rows.len()).filter(unknown).collect()
     }
 }

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -9,6 +11,13 @@ struct Server {
     max_page: u64,
     now: i64,
     next_pk: u64,
+    /// A page of more rows is too long.
+    longest_page: u64,
+}
+
+/// Whether a row tells its place.
+fn is_readable(row: &RowKey) -> bool {
+    !row.pk.starts_with('x')
 }
 
 impl Server {
@@ -18,6 +27,7 @@ impl Server {
             max_page,
             now: 1_000_000,
             next_pk: 0,
+            longest_page: u64::MAX,
         };
         for _ in 0..rows {
             server.now += rng.random_range(0..3);
@@ -38,12 +48,26 @@ impl Server {
         row
     }
 
+    /// Makes unreadable what stands there.
+    fn spoil(&mut self, rows: std::ops::Range<usize>) {
+        for row in &mut self.rows[rows] {
+            row.pk.insert(0, 'x');
+        }
+    }
+
+    fn is_too_long(&self, request: PageRequest) -> bool {
+        request.page_size.min(self.max_page) > self.longest_page
+    }
+
     fn answer(&self, request: PageRequest) -> PageAnswer {
         let size = request.page_size.min(self.max_page) as usize;
         let from = ((request.page - 1) as usize * size).min(self.rows.len());
         let to = (from + size).min(self.rows.len());
         PageAnswer {
-            rows: self.rows[from..to].to_vec(),
+            rows: (self.rows[from..to].iter())
+                .filter(|row| is_readable(row))
+                .cloned()
+                .collect(),
             length: (to - from) as u64,
             has_next: to < self.rows.len(),
             count: self.rows.len() as u64,
@@ -74,6 +98,10 @@ fn finish_poll(
     while let Some(request) = walk.next_request() {
         requests += 1;
         assert!(!walk.is_lost(), "walk is lost at {request:?}");
+        if server.is_too_long(request) {
+            assert!(walk.ask_for_less(), "a single row is too long");
+            continue;
+        }
         let answer = server.answer(request);
         let taken = walk.accept(&answer);
         for index in &taken.rows {
@@ -89,7 +117,7 @@ fn missing(server: &Server, seen: &HashMap<String, u32>) -> usize {
     server
         .rows
         .iter()
-        .filter(|row| !seen.contains_key(&row.pk))
+        .filter(|row| is_readable(row) && !seen.contains_key(&row.pk))
         .count()
 }
 
@@ -364,4 +392,158 @@ fn a_cursor_of_a_walk_under_way_survives_being_stored() {
         serde_json::from_value::<WalkCursor>(without).unwrap(),
         WalkCursor::default()
     );
+}
+
+#[test]
+fn what_is_durable_is_not_entered_again_however_old_it_is() {
+    let mut rng = StdRng::seed_from_u64(13);
+    let mut server = Server::new(0, 100, &mut rng);
+    for _ in 0..250 {
+        server.now += 30;
+        server.insert(0, &mut rng);
+    }
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    for _ in 0..3 {
+        poll(&mut walk, &mut server, &mut seen, |_| {});
+    }
+    for depth in [OVERLAP * 2, Duration::from_secs(86_400)] {
+        walk.begin_deep_poll(depth);
+        finish_poll(&mut walk, &mut server, &mut seen, |_| {});
+    }
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(seen.values().all(|count| *count == 1));
+    // On the first page, far below the overlap, and late.
+    let late = server.insert(2_000, &mut rng);
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(seen.get(&late.pk), Some(&1));
+}
+
+#[test]
+fn a_run_of_rows_that_tell_no_place_is_stepped_over() {
+    for (max_page, run) in [
+        (1, 3),
+        (2, 7),
+        (7, 20),
+        (7, 800),
+        (100, 60),
+        (100, 120),
+        (100, 150),
+    ] {
+        for from in [0, 1, 100, 380] {
+            for grows in [false, true] {
+                let what = format!("{run} rows from {from} on, {max_page} a page, {grows}");
+                let mut rng = StdRng::seed_from_u64(14);
+                let mut server = Server::new(from as u64 + run as u64 + 230, max_page, &mut rng);
+                server.spoil(from..from + run);
+                let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+                let mut seen = HashMap::new();
+                let mut other = StdRng::seed_from_u64(15);
+                let mut left = if grows { 50 } else { 0 };
+                let mut requests = 0;
+                for _ in 0..2 {
+                    requests += poll(&mut walk, &mut server, &mut seen, |server| {
+                        if left > 0 {
+                            left -= 1;
+                            server.now += 1;
+                            server.insert(0, &mut other);
+                        }
+                    });
+                }
+                requests += poll(&mut walk, &mut server, &mut seen, |_| {});
+                assert_eq!(missing(&server, &seen), 0, "{what}");
+                assert!(!walk.has_gaps(), "{what}");
+                let pages = server.rows.len() as u32 / max_page as u32;
+                assert!(requests < 6 * pages + 60, "{what}: {requests} requests");
+            }
+        }
+    }
+}
+
+#[test]
+fn unreadable_rows_on_top_of_a_walk_under_way_do_not_end_it() {
+    let mut rng = StdRng::seed_from_u64(16);
+    let mut server = Server::new(2_000, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    walk.begin_poll();
+    for _ in 0..5 {
+        let answer = server.answer(walk.next_request().unwrap());
+        for index in walk.accept(&answer).rows {
+            *seen.entry(answer.rows[index].pk.clone()).or_default() += 1;
+        }
+    }
+    assert!(walk.has_gaps());
+    for _ in 0..260 {
+        server.now += 1;
+        server.insert(0, &mut rng);
+    }
+    server.spoil(0..250);
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(!walk.has_gaps());
+}
+
+#[test]
+fn a_page_that_is_too_long_is_read_in_smaller_ones_for_a_while() {
+    let mut rng = StdRng::seed_from_u64(18);
+    let mut server = Server::new(1_000, 100, &mut rng);
+    server.longest_page = 12;
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    let requests = poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(requests < 200, "{requests}");
+    assert!(walk.limit().is_some_and(|limit| limit <= 25));
+    server.longest_page = u64::MAX;
+    for _ in 0..50 {
+        poll(&mut walk, &mut server, &mut seen, |_| {});
+    }
+    assert_eq!(walk.limit(), None);
+    assert_eq!(walk.next_request(), None);
+}
+
+#[test]
+fn a_single_row_that_is_too_long_is_told() {
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    walk.begin_poll();
+    for page_size in [100, 50, 25, 12, 6, 3, 1] {
+        assert_eq!(walk.next_request().unwrap().page_size, page_size);
+        assert_eq!(walk.ask_for_less(), page_size > 1);
+    }
+}
+
+#[test]
+fn a_walk_whose_place_is_never_found_counts_as_lost_although_polls_begin() {
+    let mut rng = StdRng::seed_from_u64(19);
+    let mut server = Server::new(2_000, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    walk.begin_poll();
+    let request = walk.next_request().unwrap();
+    walk.accept(&server.answer(request));
+    // The first page of a server that has many new events, the others of one that has lost some.
+    let mut lost_some = server.answer(PageRequest {
+        page: 5,
+        page_size: 100,
+    });
+    let mut requests = 0;
+    while !walk.is_lost() {
+        requests += 1;
+        assert!(requests < 300);
+        if requests % 5 == 0 {
+            walk.begin_poll();
+        }
+        let request = walk.next_request().unwrap();
+        let taken = if request.page > 1 {
+            lost_some.count += 1;
+            walk.accept(&lost_some)
+        } else {
+            for _ in 0..200 {
+                server.now += 1;
+                server.insert(0, &mut rng);
+            }
+            walk.accept(&server.answer(request))
+        };
+        assert!(!taken.further);
+    }
 }
