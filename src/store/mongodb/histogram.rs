@@ -23,8 +23,8 @@ const ROUNDS: u32 = 8;
 /// More events without keys than this are not looked at twice.
 const FEW_KEYLESS: u64 = 1000;
 
-/// A text is not looked up for so few events.
-const FEW_EVENTS: u64 = 2000;
+/// A text is not looked up for so few events: a look at each takes some 10 µs.
+const FEW_EVENTS: u64 = 5000;
 
 /// From a time until before another, in milliseconds since 1970.
 type Span = (i64, i64);
