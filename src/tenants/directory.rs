@@ -2,7 +2,7 @@
 //!
 //! Signals, best first: a group that is a tenant's slug or listed in its `groups`; a space listed
 //! in its `spaceIds`, or learned; a user's tenants; a mail domain. Of several values of one
-//! signal the first that matches wins.
+//! signal the first that matches wins. What several tenants claim tells none of them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
