@@ -10,9 +10,13 @@
 //!   that only describe the secret (`pk`, `name`, `model_name`, …), so that an event about a token
 //!   still says which token.
 //! - What is not valid JSON (a cut line, a console's noise) is masked textually by the same list;
-//!   there the whole value goes, up to the end of the input when its end is missing.
+//!   there the whole value goes, up to the end of the input when its end is missing; and so does
+//!   what its sentences say of secrets (`prose`).
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
+
+use super::prose::mask_prose;
 
 /// What stands in the place of a secret.
 pub const MASK: &str = "***";
@@ -79,7 +83,7 @@ const DESCRIBING_KEYS: &[&str] = &[
 ];
 
 /// No key of a secret is longer; keeps the textual search linear.
-const LONGEST_KEY: usize = 96;
+pub(super) const LONGEST_KEY: usize = 96;
 
 /// Masks in place every value that stands under one of `keys`, however deep.
 pub fn mask_value(value: &mut Value, keys: &[&str]) {
@@ -150,9 +154,18 @@ fn significant(key: &str) -> impl Iterator<Item = u8> {
         .map(|byte| byte.to_ascii_lowercase())
 }
 
+/// Masks bytes that are no event, in the form in which they are kept as a dead letter.
+pub fn mask_letter(raw: &[u8], keys: &[&str]) -> Vec<u8> {
+    let masked = mask_raw(raw, keys);
+    if serde_json::from_slice::<IgnoredAny>(raw).is_ok() {
+        return masked;
+    }
+    mask_prose(&masked, keys)
+}
+
 /// Masks `"key": value` in bytes that need not be valid JSON, cut-off values and JSON within
 /// strings (`\"key\":\"value\"`) included.
-pub fn mask_raw(raw: &[u8], keys: &[&str]) -> Vec<u8> {
+fn mask_raw(raw: &[u8], keys: &[&str]) -> Vec<u8> {
     let mut masked = Vec::with_capacity(raw.len());
     let mut at = 0;
     while at < raw.len() {

@@ -5,6 +5,7 @@
 pub mod flat;
 pub mod mask;
 mod payload;
+mod prose;
 pub mod whole;
 
 pub use payload::{Flat, Payload};

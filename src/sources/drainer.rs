@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::batch::{BATCH_WEIGHT, Batch, Entry};
-use crate::event::mask::{SECRET_KEYS, mask_raw};
+use crate::event::mask::{SECRET_KEYS, mask_letter};
 use crate::event::{DeadLetter, DeadLetterReason, SourceName};
 use crate::journal::{Damage, Journal, PushKind, PushRecord, Stored, Window};
 use crate::probe::Probe;
@@ -458,6 +458,6 @@ fn letter_in_place_of(record: &PushRecord, reason: DeadLetterReason, detail: Str
         at: record.received_at,
     };
     let position = sha256_hex(&record.body);
-    let mask = |raw: &[u8]| mask_raw(raw, SECRET_KEYS);
+    let mask = |raw: &[u8]| mask_letter(raw, SECRET_KEYS);
     letters.letter(position, reason, detail, &record.body, mask)
 }

@@ -48,7 +48,7 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
 pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
     let mut keys = with_common(ARGUMENT_KEYS);
     keys.push("body");
-    mask::mask_raw(raw, &keys)
+    mask::mask_letter(raw, &keys)
 }
 
 fn with_common(keys: &[&'static str]) -> Vec<&'static str> {

@@ -168,7 +168,7 @@ pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
     if raw.windows(removal.len()).any(|window| window == removal) {
         keys.push("ShareID");
     }
-    mask_phrases(&mask::mask_raw(raw, &keys))
+    mask_phrases(&mask::mask_letter(raw, &keys))
 }
 
 fn is_secret(key: &str) -> bool {

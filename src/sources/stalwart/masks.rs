@@ -78,7 +78,7 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, kind: &str) {
 /// Masks bytes that are no event.
 pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
     let keys: Vec<&str> = SECRET_KEYS.iter().chain(CONTENT_KEYS).copied().collect();
-    mask::mask_raw(raw, &keys)
+    mask::mask_letter(raw, &keys)
 }
 
 fn query_keys() -> Vec<&'static str> {
