@@ -87,15 +87,15 @@ impl Grid {
         }
     }
 
-    /// Lays a bar over each day of a range of whole days.
-    pub(super) fn of_days(since: i64, until: i64) -> Self {
-        let days = bars_between(since, until, DAY);
+    /// Lays a bar over each hour or day of a range of whole ones.
+    pub(super) fn of_cells((since, until): (i64, i64), width: i64) -> Self {
+        let cells = bars_between(since, until, width);
         Self {
             since,
             until,
             start: since,
-            width: DAY,
-            bars: vec![BTreeMap::new(); usize::try_from(days).unwrap_or(0)],
+            width,
+            bars: vec![BTreeMap::new(); usize::try_from(cells).unwrap_or(0)],
         }
     }
 
@@ -115,9 +115,13 @@ impl Grid {
         self.width
     }
 
-    /// Whether there is one bar, whose width is no usual one.
-    pub(super) fn is_single(&self) -> bool {
-        self.bars.len() == 1
+    /// The widths of cells of which each lies in one bar, largest first.
+    pub(super) fn units(&self) -> &'static [i64] {
+        match self.width {
+            width if width % DAY == 0 || self.bars.len() == 1 => &[DAY, HOUR],
+            width if width % HOUR == 0 => &[HOUR],
+            _ => &[],
+        }
     }
 
     /// Counts events of a source at a time; those outside of the range are left out.

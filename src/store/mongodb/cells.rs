@@ -51,13 +51,35 @@ impl Cell {
         })
     }
 
+    /// Those of a width that fill a range between two of its multiples.
+    pub(super) fn row((from, to): (i64, i64), width: i64) -> impl Iterator<Item = Self> {
+        let starts = (from..to).step_by(usize::try_from(width).unwrap_or(usize::MAX));
+        starts.map(move |start| Self { width, start })
+    }
+
+    pub(super) fn width(self) -> i64 {
+        self.width
+    }
+
+    pub(super) fn start(self) -> i64 {
+        self.start
+    }
+
     /// Its first millisecond that is none of its own.
     pub(super) fn end(self) -> i64 {
         self.start + self.width
     }
 
-    fn id(self) -> Document {
+    /// Cells of one width are in the order of their time by it.
+    pub(super) fn id(self) -> Document {
         doc! { "width": self.width, "start": self.start }
+    }
+
+    pub(super) fn of_id(id: &RawDocument) -> Option<Self> {
+        Some(Self {
+            width: id.get_i64("width").ok()?,
+            start: id.get_i64("start").ok()?,
+        })
     }
 }
 
@@ -85,7 +107,7 @@ struct Kept {
 
 impl Kept {
     fn read(document: &RawDocument) -> Option<Self> {
-        let start = document.get_document("_id").ok()?.get_i64("start").ok()?;
+        let start = Cell::of_id(document.get_document("_id").ok()?)?.start;
         let marked = document.get_datetime("markedAt").ok();
         let counts = document.get_binary("counts").ok();
         Some(Self {
@@ -244,16 +266,14 @@ impl MongoStore {
                 let counts = counts.entry(cell).or_default();
                 counts.push((counted.facet, counted.count));
             }
-            let cells = (start..end).step_by(usize::try_from(width).unwrap_or(usize::MAX));
             let mut updates = Vec::new();
-            for start in cells {
-                let (version, marked) = unkept.get(&start).copied().unwrap_or((0, i64::MIN));
-                let cold = (start + width).max(marked).saturating_add(hot());
+            for cell in Cell::row((start, end), width) {
+                let (version, marked) = unkept.get(&cell.start).copied().unwrap_or((0, i64::MIN));
+                let cold = cell.end().max(marked).saturating_add(hot());
                 if cold > begun {
                     continue;
                 }
-                let counts = counts.remove(&start).unwrap_or_default();
-                let cell = Cell { width, start };
+                let counts = counts.remove(&cell.start).unwrap_or_default();
                 updates.push(Counted {
                     cell,
                     version,

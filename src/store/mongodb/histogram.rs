@@ -1,19 +1,19 @@
-//! Counts by time. Of days that are over, what was counted is known ([`super::cells`], [`super::days`]);
-//! [`super::means`] counts the others.
+//! Counts by time. Of hours and days that are over, what was counted is known ([`super::cells`], [`super::found`]);
+//! [`super::means`] counts the rest.
 
 use mongodb::action::Action as _;
 use mongodb::bson::{RawDocument, doc};
 use tokio::sync::OnceCell;
 
 use super::MongoStore;
-use super::cells::hot;
-use super::days::{Days, MOST_DAYS};
+use super::cells::{Cell, hot};
 use super::errors::store_error;
+use super::found::{Findings, cells_within};
 use super::means::{Means, within};
 use super::plan::{Plan, Way};
 use super::query::{ceiling, conditions, range_of};
 use super::schema::by_time;
-use crate::store::histogram::{DAY, Grid};
+use crate::store::histogram::Grid;
 use crate::store::keys::asked_terms;
 use crate::store::{EventFilter, Histogram, Result};
 
@@ -40,11 +40,6 @@ fn has_text(filter: &EventFilter) -> bool {
 fn bounds(filter: &EventFilter) -> (Option<i64>, Option<i64>) {
     let bound = |at| ceiling(at).timestamp_millis();
     (filter.since.map(bound), filter.until.map(bound))
-}
-
-/// Whether days lie in its bars as a whole.
-fn is_of_days(grid: &Grid) -> bool {
-    grid.width() % DAY == 0 || grid.is_single()
 }
 
 impl MongoStore {
@@ -84,13 +79,15 @@ impl MongoStore {
     ) -> Result<Histogram> {
         let means = OnceCell::new();
         let (since, until) = bounds(filter);
-        let days = match self.whole_days(filter, buckets).await? {
-            Some(days) => Some(self.count_days(filter, days, &means).await?),
-            None => None,
+        let over = self.cells_over(filter, buckets).await?;
+        let over = if over.is_empty() {
+            None
+        } else {
+            Some(self.count_over(filter, over, &means).await?)
         };
         let (first, last) = tokio::try_join!(
-            self.outermost(filter, days.as_ref(), has_keyless, false),
-            self.outermost(filter, days.as_ref(), has_keyless, true),
+            self.outermost(filter, over.as_ref(), has_keyless, false),
+            self.outermost(filter, over.as_ref(), has_keyless, true),
         )?;
         let end = last.map(|last| last + 1);
         let (Some(from), Some(to)) = (since.or(first), until.or(end)) else {
@@ -100,22 +97,19 @@ impl MongoStore {
         let (Some(first), Some(end)) = (first, end) else {
             return Ok(grid.finish());
         };
-        match days.filter(|_| is_of_days(&grid)) {
-            Some(days) => {
-                for (day, counts) in days.filled() {
-                    for (source, count) in counts.iter() {
-                        grid.add(day.max(first), source, *count);
-                    }
-                }
-                let (begin, over) = days.range();
-                for rest in [(first, end.min(begin)), (first.max(over), end)] {
-                    self.count_rest(&mut grid, filter, rest, &means).await?;
+        let serving = over.filter(|over| grid.units().contains(&over.width()));
+        let mut rests = vec![(first, end)];
+        if let Some(over) = serving {
+            for (cell, counts) in over.filled() {
+                for (source, count) in counts.iter() {
+                    grid.add(cell.start().max(first), source, *count);
                 }
             }
-            None => {
-                self.count_rest(&mut grid, filter, (first, end), &means)
-                    .await?;
-            }
+            let (begin, to) = over.range();
+            rests = vec![(first, end.min(begin)), (first.max(to), end)];
+        }
+        for rest in rests {
+            self.count_rest(&mut grid, filter, rest, &means).await?;
         }
         if has_keyless {
             self.count_keyless(&mut grid, filter).await?;
@@ -123,54 +117,55 @@ impl MongoStore {
         Ok(grid.finish())
     }
 
-    /// The whole days that are over among those of the filter, if it is one whose days are kept and bars of days
-    /// can be what it asks for.
-    async fn whole_days(&self, filter: &EventFilter, buckets: u32) -> Result<Option<Span>> {
+    /// The hours and days that are over among those of the filter, if it is one whose findings are kept and they
+    /// can be parts of the bars that it asks for.
+    async fn cells_over(&self, filter: &EventFilter, buckets: u32) -> Result<Vec<Cell>> {
         if is_of_facets(filter) {
-            return Ok(None);
-        }
-        let (since, until) = bounds(filter);
-        if let (Some(since), Some(until)) = (since, until)
-            && !is_of_days(&Grid::new(since, until, buckets))
-        {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let all = range_of(filter);
         let (first, last) = tokio::try_join!(
             self.first_found(Plan::of_time(), &all, false),
             self.first_found(Plan::of_time(), &all, true),
         )?;
-        let (Some(first), Some(last)) = (since.or(first), last) else {
-            return Ok(None);
+        let (Some(first), Some(last)) = (first, last) else {
+            return Ok(Vec::new());
         };
-        let end = until.map_or(last + 1, |until| until.min(last + 1));
-        let end = end.min(self.now() - hot()).div_euclid(DAY) * DAY;
-        let begin = first.saturating_add(first.saturating_neg().rem_euclid(DAY));
-        let is_told = (DAY..=MOST_DAYS * DAY).contains(&end.saturating_sub(begin));
-        Ok(is_told.then_some((begin, end)))
+        let (since, until) = bounds(filter);
+        let (from, to) = (since.unwrap_or(first), until.unwrap_or(last + 1));
+        let units = Grid::new(from, to, buckets).units();
+        let Some(unit) = units.first() else {
+            return Ok(Vec::new());
+        };
+        // Where no event is, nothing hinders a cell from being a whole one.
+        let (first, end) = (first.div_euclid(*unit), last.div_euclid(*unit) + 1);
+        let begin = since.map_or(first * unit, |since| since.max(first * unit));
+        let end = until.map_or(end * unit, |until| until.min(end * unit));
+        let end = end.min(self.now() - hot());
+        Ok(cells_within((begin, end), units))
     }
 
-    /// The time of the filter's first or last event; days that are counted tell where to look for it.
+    /// The time of the filter's first or last event; what was found tells where to look for it.
     async fn outermost(
         &self,
         filter: &EventFilter,
-        days: Option<&Days>,
+        over: Option<&Findings>,
         has_keyless: bool,
         newest: bool,
     ) -> Result<Option<i64>> {
-        let Some(days) = days else {
+        let Some(over) = over else {
             let plan = self.plan(filter).await?;
             return self.first_found(plan, filter, newest).await;
         };
-        let (begin, end) = days.range();
-        let mut filled = days.filled().map(|(day, _)| day);
-        let day = if newest {
+        let (begin, end) = over.range();
+        let mut filled = over.filled().map(|(cell, _)| cell);
+        let cell = if newest {
             filled.next_back()
         } else {
             filled.next()
         };
         let mut places = vec![(None, Some(begin))];
-        places.extend(day.map(|day| (Some(day), Some(day + DAY))));
+        places.extend(cell.map(|cell| (Some(cell.start()), Some(cell.end()))));
         places.push((Some(end), None));
         if newest {
             places.reverse();

@@ -18,7 +18,7 @@ use super::errors::store_error;
 use super::plan::Way;
 use super::query::conditions;
 use super::search::told_apart;
-use crate::store::histogram::{DAY, Grid, HOUR};
+use crate::store::histogram::Grid;
 use crate::store::keys::{Facet, asked_terms, fold};
 use crate::store::{EventFilter, Result, StoreError};
 
@@ -343,13 +343,8 @@ impl MongoStore {
         if sources.is_empty() {
             return Ok(());
         }
-        let units: &[i64] = match grid.width() {
-            width if width % DAY == 0 || grid.is_single() => &[DAY, HOUR],
-            width if width % HOUR == 0 => &[HOUR],
-            _ => &[],
-        };
         let cold = self.now() - hot();
-        let mut stretches = vec![(from, to, units)];
+        let mut stretches = vec![(from, to, grid.units())];
         while let Some((from, to, units)) = stretches.pop() {
             let Some((&unit, finer)) = units.split_first() else {
                 self.count_uncut(grid, (from, to), sources).await?;

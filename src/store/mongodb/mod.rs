@@ -18,12 +18,12 @@ mod announce;
 mod cells;
 mod commit;
 mod cursors;
-mod days;
 mod decode;
 mod encode;
 mod errors;
 mod facets;
 mod feed;
+mod found;
 mod histogram;
 mod letters;
 mod means;
@@ -80,7 +80,7 @@ pub struct MongoStore {
     cells: Collection<RawDocumentBuf>,
     known: Arc<Mutex<announce::Known>>,
     dictionary: Arc<Mutex<Option<Arc<facets::Dictionary>>>>,
-    kept_days: Arc<days::KeptDays>,
+    kept_findings: Arc<found::KeptFindings>,
     /// The indexes of queries stand: they may be insisted on.
     indexed: Arc<AtomicBool>,
     /// Milliseconds by which tests have moved the clock.
@@ -164,7 +164,7 @@ impl MongoStore {
             cells: beside("counts"),
             known: Arc::default(),
             dictionary: Arc::default(),
-            kept_days: Arc::default(),
+            kept_findings: Arc::default(),
             indexed: Arc::default(),
             moved_clock: Arc::default(),
             work: Arc::default(),

@@ -262,7 +262,7 @@ fn count_facets(
     if facets.is_empty() {
         return Ok(());
     }
-    let by_days = grid.width() % DAY == 0 || grid.is_single();
+    let by_days = grid.units().contains(&DAY);
     let (begin, end) = (first + (-first).rem_euclid(DAY), last.div_euclid(DAY) * DAY);
     if !by_days || begin >= end {
         return count_uncut(connection, tables, (first, last), facets, grid);
