@@ -41,7 +41,7 @@ fn bulk_log(dir: &Path, lines: u64) -> (OcisLog, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_store_stops_the_flow_and_not_the_service() {
-    const LINES: u64 = 500_000;
+    const LINES: u64 = 200_000;
     const MEBIBYTE: u64 = 1 << 20;
     let mongod = Mongod::start().await;
     let dir = tempfile::tempdir().unwrap();

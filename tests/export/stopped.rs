@@ -12,8 +12,22 @@ use super::{Place, deeds, enter, event, files};
 struct Running(Child);
 
 impl Running {
+    /// Hears a hangup, even if the tests were started by `nohup`.
     fn start(command: &mut Command) -> Self {
-        Self(command.stdout(Stdio::piped()).spawn().unwrap())
+        let mut hearing = Command::new("env");
+        hearing
+            .arg("--default-signal=HUP")
+            .arg(command.get_program())
+            .args(command.get_args())
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(key, value)| Some((key, value?))),
+            );
+        if let Some(directory) = command.get_current_dir() {
+            hearing.current_dir(directory);
+        }
+        Self(hearing.stdout(Stdio::piped()).spawn().unwrap())
     }
 
     fn signal(&self, name: &str) {
