@@ -88,6 +88,17 @@ async fn a_session_is_no_token_and_a_token_is_no_session() {
     let bearer = format!("Bearer {id}");
     let answer = get(&world, "/api/v1/events", &[("authorization", &bearer)]).await;
     assert_eq!(answer.status, 401);
+    // What the store knows a session by is made of this.
+    let disguised = format!("session {id}");
+    let bearer = format!("Bearer {disguised}");
+    let headers = [("authorization", bearer.as_str())];
+    assert_eq!(get(&world, "/api/v1/events", &headers).await.status, 401);
+    let body = json!({"action": "forged.event"}).to_string();
+    let answer = send(&world, "/api/v1/events", &headers, &body).await;
+    assert_eq!(answer.status, 401);
+    let form = format!("token={}", disguised.replace(' ', "+"));
+    assert_eq!(send(&world, "/audit/sign-in", &[], &form).await.status, 401);
+
     let forged = format!("daybook_session={operator}");
     assert_eq!(
         get(&world, "/audit", &[("cookie", &forged)]).await.status,
