@@ -67,6 +67,16 @@ test("pages lead to the end without a repeat or a hole while events stream in", 
     await page.waitForFunction(() => document.querySelectorAll("li.event").length === 40);
     assert.deepEqual(await ids(page), (await all(guarded, "action=live.counted")).slice(0, 40).map((event) => event.id));
     assert.equal(await page.locator("#older").count(), 1);
+    // Nor does one that stays on top, from a clock that is ahead, hide such a hole.
+    await enter(guarded, [counted(2000, 600)]);
+    await page.waitForFunction(() => document.querySelector("#new-events").textContent.startsWith("1 "));
+    await pill.click();
+    await page.waitForFunction(() => document.querySelectorAll("li.event").length === 41);
+    await enter(guarded, Array.from({ length: 90 }, (_, number) => counted(3000 + number, 300 + number)));
+    await page.waitForFunction(() => document.querySelector("#new-events").textContent.startsWith("90 "));
+    await pill.click();
+    await page.waitForFunction(() => document.querySelectorAll("li.event").length === 40);
+    assert.deepEqual(await ids(page), (await all(guarded, "action=live.counted")).slice(0, 40).map((event) => event.id));
   }));
 
 const arrives = (page) => page.waitForFunction(() => document.documentElement.dataset.live === "on");

@@ -12,12 +12,16 @@ async function fetchBars(place) {
   try {
     const page = await fetchPage(place.dataset.source, { patience: PATIENCE });
     const chart = page.querySelector("#chart");
+    if (!place.isConnected) return;
     place.replaceWith(document.adoptNode(chart));
     startChart();
   } catch {
     place.firstElementChild.textContent = "These events could not be counted now.";
   }
 }
+
+/** Ends the brushing of the bars that are shown. */
+let stopBrushing = () => {};
 
 function brush(chart) {
   const svg = chart.querySelector("svg");
@@ -85,9 +89,7 @@ function brush(chart) {
     if (moved) event.preventDefault();
     moved = false;
   }, true);
-  addEventListener("keydown", (event) => {
-    if (event.key === "Escape") stop();
-  });
+  stopBrushing = stop;
 }
 
 /** Tab reaches one bar, and arrows lead from it to the others. */
@@ -115,4 +117,7 @@ export function startChart() {
   walk(chart);
 }
 
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") stopBrushing();
+});
 document.addEventListener("daybook:chart", startChart);

@@ -46,6 +46,8 @@ async function loadOlder(event) {
   link.setAttribute("aria-busy", "true");
   try {
     const page = await fetchPage(link.href);
+    // The list may end elsewhere meanwhile, where another link stands.
+    if (!link.isConnected) return;
     const added = [...page.querySelectorAll("#events li.event")].filter((row) => isNew(row.dataset.id));
     list().append(...added.map((row) => document.adoptNode(row)));
     timeline.querySelector(".pager").replaceWith(document.adoptNode(page.querySelector(".pager")));
@@ -122,8 +124,9 @@ export async function showNew() {
 
 /** Tells how many rows came. */
 function merge(page) {
-  const fresh = [...page.querySelectorAll("#events li.event")].filter((row) => isNew(row.dataset.id));
-  const meets = fresh.length < page.querySelectorAll("#events li.event").length;
+  const all = [...page.querySelectorAll("#events li.event")];
+  const fresh = all.filter((row) => isNew(row.dataset.id));
+  const meets = !page.querySelector("#older") || !fresh.includes(all.at(-1));
   // More is new than a page holds (or nothing was here): a list without a hole begins anew.
   if (!meets || !list()) beginAnew(page.querySelector("#timeline"));
   else insert(fresh);
