@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::config::{Config, JournalConfig, LoadedConfig};
 use crate::dead_letters::{Retried, Retrier, is_head_only};
 use crate::event::DeadLetterReason;
+use crate::event::hidden::told_apart;
 use crate::journal::waiting_bytes;
 use crate::store::{DeadLetterFilter, DeadLetterHead, Store, StoreError, StoredDeadLetter};
 
@@ -385,21 +386,14 @@ fn as_json(stored: &StoredDeadLetter) -> Result<String, anyhow::Error> {
 /// direction of writing or cannot be seen, stand as escapes.
 pub(super) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if acts_on_a_terminal(character) {
+    for (character, is_hidden) in told_apart(text) {
+        if is_hidden {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
         }
     }
     shown
-}
-
-pub(super) fn acts_on_a_terminal(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// The same for bytes: what is no UTF-8 stands as `\xff`.
@@ -435,6 +429,10 @@ mod tests {
         assert_eq!(
             visible("a\u{1b}[2J\n\u{202e}é\u{0}\u{9b}"),
             "a\\u{1b}[2J\\n\\u{202e}é\\u{0}\\u{9b}"
+        );
+        assert_eq!(
+            visible("ad\u{34f}min\u{3164} ❤\u{fe0f}"),
+            "ad\\u{34f}min\\u{3164} ❤\u{fe0f}"
         );
         assert_eq!(
             visible_bytes(b"{\"a\":\"\xff\x00\xc3\xa9\xe2\x82"),

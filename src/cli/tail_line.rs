@@ -9,7 +9,8 @@ use unicode_width::UnicodeWidthStr as _;
 use crate::event::Outcome;
 use crate::store::StoredEvent;
 
-use crate::cli::dead_letters::{acts_on_a_terminal, visible};
+use crate::cli::dead_letters::visible;
+use crate::event::hidden::told_apart;
 
 /// How one event looks.
 pub(super) struct Line {
@@ -153,8 +154,8 @@ impl Line {
 /// The same JSON, with everything that acts on a terminal as `\u` escapes.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
-    for character in json.chars() {
-        if acts_on_a_terminal(character) {
+    for (character, is_hidden) in told_apart(json) {
+        if is_hidden {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
                 let _infallible = write!(text, "\\u{unit:04x}");
@@ -227,6 +228,7 @@ mod tests {
         "\u{e0041}tag",
         "a\u{e0100}\u{e01ef}b",
         "\u{2066}iso\u{2069}",
+        "ad\u{34f}min\u{3164}",
     ];
 
     #[test]
@@ -251,7 +253,10 @@ mod tests {
                 let text = shown(&line(json, false, true), name);
                 assert_eq!(text.matches('\n').count(), 1, "{text:?}");
                 let bare = text.trim_end_matches('\n');
-                assert!(!bare.chars().any(acts_on_a_terminal), "{text:?}");
+                assert!(
+                    !told_apart(bare).any(|(_, is_hidden)| is_hidden),
+                    "{text:?}"
+                );
             }
             let json = shown(&line(true, false, true), name);
             let read: serde_json::Value = serde_json::from_str(&json).unwrap();

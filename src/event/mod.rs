@@ -3,6 +3,7 @@
 //! Nothing here knows an actor, a store or a network: plain data and pure functions.
 
 pub mod flat;
+pub mod hidden;
 pub mod mask;
 mod payload;
 mod prose;

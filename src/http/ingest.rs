@@ -283,17 +283,17 @@ pub(super) fn client_address(
     let forwarded = headers
         .get_all("x-forwarded-for")
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|address| address.trim().parse::<IpAddr>())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        // A client may have put in anything before what its proxy adds.
+        .map(|address| str::from_utf8(address).ok()?.trim().parse::<IpAddr>().ok())
         .collect::<Vec<_>>();
     for hop in forwarded.into_iter().rev() {
         if !trusted(&client) {
             break;
         }
         match hop {
-            Ok(address) => client = address.to_canonical(),
-            Err(_) => break,
+            Some(address) => client = address.to_canonical(),
+            None => break,
         }
     }
     client
@@ -349,6 +349,12 @@ mod tests {
             &["unknown, 203.0.113.5"],
             "203.0.113.5",
         ),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["\u{ff}, 203.0.113.5"],
+            "203.0.113.5",
+        ),
         (&["10.0.0.0/8"], "10.1.2.3", &[""], "10.1.2.3"),
         // One address in two forms.
         (
@@ -377,7 +383,8 @@ mod tests {
             let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
             let mut headers = HeaderMap::new();
             for line in *lines {
-                headers.append("x-forwarded-for", line.parse().unwrap());
+                let line = axum::http::HeaderValue::from_bytes(line.as_bytes()).unwrap();
+                headers.append("x-forwarded-for", line);
             }
             let client = client_address(&trusted, peer.parse().unwrap(), &headers);
             assert_eq!(client.to_string(), *wanted, "{peer} {lines:?}");

@@ -274,7 +274,11 @@ fn safe_next(next: Option<&str>) -> &str {
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let leads_on = !next.starts_with("/audit/sign-");
-    if is_ours && is_plain && leads_on {
+    // Browsers resolve them, however they are written.
+    let path = next.split(['?', '#']).next().unwrap_or_default();
+    let path = path.to_ascii_lowercase().replace("%2e", ".");
+    let has_dots = path.split('/').any(|part| matches!(part, "." | ".."));
+    if is_ours && is_plain && leads_on && !has_dots {
         next
     } else {
         HOME
@@ -343,6 +347,9 @@ mod tests {
             (Some("/audit?x\r\nset-cookie: a=b"), "/audit"),
             (Some("/audit/sign-out"), "/audit"),
             (Some("/metrics"), "/audit"),
+            (Some("/audit/../api/v1/export?format=csv"), "/audit"),
+            (Some("/audit/events/.%2E/../x"), "/audit"),
+            (Some("/audit?text=../.."), "/audit?text=../.."),
         ] {
             assert_eq!(safe_next(next), wanted, "{next:?}");
         }

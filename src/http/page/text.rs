@@ -3,6 +3,8 @@
 
 use maud::{Markup, html};
 
+use crate::event::hidden::is_hidden;
+
 /// Shows at most `limit` characters of a text; what is left out is an ellipsis.
 pub(super) fn visible(text: &str, limit: usize) -> Markup {
     let end = text
@@ -73,28 +75,6 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
 /// Whether it takes room and shows nothing.
 fn is_blank(character: char) -> bool {
     character.is_whitespace() || character == '\u{2800}'
-}
-
-fn is_hidden(before: Option<char>, character: char, after: Option<char>) -> bool {
-    match character {
-        // Joiners belong to emoji and to some scripts; within Latin text they only hide.
-        '\u{200c}' | '\u{200d}' => before.is_none_or(|before| before.is_ascii()),
-        // Selectors choose a form of the emoji, ideograph or key before them; two choose nothing.
-        '\u{fe00}'..='\u{fe0f}' => before.is_none_or(|before| {
-            let is_key = after == Some('\u{20e3}');
-            (before.is_ascii() && !is_key) || ('\u{fe00}'..='\u{fe0f}').contains(&before)
-        }),
-        '\u{180b}'..='\u{180d}' | '\u{180f}' => {
-            !before.is_some_and(|before| ('\u{1807}'..='\u{18aa}').contains(&before))
-        }
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' => true,
-        '\u{17b4}' | '\u{17b5}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => true,
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
-        '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' => true,
-        '\u{e0000}'..='\u{e0fff}' | '\u{e000}'..='\u{f8ff}' => true,
-        '\u{f0000}'..='\u{10ffff}' => true,
-        other => other.is_control(),
-    }
 }
 
 /// What the control characters are called for short, from U+0000 on.
