@@ -471,6 +471,12 @@ async fn the_store_and_what_is_wrong_with_it() {
     assert_eq!(code, 0, "{printed}");
     site.file("url", "");
     site.is_refused(&["store.url_file", "is empty"]).await;
+    for secret in ["hunter2", "p@ss"] {
+        site.file("url", secret);
+        site.is_refused(&["store.url_file", "something else"]).await;
+        let (_, printed) = site.check().await;
+        assert!(!printed.contains(secret), "{printed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,8 +48,14 @@ pub(super) fn check(
 
 fn check_store(config: &Config, report: &mut Report) {
     const KEY: &str = "store.url";
+    const FILE: &str = "store.url_file";
     let target = config.store.url.target();
     match &target {
+        // It may be a password in the wrong file.
+        Err(_) if report.is_set(FILE) => {
+            let wanted = "the store's address in it: sqlite:PATH or mongodb://HOST:27017/DATABASE";
+            report.add(FILE, "a file with something else in it", wanted);
+        }
         Err(wanted) => report.add(KEY, quote(&config.store.url.to_string()), wanted),
         Ok(StoreTarget::Sqlite(path)) if path.is_dir() => {
             let wanted = "the path of a file, such as \"sqlite:data/daybook.db\"";

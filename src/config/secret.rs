@@ -180,7 +180,7 @@ fn redact_option(option: &str) -> String {
         return option.to_owned();
     };
     let lower = name.to_ascii_lowercase();
-    let secret = ["password", "secret", "token", "properties"]
+    let secret = ["password", "secret", "token", "key", "properties"]
         .iter()
         .any(|word| lower.contains(word));
     if secret {
