@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::fs::File;
 
 use super::identity::{FileStat, PRINT_BYTES};
-use super::rotation::{Anchor, Sibling, later_parts, open_sibling};
+use super::rotation::{Anchor, Sibling, later_parts, try_open_sibling};
 use super::tailer::{Queued, Tailer, newest_stat};
 use super::{FileEvent, GapReason, TailError};
 
@@ -35,7 +35,7 @@ impl Tailer {
                 may_be_copy_of(current.reader.stat(), current.begun, &sibling.stat)
                     && (is_unmistakable || is_empty || was_made_before_end_of(&stat, &sibling.stat))
             })
-            .filter_map(|sibling| open_sibling(&self.options.path, sibling))
+            .filter_map(|sibling| try_open_sibling(&self.options.path, sibling))
             .filter(|(file, stat)| current.reader.stands_in(file, stat.size).unwrap_or(false))
             .max_by_key(|(_, copy)| likeliest_copy(position, current.reader.stat().modified, copy));
         let anchor = match &copy {

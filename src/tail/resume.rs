@@ -74,10 +74,16 @@ impl Tailer {
             return Ok(true);
         }
         let beside = self.beside()?;
-        let renamed = beside
+        let mut renamed = None;
+        for sibling in beside
             .iter()
             .filter(|sibling| cursor.means_inode(&sibling.stat))
-            .find_map(|sibling| self.open_if_it_holds(sibling, cursor));
+        {
+            renamed = self.open_if_it_holds(sibling, cursor)?;
+            if renamed.is_some() {
+                break;
+            }
+        }
         if let Some((file, stat)) = renamed {
             let anchor = Anchor::new(&stat, &beside).begun(cursor.begun);
             self.declare_compressed(&stat, &beside);
@@ -93,7 +99,9 @@ impl Tailer {
             false => beside
                 .iter()
                 .find(|sibling| cursor.means_inode(&sibling.stat))
-                .and_then(|sibling| open_sibling(&path, sibling)),
+                .map(|sibling| open_sibling(&path, sibling))
+                .transpose()?
+                .flatten(),
         };
         let is_truncated = live_was_truncated || renamed.is_some();
         let truncated_stat = renamed.as_ref().or(live.as_ref()).map(|(_, stat)| *stat);
@@ -122,7 +130,7 @@ impl Tailer {
                 }
                 false => is_unmistakable(cursor),
             })
-            .filter_map(|sibling| self.open_if_it_holds(sibling, cursor))
+            .filter_map(|sibling| self.open_if_it_holds(sibling, cursor).ok().flatten())
             .max_by_key(|(_, stat)| likeliest_copy(cursor.offset, cursor.modified, stat));
         let live = match &copy {
             Some((_, copy)) if live_was_truncated => {
@@ -247,12 +255,18 @@ impl Tailer {
         }
     }
 
-    fn open_if_it_holds(&self, sibling: &Sibling, cursor: &TailCursor) -> Option<Opened> {
-        let (file, stat) = open_sibling(&self.options.path, sibling)?;
-        cursor
+    fn open_if_it_holds(
+        &self,
+        sibling: &Sibling,
+        cursor: &TailCursor,
+    ) -> Result<Option<Opened>, TailError> {
+        let Some((file, stat)) = open_sibling(&self.options.path, sibling)? else {
+            return Ok(None);
+        };
+        let holds = cursor
             .stands_in(&file, stat.size)
-            .is_ok_and(|holds| holds)
-            .then_some((file, stat))
+            .map_err(|error| TailError::from_io(&sibling.path, "read", error))?;
+        Ok(holds.then_some((file, stat)))
     }
 
     fn go_on(&self, file: File, cursor: &TailCursor) -> Result<Followed, TailError> {

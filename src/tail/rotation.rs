@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::TailError;
 use super::identity::{FileStat, PRINT_BYTES, open_regular, read_at};
 
 const COMPRESSED: [&str; 7] = [".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".zip"];
@@ -81,8 +82,30 @@ pub(super) fn is_copy(one: &File, other: &File) -> io::Result<bool> {
     )
 }
 
-/// All regular files beside `live`, itself left out.
+/// All regular files beside `live`, itself left out; and beside what it is a link to, where a log is
+/// rotated.
 pub(super) fn siblings(live: &Path) -> io::Result<Vec<Sibling>> {
+    let mut found = siblings_in_place(live)?;
+    if let Some(target) = target_of(live) {
+        // Without its directory nothing of it can be read.
+        found.extend(siblings_in_place(&target).unwrap_or_default());
+    }
+    Ok(found)
+}
+
+/// Where a link leads that ends in another directory or name.
+fn target_of(live: &Path) -> Option<PathBuf> {
+    let target = std::fs::canonicalize(live).or_else(|_| {
+        let target = std::fs::read_link(live)?;
+        io::Result::Ok(directory_of(live).join(target))
+    });
+    let target = target.ok()?;
+    let is_elsewhere = std::fs::canonicalize(directory_of(live)).ok()? != directory_of(&target)
+        || live.file_name() != target.file_name();
+    is_elsewhere.then_some(target)
+}
+
+fn siblings_in_place(live: &Path) -> io::Result<Vec<Sibling>> {
     let Some(live_name) = live.file_name() else {
         return Ok(Vec::new());
     };
@@ -117,23 +140,33 @@ pub(super) fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// Opens a sibling, wherever its inode went meanwhile.
-pub(super) fn open_sibling(live: &Path, sibling: &Sibling) -> Option<(File, FileStat)> {
+/// Opens a sibling, wherever its inode went meanwhile; `None` when it is gone.
+///
+/// # Errors
+/// When it stands there and cannot be opened: that may pass.
+pub(super) fn open_sibling(
+    live: &Path,
+    sibling: &Sibling,
+) -> Result<Option<(File, FileStat)>, TailError> {
     let is_it =
         |stat: &FileStat| stat.is_same_inode(&sibling.stat) && stat.birth == sibling.stat.birth;
     if let Ok(Some((file, stat))) = open_regular(&sibling.path)
         && is_it(&stat)
     {
-        return Some((file, stat));
+        return Ok(Some((file, stat)));
     }
-    let moved = siblings(live)
-        .ok()?
-        .into_iter()
-        .find(|other| is_it(&other.stat))?;
-    match open_regular(&moved.path) {
-        Ok(Some((file, stat))) if is_it(&stat) => Some((file, stat)),
-        _ => None,
-    }
+    let beside =
+        siblings(live).map_err(|error| TailError::from_io(directory_of(live), "read", error))?;
+    let Some(moved) = beside.into_iter().find(|other| is_it(&other.stat)) else {
+        return Ok(None);
+    };
+    let opened = open_regular(&moved.path)?;
+    Ok(opened.filter(|(_, stat)| is_it(stat)))
+}
+
+/// The same where one that cannot be opened now is no hindrance.
+pub(super) fn try_open_sibling(live: &Path, sibling: &Sibling) -> Option<(File, FileStat)> {
+    open_sibling(live, sibling).ok().flatten()
 }
 
 /// The readable parts that were written after the anchor, oldest first.

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -194,7 +194,7 @@ impl Tailer {
         let mut gathered = Gathered::default();
         for _ in 0..READS_PER_STEP {
             let Some(current) = &mut self.current else {
-                if self.advance() {
+                if self.advance()? {
                     continue;
                 }
                 break;
@@ -228,7 +228,18 @@ impl Tailer {
             if !gathered.is_empty() && !matches!(fill, Ok(Fill::Read)) {
                 break;
             }
-            let fill = fill?;
+            let fill = match fill {
+                // A handle that a file server has forgotten does not come back; the file may.
+                Err(TailError::Io { source, .. })
+                    if source.kind() == ErrorKind::StaleNetworkFileHandle =>
+                {
+                    self.resume = self.cursor();
+                    self.current = None;
+                    self.queue.clear();
+                    break;
+                }
+                fill => fill?,
+            };
             if let Some(seen) = unread {
                 if self.queue_missed_copies(seen)? {
                     continue;
@@ -281,7 +292,7 @@ impl Tailer {
                         }
                         continue;
                     }
-                    self.advance();
+                    self.advance()?;
                 }
             }
         }
@@ -463,13 +474,16 @@ impl Tailer {
     }
 
     /// Lets the current file go and turns to the next; whether there was one.
-    fn advance(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// When the next one stands there and cannot be opened; it stays the next.
+    fn advance(&mut self) -> Result<bool, TailError> {
         while let Some(queued) = self.queue.pop_front() {
             let next = match queued {
-                Queued::Open(followed) => Some(*followed),
-                Queued::Closed(sibling) => open_sibling(&self.options.path, &sibling)
-                    .and_then(|(file, _)| Followed::new(file, 0).ok())
-                    .or_else(|| {
+                Queued::Open(followed) => *followed,
+                Queued::Closed(sibling) => match self.open_queued(&sibling) {
+                    Ok(Some(followed)) => followed,
+                    Ok(None) => {
                         self.events.push(FileEvent::Gap {
                             file_key: None,
                             inode: sibling.stat.inode,
@@ -477,10 +491,14 @@ impl Tailer {
                             to: Some(sibling.stat.size),
                             why: GapReason::Vanished,
                         });
-                        None
-                    }),
+                        continue;
+                    }
+                    Err(error) => {
+                        self.queue.push_front(Queued::Closed(sibling));
+                        return Err(error);
+                    }
+                },
             };
-            let Some(next) = next else { continue };
             if let Some(finished) = self.current.take() {
                 let from_inode = finished.reader.stat().inode;
                 let to_inode = next.reader.stat().inode;
@@ -495,9 +513,15 @@ impl Tailer {
                 self.moved = true;
             }
             self.current = Some(next);
-            return true;
+            return Ok(true);
         }
-        false
+        Ok(false)
+    }
+
+    fn open_queued(&self, sibling: &Sibling) -> Result<Option<Followed>, TailError> {
+        let opened = open_sibling(&self.options.path, sibling)?;
+        let followed = opened.map(|(file, _)| self.follow(file, 0));
+        followed.transpose()
     }
 
     pub(super) fn remember(&mut self, finished: &Followed) {

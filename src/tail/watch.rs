@@ -6,7 +6,7 @@ use std::io;
 use super::copies::end_of;
 use super::identity::{FileStat, PRINT_BYTES, open_regular};
 use super::rotation::{
-    Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
+    Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, try_open_sibling,
 };
 use super::tailer::{Followed, Queued, Tailer, newest_stat};
 use super::{FileEvent, GapReason, TailError};
@@ -119,7 +119,7 @@ impl Tailer {
         part: &Sibling,
         mut files: impl Iterator<Item = &'a File>,
     ) -> bool {
-        let Some((part, _)) = open_sibling(&self.options.path, part) else {
+        let Some((part, _)) = try_open_sibling(&self.options.path, part) else {
             return false;
         };
         files.any(|file| is_copy(&part, file).unwrap_or(false))
@@ -144,7 +144,7 @@ impl Tailer {
                 continue;
             }
             let opened = (self.queue.len() < HELD_OPEN)
-                .then(|| open_sibling(&self.options.path, &part))
+                .then(|| try_open_sibling(&self.options.path, &part))
                 .flatten()
                 .and_then(|(file, _)| Followed::new(file, 0).ok());
             self.queue.push_back(match opened {
@@ -162,7 +162,7 @@ impl Tailer {
 
     /// Whether all of the part, and nothing else, was read under some key.
     pub(super) fn was_read_to_its_end(&self, part: &Sibling) -> bool {
-        let Some((file, stat)) = open_sibling(&self.options.path, part) else {
+        let Some((file, stat)) = try_open_sibling(&self.options.path, part) else {
             return false;
         };
         self.passed.iter().any(|passed| {

@@ -128,6 +128,57 @@ async fn an_unreadable_file_fails_with_its_reason_until_it_is_readable() {
     assert_eq!(state().await["cursor"]["lastEventId"], pen.end());
     process.signal("TERM");
     assert!(process.wait().await.success());
+
+    // What was rotated meanwhile and may not be read is waited for too.
+    pen.write(10);
+    let rotated = logs.join("audit.log.1");
+    std::fs::rename(pen.path(), &rotated).unwrap();
+    allow(&rotated, 0o000);
+    pen.write(5);
+    let mut process = Process::spawn(program, &arguments, port, &dir.path().join("log"));
+    process.ready().await;
+    let state = async || {
+        let sources = process.json("/api/v1/sources").await;
+        sources["sources"][0].clone()
+    };
+    eventually("it is failing", async || {
+        state().await["state"] == "failing"
+    })
+    .await;
+    let reason = state().await["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("audit.log.1"), "{reason}");
+    allow(&rotated, 0o644);
+    eventually("the rest", async || {
+        process
+            .metric("daybook_events_written_total", "source=\"ocis\"")
+            .await
+            == 15.0
+            && state().await["state"] == "running"
+    })
+    .await;
+    assert_eq!(state().await["cursor"]["lastEventId"], pen.end());
+    process.signal("TERM");
+    assert!(process.wait().await.success());
+}
+
+/// A log is rotated where it is, whatever link leads to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_are_found_beside_what_a_link_leads_to() {
+    let plan = World::sqlite().await;
+    let real = plan.dir().join("real");
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink("real/audit.log", plan.dir().join("audit.log")).unwrap();
+    let mut story = Story::of(plan, "audit.log").await;
+    story.pen.write(30);
+    story.settled().await;
+    story.world.halt().await;
+    story.pen.write(20);
+    std::fs::rename(real.join("audit.log"), real.join("audit.log.1")).unwrap();
+    story.pen.write(10);
+    story.world.resume().await;
+    story.settled().await;
+    story.holds(&[], 0).await;
+    story.world.stop().await;
 }
 
 fn allow(path: &Path, mode: u32) {
