@@ -154,6 +154,47 @@ async fn files_are_read_again(rotate: impl Fn(&Path, &Path), is_copied: bool) {
     world.stop().await;
 }
 
+/// A space that was shared twice says the same twice, and not when.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_event_without_a_time_is_told_from_one_that_says_the_same() {
+    let line = json!({
+        "RemoteAddr": "", "User": "", "URL": "", "Method": "", "UserAgent": "", "Time": "",
+        "App": "admin_audit", "Message": "user 'u' shared space 's' with 'v'",
+        "Action": "space_shared", "CLI": false, "Level": 1, "SpaceID": "s", "GranteeUserID": "v",
+    });
+    let plan = World::sqlite().await;
+    let path = plan.file("audit.log", format!("{line}\n{line}\n"));
+    let source = format!("kind = \"ocis\"\npath = \"{}\"\n", path.display());
+    let config = plan.file(
+        "cli.toml",
+        format!(
+            "[store]\nurl = \"{}\"\n[[sources]]\n{source}",
+            plan.store_url()
+        ),
+    );
+    let file = plan.store_url().trim_start_matches("sqlite:").to_owned();
+    let world = plan.source(&source).start().await;
+    eventually("both are entered", async || {
+        world.metric("daybook_events_written_total", "").await == 2.0
+    })
+    .await;
+    let before = keys_of(&world.events().await, "ocis");
+    let connection = rusqlite::Connection::open(file).unwrap();
+    let lost = connection
+        .execute(
+            "DELETE FROM auditevents WHERE externalId = ?1",
+            [&before[1]],
+        )
+        .unwrap();
+    assert_eq!(lost, 1);
+    for new in [1, 0] {
+        let counts = replay(&config, "ocis", "2000-01-01");
+        assert_eq!(counts["new"], new, "{counts}");
+    }
+    assert_eq!(keys_of(&world.events().await, "ocis"), before);
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn renamed_files_are_read_again() {
     files_are_read_again(

@@ -169,14 +169,18 @@ impl Enterer<'_> {
 
     /// Leaves out what the timeline holds.
     async fn unknown(&mut self, events: Vec<Read>) -> Result<Vec<Read>, ReplayError> {
-        let times = || events.iter().map(|(event, _)| event.at);
-        let (Some(first), Some(last)) = (times().min(), times().max()) else {
-            return Ok(events);
-        };
-        if self.timeless.is_none() && events.iter().any(|(event, _)| is_timeless(&event.metadata)) {
+        let (timeless, dated): (Vec<_>, Vec<_>) = events
+            .iter()
+            .map(|(event, _)| event)
+            .partition(|event| is_timeless(&event.metadata));
+        if self.timeless.is_none() && !timeless.is_empty() {
             self.timeless = Some(self.held_timeless().await?);
         }
-        let mut held = self.held(first, last).await?;
+        let times = || dated.iter().map(|event| event.at);
+        let mut held = match times().min().zip(times().max()) {
+            Some((first, last)) => self.held(first, last).await?,
+            None => Held::default(),
+        };
         let keys: HashSet<&str> = events
             .iter()
             .map(|(event, _)| event.external_id.as_str())
@@ -190,11 +194,10 @@ impl Enterer<'_> {
         for (event, hints) in events {
             let content = content_of(event.at, &event.action, &event.metadata);
             let same = held.contents.get_mut(&content).filter(|_| self.by_content);
-            let is_held = match &self.timeless {
+            let is_held = match &mut self.timeless {
                 Some(timeless) if is_timeless(&event.metadata) => {
                     let content = content_of(Timestamp::UNIX_EPOCH, &event.action, &event.metadata);
-                    timeless.keys.contains(&event.external_id)
-                        || self.by_content && timeless.contents.contains_key(&content)
+                    timeless.meets(content, &event.external_id, self.by_content)
                 }
                 _ => {
                     held.keys.contains(&event.external_id)
@@ -270,6 +273,29 @@ struct Held {
     keys: HashSet<String>,
     /// The keys of each content.
     contents: HashMap<String, Vec<String>>,
+}
+
+impl Held {
+    /// Whether it has an event that tells no time: by its key, or by its content under the key of
+    /// another file, for within one file each line has a key of its own. It has it afterwards.
+    fn meets(&mut self, content: String, key: &str, by_content: bool) -> bool {
+        if !self.keys.insert(key.to_owned()) {
+            return true;
+        }
+        let file = |key: &str| key.rsplit_once(':').map(|(file, _)| file.to_owned());
+        let keys = self.contents.entry(content).or_default();
+        let copy = keys.iter().position(|held| file(held) != file(key));
+        match copy.filter(|_| by_content) {
+            Some(copy) => {
+                keys.swap_remove(copy);
+                true
+            }
+            None => {
+                keys.push(key.to_owned());
+                false
+            }
+        }
+    }
 }
 
 /// Whether an event tells no time of its own, so that it bears that of its reading.
