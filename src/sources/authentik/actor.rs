@@ -486,8 +486,8 @@ impl PollerState {
 
     /// Events that the list is known to hold and that are not read yet are behind, too.
     fn note_backlog(&mut self) {
-        let has_gaps = self.walk.as_ref().is_some_and(Walk::has_gaps);
-        self.backlog_since = has_gaps.then(|| self.backlog_since.unwrap_or_else(Instant::now));
+        let is_behind = self.walk.as_ref().is_some_and(Walk::has_backlog);
+        self.backlog_since = is_behind.then(|| self.backlog_since.unwrap_or_else(Instant::now));
         self.args.courier.status.set_known_since(self.backlog_since);
     }
 

@@ -198,6 +198,12 @@ impl Walk {
         !self.cursor.gaps.is_empty()
     }
 
+    /// Whether they are not all of a time that was read before, and is read again for what came late.
+    pub fn has_backlog(&self) -> bool {
+        let mut gaps = self.cursor.gaps.iter();
+        gaps.any(|gap| self.late_line.is_none_or(|line| gap.below.created >= line))
+    }
+
     /// Whether the next request is for the first page.
     pub fn is_at_head(&self) -> bool {
         self.stage == Stage::Head
@@ -350,8 +356,9 @@ impl Walk {
             self.known = None;
             return Vec::new();
         };
-        self.late_line = self.below_high_water(self.overlap / 2);
-        let down_to = self.below_high_water(self.depth.unwrap_or(self.overlap));
+        let now = answer.server_time;
+        self.late_line = self.below_high_water(now, self.overlap / 2);
+        let down_to = self.below_high_water(now, self.depth.unwrap_or(self.overlap));
         let mut head = Head {
             newest: first.created.min(answer.server_time),
             last: last.clone(),
@@ -426,6 +433,7 @@ impl Walk {
             return Vec::new();
         };
         let down_to = self.cursor.fresh.or(self.cursor.high_water);
+        let down_to = down_to.map(|down_to| down_to.min(answer.server_time));
         let newest = first.created.min(answer.server_time);
         self.cursor.fresh = self.cursor.fresh.max(Some(newest));
         match self.known.take().and_then(|known| known.grown(answer)) {
@@ -520,8 +528,9 @@ impl Walk {
         self.durable.add(rows);
     }
 
-    fn below_high_water(&self, by: SignedDuration) -> Option<Timestamp> {
-        let high_water = self.cursor.high_water?;
+    /// A server's clock that was ahead and was put right leaves a high water in the future.
+    fn below_high_water(&self, now: Timestamp, by: SignedDuration) -> Option<Timestamp> {
+        let high_water = self.cursor.high_water?.min(now);
         Some(high_water.checked_sub(by).unwrap_or(Timestamp::MIN))
     }
 

@@ -139,6 +139,53 @@ fn a_backlog_is_read_once_and_a_quiet_poll_costs_one_request() {
     assert_eq!(missing(&server, &seen), 0);
 }
 
+/// What is read again for late events is no backlog, however many pages it has.
+#[test]
+fn reading_again_is_no_backlog() {
+    let mut rng = StdRng::seed_from_u64(12);
+    let mut server = Server::new(3_000, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut behind = 0;
+    walk.begin_poll();
+    while let Some(request) = walk.next_request() {
+        walk.accept(&server.answer(request));
+        behind += u32::from(walk.has_backlog());
+    }
+    assert!(behind > 20, "{behind}");
+
+    server.now += 400;
+    server.insert(0, &mut rng);
+    walk.begin_deep_poll(Duration::from_secs(100_000));
+    let mut pages = 0;
+    while let Some(request) = walk.next_request() {
+        walk.accept(&server.answer(request));
+        pages += u32::from(walk.has_gaps());
+        // The head may end above what was read before.
+        assert!(!walk.has_backlog() || pages < 4, "at page {pages}");
+    }
+    assert!(pages > 20, "{pages}");
+}
+
+#[test]
+fn a_clock_that_was_ahead_hides_nothing_when_it_is_put_right() {
+    let mut rng = StdRng::seed_from_u64(13);
+    let mut server = Server::new(50, 5, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 5);
+    let mut seen = HashMap::new();
+    server.now += 1_000_000;
+    for _ in 0..8 {
+        server.insert(0, &mut rng);
+    }
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    server.now -= 1_000_000;
+    for _ in 0..4 {
+        server.now += 60;
+        server.insert(0, &mut rng);
+        poll(&mut walk, &mut server, &mut seen, |_| {});
+        assert_eq!(missing(&server, &seen), 0);
+    }
+}
+
 #[test]
 fn a_server_that_grants_seven_rows_is_read_too() {
     let mut rng = StdRng::seed_from_u64(2);
