@@ -282,6 +282,8 @@ pub enum Nack {
     Failed {
         /// For `status`; never content.
         reason: String,
+        /// Whether it was over a dead letter, for its own sake.
+        refuses_letter: bool,
     },
     /// The cursor stands before the batch: load it again.
     Gap {

@@ -10,8 +10,10 @@ use daybook::config::LoadedConfig;
 use daybook::event::{DeadLetter, DeadLetterReason, SourceName};
 use daybook::store::{self, Commit, Record, Store, StoredEvent};
 use jiff::{SignedDuration, Timestamp};
+use mongodb::bson::doc;
 use serde_json::{Value, json};
 use testkit::World;
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
 use testkit::world::{Plan, eventually};
 
@@ -78,6 +80,36 @@ fn letter(position: &str, raw: &[u8]) -> DeadLetter {
 fn id_at<'a>(letters: &'a [Value], position: &str) -> &'a str {
     let found = letters.iter().find(|letter| letter["position"] == position);
     found.unwrap()["id"].as_str().unwrap()
+}
+
+/// While a store fails in a way that nobody knows, a letter is no more to blame than anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_oddly_costs_no_letter_its_bytes() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let plan = World::at(&mongod.url("odd"));
+    let path = plan.file("audit.log", "");
+    let source = format!("kind = \"ocis\"\npath = \"{}\"\n", path.display());
+    let config = cli_config(&plan, &format!("[[sources]]\n{source}"));
+    let world = plan.source(&source).start().await;
+    world.source_becomes("ocis", "running").await;
+    let data = doc! {
+        "failCommands": ["insert", "update"], "errorCode": 999_999, "appName": "daybook",
+    };
+    let fail_point = FailPoint::set(&mongod, "alwaysOn", data).await;
+    let line = "this is no line of an audit log\n";
+    std::fs::write(&path, line).unwrap();
+    eventually("the letter fails", async || fail_point.struck().await >= 6).await;
+    assert_eq!(world.metric("daybook_store_up", "").await, 1.0);
+    fail_point.off().await;
+    eventually("the letter is kept", async || {
+        world.metric("daybook_events_dead_lettered_total", "").await == 1.0
+    })
+    .await;
+    let letters = listed(&[], &config);
+    let id = letters[0]["id"].as_str().unwrap();
+    let raw = succeeds(&["show", id, "--raw"], &config);
+    assert_eq!(String::from_utf8(raw).unwrap().trim_end(), line.trim_end());
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

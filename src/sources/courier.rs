@@ -10,7 +10,7 @@ use daybook_actors::liveness::Progress;
 use daybook_actors::slot::Slot;
 use rand::Rng;
 
-use crate::batch::{Batch, Delivery, InMailbox, Nack, Receipt, Reply};
+use crate::batch::{Batch, Delivery, Entry, InMailbox, Nack, Receipt, Reply};
 use crate::event::DeadLetterReason;
 use crate::status::{Intake, SourceState, SourceStatus};
 use crate::tenants::ResolverMessage;
@@ -102,6 +102,7 @@ impl Courier {
         while let Some(part) = parcel.outbox.next() {
             let part = part.clone();
             let suspect = parcel.outbox.is_suspect();
+            let is_letter = matches!(part.entries(), [Entry::Dead(_)]);
             let custody = Custody::new();
             let travelling = custody.clone();
             let progress = self.waits_of.as_ref();
@@ -131,9 +132,16 @@ impl Courier {
                     self.status.set_state(SourceState::Blocked, Some(reason));
                     return Attempt::Later(parcel.pause(retry_after));
                 }
-                Ok(Err(Nack::Failed { reason })) => {
+                Ok(Err(Nack::Failed {
+                    reason,
+                    refuses_letter,
+                })) => {
                     self.status
                         .set_state(SourceState::Blocked, Some(reason.clone()));
+                    // There is no way to make less of a letter but to lose what it keeps.
+                    if is_letter && !refuses_letter {
+                        return Attempt::Later(parcel.pause(Duration::from_millis(50)));
+                    }
                     let verdict = parcel.outbox.callee_died(true);
                     condemn(
                         &mut parcel.outbox,

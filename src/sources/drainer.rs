@@ -245,7 +245,7 @@ impl Draining {
                     let letter = letter_of(&self.args.courier.status.name, &damage);
                     tracing::error!(
                         from = ?damage.from, length = damage.length, what = damage.what,
-                        kept = %damage.kept.display(), "the journal is damaged"
+                        kept = ?damage.kept, "the journal is damaged"
                     );
                     let courier = self.args.courier.clone();
                     add(&mut loads, &courier, Timestamp::now(), Entry::Dead(letter));
@@ -436,15 +436,17 @@ async fn unless_stopped<T>(
 
 /// The bytes stay beside the journal: they cannot be masked, so they do not go into the store.
 fn letter_of(source: &SourceName, damage: &Damage) -> DeadLetter {
+    let kept = damage.kept.as_ref();
+    let kept = kept.map(|path| format!("; kept as {}", path.display()));
     DeadLetter {
         source: source.clone(),
         position: format!("{}:{}", damage.from.segment, damage.from.offset),
         reason: DeadLetterReason::Malformed,
         detail: format!(
-            "{} bytes of the journal: {}; kept as {}",
+            "{} bytes of the journal: {}{}",
             damage.length,
             damage.what,
-            damage.kept.display()
+            kept.unwrap_or_default()
         ),
         raw: bytes::Bytes::new(),
         raw_length: damage.length,

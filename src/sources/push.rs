@@ -259,17 +259,19 @@ impl Pusher {
     ) -> Pushed {
         let mut tally = Tally::default();
         let mut entries = entries.inspect(|entry| tally.count(entry));
+        // Held until the push is durable somewhere, or refused.
+        let permit: Arc<Permit>;
         let delivered = match room {
-            Room::InFlight(permit) if self.is_detoured() => {
-                let outcome = self.to_journal(push, LATE).await;
-                drop(permit);
-                outcome
+            Room::InFlight(own) => {
+                permit = own.into();
+                match self.is_detoured() {
+                    true => self.to_journal(push, LATE).await,
+                    false => self.to_store(&mut entries, Arc::clone(&permit)).await,
+                }
             }
-            Room::InFlight(permit) => self.to_store(&mut entries, permit.into()).await,
-            Room::Reserve(permit) => {
-                let outcome = self.to_journal(push, "too much is in flight").await;
-                drop(permit);
-                outcome
+            Room::Reserve(own) => {
+                permit = own.into();
+                self.to_journal(push, "too much is in flight").await
             }
         };
         let outcome = match (delivered, &self.journal) {
@@ -277,11 +279,14 @@ impl Pusher {
             (Err(Undelivered::Late), Some(_)) => {
                 let outcome = self.to_journal(push, LATE).await;
                 // Not before: a detour ends when the journal is empty.
-                self.detour.take();
+                if outcome.is_ok() {
+                    self.detour.take();
+                }
                 outcome
             }
             (outcome, _) => outcome,
         };
+        drop(permit);
         entries.for_each(drop);
         match outcome {
             Ok(refused) => tally.durable(refused),

@@ -176,7 +176,7 @@ impl Wiring<'_> {
             .insert(name.clone(), courier.clone());
         let args = AcceptorArgs {
             courier,
-            journal: self.journal.clone(),
+            journal: self.journal_to_fill(),
             batch_events: self.config.writer.batch_events as usize,
             patience: self.options.push_patience,
             progress: progress.clone(),
@@ -188,8 +188,14 @@ impl Wiring<'_> {
             name: name.clone(),
             acceptor,
             share,
-            journal_reserve: self.journal.as_ref().map(|_| self.journal_reserve.clone()),
+            journal_reserve: self.journal_to_fill().map(|_| self.journal_reserve.clone()),
         }
+    }
+
+    /// None that is only drained.
+    fn journal_to_fill(&self) -> Option<Journal> {
+        let is_on = self.config.journal.max_size.bytes() > 0;
+        self.journal.clone().filter(|_| is_on)
     }
 
     pub(super) fn add_drainer(&mut self) {

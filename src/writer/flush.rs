@@ -13,7 +13,10 @@ use crate::telemetry::metrics::Metrics;
 
 use super::Resolved;
 
-/// Commits the batches together and answers each.
+/// What the reason for a failure over a dead letter begins with.
+const LETTER_REFUSED: &str = "store refuses a dead letter";
+
+/// Commits the batches together and answers each; whether the store took any.
 ///
 /// # Errors
 /// When the store is away: then every batch has been refused.
@@ -22,7 +25,7 @@ pub(super) async fn flush(
     batches: Vec<Resolved>,
     metrics: &Metrics,
     probe: &Probe,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let started = Instant::now();
     let handlings: Vec<_> = batches
         .iter()
@@ -48,7 +51,7 @@ pub(super) async fn flush(
             for (resolved, reply) in batches.into_iter().zip(replies) {
                 answer(resolved.delivery, reply);
             }
-            Ok(())
+            Ok(true)
         }
         Err(error @ StoreError::Other(_)) if batches.len() > 1 => {
             metrics.store_errors(error.reason()).increment(1);
@@ -61,7 +64,7 @@ pub(super) async fn flush(
                 answer(resolved.delivery, Err(nack.clone()));
             }
             match error {
-                StoreError::Other(_) => Ok(()),
+                StoreError::Other(_) => Ok(false),
                 away => Err(away),
             }
         }
@@ -73,8 +76,9 @@ async fn one_by_one(
     store: &dyn Store,
     batches: Vec<Resolved>,
     metrics: &Metrics,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let mut away = None;
+    let mut took = false;
     for resolved in batches {
         let reply = match &away {
             None => commit(store, std::slice::from_ref(&resolved), metrics).await,
@@ -82,6 +86,7 @@ async fn one_by_one(
         };
         match reply {
             Ok(replies) => {
+                took = true;
                 let reply = replies
                     .into_iter()
                     .next()
@@ -97,13 +102,14 @@ async fn one_by_one(
             }
         }
     }
-    away.map_or(Ok(()), Err)
+    away.map_or(Ok(took), Err)
 }
 
 fn nack_of(error: &StoreError) -> Nack {
     match error {
         StoreError::Other(reason) => Nack::Failed {
             reason: reason.clone(),
+            refuses_letter: reason.starts_with(LETTER_REFUSED),
         },
         away => Nack::Unavailable {
             retry_after: Duration::from_millis(200),
@@ -214,9 +220,7 @@ fn replace_refused(
             }
             // Even the dead letter is refused: no way to keep it, so nothing may be acknowledged.
             _ => {
-                return Err(StoreError::Other(format!(
-                    "store refuses a dead letter: {why}"
-                )));
+                return Err(StoreError::Other(format!("{LETTER_REFUSED}: {why}")));
             }
         };
         rejected[index] = Some(letter);

@@ -57,7 +57,7 @@ pub enum WriterMessage {
     /// Make this durable.
     Deliver(Box<Resolved>),
     /// A flush ended; `None`: it panicked.
-    Flushed(Option<Result<(), StoreError>>),
+    Flushed(Option<Result<bool, StoreError>>),
     /// `batch_wait` is over for the oldest waiting batch.
     Due,
     /// Ask the store whether it is back.
@@ -182,7 +182,8 @@ impl Actor for Writer {
                 state.running -= 1;
                 state.heard = Instant::now();
                 match outcome {
-                    Ok(()) => state.is_taken(),
+                    Ok(true) => state.is_taken(),
+                    Ok(false) => {}
                     Err(error) => {
                         state.open_breaker(&error, &myself);
                         state.in_doubt = true;
@@ -437,16 +438,16 @@ fn refuse(resolved: Resolved, reason: &str) {
 
 /// Tells the writer how a flush or a probe ended, also when it panicked. A writer that has ended
 /// meanwhile hears nothing and needs nothing.
-struct ReportOnce {
+struct ReportOnce<T> {
     writer: Option<ActorRef<WriterMessage>>,
-    ended: fn(Result<(), StoreError>) -> WriterMessage,
+    ended: fn(Result<T, StoreError>) -> WriterMessage,
     panicked: fn() -> WriterMessage,
 }
 
-impl ReportOnce {
+impl<T> ReportOnce<T> {
     fn new(
         writer: &ActorRef<WriterMessage>,
-        ended: fn(Result<(), StoreError>) -> WriterMessage,
+        ended: fn(Result<T, StoreError>) -> WriterMessage,
         panicked: fn() -> WriterMessage,
     ) -> Self {
         Self {
@@ -456,14 +457,14 @@ impl ReportOnce {
         }
     }
 
-    fn send(mut self, outcome: Result<(), StoreError>) {
+    fn send(mut self, outcome: Result<T, StoreError>) {
         if let Some(writer) = self.writer.take() {
             let _gone = writer.cast((self.ended)(outcome));
         }
     }
 }
 
-impl Drop for ReportOnce {
+impl<T> Drop for ReportOnce<T> {
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
             let _gone = writer.cast((self.panicked)());

@@ -12,10 +12,10 @@ const FULL_CODE: i32 = 14031;
 
 /// The server or its connections are the trouble, not the request: unreachable hosts and lost
 /// sockets, not primary, recovering, shutting down, stepped down, time or lock limits, write
-/// conflicts, a majority that does not answer.
-const UNAVAILABLE_CODES: [i32; 28] = [
-    6, 7, 24, 50, 64, 75, 79, 89, 91, 94, 100, 112, 133, 134, 189, 202, 251, 262, 290, 462, 9001,
-    10058, 10107, 11600, 11601, 11602, 13435, 13436,
+/// conflicts, a majority that does not answer, writes blocked by an administrator or a migration.
+const UNAVAILABLE_CODES: [i32; 31] = [
+    6, 7, 24, 50, 64, 75, 79, 89, 91, 94, 100, 112, 133, 134, 189, 202, 211, 251, 262, 290, 365,
+    371, 462, 9001, 10058, 10107, 11600, 11601, 11602, 13435, 13436,
 ];
 
 /// Of a message that the driver composes.
@@ -109,6 +109,7 @@ mod tests {
         assert_eq!(reason(14031, "available disk space"), "full");
         assert_eq!(reason(8, "No space left on device"), "full");
         assert_eq!(reason(10107, "not primary"), "unavailable");
+        assert_eq!(reason(371, "User writes blocked"), "unavailable");
         assert_eq!(
             reason(64, "waiting for replication timed out"),
             "unavailable"
