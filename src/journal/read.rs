@@ -39,8 +39,8 @@ pub struct Damage {
     pub length: u64,
     /// What is wrong with them.
     pub what: String,
-    /// Where they are kept.
-    pub kept: PathBuf,
+    /// Where they are kept, if they were there.
+    pub kept: Option<PathBuf>,
 }
 
 /// Reads from the drained position until the records have `max_bytes` or the end comes; one
@@ -82,7 +82,21 @@ struct SegmentReading<'a> {
 impl SegmentReading<'_> {
     /// Whether the window is full.
     fn fill(&self, from: u64, max_bytes: u64, window: &mut Window) -> io::Result<bool> {
-        let file = disk::open_segment(self.dir, self.segment)?;
+        let file = match disk::open_segment(self.dir, self.segment) {
+            Ok(file) => file,
+            // Somebody deleted it; what came after is there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                window.stored.push(Stored::Damage(Damage {
+                    from: self.place(from),
+                    length: self.end.saturating_sub(from),
+                    what: "its file is gone".to_owned(),
+                    kept: None,
+                }));
+                window.next = self.place(self.end);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
         let bytes = SegmentBytes {
             file: &file,
             segment: self.segment,
@@ -182,6 +196,6 @@ pub(super) fn keep(
         from: place,
         length: to - from,
         what: what.to_owned(),
-        kept,
+        kept: Some(kept),
     })
 }

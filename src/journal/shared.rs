@@ -169,6 +169,11 @@ impl Shared {
         self.state().ends.get(&segment).copied()
     }
 
+    /// Whether they are drained or not.
+    pub(super) fn segments(&self) -> Vec<u64> {
+        self.state().ends.keys().copied().collect()
+    }
+
     /// Segments, and how far each is durable, that are not drained.
     pub(super) fn undrained_segments(&self) -> Vec<(u64, u64)> {
         let state = self.state();

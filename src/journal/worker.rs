@@ -216,13 +216,16 @@ impl Worker {
             // Without it some records come out again after a restart.
             tracing::warn!(error = %error, "journal cannot note how far it is drained");
         }
-        for (segment, _) in disk::segments(&self.dir).unwrap_or_default() {
+        for segment in self.shared.segments() {
             if segment >= position.segment && !self.is_drained(segment, position) {
                 break;
             }
             self.current.take_if(|current| current.number == segment);
             match fs::remove_file(disk::segment_path(&self.dir, segment)) {
                 Ok(()) => self.shared.removed(segment),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.shared.removed(segment);
+                }
                 Err(error) => {
                     tracing::warn!(segment, error = %error, "journal cannot delete a drained segment");
                 }

@@ -113,10 +113,16 @@ async fn a_flipped_bit_in_any_byte_is_noticed_kept_aside_and_costs_one_record_at
             (damage.from.offset + damage.length) as usize,
         );
         assert!((from..to).contains(&(bit / 8)), "bit {bit}: {damage:?}");
-        assert_eq!(fs::read(&damage.kept).unwrap(), bytes[from..to]);
+        assert_eq!(
+            fs::read(damage.kept.as_ref().unwrap()).unwrap(),
+            bytes[from..to]
+        );
         journal.drained(next).await;
         assert!(journal.is_empty());
-        assert!(damage.kept.exists(), "draining leaves what was kept aside");
+        assert!(
+            damage.kept.as_ref().unwrap().exists(),
+            "draining leaves what was kept aside"
+        );
     }
 }
 
@@ -162,6 +168,28 @@ async fn an_earlier_segment_that_was_cut_is_reported() {
     let (found, damages, _) = all(&open(dir.path()));
     assert_eq!(found, [push(1, 100)]);
     assert_eq!(damages.len(), 1);
+}
+
+#[tokio::test]
+async fn a_segment_that_was_deleted_hides_nothing_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..2 {
+        let journal = open(dir.path());
+        journal.append(push(number, 100)).await.unwrap();
+        journal.close().await;
+    }
+    let journal = open(dir.path());
+    fs::remove_file(segments(dir.path()).remove(0)).unwrap();
+    let (found, damages, next) = all(&journal);
+    assert_eq!(found, [push(1, 100)]);
+    assert_eq!(damages.len(), 1);
+    assert_eq!(
+        (damages[0].what.as_str(), &damages[0].kept),
+        ("its file is gone", &None)
+    );
+    journal.drained(next).await;
+    assert_eq!(journal.figures().segments, 0);
+    assert_eq!(journal.figures().file_bytes, 0);
 }
 
 #[tokio::test]

@@ -130,7 +130,8 @@ fn try_everything(dir: &Path) -> Option<Vec<PushRecord>> {
     let records = window.stored.into_iter().filter_map(|stored| match stored {
         Stored::Push(record) => Some(record),
         Stored::Damage(damage) => {
-            let kept = fs::metadata(&damage.kept).expect("damage is kept aside");
+            let kept = damage.kept.as_ref().expect("its file is there");
+            let kept = fs::metadata(kept).expect("damage is kept aside");
             assert_eq!(kept.len(), damage.length, "{damage:?}");
             None
         }
