@@ -261,15 +261,21 @@ pub(super) fn forget(
     counts.apply(transaction, tables)
 }
 
-/// Removes the texts of which the last event happened and was entered well before a time.
+/// Texts that one transaction lets go: commits wait for it.
+const TEXTS_FORGOTTEN_AT_ONCE: u32 = 50_000;
+
+/// Removes texts of which the last event happened and was entered well before a time: a part of them, if they are
+/// many.
 pub(super) fn forget_texts(
     connection: &Connection,
     tables: &Tables,
     before: i64,
 ) -> rusqlite::Result<()> {
     let mut delete = connection.prepare_cached(&format!(
-        "DELETE FROM {} WHERE day < ?1 RETURNING scope, id",
-        tables.texts
+        "DELETE FROM {texts} WHERE (scope, id) IN
+            (SELECT scope, id FROM {texts} WHERE day < ?1 LIMIT {TEXTS_FORGOTTEN_AT_ONCE})
+         RETURNING scope, id",
+        texts = tables.texts
     ))?;
     let mut gone: BTreeMap<String, HashSet<[u8; 8]>> = BTreeMap::new();
     let mut rows = delete.query([day(before) - TEXTS_OUTLIVE])?;

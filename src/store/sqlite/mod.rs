@@ -24,6 +24,7 @@ mod schema;
 mod tests;
 mod worker;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -57,6 +58,8 @@ const PREPARED_STATEMENTS: usize = 64;
 /// The store in a SQLite file.
 pub struct SqliteStore {
     path: PathBuf,
+    /// Device and inode of the file.
+    file: (u64, u64),
     probe: OnceLock<Probe>,
     tables: Arc<Tables>,
     known: index::Known,
@@ -101,12 +104,14 @@ impl SqliteStore {
             Workers::start(name, connections, timeout, meanwhile)
                 .map_err(|error| io_error(path, &error))
         };
+        let file = identity(path).map_err(|error| io_error(path, &error))?;
         let known = index::Known::default();
         let (of_writer, also_known) = (Arc::clone(&tables), known.clone());
         let put_away =
             move |connection: &mut Connection| also_known.put_away(connection, &of_writer);
         Ok(Self {
             path: path.to_owned(),
+            file,
             probe: OnceLock::new(),
             tables,
             known,
@@ -124,7 +129,14 @@ impl SqliteStore {
         let run = self
             .writer
             .run(what, move |connection| job(connection, &tables));
-        run.await
+        let outcome = run.await?;
+        // What is written to a file that was deleted or moved away is lost with the process.
+        if identity(&self.path).ok() != Some(self.file) {
+            let message = "the file was deleted, moved or replaced; restart Daybook to go on in the one that is there";
+            let moved = StoreError::Unavailable(message.to_owned());
+            return Err(in_file(&self.path, moved));
+        }
+        Ok(outcome)
     }
 
     async fn read<T: Send + 'static>(
@@ -138,6 +150,11 @@ impl SqliteStore {
             .run(what, move |connection| job(connection, &tables));
         run.await
     }
+}
+
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {

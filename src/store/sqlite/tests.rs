@@ -219,6 +219,28 @@ async fn a_lock_of_another_is_unavailable_until_it_goes() {
 }
 
 #[tokio::test]
+async fn nothing_is_acknowledged_into_a_file_that_is_gone() {
+    for is_replaced in [false, true] {
+        let directory = TempDir::new().unwrap();
+        let store = open(&directory, AMPLE);
+        store.prepare().await.unwrap();
+        enter(&store, &[event(0)]).await.unwrap();
+        let [path, moved] = ["daybook.db", "moved.db"].map(|name| directory.path().join(name));
+        std::fs::rename(&path, &moved).unwrap();
+        if is_replaced {
+            std::fs::write(&path, "").unwrap();
+        }
+        let error = enter(&store, &[event(1)]).await.unwrap_err();
+        assert_eq!(error.reason(), "unavailable");
+        assert!(error.to_string().contains("restart Daybook"), "{error}");
+        assert_eq!(store.ping().await.unwrap_err().reason(), "unavailable");
+        std::fs::rename(&moved, &path).unwrap();
+        store.ping().await.unwrap();
+        assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Duplicate]);
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_is_full_and_keeps_commits_whole() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, AMPLE);
