@@ -5,7 +5,7 @@ use daybook::config::Collections;
 use daybook::store::EventFilter;
 use daybook::store::Store;
 use daybook::store::sqlite::SqliteStore;
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
@@ -68,6 +68,42 @@ async fn mongodb_finds_events_without_keys_and_gives_them_some() {
             find(&store, &filter).await.len() == 4 && counted.total == 4
         })
         .await;
+    }
+}
+
+/// Ids of a type that their text does not tell, and events that come while Daybook runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_reach_events_with_any_id() {
+    let mongod = Mongod::shared().await;
+    let database = mongod.database("any_id").await;
+    let events = database.collection::<Document>("auditevents");
+    let ids: [Bson; 3] = [
+        Uuid::from_bytes([7; 16]).into(),
+        Bson::Int32(7),
+        Bson::String("7".to_owned()),
+    ];
+    let older = |(id, key): (&Bson, i64)| {
+        doc! {
+            "_id": id, "at": DateTime::from_millis(AT + key), "ingestedAt": DateTime::from_millis(AT),
+            "source": "ocis", "externalId": key.to_string(), "action": "ocis.file_moved",
+            "tenantSlug": "acme", "metadata": {},
+        }
+    };
+    for turn in 0..3 {
+        let mut ids = ids.clone();
+        ids.rotate_left(turn);
+        events
+            .insert_many(ids.iter().zip(0..).map(older))
+            .await
+            .unwrap();
+        let store = mongo_store(&mongod.url("any_id")).await;
+        eventually("keys for all", async || {
+            let keyless = events.count_documents(doc! { "facet": null }).await;
+            keyless.unwrap() == 0
+        })
+        .await;
+        drop(store);
+        events.delete_many(doc! {}).await.unwrap();
     }
 }
 

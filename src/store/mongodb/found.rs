@@ -144,13 +144,14 @@ impl Findings {
 /// Parts of a row of cells of one width in which something is missing; short ones in between are
 /// part of them.
 fn stretches(cells: &[Cell], is_known: &[bool]) -> Vec<Range<usize>> {
+    let is_of_one_width = |from: usize, to: usize| {
+        let row = &cells[from..=to];
+        row.iter().all(|cell| cell.width() == row[0].width())
+    };
     let mut stretches: Vec<Range<usize>> = Vec::new();
     for (place, _) in is_known.iter().enumerate().filter(|(_, known)| !**known) {
         match stretches.last_mut() {
-            Some(last)
-                if place - last.end <= BRIDGED
-                    && cells[last.start].width() == cells[place].width() =>
-            {
+            Some(last) if place - last.end <= BRIDGED && is_of_one_width(last.start, place) => {
                 last.end = place + 1;
             }
             _ => stretches.push(place..place + 1),
@@ -299,6 +300,7 @@ mod tests {
         assert_eq!(stretches(&days, &known("#.###.####.")), [1..6, 10..11]);
         let mixed = cells_within((-2 * HOUR, DAY + HOUR), &[DAY, HOUR]);
         assert_eq!(stretches(&mixed, &known("....")), [0..2, 2..3, 3..4]);
+        assert_eq!(stretches(&mixed, &known("..#.")), [0..2, 3..4]);
     }
 
     #[test]

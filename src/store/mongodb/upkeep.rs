@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::announce::News;
 use super::cells::Cell;
 use super::errors::store_error;
-use super::query::{ceiling, id_bson};
+use super::query::ceiling;
 use super::schema::{by_facet, by_time};
 use super::{MongoStore, bson_date, collect, decode, durable};
 use crate::store::keys::{EventKeys, Facet, TEXTS_OUTLIVE, day};
@@ -123,13 +123,9 @@ impl MongoStore {
     }
 
     async fn keep_up(&self, load: impl Fn() -> Load) {
-        let mut all_have_keys = false;
         loop {
-            let mut done = async || -> Result<()> {
-                if !all_have_keys {
-                    self.give_keys().await?;
-                    all_have_keys = true;
-                }
+            let done = async || -> Result<()> {
+                self.give_keys().await?;
                 self.settle(&load).await?;
                 if load().is_quiet {
                     self.count_ahead().await?;
@@ -187,7 +183,7 @@ impl MongoStore {
         let mut passed = (DateTime::MIN, Bson::MinKey);
         loop {
             let mut query = which.clone();
-            let (at, id) = passed;
+            let (at, id) = passed.clone();
             query.insert("at", doc! { "$gte": at });
             query.insert("$nor", [doc! { "at": at, "_id": { "$lte": id } }]);
             let found = self
@@ -197,21 +193,30 @@ impl MongoStore {
                 .limit(EVENTS_AT_ONCE)
                 .optional(self.hint(index.clone()), |find, hint| find.hint(hint))
                 .await;
-            let events: Vec<StoredEvent> = collect(found, decode::event).await?;
-            let Some(last) = events.last() else {
+            // Somebody else's id may be of a type that its text does not tell.
+            let events: Vec<(Bson, StoredEvent)> = collect(found, |document| {
+                let id = Bson::try_from(document.get("_id").ok()??).ok()?;
+                Some((id, decode::event(document)?))
+            })
+            .await?;
+            let Some((id, last)) = events.last() else {
                 return Ok(());
             };
-            passed = (bson_date(last.at), id_bson(&last.id));
+            let place = (bson_date(last.at), id.clone());
+            if place == passed {
+                return Ok(());
+            }
+            passed = place;
             let mut news = News::new(self);
             let mut updates = Vec::new();
-            for event in &events {
-                let keys = EventKeys::of_stored(event);
+            for (id, event) in events {
+                let keys = EventKeys::of_stored(&event);
                 let tenant = event.tenant_slug.as_deref();
-                let facet = || Facet::of_stored(event);
+                let facet = || Facet::of_stored(&event);
                 news.add(self, event.at.as_millisecond(), tenant, &keys, facet);
                 let terms: Vec<Bson> = keys.terms.iter().map(|term| term.key.into()).collect();
                 updates.push(doc! {
-                    "q": { "_id": id_bson(&event.id) },
+                    "q": { "_id": id },
                     "u": { "$set": { "facet": keys.facet, "terms": terms } },
                 });
             }
