@@ -194,10 +194,13 @@ impl Daybook {
             };
             if !next.iter().any(goes_on) {
                 source.status.metrics.info.set(0.0);
+                self.metrics.actor_suspended(&name).set(0.0);
             }
         }
         self.board.replace(statuses);
-        let plane = self.planes.sources.ready().await;
+        // A plane that does not come back begins with these, if it ever does.
+        let plane = tokio::time::timeout(REMOVE_LIMIT, self.planes.sources.ready()).await;
+        let plane = plane.ok();
         for spec in specs {
             let known = self.running.iter().any(|old| {
                 old.spec.name == spec.name && !gone.iter().any(|gone| gone.spec.name == spec.name)
@@ -206,7 +209,9 @@ impl Daybook {
                 continue;
             }
             // Fails when the plane is restarting: then it begins with this child anyway.
-            let _restarting = plane.cast(SupervisorMessage::AddChild(spec));
+            if let Some(plane) = &plane {
+                let _restarting = plane.cast(SupervisorMessage::AddChild(spec));
+            }
         }
         self.running = next;
         Ok(())
