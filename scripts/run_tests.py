@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Builds all tests of the workspace and runs several programs at a time: most of them wait most of
-the time, and cargo would run one after the other. What each said is printed when it ended."""
+"""Builds all tests of the workspace and runs them, three programs at a time: most of them wait most
+of the time, and cargo would run one after the other. What each said is printed when it ended."""
 
 import json
 import os
@@ -12,13 +12,11 @@ import tempfile
 import threading
 import time
 
+AT_ONCE = 3
 # Seconds after which a program hangs.
 LONGEST = 900
-# These say how soon or how often something has to happen: one at a time, with a quiet one beside.
-TIMED = {"isolation", "kill_matrix", "operated", "outage", "page_browser", "store_faults"}
-# These keep a processor busy: when no other is waited for.
-BUSY = {"authentik", "chaos", "daybook", "process_kill", "service", "store_conformance", "store_index"}
-BUSY_AT_ONCE = 3
+# These say how soon or how often something has to happen, or keep both processors busy.
+ALONE = {"isolation", "kill_matrix", "operated", "outage", "page_browser", "store_faults"}
 
 CARGO_TEST = ["cargo", "test", "--locked", "--workspace"]
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
@@ -79,41 +77,32 @@ class Runs:
             if any(ignored for _, _, ignored in results):
                 self.trouble.append(f"{name} skipped a test")
 
-    def run_lanes(self, *lanes):
-        """Each lane empties its queues one after the other; several may share one."""
+    def run_all(self, tests, at_once):
+        waiting = queue.SimpleQueue()
+        for test in tests:
+            waiting.put(test)
 
-        def work(queues):
-            for waiting in queues:
-                while True:
-                    try:
-                        name, program, directory = waiting.get_nowait()
-                    except queue.Empty:
-                        break
-                    self.run(name, [program], directory)
+        def work():
+            while True:
+                try:
+                    name, program, directory = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                self.run(name, [program], directory)
 
         # Daemons, so that an interruption ends them too.
-        workers = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in lanes]
+        workers = [threading.Thread(target=work, daemon=True) for _ in range(at_once)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
 
 
-def waiting(tests):
-    tests_waiting = queue.SimpleQueue()
-    for test in tests:
-        tests_waiting.put(test)
-    return tests_waiting
-
-
 def main():
     tests = build()
     runs = Runs()
-    timed = waiting(test for test in tests if test[0] in TIMED)
-    busy = waiting(test for test in tests if test[0] in BUSY)
-    quiet = waiting(test for test in tests if test[0] not in TIMED | BUSY)
-    runs.run_lanes([timed, quiet], [quiet])
-    runs.run_lanes(*[[busy]] * BUSY_AT_ONCE)
+    runs.run_all([test for test in tests if test[0] in ALONE], 1)
+    runs.run_all([test for test in tests if test[0] not in ALONE], AT_ONCE)
     runs.run("documentation", [*CARGO_TEST, "--doc"], os.getcwd())
     print()
     for trouble in runs.trouble:

@@ -79,7 +79,7 @@ fn hostile_events() -> Vec<AuditEvent> {
 }
 
 async fn enter(store: &dyn Store, events: &[AuditEvent]) {
-    for events in events.chunks(1000) {
+    for events in events.chunks(250) {
         let records = events.iter().map(|event| Record::Event {
             event,
             tenant_slug: Some("acme"),
