@@ -86,9 +86,17 @@ pub(super) fn is_copy(one: &File, other: &File) -> io::Result<bool> {
 /// rotated.
 pub(super) fn siblings(live: &Path) -> io::Result<Vec<Sibling>> {
     let mut found = siblings_in_place(live)?;
-    if let Some(target) = target_of(live) {
-        // Without its directory nothing of it can be read.
-        found.extend(siblings_in_place(&target).unwrap_or_default());
+    let Some(target) = target_of(live) else {
+        return Ok(found);
+    };
+    // Without its directory nothing of it can be read.
+    for sibling in siblings_in_place(&target).unwrap_or_default() {
+        let known = (found.iter_mut()).find(|known| known.stat.is_same_inode(&sibling.stat));
+        match known {
+            // Both names may stand in one directory.
+            Some(known) => known.name = known.name.take().or(sibling.name),
+            None => found.push(sibling),
+        }
     }
     Ok(found)
 }
