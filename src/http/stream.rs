@@ -140,6 +140,8 @@ struct Streaming {
 /// Reading from the store what was entered before the feed remembers.
 struct CatchUp {
     follow: Box<dyn Follow>,
+    /// A call that was cancelled goes on with the next one.
+    is_looking: bool,
     /// Dropped when the reader has caught up.
     _turn: OwnedSemaphorePermit,
 }
@@ -154,6 +156,7 @@ impl CatchUp {
         let follow = edge.store.follow(Some(last)).await?;
         Ok(Self {
             follow: follow.ok_or_else(foreign_place)?,
+            is_looking: false,
             _turn: turn,
         })
     }
@@ -241,8 +244,12 @@ async fn catch_up(
     let source = catching_up.as_mut()?;
     // Whatever the feed hands out from here on comes from the feed; what it has handed out before
     // was visible, and is found by this look or was by an earlier one.
-    reader.skip_to_end();
-    let found = match source.follow.next().await {
+    if !std::mem::replace(&mut source.is_looking, true) {
+        reader.skip_to_end();
+    }
+    let found = source.follow.next().await;
+    source.is_looking = false;
+    let found = match found {
         Ok(found) => found,
         Err(error) => {
             tracing::debug!(error = %error, "a reader waits for the store");

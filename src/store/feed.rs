@@ -43,7 +43,8 @@ pub struct Entries {
 #[async_trait]
 pub trait Follow: Send {
     /// What has become visible since the last call; waits up to [`PATIENCE`] when there is nothing.
-    /// Cancel-safe: what a cancelled call had read is yielded by the next one.
+    /// Cancel-safe: what a cancelled call had read is yielded by the next one, which goes on where it was and
+    /// counts as begun with it.
     ///
     /// # Errors
     /// When the store does not answer in time; the next call tries again from the same place.

@@ -98,6 +98,33 @@ pub(super) async fn following_goes_on_after_any_place(store: Subject) {
     }
 }
 
+/// "Nothing more" is said of what was visible when the call began, not of what an earlier one had read.
+pub(super) async fn following_says_when_it_has_met_everything(store: Subject) {
+    let source = "met";
+    let mut follow = following(&store, None).await;
+    enter(&store, source, 0..450).await;
+    let mut entered = 450;
+    let mut met = HashSet::new();
+    let begun = Instant::now();
+    loop {
+        if entered < 460 {
+            enter(&store, source, entered..entered + 1).await;
+            entered += 1;
+        }
+        let found = follow.next().await.expect("next");
+        let of_source = |entry: &&Entry| entry.event.source == source;
+        let ids = found.entries.iter().filter(of_source);
+        met.extend(ids.map(|entry| entry.event.external_id.clone()));
+        if !found.more {
+            assert_eq!(met.len(), entered);
+            if entered == 460 {
+                return;
+            }
+        }
+        assert!(begun.elapsed() < LIMIT, "{} of {entered}", met.len());
+    }
+}
+
 pub(super) async fn following_takes_no_foreign_place(store: Subject) {
     for text in [
         "",

@@ -88,6 +88,7 @@ rules![
     queries::an_event_is_found_by_its_id_only,
     feed::following_tells_what_is_entered_from_now_on,
     feed::following_goes_on_after_any_place,
+    feed::following_says_when_it_has_met_everything,
     feed::following_takes_no_foreign_place,
     feed::following_tells_each_of_many_racing_events_once,
     feed::the_filter_in_memory_agrees_with_the_store,

@@ -64,6 +64,10 @@ pub(super) struct Follower {
     position: String,
     /// A look under way: ids after this one.
     scan: Option<ObjectId>,
+    /// The second in which the last look began: it has met, or will meet, whatever was visible then.
+    begun: i64,
+    /// Nothing of the look was read yet.
+    unread: bool,
     /// Ids met by looks, as far back as a look may go.
     seen: BTreeSet<ObjectId>,
     /// Met and not yet fetched.
@@ -99,6 +103,8 @@ impl Follower {
             store,
             reading: Reading::Changes(None),
             scan: None,
+            begun: earliest(Duration::ZERO),
+            unread: false,
             seen: BTreeSet::new(),
             pending: VecDeque::new(),
             position: position(&from, &format!("{:016x}", rand::random::<u64>())),
@@ -107,7 +113,7 @@ impl Follower {
         let exact = follower.open().await?;
         let reads_ids = matches!(follower.reading, Reading::Ids { .. });
         if place.is_some() && !exact || reads_ids {
-            follower.scan = Some(first_of(follower.place.second));
+            follower.look_from(follower.place.second);
         }
         if place.is_none() && reads_ids {
             // From now on: what is there already has been.
@@ -153,7 +159,7 @@ impl Follower {
         };
         let Some(open) = changes else {
             if !self.open().await? {
-                self.scan = Some(first_of(self.place.second));
+                self.look_from(self.place.second);
             }
             return Ok(true);
         };
@@ -206,10 +212,17 @@ impl Follower {
         Ok(first || count == MOST_AT_ONCE)
     }
 
-    /// One page of ids; ends the look when it is the last one.
-    async fn scan_on(&mut self) -> Result<()> {
+    /// Begins a look.
+    fn look_from(&mut self, second: i64) {
+        self.scan = Some(first_of(second));
+        self.begun = earliest(Duration::ZERO);
+        self.unread = true;
+    }
+
+    /// One page of ids; ends the look when it is the last one. Whether it was the first.
+    async fn scan_on(&mut self) -> Result<bool> {
         let Some(after) = self.scan else {
-            return Ok(());
+            return Ok(false);
         };
         let read = async {
             let ids = self.store.events.find(doc! { "_id": { "$gt": after } });
@@ -224,7 +237,7 @@ impl Follower {
                 self.pending.push_back((Bson::ObjectId(id), None));
             }
         }
-        Ok(())
+        Ok(std::mem::take(&mut self.unread))
     }
 
     /// The events that are pending, as many as are handed out at once.
@@ -271,14 +284,18 @@ impl Follower {
         let Reading::Ids { deep_at } = &mut self.reading else {
             return;
         };
-        let back = if Instant::now() >= *deep_at {
+        // The former look may have begun long ago: its events were taken slowly, or the store was away.
+        let former = self.begun.min(earliest(Duration::ZERO));
+        let before = |back: Duration| former.saturating_sub(seconds(back));
+        let second = if Instant::now() >= *deep_at {
             *deep_at = Instant::now() + DEEP_EVERY;
-            self.seen = self.seen.split_off(&first_of(earliest(OVERLAP)));
-            OVERLAP
+            let second = before(OVERLAP);
+            self.seen = self.seen.split_off(&first_of(second));
+            second
         } else {
-            SHORT_OVERLAP
+            before(SHORT_OVERLAP)
         };
-        self.scan = Some(first_of(earliest(back)));
+        self.look_from(second);
     }
 }
 
@@ -314,27 +331,28 @@ async fn watch(
 impl Follow for Follower {
     async fn next(&mut self) -> Result<Entries> {
         let patience = Instant::now() + PATIENCE;
-        let mut more = false;
+        // Whether what was visible when this call began is met: what an earlier one had read does not tell.
+        let mut all_met = false;
         loop {
             if !self.pending.is_empty() {
                 let entries = self.fetch().await?;
-                let more = more || self.scan.is_some() || !self.pending.is_empty();
+                let more = !all_met || self.scan.is_some() || !self.pending.is_empty();
                 return Ok(Entries { entries, more });
             }
+            let reads_ids = matches!(self.reading, Reading::Ids { .. });
             if self.scan.is_some() {
-                self.scan_on().await?;
-                if self.pending.is_empty() && self.scan.is_none() {
-                    // A stream that was opened before has its own word to say.
-                    more = matches!(self.reading, Reading::Changes(_));
-                    if !more && Instant::now() + POLL > patience {
-                        return Ok(Entries::default());
-                    }
+                let is_first = self.scan_on().await?;
+                // A stream that was opened before has its own word to say.
+                all_met |= is_first && reads_ids;
+                let is_nothing = self.pending.is_empty() && self.scan.is_none();
+                if is_nothing && all_met && Instant::now() + POLL > patience {
+                    return Ok(Entries::default());
                 }
                 continue;
             }
-            if matches!(self.reading, Reading::Changes(_)) {
-                more = self.changes_on().await?;
-                if self.pending.is_empty() && !more {
+            if !reads_ids {
+                all_met = !self.changes_on().await?;
+                if self.pending.is_empty() && all_met {
                     return Ok(Entries::default());
                 }
             } else {
@@ -382,8 +400,11 @@ fn has_code(error: &Error, codes: &[i32]) -> bool {
 
 /// The second before which every id has been seen, by now.
 fn earliest(back: Duration) -> i64 {
-    let back = i64::try_from(back.as_secs()).unwrap_or(i64::MAX);
-    Timestamp::now().as_second().saturating_sub(back)
+    Timestamp::now().as_second().saturating_sub(seconds(back))
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The second before which every id has been seen when this one is handed out.
@@ -392,7 +413,7 @@ fn second_of(id: &Bson) -> i64 {
     match id {
         Bson::ObjectId(id) => {
             let made = id.timestamp().timestamp_millis().div_euclid(1000);
-            now.min(made.saturating_sub(i64::try_from(OVERLAP.as_secs()).unwrap_or(i64::MAX)))
+            now.min(made.saturating_sub(seconds(OVERLAP)))
         }
         _ => now,
     }
