@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
 use testkit::World;
 use testkit::process::{Process, free_port};
 use testkit::world::eventually;
@@ -95,15 +96,7 @@ async fn an_unreadable_file_fails_with_its_reason_until_it_is_readable() {
     };
     let mut process = Process::spawn(program, &arguments, port, &dir.path().join("log"));
     process.ready().await;
-    let state = async || {
-        let sources = process.json("/api/v1/sources").await;
-        sources["sources"][0].clone()
-    };
-    eventually("it is failing", async || {
-        state().await["state"] == "failing"
-    })
-    .await;
-    let reason = state().await["reason"].as_str().unwrap().to_owned();
+    let reason = failing(&process).await;
     assert!(reason.contains("no permission to open"), "{reason}");
     assert!(reason.contains("audit.log"), "{reason}");
 
@@ -114,18 +107,18 @@ async fn an_unreadable_file_fails_with_its_reason_until_it_is_readable() {
     .await;
     // Unreadable while tailed: the descriptor stays good; the directory closed: nothing is seen.
     allow(&logs, 0o000);
-    eventually("it is failing", async || {
-        state().await["state"] == "failing"
-    })
-    .await;
+    failing(&process).await;
     allow(&logs, 0o755);
     pen.write(12);
     eventually("the others, too", async || {
         process.metric("daybook_events_written_total", "").await == 42.0
-            && state().await["state"] == "running"
+            && only_source(&process).await["state"] == "running"
     })
     .await;
-    assert_eq!(state().await["cursor"]["lastEventId"], pen.end());
+    assert_eq!(
+        only_source(&process).await["cursor"]["lastEventId"],
+        pen.end()
+    );
     process.signal("TERM");
     assert!(process.wait().await.success());
 
@@ -137,15 +130,7 @@ async fn an_unreadable_file_fails_with_its_reason_until_it_is_readable() {
     pen.write(5);
     let mut process = Process::spawn(program, &arguments, port, &dir.path().join("log"));
     process.ready().await;
-    let state = async || {
-        let sources = process.json("/api/v1/sources").await;
-        sources["sources"][0].clone()
-    };
-    eventually("it is failing", async || {
-        state().await["state"] == "failing"
-    })
-    .await;
-    let reason = state().await["reason"].as_str().unwrap().to_owned();
+    let reason = failing(&process).await;
     assert!(reason.contains("audit.log.1"), "{reason}");
     allow(&rotated, 0o644);
     eventually("the rest", async || {
@@ -153,10 +138,13 @@ async fn an_unreadable_file_fails_with_its_reason_until_it_is_readable() {
             .metric("daybook_events_written_total", "source=\"ocis\"")
             .await
             == 15.0
-            && state().await["state"] == "running"
+            && only_source(&process).await["state"] == "running"
     })
     .await;
-    assert_eq!(state().await["cursor"]["lastEventId"], pen.end());
+    assert_eq!(
+        only_source(&process).await["cursor"]["lastEventId"],
+        pen.end()
+    );
     process.signal("TERM");
     assert!(process.wait().await.success());
 }
@@ -179,6 +167,20 @@ async fn parts_are_found_beside_what_a_link_leads_to() {
     story.settled().await;
     story.holds(&[], 0).await;
     story.world.stop().await;
+}
+
+async fn only_source(process: &Process) -> Value {
+    process.json("/api/v1/sources").await["sources"][0].clone()
+}
+
+/// Waits until the only source is failing; why it is.
+async fn failing(process: &Process) -> String {
+    eventually("it is failing", async || {
+        only_source(process).await["state"] == "failing"
+    })
+    .await;
+    let source = only_source(process).await;
+    source["reason"].as_str().unwrap().to_owned()
 }
 
 fn allow(path: &Path, mode: u32) {

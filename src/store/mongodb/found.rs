@@ -160,7 +160,7 @@ fn stretches(cells: &[Cell], is_known: &[bool]) -> Vec<Range<usize>> {
     stretches
 }
 
-/// One name for each source, however many days it is in.
+/// One name for each source, however many cells it is in.
 #[derive(Default)]
 struct Names(HashSet<Arc<str>>);
 

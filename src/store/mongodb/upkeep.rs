@@ -19,7 +19,7 @@ use super::{MongoStore, bson_date, collect, decode, durable};
 use crate::store::keys::{EventKeys, Facet, TEXTS_OUTLIVE, day};
 use crate::store::{EventFilter, Result, StoredEvent};
 
-/// How often hours and days are counted that have become countable.
+/// How often hours and days are counted that have become countable, and events without keys looked for.
 const ROUND: Duration = Duration::from_secs(60);
 
 /// A commit this long ago leaves the server free for other work.
