@@ -4,6 +4,7 @@
 
 pub mod flat;
 pub mod hidden;
+pub mod json;
 pub mod mask;
 mod payload;
 mod prose;

@@ -7,7 +7,6 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::{Actor, AuditEvent, Outcome, Payload, SourceName, Target, TenantHints};
 
@@ -76,7 +75,7 @@ pub fn read(json: &[u8]) -> serde_json::Result<(AuditEvent, TenantHints)> {
         actor: read.actor,
         target: read.target,
         tenant_slug: read.tenant_slug,
-        metadata: serde_json::from_str::<Map<String, Value>>(read.metadata.get())?.into(),
+        metadata: super::json::object(read.metadata.get())?.into(),
     };
     Ok((event, read.hints))
 }
@@ -84,7 +83,7 @@ pub fn read(json: &[u8]) -> serde_json::Result<(AuditEvent, TenantHints)> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::event::SpaceLesson;

@@ -17,6 +17,7 @@ use reqwest::{StatusCode, redirect};
 use serde_json::Value;
 
 use crate::config::Secret;
+use crate::event::json;
 use crate::telemetry::metrics::Metrics;
 
 use super::list::PageRequest;
@@ -269,9 +270,7 @@ fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], location: &str
             status: code,
             detail,
         },
-        404 if serde_json::from_slice::<Value>(body)
-            .is_ok_and(|body| body.get("detail").is_some()) =>
-        {
+        404 if json::from_slice(body).is_ok_and(|body| body.get("detail").is_some()) => {
             ClientError::NoSuchPage
         }
         429 => ClientError::Throttled {
@@ -292,7 +291,7 @@ fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], location: &str
 
 /// authentik's `detail` or `error`, else the first words; an HTML page only by name.
 fn detail_of(body: &[u8]) -> String {
-    if let Ok(Value::Object(object)) = serde_json::from_slice(body) {
+    if let Ok(Value::Object(object)) = json::from_slice(body) {
         for key in ["detail", "error"] {
             if let Some(Value::String(text)) = object.get(key) {
                 return text.chars().take(200).collect();
@@ -339,7 +338,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
 }
 
 fn parse(answer: &Answer) -> Result<Value, ClientError> {
-    serde_json::from_slice(&answer.body)
+    json::from_slice(&answer.body)
         .map_err(|error| ClientError::Unreadable(format!("not JSON: {error}")))
 }
 

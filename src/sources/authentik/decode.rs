@@ -14,6 +14,7 @@ use super::masks::{mask_event, mask_letter};
 pub use super::page::{Page, PageError, decode_page};
 use super::parts::{Parts, real_user_key};
 use super::verbs;
+use crate::event::json::{self, Json};
 use crate::event::{AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, to_millis};
 use crate::sources::text::{LetterContext, json_trouble, sha256_hex, text};
 
@@ -41,7 +42,7 @@ struct RawHead {
     pk: String,
     created: String,
     #[serde(default)]
-    user: Option<Value>,
+    user: Option<Json>,
 }
 
 impl EventHead {
@@ -58,7 +59,7 @@ impl EventHead {
             user_pk: head
                 .user
                 .as_ref()
-                .and_then(Value::as_object)
+                .and_then(|user| user.0.as_object())
                 .and_then(real_user_key),
         })
     }
@@ -95,8 +96,7 @@ fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, Box<DeadLet
             mask_letter,
         ))
     };
-    let value: Value =
-        serde_json::from_str(raw.get()).map_err(|error| refuse(json_trouble(&error)))?;
+    let value = json::from_str(raw.get()).map_err(|error| refuse(json_trouble(&error)))?;
     let Value::Object(mut event) = value else {
         return Err(refuse("an event is an object".to_owned()));
     };

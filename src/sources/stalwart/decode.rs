@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::masks::{mask_event, mask_letter};
 use super::{parts, verbs};
+use crate::event::json;
 use crate::event::{
     AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, TenantHints, to_millis,
 };
@@ -149,8 +150,7 @@ impl BodyEvents<'_> {
         if has_too_many_values(piece.get()) {
             return Err(refuse(format!("an event of more than {MAX_VALUES} values")));
         }
-        let value: Value =
-            serde_json::from_str(piece.get()).map_err(|error| refuse(json_trouble(&error)))?;
+        let value = json::from_str(piece.get()).map_err(|error| refuse(json_trouble(&error)))?;
         let Value::Object(mut event) = value else {
             return Err(refuse("an event is an object".to_owned()));
         };

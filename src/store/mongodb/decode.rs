@@ -13,6 +13,7 @@ use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Decimal128, RawArray, RawBsonRef, RawDocument};
 use serde_json::{Map, Number, Value};
 
+use crate::event::json;
 use crate::event::{Actor, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
 use crate::store::{
     Cursor, DeadLetterHead, Role, StoredDeadLetter, StoredEvent, TenantRecord, TokenRecord,
@@ -62,7 +63,7 @@ pub(super) fn event(document: &RawDocument) -> Option<StoredEvent> {
 
 fn exact_metadata(document: &RawDocument) -> Option<Map<String, Value>> {
     let json = document.get_str("metadataJson").ok()?;
-    serde_json::from_str(json).ok()
+    json::object(json).ok()
 }
 
 /// One dead letter; `None` for a document that is none.
