@@ -146,10 +146,7 @@ async fn newest(
     loop {
         let left = limit - events.len() as u64;
         let wanted = u32::try_from(left.min(1000)).unwrap_or(1000);
-        let before = events.last().map(|last| PageKey {
-            at: last.at,
-            id: last.id.clone(),
-        });
+        let before = events.last().map(PageKey::of);
         let page = store.find_events(filter, before.as_ref(), wanted).await?;
         let complete = page.len() < wanted as usize || page.len() as u64 == left;
         events.extend(page);

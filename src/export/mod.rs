@@ -11,13 +11,10 @@ use serde_json::{Map, Value, json};
 
 use crate::event::{Outcome, Target};
 use crate::own_events::Deed;
-use crate::store::{EventFilter, PageKey, Store, StoreError, StoredEvent};
+use crate::store::{EventFilter, EventPage, PageKey, Payloads, Store, StoreError, StoredEvent};
 
-/// Events of the first page; the following ones are as large as [`PAGE_BYTES`] allow.
-const FIRST_PAGE: u32 = 50;
-const LARGEST_PAGE: u32 = 1000;
-/// What a page should be, in bytes of output.
-const PAGE_BYTES: u64 = 2 << 20;
+/// Events of a page, at most; large ones end it earlier.
+const PAGE: u32 = 1000;
 /// A page is tried so often, the store being away for a moment.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -99,7 +96,6 @@ pub struct Export {
     format: Format,
     before: Option<PageKey>,
     left: Option<u64>,
-    page: u32,
     begun: bool,
     ended: bool,
     count: u64,
@@ -119,7 +115,6 @@ impl Export {
             format,
             before: None,
             left: limit,
-            page: FIRST_PAGE,
             begun: false,
             ended: false,
             count: 0,
@@ -139,10 +134,10 @@ impl Export {
         if self.ended {
             return Ok(None);
         }
-        let wanted = self.left.map_or(self.page, |left| {
-            self.page.min(u32::try_from(left).unwrap_or(u32::MAX))
+        let wanted = self.left.map_or(PAGE, |left| {
+            PAGE.min(u32::try_from(left).unwrap_or(u32::MAX))
         });
-        let events = self.read(wanted).await?;
+        let EventPage { events, is_cut } = self.read(wanted).await?;
         let mut out = if self.begun {
             Vec::new()
         } else {
@@ -157,25 +152,18 @@ impl Export {
         if let Some(left) = &mut self.left {
             *left -= read.min(*left);
         }
-        self.ended = read < u64::from(wanted) || self.left == Some(0);
-        if let Some(last) = events.into_iter().next_back() {
-            let average = (out.len() as u64 / read).max(1);
-            let fitting = u32::try_from(PAGE_BYTES / average).unwrap_or(u32::MAX);
-            self.page = fitting.clamp(1, LARGEST_PAGE);
-            self.before = Some(PageKey {
-                at: last.at,
-                id: last.id,
-            });
-        }
+        self.ended = (read < u64::from(wanted) && !is_cut) || self.left == Some(0);
+        self.before = events.last().map(PageKey::of);
         Ok(Some(out))
     }
 
-    async fn read(&self, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn read(&self, limit: u32) -> Result<EventPage, StoreError> {
         let mut tries = 1;
         loop {
+            let before = self.before.as_ref();
             let read = self
                 .store
-                .find_events(&self.filter, self.before.as_ref(), limit);
+                .event_page(&self.filter, before, limit, Payloads::Whole);
             match read.await {
                 Err(_) if tries < TRIES => {
                     tries += 1;

@@ -7,9 +7,10 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::json;
 
-use crate::store::{PageKey, Role};
+use crate::store::{EventPage, PageKey, Payloads, Role, StoredEvent};
 
 use super::auth::tenant_scope;
 use super::error::ApiError;
@@ -30,19 +31,21 @@ pub async fn list(
     } = EventQuery::parse(query.as_deref().unwrap_or_default())?;
     confine(&caller.role, &mut filter)?;
     // One more than asked for tells whether there is a next page.
-    let mut events = edge
+    let page = edge
         .store
-        .find_events(&filter, before.as_ref(), limit + 1)
-        .await?;
-    let more = events.len() > limit as usize;
+        .event_page(&filter, before.as_ref(), limit + 1, Payloads::Whole);
+    let EventPage { mut events, is_cut } = page.await?;
+    let more = is_cut || events.len() > limit as usize;
     events.truncate(limit as usize);
-    let next = events.last().filter(|_| more).map(|last| {
-        encode_page_key(&PageKey {
-            at: last.at,
-            id: last.id.clone(),
-        })
-    });
-    Ok(Json(json!({ "events": events, "next": next })).into_response())
+    let last = events.last().filter(|_| more);
+    let next = last.map(|last| encode_page_key(&PageKey::of(last)));
+    Ok(Json(Listed { events, next }).into_response())
+}
+
+#[derive(Serialize)]
+struct Listed {
+    events: Vec<StoredEvent>,
+    next: Option<String>,
 }
 
 /// `GET /api/v1/events/{id}`; another tenant's event is not found, like one that never was.

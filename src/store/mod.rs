@@ -13,6 +13,7 @@ pub mod feed;
 mod histogram;
 mod keys;
 pub mod mongodb;
+mod page;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::probe::Probe;
 use feed::{Caseless, Follow};
 
 pub use histogram::{Bar, Histogram};
+pub use page::{EventPage, PageKey, Payloads};
 
 /// One thing to make durable. The tenant stands beside the event, which stays shared and unchanged.
 #[derive(Clone, Debug)]
@@ -218,15 +220,6 @@ pub struct EventFilter {
     pub since: Option<Timestamp>,
     /// `at` before.
     pub until: Option<Timestamp>,
-}
-
-/// The place between two events of a page, newest first by (`at`, id).
-#[derive(Clone, Debug, PartialEq)]
-pub struct PageKey {
-    /// `at` of the last event seen.
-    pub at: Timestamp,
-    /// Its id.
-    pub id: String,
 }
 
 /// The platform's directory of tenants and users, as far as Daybook needs it.
@@ -448,13 +441,36 @@ pub trait Store: Send + Sync + 'static {
     async fn directory(&self) -> Result<DirectoryRecords>;
 
     /// Events newest first by (`at`, id), strictly after `before` in that order; at most `limit`,
-    /// so that 0 yields none. Fewer than `limit` means that there are no more.
+    /// so that 0 yields none, and no more than some MiB of payloads take, but one at least.
+    async fn event_page(
+        &self,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
+        limit: u32,
+        payloads: Payloads,
+    ) -> Result<EventPage>;
+
+    /// The same, whole and however large. Fewer than `limit` means that there are no more.
     async fn find_events(
         &self,
         filter: &EventFilter,
         before: Option<&PageKey>,
         limit: u32,
-    ) -> Result<Vec<StoredEvent>>;
+    ) -> Result<Vec<StoredEvent>> {
+        let mut before = before.cloned();
+        let mut found = Vec::new();
+        loop {
+            let left = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+            let page = self
+                .event_page(filter, before.as_ref(), left, Payloads::Whole)
+                .await?;
+            found.extend(page.events);
+            if !page.is_cut {
+                return Ok(found);
+            }
+            before = found.last().map(PageKey::of);
+        }
+    }
 
     /// Counts the events of a filter, by time and source, in at most `buckets` bars (1 to 1000).
     /// Without `since` or `until` it reaches from the first to the last event of the filter.

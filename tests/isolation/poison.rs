@@ -11,7 +11,8 @@ use daybook::probe::Probe;
 use daybook::store::feed::{Caseless, Follow};
 use daybook::store::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
-    Histogram, PageKey, Record, Result, Store, StoredDeadLetter, StoredEvent, TokenRecord,
+    EventPage, Histogram, PageKey, Payloads, Record, Result, Store, StoredDeadLetter, StoredEvent,
+    TokenRecord,
 };
 use daybook::tree::TreeOptions;
 use daybook_actors::policy::{Backoff, Intensity};
@@ -153,13 +154,14 @@ impl Store for Allergic {
         self.inner.directory().await
     }
 
-    async fn find_events(
+    async fn event_page(
         &self,
         filter: &EventFilter,
         before: Option<&PageKey>,
         limit: u32,
-    ) -> Result<Vec<StoredEvent>> {
-        self.inner.find_events(filter, before, limit).await
+        payloads: Payloads,
+    ) -> Result<EventPage> {
+        self.inner.event_page(filter, before, limit, payloads).await
     }
 
     async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {

@@ -20,7 +20,7 @@ use crate::http::error::ApiError;
 use crate::http::query::{EventQuery, confine, encode_page_key};
 use crate::http::router::Edge;
 use crate::own_events;
-use crate::store::{PageKey, Role, StoredEvent};
+use crate::store::{EventPage, PageKey, Payloads, Role, StoredEvent};
 use crate::tenants::ResolverMessage;
 
 /// The tenants to choose from are nice to have, not worth a wait.
@@ -118,14 +118,18 @@ async fn content(
     choices: &Choices,
 ) -> Result<Markup, ApiError> {
     let limit = query.limit as usize;
-    let (events, chart) = tokio::join!(
+    let (page, chart) = tokio::join!(
         // One more than is shown tells whether there is a next page.
-        edge.store
-            .find_events(&query.filter, query.before.as_ref(), query.limit + 1),
+        edge.store.event_page(
+            &query.filter,
+            query.before.as_ref(),
+            query.limit + 1,
+            Payloads::LeftOut,
+        ),
         chart::in_time(edge, view, query),
     );
-    let mut events = events?;
-    let more = events.len() > limit;
+    let EventPage { mut events, is_cut } = page?;
+    let more = is_cut || events.len() > limit;
     events.truncate(limit);
     let next = events.last().filter(|_| more).map(key_of);
     let ends_before = query.filter.until.is_some_and(|until| until <= now());
@@ -154,10 +158,7 @@ async fn content(
 
 /// What a page that begins after this event is asked for with.
 fn key_of(event: &StoredEvent) -> String {
-    encode_page_key(&PageKey {
-        at: event.at,
-        id: event.id.clone(),
-    })
+    encode_page_key(&PageKey::of(event))
 }
 
 fn rows(edge: &Edge, view: &View, events: &[StoredEvent], with_tenant: bool) -> Markup {

@@ -9,6 +9,7 @@ mod events;
 mod feed;
 mod histograms;
 mod hostile;
+mod pages;
 mod queries;
 mod records;
 
@@ -83,9 +84,10 @@ rules![
     queries::text_is_never_a_pattern,
     queries::a_part_is_found_wherever_it_ends,
     queries::any_part_of_an_odd_text_is_found_and_counted,
-    queries::pages_cover_ties_once_each,
-    queries::pages_are_stable_under_inserts,
     queries::an_event_is_found_by_its_id_only,
+    pages::pages_cover_ties_once_each,
+    pages::pages_are_stable_under_inserts,
+    pages::a_page_of_large_events_is_cut_and_the_next_goes_on,
     feed::following_tells_what_is_entered_from_now_on,
     feed::following_goes_on_after_any_place,
     feed::following_says_when_it_has_met_everything,

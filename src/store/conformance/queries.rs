@@ -6,11 +6,10 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
-use crate::store::PageKey;
 use crate::store::feed::Matcher;
 
 /// Ids of the events of a tenant that a filter finds, newest first.
-async fn found(store: &Subject, filter: &EventFilter) -> Vec<String> {
+pub(super) async fn found(store: &Subject, filter: &EventFilter) -> Vec<String> {
     let found = store
         .find_events(filter, None, 1000)
         .await
@@ -18,7 +17,7 @@ async fn found(store: &Subject, filter: &EventFilter) -> Vec<String> {
     found.into_iter().map(|event| event.external_id).collect()
 }
 
-async fn enter(store: &Subject, tenant: &str, events: &[AuditEvent]) {
+pub(super) async fn enter(store: &Subject, tenant: &str, events: &[AuditEvent]) {
     let records = events.iter().map(|event| Record::Event {
         event,
         tenant_slug: Some(tenant),
@@ -443,84 +442,6 @@ pub(super) async fn any_part_of_an_odd_text_is_found_and_counted(store: Subject)
         found_something > 100,
         "{found_something} filters found anything"
     );
-}
-
-async fn page(
-    store: &Subject,
-    tenant: &str,
-    before: Option<&PageKey>,
-) -> (Vec<String>, Option<PageKey>) {
-    let filter = EventFilter {
-        tenant: Some(tenant.to_owned()),
-        ..EventFilter::default()
-    };
-    let events = store
-        .find_events(&filter, before, 7)
-        .await
-        .expect("find_events");
-    let key = events.last().map(|last| PageKey {
-        at: last.at,
-        id: last.id.clone(),
-    });
-    (
-        events.into_iter().map(|event| event.external_id).collect(),
-        key,
-    )
-}
-
-pub(super) async fn pages_cover_ties_once_each(store: Subject) {
-    let events = (0..40).map(|number: i64| AuditEvent {
-        // Ten at one time, four times over.
-        at: at(1_700_000_000_000 + number / 10),
-        ..event("ties", &number.to_string())
-    });
-    let events: Vec<_> = events.collect();
-    enter(&store, "ties", &events).await;
-    let filter = EventFilter {
-        tenant: Some("ties".to_owned()),
-        ..EventFilter::default()
-    };
-    let whole = found(&store, &filter).await;
-    let (mut paged, mut key) = page(&store, "ties", None).await;
-    while let Some(before) = key {
-        let (next, next_key) = page(&store, "ties", Some(&before)).await;
-        paged.extend(next);
-        key = next_key;
-    }
-    assert_eq!(paged, whole);
-    assert_eq!(paged.iter().collect::<HashSet<_>>().len(), 40);
-    let events = store
-        .find_events(&filter, None, 1000)
-        .await
-        .expect("find_events");
-    assert!(events.is_sorted_by(|a, b| (a.at, &a.id) > (b.at, &b.id)));
-}
-
-pub(super) async fn pages_are_stable_under_inserts(store: Subject) {
-    let at_time = |number: i64, time: i64| AuditEvent {
-        at: at(1_700_000_000_000 + time),
-        ..event("stable", &number.to_string())
-    };
-    let first: Vec<_> = (0..21).map(|number| at_time(number, number)).collect();
-    enter(&store, "stable", &first).await;
-    let (mut paged, mut key) = page(&store, "stable", None).await;
-    let mut number = 100;
-    while let Some(before) = key {
-        // Newer ones, and one of the very time at which the last page ended.
-        let tie = before.at.as_millisecond() - 1_700_000_000_000;
-        enter(
-            &store,
-            "stable",
-            &[at_time(number, 1000), at_time(number + 1, tie)],
-        )
-        .await;
-        number += 2;
-        let (next, next_key) = page(&store, "stable", Some(&before)).await;
-        paged.extend(next);
-        key = next_key;
-    }
-    let unseen_before = (0..21).rev().map(|number: i64| number.to_string());
-    assert_eq!(paged, unseen_before.collect::<Vec<_>>());
 }
 
 pub(super) async fn an_event_is_found_by_its_id_only(store: Subject) {

@@ -214,7 +214,7 @@ impl MongoStore {
             let at = document.get_datetime("at").ok()?;
             Some(at.timestamp_millis())
         };
-        let found = self.merged(queries, (newest, 1), fields, at).await?;
+        let found = self.merged(queries, (newest, 1), fields, at).await?.found;
         Ok(found.first().copied())
     }
 

@@ -7,9 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use mongodb::action::Action as _;
-use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 
 use super::MongoStore;
 use super::errors::store_error;
@@ -305,76 +304,5 @@ impl MongoStore {
         let counted = counted.optional(self.hint(index), |count, hint| count.hint(hint));
         let counted = counted.limit(FEW).max_time(self.timeout).await;
         counted.map_err(|error| store_error(&error))
-    }
-
-    /// Runs queries side by side and puts what they find in one order, each event once.
-    pub(super) async fn merged<T: Send>(
-        &self,
-        queries: Vec<(Document, Document)>,
-        (newest_first, limit): (bool, u32),
-        fields: Option<Document>,
-        read: impl Fn(&mongodb::bson::RawDocument) -> Option<T> + Send + Sync + Copy,
-    ) -> Result<Vec<T>> {
-        let order = if newest_first { -1 } else { 1 };
-        let alone = queries.len() == 1;
-        let runs = queries.into_iter().map(|(query, index)| {
-            let hint = self.hint(index);
-            let fields = fields.clone();
-            async move {
-                let mut find = self
-                    .events
-                    .find(query)
-                    .sort(doc! { "at": order, "_id": order })
-                    .limit(i64::from(limit))
-                    .optional(hint, |find, hint| find.hint(hint))
-                    .max_time(self.timeout);
-                if let Some(fields) = fields {
-                    find = find.projection(fields);
-                }
-                super::collect(find.await, |document| {
-                    let at = document.get_datetime("at").ok()?.timestamp_millis();
-                    let id = Bson::try_from(document.get("_id").ok()??).ok()?;
-                    Some((at, Id(id), read(document)?))
-                })
-                .await
-            }
-        });
-        let runs: Vec<_> = runs.collect();
-        let mut found: Vec<(i64, Id, T)> =
-            stream::iter(runs).buffer_unordered(4).try_concat().await?;
-        if !alone {
-            found.sort_by(|(at, id, _), (other_at, other_id, _)| {
-                let order = (at, id).cmp(&(other_at, other_id));
-                if newest_first { order.reverse() } else { order }
-            });
-            found.dedup_by(|(_, id, _), (_, other, _)| id == other);
-            found.truncate(limit as usize);
-        }
-        Ok(found.into_iter().map(|(_, _, event)| event).collect())
-    }
-}
-
-/// An `_id` in the server's order, as far as pages tell ids apart: texts come before object ids.
-#[derive(Debug, PartialEq)]
-struct Id(Bson);
-
-impl Eq for Id {}
-
-impl PartialOrd for Id {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Id {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        use std::cmp::Ordering::{Equal, Greater, Less};
-        match (&self.0, &other.0) {
-            (Bson::ObjectId(one), Bson::ObjectId(another)) => one.cmp(another),
-            (Bson::String(one), Bson::String(another)) => one.cmp(another),
-            (Bson::ObjectId(_), Bson::String(_)) => Greater,
-            (Bson::String(_), Bson::ObjectId(_)) => Less,
-            _ => Equal,
-        }
     }
 }

@@ -11,11 +11,13 @@ use mongodb::bson::{Bson, DateTime, Document, RawDocument, Regex, doc};
 use mongodb::options::Hint;
 
 use super::errors::store_error;
+use super::merge::Merged;
 use super::plan::{MERGED, Plan, Way};
 use super::schema::by_time;
-use super::{MongoStore, bson_date, collect, decode};
+use super::{MongoStore, bson_date, decode};
 use crate::store::keys::{asked_terms, first_behind};
-use crate::store::{EventFilter, PageKey, Result, StoredEvent};
+use crate::store::page::MOST_BYTES;
+use crate::store::{EventFilter, EventPage, PageKey, Payloads, Result, StoredEvent};
 
 /// Events that are looked at, for each one wanted, before many facets are asked one by one.
 const LOOKED_AT: i64 = 30;
@@ -41,26 +43,33 @@ impl MongoStore {
         filter: &EventFilter,
         before: Option<&PageKey>,
         limit: u32,
-    ) -> Result<Vec<StoredEvent>> {
+        payloads: Payloads,
+    ) -> Result<EventPage> {
         // To MongoDB, a limit of zero is none.
         if limit == 0 {
-            return Ok(Vec::new());
+            return Ok(EventPage::default());
         }
         let plan = self.plan(filter).await?;
         if let [Way::Facets(facets), ..] = plan.ways.as_slice()
             && plan.facets_only
             && facets.len() > MERGED
         {
-            return self
-                .of_many_facets(filter, before, facets, plan.clone(), limit)
-                .await;
+            let ids = self
+                .ids_of_many_facets(filter, before, facets, plan.clone(), limit)
+                .await?;
+            return self.events_in_order(filter, ids, payloads).await;
         }
         let mut queries = plan.queries(filter, before);
         if asked_terms(filter).len() > 1 {
             queries = self.halved(queries, filter, before).await?;
         }
-        self.merged(queries, (true, limit), None, decode::event)
-            .await
+        let page = self
+            .merged(queries, (true, limit), fields(payloads), decode::event)
+            .await?;
+        Ok(EventPage {
+            events: page.found,
+            is_cut: page.is_cut,
+        })
     }
 
     /// Where conditions are common each and rare together, the server looks through many events, and with one
@@ -81,7 +90,7 @@ impl MongoStore {
             self.merged(all, (newest, 1), fields, at)
         };
         let (first, last) = tokio::try_join!(end(false), end(true))?;
-        let (Some(first), Some(last)) = (first.first(), last.first()) else {
+        let (Some(first), Some(last)) = (first.found.first(), last.found.first()) else {
             return Ok(queries);
         };
         let middle = DateTime::from_millis(first.midpoint(*last));
@@ -102,37 +111,92 @@ impl MongoStore {
     }
 
     /// When events are of so many facets, most pages are full after a short look at the newest
-    /// events of any. Only otherwise each facet is asked, for ids first.
-    async fn of_many_facets(
+    /// events of any. Only otherwise each facet is asked.
+    async fn ids_of_many_facets(
         &self,
         filter: &EventFilter,
         before: Option<&PageKey>,
         facets: &[i64],
         plan: Plan,
         limit: u32,
-    ) -> Result<Vec<StoredEvent>> {
-        let ids = match self.among_newest(filter, before, facets, limit).await? {
-            Some(ids) => ids,
-            None => {
-                let fields = doc! { "_id": 1, "at": 1 };
-                let id = |event: &RawDocument| Bson::try_from(event.get("_id").ok()??).ok();
-                let queries = plan.key_queries(filter, before);
-                self.merged(queries, (true, limit), Some(fields), id)
-                    .await?
-            }
+    ) -> Result<Merged<Bson>> {
+        if let Some(found) = self.among_newest(filter, before, facets, limit).await? {
+            return Ok(Merged {
+                found,
+                is_cut: false,
+            });
+        }
+        let fields = doc! { "_id": 1, "at": 1 };
+        let id = |event: &RawDocument| Bson::try_from(event.get("_id").ok()??).ok();
+        let queries = plan.key_queries(filter, before);
+        self.merged(queries, (true, limit), Some(fields), id).await
+    }
+
+    /// The events with these ids, in their order. The server hands them over in another, so when they
+    /// take much, fewer are asked for at once.
+    async fn events_in_order(
+        &self,
+        filter: &EventFilter,
+        ids: Merged<Bson>,
+        payloads: Payloads,
+    ) -> Result<EventPage> {
+        let mut page = EventPage {
+            events: Vec::new(),
+            is_cut: ids.is_cut,
         };
-        let places = ids.iter().enumerate().map(|(place, id)| match id {
-            Bson::ObjectId(id) => (id.to_hex(), place),
-            Bson::String(id) => (id.clone(), place),
-            other => (format!("{other:?}"), place),
-        });
-        let places: HashMap<String, usize> = places.collect();
+        let mut left = ids.found.as_slice();
+        let mut at_once = left.len();
+        let mut bytes = 0;
+        while !left.is_empty() {
+            let (asked, others) = left.split_at(at_once.min(left.len()));
+            let Some((events, length)) = self.events_of(filter, asked, payloads).await? else {
+                at_once = at_once.div_ceil(8);
+                continue;
+            };
+            page.events.extend(events);
+            bytes += length;
+            left = others;
+            if bytes >= MOST_BYTES && !left.is_empty() {
+                page.is_cut = true;
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// With the bytes that they take; `None` when that is more than a page may have, of several.
+    async fn events_of(
+        &self,
+        filter: &EventFilter,
+        ids: &[Bson],
+        payloads: Payloads,
+    ) -> Result<Option<(Vec<StoredEvent>, usize)>> {
         let mut query = conditions(filter, None);
         query.insert("_id", doc! { "$in": ids });
-        let found = self.events.find(query).hint(Hint::Keys(doc! { "_id": 1 }));
-        let mut events = collect(found.batch_size(limit.max(1)).await, decode::event).await?;
-        events.sort_by_key(|event| places.get(&event.id).copied());
-        Ok(events)
+        let found = self
+            .events
+            .find(query)
+            .hint(Hint::Keys(doc! { "_id": 1 }))
+            .optional(fields(payloads), |find, fields| find.projection(fields))
+            .batch_size(u32::try_from(ids.len()).unwrap_or(u32::MAX));
+        let mut found = found.await.map_err(|error| store_error(&error))?;
+        let mut events = HashMap::new();
+        let mut bytes = 0;
+        while let Some(event) = found
+            .try_next()
+            .await
+            .map_err(|error| store_error(&error))?
+        {
+            bytes += event.as_bytes().len();
+            if bytes > MOST_BYTES && ids.len() > 1 {
+                return Ok(None);
+            }
+            let id = event.get("_id").ok().flatten();
+            let id = id.and_then(|id| Bson::try_from(id).ok());
+            events.extend(id.map(|id| id.to_string()).zip(decode::event(&event)));
+        }
+        let in_order = ids.iter().filter_map(|id| events.remove(&id.to_string()));
+        Ok(Some((in_order.collect(), bytes)))
     }
 
     /// The ids of a page of facets' events, if it is full with those among the newest of any; they
@@ -173,6 +237,13 @@ impl MongoStore {
             }
         }
         Ok(Some(ids))
+    }
+}
+
+fn fields(payloads: Payloads) -> Option<Document> {
+    match payloads {
+        Payloads::Whole => None,
+        Payloads::LeftOut => Some(doc! { "metadata": 0, "metadataJson": 0 }),
     }
 }
 

@@ -36,8 +36,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::feed::{Caseless, Follow};
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
-    Histogram, PageKey, Result, Role, Store, StoreError, StoredDeadLetter, StoredEvent,
-    TokenRecord,
+    EventPage, Histogram, PageKey, Payloads, Result, Role, Store, StoreError, StoredDeadLetter,
+    StoredEvent, TokenRecord,
 };
 use crate::config::Collections;
 use crate::event::SourceName;
@@ -279,15 +279,23 @@ impl Store for SqliteStore {
         self.read("a read of the directory", query::directory).await
     }
 
-    async fn find_events(
+    async fn event_page(
         &self,
         filter: &EventFilter,
         before: Option<&PageKey>,
         limit: u32,
-    ) -> Result<Vec<StoredEvent>> {
+        payloads: Payloads,
+    ) -> Result<EventPage> {
         let (filter, before) = (filter.clone(), before.cloned());
         self.read("a query", move |connection, tables| {
-            query::events(connection, tables, &filter, before.as_ref(), limit)
+            query::events(
+                connection,
+                tables,
+                &filter,
+                before.as_ref(),
+                limit,
+                payloads,
+            )
         })
         .await
     }

@@ -10,15 +10,24 @@ use serde_json::{Map, Number, Value};
 
 use super::plan::{self, Asks, MOST_TEXTS, Merged, Way};
 use super::schema::Tables;
+use crate::event::json;
 use crate::event::{Actor, Outcome, SourceName, Target};
 use crate::store::keys::{first_behind, lower};
+use crate::store::page::{Filling, tree_bytes};
 use crate::store::{
-    Cursor, DirectoryRecords, EventFilter, LearnedSpace, PageKey, Role, StoredEvent, TenantRecord,
-    TokenRecord, UserRecord,
+    Cursor, DirectoryRecords, EventFilter, EventPage, LearnedSpace, PageKey, Payloads, Role,
+    StoredEvent, TenantRecord, TokenRecord, UserRecord,
 };
 
-const EVENT_COLUMNS: &str = "id, at, ingestedAt, source, externalId, action, outcome, actorId, \
-     actorEmail, actorName, actorIp, targetType, targetId, targetName, tenantSlug, metadata";
+const HEAD_COLUMNS: &str = "id, at, ingestedAt, source, externalId, action, outcome, actorId, \
+     actorEmail, actorName, actorIp, targetType, targetId, targetName, tenantSlug";
+
+fn columns(payloads: Payloads) -> String {
+    match payloads {
+        Payloads::Whole => format!("{HEAD_COLUMNS}, metadata"),
+        Payloads::LeftOut => format!("{HEAD_COLUMNS}, '{{}}' AS metadata"),
+    }
+}
 
 /// An event's id as text.
 pub(super) fn id_text(id: i64) -> String {
@@ -37,12 +46,13 @@ pub(super) fn events(
     filter: &EventFilter,
     before: Option<&PageKey>,
     limit: u32,
-) -> rusqlite::Result<Vec<StoredEvent>> {
+    payloads: Payloads,
+) -> rusqlite::Result<EventPage> {
     // One view of the file for all that is looked up.
     let view = connection.unchecked_transaction()?;
     let plan = plan::plan(&view, tables, filter, MOST_TEXTS)?;
     let keys = match plan.way {
-        Way::Time => return by_time(&view, tables, filter, before, limit),
+        Way::Time => return by_time(&view, tables, filter, before, limit, payloads),
         Way::Keys(keys) => keys,
     };
     let newest = match plan.asks {
@@ -51,23 +61,28 @@ pub(super) fn events(
     };
     let (conditions, mut values) = conditions(filter, before);
     let mut select = view.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM {} WHERE id = ?{} AND {conditions}",
+        "SELECT {} FROM {} WHERE id = ?{} AND {conditions}",
+        columns(payloads),
         tables.events,
         values.len() + 1
     ))?;
     values.push(Sql::Null);
-    let mut found = Vec::new();
+    let mut page = Filling::new(limit);
     let mut look = |id: i64| -> rusqlite::Result<bool> {
         if let Some(last) = values.last_mut() {
             *last = Sql::Integer(id);
         }
-        let read = select.query_row(params_from_iter(&values), event);
-        found.extend(read.optional()?);
-        Ok(found.len() < limit as usize)
+        let read = select.query_row(params_from_iter(&values), event_and_bytes);
+        if let Some((event, bytes)) = read.optional()? {
+            page.add(event, bytes);
+        }
+        Ok(!page.is_full())
     };
     if let Some(ids) = newest {
         for id in ids {
-            look(id)?;
+            if !look(id)? {
+                break;
+            }
         }
     } else if limit > 0 {
         let mut merged = Merged::new(&view, tables, filter, before, keys, &plan.gathered)?;
@@ -77,7 +92,7 @@ pub(super) fn events(
             }
         }
     }
-    Ok(found)
+    Ok(page.finish())
 }
 
 fn by_time(
@@ -86,14 +101,25 @@ fn by_time(
     filter: &EventFilter,
     before: Option<&PageKey>,
     limit: u32,
-) -> rusqlite::Result<Vec<StoredEvent>> {
+    payloads: Payloads,
+) -> rusqlite::Result<EventPage> {
     let (conditions, values) = conditions(filter, before);
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM {} INDEXED BY {} WHERE {conditions}
+        "SELECT {} FROM {} INDEXED BY {} WHERE {conditions}
          ORDER BY at DESC, id DESC LIMIT {limit}",
-        tables.events, tables.by_time
+        columns(payloads),
+        tables.events,
+        tables.by_time
     ))?;
-    select.query_map(params_from_iter(values), event)?.collect()
+    let mut page = Filling::new(limit);
+    let mut rows = select.query(params_from_iter(values))?;
+    while let Some(row) = rows.next()? {
+        let (event, bytes) = event_and_bytes(row)?;
+        if !page.add(event, bytes) {
+            break;
+        }
+    }
+    Ok(page.finish())
 }
 
 /// Some of the events that an older version entered, without keys.
@@ -103,7 +129,7 @@ pub(super) fn keyless(
     limit: u32,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM {} WHERE facet IS NULL LIMIT {limit}",
+        "SELECT {HEAD_COLUMNS}, metadata FROM {} WHERE facet IS NULL LIMIT {limit}",
         tables.events
     ))?;
     select.query_map([], event)?.collect()
@@ -117,7 +143,7 @@ pub(super) fn oldest(
     limit: u32,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM {} WHERE at < ?1 ORDER BY at, id LIMIT {limit}",
+        "SELECT {HEAD_COLUMNS}, metadata FROM {} WHERE at < ?1 ORDER BY at, id LIMIT {limit}",
         tables.events
     ))?;
     select.query_map([before], event)?.collect()
@@ -129,7 +155,7 @@ pub(super) fn event_by_id(
     id: i64,
 ) -> rusqlite::Result<Option<StoredEvent>> {
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM {} WHERE id = ?1",
+        "SELECT {HEAD_COLUMNS}, metadata FROM {} WHERE id = ?1",
         tables.events
     ))?;
     select.query_row([id], event).optional()
@@ -144,7 +170,7 @@ pub(super) fn event_after(
     mut take: impl FnMut(i64, StoredEvent, usize) -> bool,
 ) -> rusqlite::Result<()> {
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM {} WHERE id > ?1 ORDER BY id LIMIT {limit}",
+        "SELECT {HEAD_COLUMNS}, metadata FROM {} WHERE id > ?1 ORDER BY id LIMIT {limit}",
         tables.events
     ))?;
     let mut rows = select.query([last])?;
@@ -237,6 +263,11 @@ pub(super) fn ceiling(at: Timestamp) -> i64 {
     i64::try_from(floor + rest).unwrap_or(i64::MAX)
 }
 
+fn event_and_bytes(row: &Row<'_>) -> rusqlite::Result<(StoredEvent, usize)> {
+    let bytes = row.get_ref("metadata")?.as_str().map_or(0, tree_bytes);
+    Ok((event(row)?, bytes))
+}
+
 fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let outcome: Option<String> = row.get(6)?;
     let metadata: String = row.get(15)?;
@@ -269,7 +300,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
 
 /// A payload nested deeper than the parser goes is shown as its text.
 fn parsed(metadata: &str) -> Map<String, Value> {
-    serde_json::from_str(metadata).unwrap_or_else(|_| {
+    json::object(metadata).unwrap_or_else(|_| {
         let text = Value::String(metadata.to_owned());
         Map::from_iter([("unparsed".to_owned(), text)])
     })

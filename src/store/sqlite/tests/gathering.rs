@@ -94,16 +94,14 @@ impl File {
     fn find(&self, filter: &EventFilter) -> Vec<String> {
         let mut found: Vec<StoredEvent> = Vec::new();
         loop {
-            let before = found.last().map(|event| PageKey {
-                at: event.at,
-                id: event.id.clone(),
-            });
+            let before = found.last().map(PageKey::of);
             let (connection, tables) = (&self.connection, &self.tables);
-            let page = query::events(connection, tables, filter, before.as_ref(), 7).unwrap();
-            if page.is_empty() {
+            let (before, payloads) = (before.as_ref(), Payloads::Whole);
+            let page = query::events(connection, tables, filter, before, 7, payloads).unwrap();
+            if page.events.is_empty() {
                 return found.into_iter().map(|event| event.id).collect();
             }
-            found.extend(page);
+            found.extend(page.events);
         }
     }
 
@@ -173,8 +171,9 @@ fn gathered_terms_are_found_and_counted() {
         &EventFilter::default(),
         None,
         u32::MAX,
+        Payloads::LeftOut,
     );
-    let everything = everything.unwrap();
+    let everything = everything.unwrap().events;
     let mut before = Vec::new();
     for filter in filters() {
         let matcher = Matcher::new(filter.clone(), Caseless::Lowercase);
