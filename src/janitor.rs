@@ -29,8 +29,8 @@ const RETRY: Duration = Duration::from_secs(60);
 pub enum JanitorMessage {
     /// Sweep now.
     Sweep,
-    /// How a sweep ended.
-    Swept(Result<Swept, StoreError>),
+    /// What a sweep deleted, and how it ended.
+    Swept(Swept, Result<(), StoreError>),
 }
 
 /// What a sweep deleted.
@@ -101,8 +101,8 @@ impl Actor for Janitor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             JanitorMessage::Sweep => state.start_sweep(&myself),
-            JanitorMessage::Swept(outcome) => {
-                let next = state.note(outcome);
+            JanitorMessage::Swept(swept, outcome) => {
+                let next = state.note(swept, outcome);
                 // Detached: a timer that fires after the actor's end reaches nobody.
                 let _timer = myself.send_after(next, || JanitorMessage::Sweep);
             }
@@ -121,22 +121,24 @@ impl JanitorState {
         self.sweeps.spawn(async move {
             let working = args.progress.work();
             let kept = SignedDuration::from_hours(24 * i64::from(args.days));
-            let outcome = sweep(&*args.store, Timestamp::now() - kept, &args.progress).await;
+            let mut swept = Swept::default();
+            let before = Timestamp::now() - kept;
+            let outcome = sweep(&*args.store, before, &args.progress, &mut swept).await;
             drop(working);
-            report.send(outcome);
+            report.send(swept, outcome);
         });
     }
 
     /// Returns when to sweep next.
-    fn note(&mut self, outcome: Result<Swept, StoreError>) -> Duration {
+    fn note(&mut self, swept: Swept, outcome: Result<(), StoreError>) -> Duration {
+        let metrics = &self.args.metrics;
+        metrics.retention_deleted_events.increment(swept.events);
+        metrics
+            .retention_deleted_dead_letters
+            .increment(swept.dead_letters);
         match outcome {
-            Ok(swept) => {
+            Ok(()) => {
                 self.failing = false;
-                let metrics = &self.args.metrics;
-                metrics.retention_deleted_events.increment(swept.events);
-                metrics
-                    .retention_deleted_dead_letters
-                    .increment(swept.dead_letters);
                 if swept != Swept::default() {
                     let (events, dead_letters) = (swept.events, swept.dead_letters);
                     tracing::info!(events, dead_letters, "what retention lets go is deleted");
@@ -154,7 +156,7 @@ impl JanitorState {
     }
 }
 
-/// Deletes everything from before this time, step by step.
+/// Deletes everything from before this time, step by step, and adds to `swept` what is gone.
 ///
 /// # Errors
 /// When the store fails; what was deleted until then is gone.
@@ -162,10 +164,10 @@ pub async fn sweep(
     store: &dyn Store,
     before: Timestamp,
     progress: &Progress,
-) -> Result<Swept, StoreError> {
+    swept: &mut Swept,
+) -> Result<(), StoreError> {
     // At start the writer may not have made the tables yet.
     store.prepare().await?;
-    let mut swept = Swept::default();
     loop {
         progress.tick();
         match store.delete_events_before(before, STEP).await? {
@@ -176,7 +178,7 @@ pub async fn sweep(
     loop {
         progress.tick();
         match store.delete_dead_letters_before(before, STEP).await? {
-            0 => return Ok(swept),
+            0 => return Ok(()),
             deleted => swept.dead_letters += deleted,
         }
     }
@@ -186,9 +188,9 @@ pub async fn sweep(
 struct ReportOnce(Option<ActorRef<JanitorMessage>>);
 
 impl ReportOnce {
-    fn send(mut self, outcome: Result<Swept, StoreError>) {
+    fn send(mut self, swept: Swept, outcome: Result<(), StoreError>) {
         if let Some(janitor) = self.0.take() {
-            let _ended = janitor.cast(JanitorMessage::Swept(outcome));
+            let _ended = janitor.cast(JanitorMessage::Swept(swept, outcome));
         }
     }
 }
@@ -197,7 +199,7 @@ impl Drop for ReportOnce {
     fn drop(&mut self) {
         if let Some(janitor) = self.0.take() {
             let panicked = StoreError::Other("a sweep panicked".to_owned());
-            let _ended = janitor.cast(JanitorMessage::Swept(Err(panicked)));
+            let _ended = janitor.cast(JanitorMessage::Swept(Swept::default(), Err(panicked)));
         }
     }
 }
@@ -205,11 +207,34 @@ impl Drop for ReportOnce {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+
     use super::*;
     use crate::config::Collections;
-    use crate::event::{Actor as EventActor, AuditEvent, SourceName, Target};
+    use crate::event::{
+        Actor as EventActor, AuditEvent, DeadLetter, DeadLetterReason, SourceName, Target,
+    };
     use crate::store::sqlite::SqliteStore;
     use crate::store::{Commit, EventFilter, Record};
+
+    async fn open(path: &Path) -> Arc<dyn Store> {
+        let store = SqliteStore::open(path, Duration::from_secs(30), &Collections::default());
+        let store: Arc<dyn Store> = Arc::new(store.unwrap());
+        store.prepare().await.unwrap();
+        store
+    }
+
+    fn args(store: &Arc<dyn Store>) -> JanitorArgs {
+        JanitorArgs {
+            store: Arc::clone(store),
+            days: 1,
+            every: Duration::from_millis(20),
+            progress: Progress::on_demand(),
+            metrics: Metrics::new(),
+        }
+    }
 
     async fn enter(store: &dyn Store, key: &str, age: SignedDuration) {
         let event = AuditEvent {
@@ -258,28 +283,59 @@ mod tests {
     #[tokio::test]
     async fn it_sweeps_at_start_and_again() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("daybook.db");
-        let store = SqliteStore::open(&path, Duration::from_secs(30), &Collections::default());
-        let store: Arc<dyn Store> = Arc::new(store.unwrap());
-        store.prepare().await.unwrap();
+        let store = open(&dir.path().join("daybook.db")).await;
         let (old, young) = (
             SignedDuration::from_hours(25),
             SignedDuration::from_hours(23),
         );
         enter(&*store, "old", old).await;
         enter(&*store, "young", young).await;
-        let args = JanitorArgs {
-            store: Arc::clone(&store),
-            days: 1,
-            every: Duration::from_millis(20),
-            progress: Progress::on_demand(),
-            metrics: Metrics::new(),
-        };
-        let (janitor, ended) = ractor::Actor::spawn(None, Janitor, args).await.unwrap();
+        let spawned = ractor::Actor::spawn(None, Janitor, args(&store)).await;
+        let (janitor, ended) = spawned.unwrap();
         until_kept(&*store, &["young"]).await;
         enter(&*store, "old again", old).await;
         until_kept(&*store, &["young"]).await;
         janitor.stop(None);
         ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_deleted_counts_when_the_sweep_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daybook.db");
+        let store = open(&path).await;
+        enter(&*store, "old", SignedDuration::from_hours(25)).await;
+        let letter = DeadLetter {
+            source: SourceName::new("s"),
+            position: "old".to_owned(),
+            reason: DeadLetterReason::Malformed,
+            detail: String::new(),
+            raw: Bytes::new(),
+            raw_length: 0,
+            at: Timestamp::UNIX_EPOCH,
+        };
+        let commit = Commit {
+            records: vec![Record::DeadLetter(&letter)],
+            ..Commit::default()
+        };
+        store.commit(&commit).await.unwrap();
+        let keep = "CREATE TRIGGER keep BEFORE DELETE ON auditdeadletters
+            BEGIN SELECT RAISE(ABORT, 'kept'); END";
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.execute_batch(keep).unwrap();
+
+        let mut janitor = JanitorState {
+            args: args(&store),
+            sweeps: JoinSet::new(),
+            failing: false,
+        };
+        let mut swept = Swept::default();
+        let progress = janitor.args.progress.clone();
+        let outcome = sweep(&*store, Timestamp::now(), &progress, &mut swept).await;
+        assert!(outcome.is_err());
+        janitor.note(swept, outcome);
+        let counts = janitor.args.metrics.render();
+        let counted = "daybook_retention_deleted_events_total 1\n";
+        assert!(counts.contains(counted), "{counts}");
     }
 }

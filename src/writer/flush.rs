@@ -129,38 +129,33 @@ async fn commit(
     batches: &[Resolved],
     metrics: &Metrics,
 ) -> Result<Vec<Reply>, StoreError> {
-    let mut rejected: Vec<Option<DeadLetter>> =
-        vec![None; batches.iter().map(|b| b.tenants.len()).sum()];
-    let mut first_fates: Option<Vec<Fate>> = None;
-    loop {
-        let committed = store.commit(&commit_of(batches, &rejected)).await?;
-        let refused = refused_records(&committed);
-        let any_refused = !refused.is_empty();
-        let fates = merge(first_fates.take(), committed.records);
-        if !any_refused {
-            return Ok(replies(
-                batches,
-                &fates,
-                &committed.moves,
-                &rejected,
-                metrics,
-            ));
+    let mut committed = store.commit(&commit_of(batches)).await?;
+    let letters = letters_instead(batches, &committed.records)?;
+    if letters.iter().any(Option::is_some) {
+        // All others are durable and nothing has moved. A dead letter that is sent again counts again.
+        let mut rest = commit_of(batches);
+        rest.records = letters.iter().flatten().map(Record::DeadLetter).collect();
+        let entered = store.commit(&rest).await?;
+        let refused = committed.records.iter_mut().filter(|fate| is_refused(fate));
+        for (fate, entered) in refused.zip(entered.records) {
+            if let Fate::Rejected(why) = &entered {
+                return Err(letter_refused(why));
+            }
+            *fate = entered;
         }
-        replace_refused(batches, &mut rejected, refused)?;
-        first_fates = Some(fates);
+        committed.moves = entered.moves;
     }
+    Ok(replies(batches, &committed, &letters, metrics))
 }
 
-fn commit_of<'a>(batches: &'a [Resolved], rejected: &'a [Option<DeadLetter>]) -> Commit<'a> {
+fn commit_of(batches: &[Resolved]) -> Commit<'_> {
     let mut commit = Commit::default();
-    let mut letters = rejected.iter();
     for resolved in batches {
         let batch = &resolved.delivery.batch;
         for (entry, tenant) in batch.entries().iter().zip(&resolved.tenants) {
-            let letter = letters.next().and_then(Option::as_ref);
-            commit.records.push(match (letter, entry) {
-                (Some(letter), _) | (None, Entry::Dead(letter)) => Record::DeadLetter(letter),
-                (None, Entry::Event(event, _)) => Record::Event {
+            commit.records.push(match entry {
+                Entry::Dead(letter) => Record::DeadLetter(letter),
+                Entry::Event(event, _) => Record::Event {
                     event,
                     tenant_slug: tenant.as_deref(),
                 },
@@ -179,66 +174,44 @@ fn commit_of<'a>(batches: &'a [Resolved], rejected: &'a [Option<DeadLetter>]) ->
     commit
 }
 
-fn refused_records(committed: &Committed) -> Vec<(usize, String)> {
-    committed
-        .records
-        .iter()
-        .enumerate()
-        .filter_map(|(index, fate)| match fate {
-            Fate::Rejected(why) => Some((index, why.clone())),
-            Fate::Written | Fate::Duplicate => None,
-        })
-        .collect()
-}
-
-/// What was written in the first round comes back as a duplicate in the second: keep the first word.
-fn merge(first: Option<Vec<Fate>>, now: Vec<Fate>) -> Vec<Fate> {
-    let Some(first) = first else { return now };
-    first
-        .into_iter()
-        .zip(now)
-        .map(|(first, now)| match first {
-            Fate::Rejected(_) => now,
-            known => known,
-        })
-        .collect()
-}
-
-fn replace_refused(
+/// One per entry: the dead letter that is kept in the place of a refused event.
+fn letters_instead(
     batches: &[Resolved],
-    rejected: &mut [Option<DeadLetter>],
-    refused: Vec<(usize, String)>,
-) -> Result<(), StoreError> {
-    let entries: Vec<&Entry> = batches
+    fates: &[Fate],
+) -> Result<Vec<Option<DeadLetter>>, StoreError> {
+    let entries = batches
         .iter()
-        .flat_map(|b| b.delivery.batch.entries())
-        .collect();
-    for (index, why) in refused {
-        let letter = match (&rejected[index], entries[index]) {
-            (None, Entry::Event(event, hints)) => {
-                dead_letter_of(event, hints, DeadLetterReason::Rejected, &why)
-            }
-            // Even the dead letter is refused: no way to keep it, so nothing may be acknowledged.
-            _ => {
-                return Err(StoreError::Other(format!("{LETTER_REFUSED}: {why}")));
-            }
-        };
-        rejected[index] = Some(letter);
-    }
-    Ok(())
+        .flat_map(|resolved| resolved.delivery.batch.entries());
+    let letters = entries.zip(fates).map(|(entry, fate)| match (fate, entry) {
+        (Fate::Written | Fate::Duplicate, _) => Ok(None),
+        (Fate::Rejected(why), Entry::Event(event, hints)) => {
+            let reason = DeadLetterReason::Rejected;
+            Ok(Some(dead_letter_of(event, hints, reason, why)))
+        }
+        (Fate::Rejected(why), Entry::Dead(_)) => Err(letter_refused(why)),
+    });
+    letters.collect()
+}
+
+fn is_refused(fate: &Fate) -> bool {
+    matches!(fate, Fate::Rejected(_))
+}
+
+/// No way to keep it, so nothing may be acknowledged.
+fn letter_refused(why: &str) -> StoreError {
+    StoreError::Other(format!("{LETTER_REFUSED}: {why}"))
 }
 
 fn replies(
     batches: &[Resolved],
-    fates: &[Fate],
-    moves: &[MoveFate],
-    rejected: &[Option<DeadLetter>],
+    committed: &Committed,
+    instead: &[Option<DeadLetter>],
     metrics: &Metrics,
 ) -> Vec<Reply> {
     let mut offset = 0;
     batches
         .iter()
-        .zip(moves)
+        .zip(&committed.moves)
         .map(|(resolved, moved)| {
             let from = offset;
             offset += resolved.tenants.len();
@@ -252,8 +225,8 @@ fn replies(
             }
             Ok(receipt(
                 resolved,
-                &fates[from..offset],
-                &rejected[from..offset],
+                &committed.records[from..offset],
+                &instead[from..offset],
                 metrics,
             ))
         })
@@ -263,13 +236,13 @@ fn replies(
 fn receipt(
     resolved: &Resolved,
     fates: &[Fate],
-    rejected: &[Option<DeadLetter>],
+    instead: &[Option<DeadLetter>],
     metrics: &Metrics,
 ) -> Receipt {
     let mut receipt = Receipt::default();
     let entries = resolved.delivery.batch.entries();
     for (index, (entry, fate)) in entries.iter().zip(fates).enumerate() {
-        let dead = rejected[index].as_ref().or(match entry {
+        let dead = instead[index].as_ref().or(match entry {
             Entry::Dead(letter) => Some(letter),
             Entry::Event(..) => None,
         });
@@ -288,4 +261,91 @@ fn receipt(
         }
     }
     receipt
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use bytes::Bytes;
+    use daybook_actors::budget::Budget;
+    use daybook_actors::delivery::Custody;
+    use jiff::Timestamp;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::batch::Batch;
+    use crate::config::Collections;
+    use crate::event::{Actor, AuditEvent, SourceName, Target, TenantHints};
+    use crate::store::sqlite::SqliteStore;
+
+    fn event(key: &str) -> Entry {
+        let event = AuditEvent {
+            at: Timestamp::UNIX_EPOCH,
+            source: SourceName::new("s"),
+            external_id: key.to_owned(),
+            action: "a.b".into(),
+            outcome: None,
+            actor: Actor::default(),
+            target: Target::default(),
+            tenant_slug: None,
+            metadata: serde_json::Map::new().into(),
+        };
+        Entry::Event(Box::new(event), TenantHints::default())
+    }
+
+    fn letter() -> Entry {
+        Entry::Dead(DeadLetter {
+            source: SourceName::new("s"),
+            position: "unreadable".to_owned(),
+            reason: DeadLetterReason::Malformed,
+            detail: String::new(),
+            raw: Bytes::new(),
+            raw_length: 0,
+            at: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    fn resolved(generation: u64, entries: Vec<Entry>) -> Resolved {
+        let permit = Budget::new(1).try_acquire(1).unwrap();
+        let tenants = vec![None; entries.len()];
+        let batch = Batch::new(SourceName::new("s"), generation, entries, permit);
+        let (reply, _answer) = tokio::sync::oneshot::channel::<Reply>();
+        Resolved {
+            delivery: Delivery {
+                batch: batch.with_step(0, 10, Value::Null),
+                custody: Custody::new(),
+                in_mailbox: None,
+                suspect: false,
+                reply: reply.into(),
+            },
+            tenants,
+            learned: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_letter_beside_a_refused_event_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daybook.db");
+        let collections = Collections::default();
+        let store = SqliteStore::open(&path, Duration::from_secs(30), &collections).unwrap();
+        store.prepare().await.unwrap();
+        // It is refused as a row is that is too large.
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON auditevents
+            WHEN NEW.externalId = 'huge' BEGIN SELECT zeroblob(2000000000); END";
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.execute_batch(refuse).unwrap();
+        let cursor = store.claim_cursor(&SourceName::new("s")).await.unwrap();
+
+        let entries = vec![letter(), event("huge"), event("good")];
+        let batches = [resolved(cursor.generation, entries)];
+        let replies = commit(&store, &batches, &Metrics::new()).await.unwrap();
+        let receipt = replies[0].clone().unwrap();
+        assert_eq!((receipt.written, receipt.duplicate), (1, 0));
+        assert_eq!(receipt.dead.iter().sum::<u64>(), 2);
+        let letters = store.dead_letters(10).await.unwrap();
+        let attempts: Vec<u64> = letters.iter().map(|letter| letter.attempts).collect();
+        assert_eq!(attempts, [1, 1]);
+        assert_eq!(store.cursors().await.unwrap()[0].seq, 10);
+    }
 }

@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use testkit::mongod::Mongod;
 
+use super::texts::settled;
 use super::{AuditEvent, Outcome, TIMEOUT, enter, event, find, mongo_store};
 
 const HOUR: i64 = 3_600_000;
@@ -229,6 +230,7 @@ async fn a_day_is_counted_once_for_a_filter() {
     });
     let events: Vec<AuditEvent> = events.collect();
     enter(&store, "acme", &events).await.unwrap();
+    settled(&mongod, "days").await;
     // The marks of these events hold for some minutes.
     store.move_clock(Duration::from_secs(600));
     let database = mongod.database("days").await;

@@ -4,6 +4,8 @@
 
 mod counts;
 mod crash;
+mod following;
+mod guards;
 mod older;
 mod paging;
 mod texts;

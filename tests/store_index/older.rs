@@ -1,17 +1,30 @@
 //! Events without keys, of an older version or of somebody else, are found like all others, before
 //! and after they got their keys.
 
+use std::time::Duration;
+
 use daybook::config::Collections;
 use daybook::store::EventFilter;
 use daybook::store::Store;
 use daybook::store::sqlite::SqliteStore;
 use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
-use super::{TIMEOUT, enter, filters, find, full_event, mongo_store};
+use super::{TIMEOUT, enter, event, filters, find, full_event, mongo_store};
 
 const AT: i64 = 1_700_000_000_000;
+
+fn older(key: &str) -> Document {
+    doc! {
+        "at": DateTime::from_millis(AT), "ingestedAt": DateTime::from_millis(AT),
+        "source": "ocis", "externalId": key, "action": "ocis.file_moved", "outcome": "failure",
+        "actor": { "id": "A-1", "email": "Ålice@example.org", "name": "Alice", "ip": "2001:db8::1" },
+        "target": { "type": "file", "id": "F-1", "name": "Quarterly Report.odt" },
+        "tenantSlug": "acme", "metadata": {},
+    }
+}
 
 async fn assert_found(store: &dyn Store, count: usize, when: &str) {
     for filter in filters() {
@@ -33,15 +46,6 @@ async fn mongodb_finds_events_without_keys_and_gives_them_some() {
     let url = mongod.url("older");
     let database = mongod.database("older").await;
     let events = database.collection::<Document>("auditevents");
-    let older = |key: &str| {
-        doc! {
-            "at": DateTime::from_millis(AT), "ingestedAt": DateTime::from_millis(AT),
-            "source": "ocis", "externalId": key, "action": "ocis.file_moved", "outcome": "failure",
-            "actor": { "id": "A-1", "email": "Ålice@example.org", "name": "Alice", "ip": "2001:db8::1" },
-            "target": { "type": "file", "id": "F-1", "name": "Quarterly Report.odt" },
-            "tenantSlug": "acme", "metadata": {},
-        }
-    };
     let mut with_text_id = older("2");
     with_text_id.insert("_id", "a text");
     events
@@ -102,9 +106,111 @@ async fn keys_reach_events_with_any_id() {
             keyless.unwrap() == 0
         })
         .await;
+        // Events of so many actions are asked for by their ids.
+        let many = (0..205).map(|number| {
+            let mut event = event("ocis", &format!("many {number}"), AT - 1);
+            event.action = format!("ocis.kind{number}").into();
+            event
+        });
+        let many: Vec<_> = many.collect();
+        enter(&store, "acme", &many).await.unwrap();
+        let of_source = EventFilter {
+            source: Some("ocis".to_owned()),
+            ..EventFilter::default()
+        };
+        let found = store.find_events(&of_source, None, 1000).await.unwrap();
+        assert_eq!(found.len(), many.len() + ids.len());
         drop(store);
         events.delete_many(doc! {}).await.unwrap();
     }
+}
+
+/// As when the events alone were restored from a backup: they have keys that nothing tells of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_dictionary_is_made_anew_though_the_first_to_try_is_killed() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let url = mongod.url("lost");
+    let database = mongod.database("lost").await;
+    let events = database.collection::<Document>("auditevents");
+    // More than get their keys at once stand before one of another kind.
+    let others = (0..600).map(|number| event("other", &number.to_string(), AT - 1));
+    let mut all: Vec<_> = others.collect();
+    all.push(full_event("last", AT));
+    let store = mongo_store(&url).await;
+    enter(&store, "acme", &all).await.unwrap();
+    drop(store);
+    for part in ["facets", "texts", "pendingtexts", "counts"] {
+        let derived = database.collection::<Document>(&format!("auditevents.{part}"));
+        derived.drop().await.unwrap();
+    }
+    // Ids of several types at one time, in no order but that of their types.
+    for id in [Bson::Int32(7), Bson::String("7".to_owned())] {
+        let mut foreign = older(&id.to_string());
+        foreign.insert("_id", id);
+        foreign.remove("outcome");
+        events.insert_one(foreign).await.unwrap();
+    }
+
+    let refusal = doc! {
+        "failCommands": ["update"], "namespace": "lost.auditevents", "errorCode": 8,
+    };
+    let fail_point = FailPoint::set(&mongod, "alwaysOn", refusal).await;
+    let killed = mongo_store(&url).await;
+    eventually("the first events' facets stand, and no more", async || {
+        fail_point.struck().await > 0
+    })
+    .await;
+    drop(killed);
+    fail_point.off().await;
+
+    let store = mongo_store(&url).await;
+    let of_source = EventFilter {
+        source: Some("ocis".to_owned()),
+        ..EventFilter::default()
+    };
+    let of_text = EventFilter {
+        text: Some("REPORT.o".to_owned()),
+        ..EventFilter::default()
+    };
+    for filter in [of_source, of_text] {
+        eventually(&format!("all of {filter:?}"), async || {
+            find(&store, &filter).await.len() == 3
+        })
+        .await;
+    }
+    let facets = database.collection::<Document>("auditevents.facets");
+    eventually("nothing but facets in the dictionary", async || {
+        let others = doc! { "_id": { "$type": "string" } };
+        facets.count_documents(others).await.unwrap() == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_do_not_wait_until_all_texts_are_settled() {
+    let mongod = Mongod::shared().await;
+    let database = mongod.database("unsettled").await;
+    let events = database.collection::<Document>("auditevents");
+    let texts = database.collection::<Document>("auditevents.texts");
+    // All texts of a tenant but one stay pending for good.
+    let one = doc! { "key": { "tenantSlug": 1 }, "name": "one_text", "unique": true };
+    let command = doc! { "createIndexes": texts.name(), "indexes": [one] };
+    database.run_command(command).await.unwrap();
+    let store = mongo_store(&mongod.url("unsettled")).await;
+    enter(&store, "acme", &[full_event("1", AT)]).await.unwrap();
+    eventually("texts are being settled", async || {
+        let settled = doc! { "text": { "$exists": true } };
+        texts.count_documents(settled).await.unwrap() == 1
+    })
+    .await;
+
+    events.insert_one(older("2")).await.unwrap();
+    eventually("keys for all", async || {
+        store.move_clock(Duration::from_secs(60));
+        let keyless = events.count_documents(doc! { "facet": null }).await;
+        keyless.unwrap() == 0
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn found(store: &dyn Store, text_: &str) -> Vec<String> {
 }
 
 /// Waits until every text has a document of its own.
-async fn settled(mongod: &Mongod, name: &str) {
+pub async fn settled(mongod: &Mongod, name: &str) {
     let database = mongod.database(name).await;
     let pending = database.collection::<Document>("auditevents.pendingtexts");
     eventually("texts are settled", async || {

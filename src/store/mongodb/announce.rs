@@ -105,6 +105,12 @@ impl MongoStore {
         Ok(())
     }
 
+    /// Forgets what this process has seen to stand in the store: it stands there no more.
+    pub(super) fn forget(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Known::default();
+    }
+
     /// Remembers what is durable, so that it is not announced again.
     pub(super) fn remember(&self, news: News) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -194,3 +194,24 @@ pub(super) fn is_upsert_race(error: &Error) -> bool {
 fn contended(source: &SourceName) -> StoreError {
     StoreError::Unavailable(format!("the cursor of {source} is being moved by others"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mongodb::options::{ReadPreference, SelectionCriteria};
+
+    use super::*;
+    use crate::config::Collections;
+
+    #[tokio::test]
+    async fn reads_go_to_the_primary_whatever_the_url_says() {
+        let url = "mongodb://127.0.0.1:1/d?readPreference=secondary&readConcernLevel=available";
+        let timeout = Duration::from_secs(1);
+        let store = MongoStore::connect(url, timeout, &Collections::default()).await;
+        let store = store.expect("a store that nobody asks");
+        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+        assert_eq!(store.cursors.selection_criteria(), Some(&primary));
+        assert_eq!(store.cursors.read_concern(), None);
+    }
+}

@@ -5,10 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{Bson, Document, RawDocument, doc};
+use mongodb::Collection;
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::options::{ReadConcern, WriteConcern};
 
 use super::commit::DUPLICATE_KEY;
+use super::cursors::is_upsert_race;
 use super::errors::store_error;
 use super::{MongoStore, collect, decode};
 use crate::event::Outcome;
@@ -80,6 +82,34 @@ impl MongoStore {
         Ok(tenants.into_iter().cloned().collect())
     }
 
+    /// Notes it when the dictionary is gone, as when the events alone were restored from a backup. To be
+    /// awaited before the first commit, which would make a new one.
+    pub(super) async fn look_for_dictionary(&self) -> Result<()> {
+        if is_there(&self.facets, any_entry()).await?
+            || !is_there(&self.events, doc! { "at": { "$gte": DateTime::MIN } }).await?
+        {
+            return Ok(());
+        }
+        let since = doc! { "$setOnInsert": { "since": DateTime::now() } };
+        let noted = self.facets.update_one(unfinished(), since).upsert(true);
+        match noted.await {
+            Ok(_) => Ok(()),
+            Err(error) if is_upsert_race(&error) => Ok(()),
+            Err(error) => Err(store_error(&error)),
+        }
+    }
+
+    /// Whether there may be events whose facet or texts do not stand in the store.
+    pub(super) async fn lacks_entries(&self) -> Result<bool> {
+        is_there(&self.facets, unfinished()).await
+    }
+
+    /// Notes that all of them stand there.
+    pub(super) async fn has_all_entries(&self) -> Result<()> {
+        let deleted = self.facets.delete_one(unfinished()).await;
+        deleted.map(|_| ()).map_err(|error| store_error(&error))
+    }
+
     /// All entries. As none is ever removed, those read before are all if they are as many.
     async fn dictionary(&self) -> Result<Arc<Dictionary>> {
         let kept = self.dictionary.lock();
@@ -127,6 +157,17 @@ impl MongoStore {
         };
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
+}
+
+async fn is_there(collection: &Collection<RawDocumentBuf>, query: Document) -> Result<bool> {
+    let found = collection.find_one(query).projection(doc! { "_id": 1 });
+    let found = found.await.map_err(|error| store_error(&error))?;
+    Ok(found.is_some())
+}
+
+/// Stands in the dictionary while it is made anew. Entries have a number: nobody takes it for one.
+fn unfinished() -> Document {
+    doc! { "_id": "unfinished" }
 }
 
 /// Counted from the index of `_id` alone.

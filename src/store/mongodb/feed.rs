@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, RawBsonRef, doc};
@@ -37,6 +37,8 @@ const POLL: Duration = Duration::from_millis(250);
 const DEEP_EVERY: Duration = Duration::from_secs(5);
 /// Ids read at once.
 const PAGE: usize = 1000;
+/// About so many bytes of events are read at once: large ones come a few at a time.
+const MOST_BYTES: usize = 8 << 20;
 
 /// What a server without oplog, without the command, or without the right to it answers:
 /// `Unauthorized`, `CommandNotFound`, `Unrecognized pipeline stage`, `only supported on replica sets`.
@@ -68,7 +70,7 @@ pub(super) struct Follower {
     begun: i64,
     /// Nothing of the look was read yet.
     unread: bool,
-    /// Ids met by looks, as far back as a look may go.
+    /// Ids met by looks, as far back as the next look may go.
     seen: BTreeSet<ObjectId>,
     /// Met and not yet fetched.
     pending: VecDeque<Met>,
@@ -232,32 +234,42 @@ impl Follower {
         };
         let ids = self.store.within("a look for new events", read).await?;
         self.scan = ids.last().copied().filter(|_| ids.len() == PAGE);
-        for id in ids {
-            if self.seen.insert(id) {
-                self.pending.push_back((Bson::ObjectId(id), None));
-            }
-        }
+        self.meet(ids);
         Ok(std::mem::take(&mut self.unread))
+    }
+
+    /// Takes in what a look read and no earlier one met. One look meets each id once; what the next
+    /// one may meet again is remembered, and changes are not followed by looks.
+    fn meet(&mut self, ids: Vec<ObjectId>) {
+        let next_look = match self.reading {
+            Reading::Ids { .. } => Some(first_of(self.begun.saturating_sub(seconds(OVERLAP)))),
+            Reading::Changes(_) => None,
+        };
+        for id in ids {
+            if self.seen.contains(&id) {
+                continue;
+            }
+            if next_look.is_some_and(|first| id >= first) {
+                self.seen.insert(id);
+            }
+            self.pending.push_back((Bson::ObjectId(id), None));
+        }
     }
 
     /// The events that are pending, as many as are handed out at once.
     async fn fetch(&mut self) -> Result<Vec<Entry>> {
-        let taken = self.pending.len().min(MOST_AT_ONCE);
-        let ids: Vec<Bson> = self
-            .pending
-            .iter()
-            .take(taken)
-            .map(|(id, _)| id.clone())
-            .collect();
-        let read = async {
-            let found = self.store.events.find(doc! { "_id": { "$in": ids } });
-            collect(found.await, decode::event).await
+        let mut taken = self.pending.len().min(MOST_AT_ONCE);
+        let mut events = loop {
+            let ids = self.pending.iter().take(taken);
+            let ids: Vec<Bson> = ids.map(|(id, _)| id.clone()).collect();
+            let read = read_some(&self.store, ids);
+            let (events, fitting) = self.store.within("a read of new events", read).await?;
+            if fitting == taken {
+                break events;
+            }
+            // Those read are any of them; it is the first that are handed out.
+            taken = fitting;
         };
-        let events = self.store.within("a read of new events", read).await?;
-        let mut events: HashMap<String, StoredEvent> = events
-            .into_iter()
-            .map(|event| (event.id.clone(), event))
-            .collect();
         let mut entries = Vec::with_capacity(taken);
         for (id, token) in self.pending.drain(..taken) {
             let place = Place {
@@ -297,6 +309,34 @@ impl Follower {
         };
         self.look_from(second);
     }
+}
+
+/// Reads events, in no order, until they have [`MOST_BYTES`]; with the number of ids to ask for at
+/// once.
+async fn read_some(
+    store: &MongoStore,
+    ids: Vec<Bson>,
+) -> Result<(HashMap<String, StoredEvent>, usize)> {
+    let asked = ids.len();
+    let found = store.events.find(doc! { "_id": { "$in": ids } }).await;
+    let mut found = found.map_err(|error| store_error(&error))?;
+    let mut events = HashMap::new();
+    let (mut read, mut bytes) = (0, 0);
+    while let Some(document) = found
+        .try_next()
+        .await
+        .map_err(|error| store_error(&error))?
+    {
+        read += 1;
+        bytes += document.as_bytes().len();
+        if let Some(event) = decode::event(&document) {
+            events.insert(event.id.clone(), event);
+        }
+        if bytes >= MOST_BYTES && read < asked {
+            return Ok((events, read));
+        }
+    }
+    Ok((events, asked))
 }
 
 async fn watch(
@@ -461,6 +501,50 @@ fn parse(position: &str) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Collections;
+
+    async fn follower(reading: Reading, begun: i64) -> Follower {
+        let (url, timeout) = ("mongodb://127.0.0.1:1/d", Duration::from_secs(1));
+        let store = MongoStore::connect(url, timeout, &Collections::default()).await;
+        Follower {
+            store: store.expect("a store that nobody asks"),
+            reading,
+            place: Place {
+                second: 0,
+                token: None,
+            },
+            position: String::new(),
+            scan: None,
+            begun,
+            unread: false,
+            seen: BTreeSet::new(),
+            pending: VecDeque::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_remembers_only_what_the_next_one_may_meet() {
+        let now = 1_700_000_000;
+        let made = |ages: &[i64]| -> Vec<ObjectId> {
+            let ids = ages.iter().map(|age| first_of(now - age));
+            ids.collect()
+        };
+        let by_ids = Reading::Ids {
+            deep_at: Instant::now(),
+        };
+        for (reading, remembered) in [(by_ids, 2), (Reading::Changes(None), 0)] {
+            let mut follower = follower(reading, now).await;
+            follower.meet(made(&[100_000, 61, 60, 0]));
+            assert_eq!(follower.pending.len(), 4);
+            assert_eq!(follower.seen.len(), remembered);
+            if remembered > 0 {
+                follower.meet(made(&[60, 30, 0]));
+                let last = follower.pending.pop_back().map(|(id, _)| id);
+                assert_eq!(last, Some(Bson::ObjectId(first_of(now - 30))));
+                assert_eq!(follower.pending.len(), 4);
+            }
+        }
+    }
 
     #[test]
     fn a_position_reads_back() {

@@ -27,6 +27,7 @@ mod found;
 mod histogram;
 mod letters;
 mod means;
+mod merge;
 mod plan;
 mod query;
 mod schema;
@@ -45,14 +46,16 @@ use jiff::Timestamp;
 use mongodb::bson::{DateTime, RawDocumentBuf, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
-use mongodb::options::{Acknowledgment, ClientOptions, ReplaceOptions, WriteConcern};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, ReadPreference, ReplaceOptions, WriteConcern,
+};
 use mongodb::{Client, Collection, Database};
 
 use super::feed::{Caseless, Follow};
 use super::{
     Commit, Committed, Cursor, DeadLetterFilter, DeadLetterHead, DirectoryRecords, EventFilter,
-    Histogram, LearnedSpace, PageKey, Result, Role, Store, StoreError, StoredDeadLetter,
-    StoredEvent, TokenRecord,
+    EventPage, Histogram, LearnedSpace, PageKey, Payloads, Result, Role, Store, StoreError,
+    StoredDeadLetter, StoredEvent, TokenRecord,
 };
 use crate::config::Collections;
 use crate::event::SourceName;
@@ -138,6 +141,9 @@ impl MongoStore {
         // How soon a server is seen to be back that answered an error and kept its connections.
         options.heartbeat_freq.get_or_insert(Duration::from_secs(2));
         options.write_concern = Some(durable(timeout));
+        // Reads decide what is written next, whatever the URL says of reading elsewhere.
+        options.selection_criteria = Some(ReadPreference::Primary.into());
+        options.read_concern = None;
         let connections = Arc::new(AtomicU64::new(0));
         let made = Arc::clone(&connections);
         options.cmap_event_handler = Some(EventHandler::callback(move |event| {
@@ -271,6 +277,8 @@ impl Store for MongoStore {
             .await?;
         self.within("preparation of the indexes", self.create_indexes())
             .await?;
+        self.within("a look for the dictionary", self.look_for_dictionary())
+            .await?;
         self.begin_upkeep();
         Ok(())
     }
@@ -326,14 +334,18 @@ impl Store for MongoStore {
         self.within("a read of the directory", read).await
     }
 
-    async fn find_events(
+    async fn event_page(
         &self,
         filter: &EventFilter,
         before: Option<&PageKey>,
         limit: u32,
-    ) -> Result<Vec<StoredEvent>> {
-        self.within("a query", self.query_events(filter, before, limit))
-            .await
+        payloads: Payloads,
+    ) -> Result<EventPage> {
+        self.within(
+            "a query",
+            self.query_events(filter, before, limit, payloads),
+        )
+        .await
     }
 
     async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {

@@ -14,6 +14,8 @@ use crate::store::Result;
 
 /// Its default name, so that an index made by the platform with the same keys is the same one.
 pub(super) const UNIQUE_INDEX: &str = "source_1_externalId_1";
+/// Its name where somebody's index that does not hold every event has that one.
+const OTHER_NAME: &str = "daybook_source_1_externalId_1";
 
 /// The timeline itself; with the facets, so that they are counted without a look at the events.
 pub(super) fn by_time() -> Document {
@@ -81,17 +83,24 @@ impl MongoStore {
 
     async fn create_unique_event_index(&self) -> Result<()> {
         let keys = doc! { "source": 1, "externalId": 1 };
-        if let Some(name) = existing_unique(&self.events, &keys).await? {
-            let _ = self.unique_index.set(name);
-            return Ok(());
-        }
-        let options = IndexOptions::builder()
-            .unique(true)
-            .partial_filter_expression(doc! { "externalId": { "$type": "string" } })
-            .build();
-        let model = IndexModel::builder().keys(keys).options(options).build();
-        create(&self.events, [model]).await?;
-        let _ = self.unique_index.set(UNIQUE_INDEX.to_owned());
+        let listed = existing_unique(&self.events, &keys).await?;
+        let index = listed.guard.unwrap_or_else(|| {
+            let name = if listed.name_is_taken {
+                OTHER_NAME
+            } else {
+                UNIQUE_INDEX
+            };
+            let options = IndexOptions::builder()
+                .unique(true)
+                .name(name.to_owned())
+                .partial_filter_expression(doc! { "externalId": { "$type": "string" } })
+                .build();
+            IndexModel::builder().keys(keys).options(options).build()
+        });
+        let name = index.options.as_ref().and_then(|one| one.name.clone());
+        // A listed one may still be being built, and may fail. Asked for again, it is waited for.
+        create(&self.events, [index]).await?;
+        let _ = self.unique_index.set(name.unwrap_or_default());
         Ok(())
     }
 
@@ -101,11 +110,19 @@ impl MongoStore {
     }
 }
 
-/// An index with these keys that already guards them, whatever its name.
+/// What indexes there are already.
+#[derive(Default)]
+struct Listed {
+    /// One that guards the keys or is being built to, whatever its name.
+    guard: Option<IndexModel>,
+    /// Another one is called as ours would be.
+    name_is_taken: bool,
+}
+
 async fn existing_unique(
     collection: &Collection<RawDocumentBuf>,
     keys: &Document,
-) -> Result<Option<String>> {
+) -> Result<Listed> {
     let listed = match collection.list_indexes().await {
         Ok(indexes) => indexes.try_collect::<Vec<_>>().await,
         Err(error) => Err(error),
@@ -113,15 +130,36 @@ async fn existing_unique(
     let indexes = match listed {
         Ok(indexes) => indexes,
         // A collection that is not there yet.
-        Err(error) if is_missing_collection(&error) => return Ok(None),
+        Err(error) if is_missing_collection(&error) => return Ok(Listed::default()),
         Err(error) => return Err(store_error(&error)),
     };
-    Ok(indexes
-        .into_iter()
-        .filter(|index| index.keys == *keys)
-        .filter_map(|index| index.options)
-        .filter(|options| options.unique == Some(true) && options.collation.is_none())
-        .find_map(|options| options.name))
+    let is_ours = |index: &IndexModel| {
+        let options = index.options.as_ref();
+        options.is_some_and(|options| options.name.as_deref() == Some(UNIQUE_INDEX))
+    };
+    Ok(Listed {
+        name_is_taken: indexes.iter().any(is_ours),
+        guard: indexes.into_iter().find(|index| {
+            let options = index.options.as_ref();
+            index.keys == *keys && options.is_some_and(guards_every_event)
+        }),
+    })
+}
+
+/// Whether a unique index has every event of Daybook's, each of which has a text for a key.
+fn guards_every_event(index: &IndexOptions) -> bool {
+    let all_texts = [
+        doc! { "$type": "string" },
+        doc! { "$type": 2 },
+        doc! { "$exists": true },
+    ];
+    let filter = index.partial_filter_expression.as_ref();
+    let has_all = filter.is_none_or(|filter| {
+        all_texts
+            .iter()
+            .any(|condition| *filter == doc! { "externalId": condition })
+    });
+    index.unique == Some(true) && index.collation.is_none() && has_all
 }
 
 fn is_missing_collection(error: &Error) -> bool {

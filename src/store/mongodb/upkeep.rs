@@ -15,7 +15,7 @@ use super::cells::Cell;
 use super::errors::store_error;
 use super::query::ceiling;
 use super::schema::{by_facet, by_time};
-use super::{MongoStore, bson_date, collect, decode, durable};
+use super::{MongoStore, collect, decode, durable};
 use crate::store::keys::{EventKeys, Facet, TEXTS_OUTLIVE, day};
 use crate::store::{EventFilter, Result, StoredEvent};
 
@@ -145,8 +145,12 @@ impl MongoStore {
     }
 
     /// Settles pending texts: as fast as the server goes while it is quiet, else in a share of the time.
+    /// More than a round's have to wait for the rest of the work.
     async fn settle(&self, load: &impl Fn() -> Load) -> Result<()> {
-        loop {
+        let end = self.now() + i64::try_from(ROUND.as_millis()).unwrap_or(i64::MAX);
+        let round = Instant::now();
+        // The clock may be put back meanwhile.
+        while self.now() < end && round.elapsed() < ROUND {
             let (begun, busy) = (Instant::now(), load().busy);
             if !self.settle_some().await? {
                 return Ok(());
@@ -158,6 +162,8 @@ impl MongoStore {
                 rest(took * (SHARE_OF_IMPORT - SHARE), load).await;
             }
         }
+        self.work.notify_one();
+        Ok(())
     }
 
     /// Counts what a histogram of everything would have to.
@@ -171,45 +177,50 @@ impl MongoStore {
     }
 
     /// Gives keys to the events without: entered by an older version, or by somebody else. To all of
-    /// them when the dictionary is gone, as when the events alone were restored from a backup.
+    /// them while the dictionary is made anew.
     async fn give_keys(&self) -> Result<()> {
-        let facets = self.facets.find_one(doc! {}).await;
-        let has_dictionary = facets.map_err(|error| store_error(&error))?.is_some();
-        let (which, index) = if has_dictionary {
-            (doc! { "facet": null }, by_facet())
-        } else {
-            (doc! {}, by_time())
+        if self.lacks_entries().await? {
+            self.forget();
+            self.give_keys_to(doc! {}, by_time()).await?;
+            return self.has_all_entries().await;
+        }
+        self.give_keys_to(doc! { "facet": null }, by_facet()).await
+    }
+
+    async fn give_keys_to(&self, which: Document, index: Document) -> Result<()> {
+        let keyed = doc! {
+            "at": 1, "source": 1, "action": 1, "outcome": 1, "actor": 1, "target": 1, "tenantSlug": 1,
         };
         let mut passed = (DateTime::MIN, Bson::MinKey);
         loop {
             let mut query = which.clone();
             let (at, id) = passed.clone();
             query.insert("at", doc! { "$gte": at });
-            query.insert("$nor", [doc! { "at": at, "_id": { "$lte": id } }]);
+            // Other than `$lte` by itself, this compares ids of any types, as the sort does.
+            let seen = doc! { "$lte": ["$_id", { "$literal": id }] };
+            query.insert("$nor", [doc! { "at": at, "$expr": seen }]);
             let found = self
                 .events
                 .find(query)
+                .projection(keyed.clone())
                 .sort(doc! { "at": 1, "_id": 1 })
                 .limit(EVENTS_AT_ONCE)
                 .optional(self.hint(index.clone()), |find, hint| find.hint(hint))
                 .await;
-            // Somebody else's id may be of a type that its text does not tell.
-            let events: Vec<(Bson, StoredEvent)> = collect(found, |document| {
+            // Somebody else's id may be of a type that its text does not tell, and a time be none of ours.
+            let events: Vec<((DateTime, Bson), StoredEvent)> = collect(found, |document| {
+                let at = document.get_datetime("at").ok()?;
                 let id = Bson::try_from(document.get("_id").ok()??).ok()?;
-                Some((id, decode::event(document)?))
+                Some(((at, id), decode::event(document)?))
             })
             .await?;
-            let Some((id, last)) = events.last() else {
+            let Some((last, _)) = events.last() else {
                 return Ok(());
             };
-            let place = (bson_date(last.at), id.clone());
-            if place == passed {
-                return Ok(());
-            }
-            passed = place;
+            passed = last.clone();
             let mut news = News::new(self);
             let mut updates = Vec::new();
-            for (id, event) in events {
+            for ((_, id), event) in events {
                 let keys = EventKeys::of_stored(&event);
                 let tenant = event.tenant_slug.as_deref();
                 let facet = || Facet::of_stored(&event);

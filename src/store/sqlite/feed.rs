@@ -27,24 +27,23 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// `None`: the text is no position.
+    /// `None`: the text is no position, or one that lies beyond all that was ever entered.
     pub(super) async fn start(
         readers: Arc<Workers>,
         tables: Arc<Tables>,
         after: Option<&str>,
     ) -> Result<Option<Self>> {
-        let last = match after {
-            Some(position) => match parse_id(position) {
-                Some(id) => id,
-                None => return Ok(None),
-            },
-            None => {
-                let tables = Arc::clone(&tables);
-                let find = move |connection: &mut Connection| newest(connection, &tables);
-                readers.run("a look at the newest event", find).await?
-            }
+        let after = match after.map(parse_id) {
+            Some(None) => return Ok(None),
+            after => after.flatten(),
         };
-        Ok(Some(Self {
+        let of = Arc::clone(&tables);
+        let find = move |connection: &mut Connection| match after {
+            Some(id) => greatest(connection, &of).map(|greatest| (id <= greatest).then_some(id)),
+            None => newest(connection, &of).map(Some),
+        };
+        let last = readers.run("a look at the newest event", find).await?;
+        Ok(last.map(|last| Self {
             readers,
             tables,
             last,
@@ -94,6 +93,18 @@ fn newest(connection: &Connection, tables: &Tables) -> rusqlite::Result<i64> {
         .query_row([], |row| row.get(0))
         .optional()?;
     Ok(newest.flatten().unwrap_or(0))
+}
+
+/// The greatest id that was ever given; its event may be gone.
+fn greatest(connection: &Connection, tables: &Tables) -> rusqlite::Result<i64> {
+    // Here the name is a value, not an identifier.
+    let quoted = &tables.events;
+    let name = quoted[1..quoted.len() - 1].replace("\"\"", "\"");
+    let given: Option<i64> = connection
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    given.map_or_else(|| newest(connection, tables), Ok)
 }
 
 /// With whether there may be more.

@@ -101,6 +101,22 @@ async fn events_are_found_by_their_terms_whichever_statement_wrote_them() {
     }
 }
 
+/// Such a place was given before the file was restored from a backup.
+#[tokio::test]
+async fn a_place_beyond_all_that_was_entered_is_foreign() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    enter(&store, &[event(1), event(2)]).await.unwrap();
+    let is_ours = async |place: &str| store.follow(Some(place)).await.unwrap().is_some();
+    let (newest, beyond) = ("0000000000000002", "0000000000000003");
+    assert!(is_ours(newest).await && !is_ours(beyond).await);
+    // Retention takes no place away.
+    let now = jiff::Timestamp::now();
+    assert_eq!(store.delete_events_before(now, 10).await.unwrap(), 2);
+    assert!(is_ours(newest).await && !is_ours(beyond).await);
+}
+
 async fn count(store: &SqliteStore) -> usize {
     let found = store
         .find_events(&EventFilter::default(), None, u32::MAX)
