@@ -55,8 +55,8 @@ impl Budget {
         self.pool.in_use.load(Ordering::Acquire)
     }
 
-    /// Total time spent waiting in [`Budget::acquire`], waits still going on included. Two waiters
-    /// of one second each are two seconds.
+    /// Total time spent waiting in [`Budget::acquire`] and [`Share::acquire`], waits still going on
+    /// included. Two waiters of one second each are two seconds.
     pub fn waited(&self) -> Duration {
         self.pool.clock().total(Instant::now())
     }
@@ -143,8 +143,7 @@ impl Share {
         self.own.in_use()
     }
 
-    /// Total time this consumer waited for its own limit. Waits for the whole budget are in
-    /// [`Budget::waited`] of the parent.
+    /// Total time this consumer waited for its own limit.
     pub fn waited(&self) -> Duration {
         self.own.waited()
     }
@@ -153,7 +152,13 @@ impl Share {
     /// over its share stands in no one's way. Cancel-safe.
     pub async fn acquire(&self, bytes: u64) -> Permit {
         let bytes = bytes.min(self.limit());
-        let own = self.own.acquire(bytes).await;
+        let own = match self.own.try_acquire(bytes) {
+            Some(own) => own,
+            None => {
+                let _waiting = Waiting::begin(&self.parent.pool);
+                self.own.acquire(bytes).await
+            }
+        };
         self.parent.acquire(bytes).await.within(own)
     }
 
@@ -345,6 +350,22 @@ mod tests {
         drop(waiting.await);
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(budget.waited(), Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_spent_waiting_for_a_share_counts_too() {
+        let budget = Budget::new(10);
+        let share = budget.share("greedy", 0.5);
+        let held = share.acquire(5).await;
+        let mut waiting = Box::pin(share.acquire(5));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        drop(held);
+        drop(waiting.await);
+        assert_eq!(
+            (share.waited(), budget.waited()),
+            (Duration::from_secs(3), Duration::from_secs(3))
+        );
     }
 
     #[tokio::test(start_paused = true)]

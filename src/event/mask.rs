@@ -11,7 +11,11 @@
 //!   still says which token.
 //! - What is not valid JSON (a cut line, a console's noise) is masked textually by the same list;
 //!   there the whole value goes, up to the end of the input when its end is missing; and so does
-//!   what its sentences say of secrets (`prose`).
+//!   what its sentences say of secrets (`prose`), and what the parameters of its URLs are.
+//! - A dead letter that is JSON stays JSON, and its bytes stay but for the values that are masked. A
+//!   string in it is masked as text, or as the JSON that it holds.
+
+use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -62,6 +66,18 @@ pub const SECRET_KEYS: &[&str] = &[
     "bearer",
     "jwt",
     "saml_response",
+];
+
+/// Parameters of a URL in a dead letter that are secrets, whichever source wrote it, besides the
+/// common list.
+const QUERY_KEYS: &[&str] = &[
+    "code",
+    "key",
+    "auth",
+    "sig",
+    "signature",
+    "assertion",
+    "id_token_hint",
 ];
 
 /// Leaves under a secret key that describe the secret without giving it away.
@@ -154,13 +170,87 @@ fn significant(key: &str) -> impl Iterator<Item = u8> {
         .map(|byte| byte.to_ascii_lowercase())
 }
 
+/// JSON within strings of JSON, so often: what is deeper is masked whole.
+const MAX_JSON_IN_JSON: u32 = 8;
+
 /// Masks bytes that are no event, in the form in which they are kept as a dead letter.
 pub fn mask_letter(raw: &[u8], keys: &[&str]) -> Vec<u8> {
-    let masked = mask_raw(raw, keys);
-    if serde_json::from_slice::<IgnoredAny>(raw).is_ok() {
-        return masked;
+    mask_text(raw, keys, MAX_JSON_IN_JSON)
+}
+
+fn mask_text(raw: &[u8], keys: &[&str], depth: u32) -> Vec<u8> {
+    let is_json =
+        std::str::from_utf8(raw).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+    if is_json {
+        return mask_json(raw, keys, depth);
     }
-    mask_prose(&masked, keys)
+    mask_queries(&mask_prose(&mask_raw(raw, keys), keys), keys)
+}
+
+/// Masks JSON: the values of secret keys, and what the other strings say.
+fn mask_json(raw: &[u8], keys: &[&str], depth: u32) -> Vec<u8> {
+    let blanks_end = |at: usize| skip(raw, at, |byte| byte.is_ascii_whitespace());
+    let mut masked = Vec::with_capacity(raw.len());
+    let mut at = 0;
+    while at < raw.len() {
+        if raw[at] != b'"' {
+            masked.push(raw[at]);
+            at += 1;
+            continue;
+        }
+        let end = string_end(raw, at + 1) + 1;
+        let string = &raw[at..end];
+        let colon = blanks_end(end);
+        if raw.get(colon) != Some(&b':') {
+            masked.extend_from_slice(&mask_string(string, keys, depth));
+            at = end;
+            continue;
+        }
+        let value = blanks_end(colon + 1);
+        masked.extend_from_slice(&raw[at..value]);
+        at = value;
+        let is_secret =
+            serde_json::from_slice::<String>(string).is_ok_and(|key| is_secret_key(&key, keys));
+        if is_secret {
+            at = mask_raw_value(raw, value, &mut masked);
+            if raw[value] == b'"' {
+                masked.push(b'"');
+                at += 1;
+            }
+        }
+    }
+    masked
+}
+
+/// Masks a string of JSON, given with its quotes.
+fn mask_string<'a>(string: &'a [u8], keys: &[&str], depth: u32) -> Cow<'a, [u8]> {
+    let text = serde_json::from_slice::<String>(string);
+    // With half of a surrogate pair in it, what it says cannot be looked through.
+    let Some((text, depth)) = text.ok().zip(depth.checked_sub(1)) else {
+        return Cow::Borrowed(&b"\"***\""[..]);
+    };
+    let masked = mask_text(text.as_bytes(), keys, depth);
+    if masked == text.as_bytes() {
+        return Cow::Borrowed(string);
+    }
+    let masked = Value::from(String::from_utf8_lossy(&masked));
+    Cow::Owned(masked.to_string().into_bytes())
+}
+
+/// Masks parameters of URLs.
+fn mask_queries(raw: &[u8], keys: &[&str]) -> Vec<u8> {
+    let mut masked = Vec::with_capacity(raw.len());
+    for chunk in raw.utf8_chunks() {
+        let mut text = Cow::Borrowed(chunk.valid());
+        for keys in [keys, QUERY_KEYS] {
+            if let Some(without) = mask_query(&text, keys) {
+                text = Cow::Owned(without);
+            }
+        }
+        masked.extend_from_slice(text.as_bytes());
+        masked.extend_from_slice(chunk.invalid());
+    }
+    masked
 }
 
 /// Masks `"key": value` in bytes that need not be valid JSON, cut-off values and JSON within
@@ -448,6 +538,60 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_that_is_json_stays_so_without_what_its_strings_say_of_secrets() {
+        let cases = [
+            (
+                r#"{"path":"/if/flow/x/?itoken=abc&a=1","n":1.50}"#,
+                r#"{"path":"/if/flow/x/?itoken=***&a=1","n":1.50}"#,
+            ),
+            (
+                r#"[ "/?next=%2F%3Ftoken%3Dabc" , "\u00fc" ]"#,
+                r#"[ "/?next=%2F%3Ftoken%3D***" , "\u00fc" ]"#,
+            ),
+            (
+                r#"{"url":"/auth?code=abc\u0026x=1"}"#,
+                r#"{"url":"/auth?code=***&x=1"}"#,
+            ),
+            (
+                r#"{"url":"https://me:p@ss@host/"}"#,
+                r#"{"url":"https://me:***@host/"}"#,
+            ),
+            (r#"{"said":"token=\"a b\""}"#, r#"{"said":"token=\"***\""}"#),
+            (
+                r#"{"Token" : "a\"b", "otp":[1,2],"code":5}"#,
+                r#"{"Token" : "***", "otp":"***","code":5}"#,
+            ),
+            (
+                r#"{"to\u006ben":"abc","token":"","secret":null}"#,
+                r#"{"to\u006ben":"***","token":"","secret":null}"#,
+            ),
+            (
+                r#"{"m":"{\"otp\":123456,\"secret\":{\"a\":1}}","n":2}"#,
+                r#"{"m":"{\"otp\":\"***\",\"secret\":\"***\"}","n":2}"#,
+            ),
+            (r#"{"m":"\ud800 token=abc"}"#, r#"{"m":"***"}"#),
+        ];
+        for (raw, wanted) in cases {
+            let masked = mask_letter(raw.as_bytes(), SECRET_KEYS);
+            assert_eq!(String::from_utf8(masked).unwrap(), wanted, "{raw}");
+        }
+    }
+
+    #[test]
+    fn json_within_json_is_masked_to_any_depth() {
+        let mut letter = json!({"token": "abc"}).to_string();
+        for depth in 0..12 {
+            let masked = mask_letter(letter.as_bytes(), SECRET_KEYS);
+            let masked = String::from_utf8(masked).unwrap();
+            assert!(
+                masked.contains("***") && !masked.contains("abc"),
+                "{depth}: {masked}"
+            );
+            letter = json!([letter]).to_string();
+        }
+    }
+
+    #[test]
     fn query_parameters_are_masked() {
         let keys = &["*token", "code"];
         let cases = [
@@ -478,12 +622,24 @@ mod tests {
         #[test]
         fn any_bytes_can_be_masked(raw in proptest::collection::vec(any::<u8>(), 0..300)) {
             mask_raw(&raw, SECRET_KEYS);
+            mask_letter(&raw, SECRET_KEYS);
         }
 
         #[test]
         fn any_json_like_text_can_be_masked(raw in r#"[{}\[\]":,\\tokenpassword0-9 ]{0,80}"#) {
             mask_raw(raw.as_bytes(), SECRET_KEYS);
             mask_query(&raw, SECRET_KEYS);
+        }
+
+        #[test]
+        fn a_letter_that_is_json_stays_json(text in r#"[{}\[\]":,=?\\tokenpassword0-9 &]{0,60}"#) {
+            let inner = json!({"a": text, "Token": text}).to_string();
+            let raw = json!({"m": inner, "t": [text, 1.5], "password": {"a": text}}).to_string();
+            let masked = mask_letter(raw.as_bytes(), SECRET_KEYS);
+            let masked: Value = serde_json::from_slice(&masked).unwrap();
+            prop_assert_eq!(&masked["password"], MASK);
+            let inner: Value = serde_json::from_str(masked["m"].as_str().unwrap()).unwrap();
+            prop_assert_eq!(&inner["Token"], if text.is_empty() { "" } else { MASK });
         }
 
         #[test]

@@ -1,4 +1,4 @@
-//! Secrets in bytes that are no JSON: a console's line, a command, a header.
+//! Secrets in text that is no JSON: a console's line, a command, a header, a string within JSON.
 //!
 //! By the same list of keys as [`super::mask`]: what follows `key=` or `key: `, a header's whole
 //! line, what follows `Bearer`, and the password of an address (`://user:password@host`).

@@ -4,6 +4,7 @@
 pub mod authentik;
 pub mod courier;
 pub mod drainer;
+mod gap;
 pub mod ocis;
 pub mod push;
 pub mod recorder;

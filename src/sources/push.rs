@@ -265,19 +265,22 @@ impl Pusher {
             Room::InFlight(own) => {
                 permit = own.into();
                 match self.is_detoured() {
-                    true => self.to_journal(push, LATE).await,
+                    true => self.to_journal(push, LATE, &permit).await,
                     false => self.to_store(&mut entries, Arc::clone(&permit)).await,
                 }
             }
             Room::Reserve(own) => {
                 permit = own.into();
-                self.to_journal(push, "too much is in flight").await
+                self.to_journal(push, "too much is in flight", &permit)
+                    .await
             }
         };
         let outcome = match (delivered, &self.journal) {
-            (Err(Undelivered::Store(reason)), Some(_)) => self.to_journal(push, &reason).await,
+            (Err(Undelivered::Store(reason)), Some(_)) => {
+                self.to_journal(push, &reason, &permit).await
+            }
             (Err(Undelivered::Late), Some(_)) => {
-                let outcome = self.to_journal(push, LATE).await;
+                let outcome = self.to_journal(push, LATE, &permit).await;
                 // Not before: a detour ends when the journal is empty.
                 if outcome.is_ok() {
                     self.detour.take();
@@ -344,12 +347,17 @@ impl Pusher {
         struck.map_err(|struck| Undelivered::Journal(struck.to_string()))
     }
 
-    async fn to_journal(&self, push: &PushRecord, why: &str) -> Result<u64, Undelivered> {
+    async fn to_journal(
+        &self,
+        push: &PushRecord,
+        why: &str,
+        permit: &Arc<Permit>,
+    ) -> Result<u64, Undelivered> {
         let Some(journal) = &self.journal else {
             return Err(Undelivered::Journal(why.to_owned()));
         };
         let status = &self.courier.status;
-        let appended = journal.append(push.clone()).await;
+        let appended = journal.append_paid(push.clone(), Arc::clone(permit)).await;
         let appended = appended.map_err(|error| format!("{why}, and the {error}"));
         match appended {
             Ok(()) => {
@@ -371,4 +379,71 @@ enum Undelivered {
     Store(String),
     Late,
     Journal(String),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs::File;
+    use std::sync::mpsc;
+
+    use bytes::Bytes;
+    use daybook_actors::budget::Budget;
+    use daybook_actors::slot::Slot;
+    use futures_util::FutureExt;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::event::SourceName;
+    use crate::journal::{JournalOptions, PushKind};
+    use crate::status::SourceStatus;
+    use crate::telemetry::metrics::Metrics;
+
+    /// As the acceptor gives up a job that takes too long.
+    #[tokio::test]
+    async fn a_push_that_is_given_up_is_paid_for_until_the_disk_has_let_go_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hangs, answers) = mpsc::channel::<()>();
+        let answers = Mutex::new(answers);
+        let syncing = Arc::new(Notify::new());
+        let syncs = Arc::clone(&syncing);
+        let journal = Journal::open(JournalOptions {
+            sync: Arc::new(move |file: &File| {
+                syncs.notify_one();
+                let _answers_from_now_on = answers.lock().unwrap().recv();
+                file.sync_data()
+            }),
+            ..JournalOptions::new(dir.path().to_owned(), 1 << 20)
+        })
+        .unwrap();
+        let budget = Budget::new(1000);
+        let metrics = Metrics::new();
+        let name = SourceName::new("mail");
+        let counters = metrics.source(&name, "stalwart");
+        let pusher = Pusher {
+            courier: Courier {
+                resolver: Slot::new(),
+                resolver_mailbox: metrics.actor_mailbox("resolver"),
+                share: budget.share("mail", 1.0),
+                status: Arc::new(SourceStatus::new(name.clone(), "stalwart", counters)),
+                ack_timeout: PATIENCE,
+                waits_of: None,
+            },
+            journal: Some(journal.clone()),
+            detour: Detour::default(),
+            batch_events: 1,
+            probe: Probe::default(),
+            until: Instant::now() + PATIENCE,
+        };
+        let push = PushRecord::new(name, PushKind::Stalwart, Bytes::from_static(b"{}"));
+        let room = Room::Reserve(budget.try_acquire(600).unwrap());
+        let mut delivery = Box::pin(pusher.deliver(&push, std::iter::empty(), room));
+        assert_eq!(delivery.as_mut().now_or_never(), None);
+        syncing.notified().await;
+        drop(delivery);
+        assert_eq!(budget.in_use(), 600);
+        drop(hangs);
+        journal.append(push.clone()).await.unwrap();
+        assert_eq!(budget.in_use(), 0);
+    }
 }

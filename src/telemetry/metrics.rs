@@ -81,6 +81,7 @@ declare! {
     histogram LATENCY = "daybook_ingest_latency_seconds", Some(Unit::Seconds), "From received to durable.";
     histogram AGE = "daybook_event_age_seconds", Some(Unit::Seconds), "From when an event happened to durable.";
     gauge INFO = "daybook_source_info", None, "1 while the source is configured, 0 once it was removed; its kind is a label.";
+    gauge INTERVAL = "daybook_source_interval_seconds", Some(Unit::Seconds), "How often a polled source is asked.";
     gauge UP = "daybook_source_up", None, "1 while the source can be read or accepts, else 0.";
     gauge LAST_SUCCESS = "daybook_source_last_success_timestamp_seconds", Some(Unit::Seconds), "When the source was last read, or last delivered, without an error.";
     gauge BYTES_BEHIND = "daybook_ocis_bytes_behind", Some(Unit::Bytes), "Bytes of the audit log that are not yet durable.";
@@ -111,6 +112,7 @@ declare! {
     counter EXPORTS = "daybook_exports_total", Some(Unit::Count), "Exports over HTTP by outcome.";
     counter RELOADS = "daybook_config_reloads_total", Some(Unit::Count), "Reloads of the configuration by outcome.";
     gauge LAST_RELOAD = "daybook_config_last_reload_timestamp_seconds", Some(Unit::Seconds), "When the configuration that is in use was loaded.";
+    gauge START_TIME = "daybook_start_time_seconds", Some(Unit::Seconds), "When this process began, in seconds since 1970.";
     gauge BUILD_INFO = "daybook_build_info", None, "Always 1; the version is a label.";
 }
 
@@ -179,6 +181,8 @@ impl Metrics {
         );
         recorder.register_gauge(&build_info, &METADATA).set(1.0);
         let gauge = |name: &'static str| recorder.register_gauge(&Key::from_name(name), &METADATA);
+        let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
+        gauge(START_TIME).set(now);
         let histogram =
             |name: &'static str| recorder.register_histogram(&Key::from_name(name), &METADATA);
         let counter =
@@ -290,6 +294,11 @@ impl Metrics {
     /// `authentik_polls_total{source}`
     pub fn authentik_polls(&self, source: &SourceName) -> Counter {
         self.counter(POLLS, vec![Label::new("source", source.to_string())])
+    }
+
+    /// `source_interval_seconds{source}`
+    pub fn source_interval(&self, source: &SourceName) -> Gauge {
+        self.gauge(INTERVAL, vec![Label::new("source", source.to_string())])
     }
 
     /// `authentik_pages_total{source}`
@@ -493,6 +502,14 @@ pub struct SourceMetrics {
 }
 
 impl SourceMetrics {
+    /// What a source that was removed had left to read is nobody's backlog.
+    pub fn nothing_is_behind(&self) {
+        self.lag_seconds.set(0.0);
+        if let Some(bytes_behind) = &self.bytes_behind {
+            bytes_behind.set(0.0);
+        }
+    }
+
     /// `events_dead_lettered_total{reason}`
     pub fn dead_lettered(&self, reason: DeadLetterReason) -> &Counter {
         let index = DeadLetterReason::ALL

@@ -61,8 +61,8 @@ pub fn action_of(event: &AuditEvent) -> Option<&'static str> {
 
 /// The actions that a source of this kind may have, to declare their series.
 pub(super) fn actions_of_kind(kind: &str) -> impl Iterator<Item = &'static str> {
-    // Only a tailed file can tell that something was destroyed.
-    let gaps = (kind == "ocis").then_some("daybook.gap_detected");
+    // What is pushed cannot tell that something was missed.
+    let gaps = matches!(kind, "authentik" | "ocis").then_some("daybook.gap_detected");
     let own = ACTIONS.iter().copied().filter(move |action| {
         action
             .strip_prefix(kind)

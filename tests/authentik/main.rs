@@ -11,6 +11,7 @@ mod check;
 mod faults;
 mod interrupted;
 mod people;
+mod retention;
 mod walking;
 
 use std::collections::HashSet;

@@ -25,6 +25,7 @@ use crate::telemetry::metrics::Metrics;
 use super::client::{Answer, Client, ClientError};
 use super::decode::{EventContext, EventHead, Page, decode_event, decode_page};
 use super::people::People;
+use super::retention::HeadRows;
 use super::standing::Standing;
 use super::walk::{PageAnswer, RowKey, Walk, WalkCursor};
 
@@ -244,6 +245,9 @@ impl PollerState {
             last_event_id: cursor.last_event_id,
             generation: cursor.generation,
         });
+        let interval = self.args.config.interval.as_secs_f64();
+        let gauge = self.args.metrics.source_interval(&status.name);
+        gauge.set(interval);
         self.walk = Some(Walk::new(
             place,
             self.args.config.overlap,
@@ -410,6 +414,18 @@ impl PollerState {
                 continue;
             }
             entries.extend(self.entry_of(decoded, None));
+        }
+        if let Some(known_until) = taken.known_until {
+            let head = HeadRows {
+                rows: &rows.iter().map(|(.., raw)| &***raw).collect::<Vec<_>>(),
+                known_until,
+                now: answer.server_time,
+            };
+            if let Some(gap) = head.gap(context.source, context.received_at) {
+                let source = context.source;
+                tracing::error!(%source, since = %known_until, "Authentik's retention may have removed events before they could be read");
+                entries.push(gap);
+            }
         }
         if entries.is_empty() && !taken.moved {
             return Ok(Next::Continue(Duration::ZERO));

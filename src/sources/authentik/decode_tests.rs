@@ -249,6 +249,14 @@ fn what_has_no_key_or_time_is_dead() {
             r#"{"pk":"a","created":"soon","context":{"password":"hunter2"}}"#,
             "RFC 3339",
         ),
+        (
+            r#"{"created":"2026-11-24T04:19:00Z","context":{"http_request":{"path":"/if/flow/enroll/?itoken=hunter2"}}}"#,
+            "`pk`",
+        ),
+        (
+            r#"{"pk":"","context":{"diff":{"kubeconfig":{"new_value":{"a":"hunter2"}}}}}"#,
+            "`pk`",
+        ),
     ] {
         let Decoded::Dead(letter) = decode_text(raw) else {
             panic!("{raw}")

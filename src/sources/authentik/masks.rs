@@ -18,7 +18,16 @@ const ARGUMENT_KEYS: &[&str] = &[
 ];
 
 /// Secrets as fields of a changed model, besides the common list.
-const FIELD_KEYS: &[&str] = &["key", "key_data", "seed", "config_secret", "bind_password"];
+const FIELD_KEYS: &[&str] = &[
+    "key",
+    "*key_data",
+    "*keytab",
+    "kubeconfig",
+    "seed",
+    "config_secret",
+    "bind_password",
+    "auth",
+];
 
 /// Masks the event's object; `action` is the raw one.
 pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
@@ -47,6 +56,7 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
 /// Masks bytes that are no event.
 pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
     let mut keys = with_common(ARGUMENT_KEYS);
+    keys.extend(FIELD_KEYS);
     keys.push("body");
     mask::mask_letter(raw, &keys)
 }
@@ -116,11 +126,19 @@ mod tests {
                 json!({"diff": {
                 "key": {"previous_value": "a", "new_value": "b"},
                 "client_secret": {"previous_value": "a", "new_value": "b"},
+                "spnego_keytab": {"previous_value": "a", "new_value": "b"},
+                "kubeconfig": {"previous_value": {}, "new_value": {"users": [{"name": "n", "user": {"client-key-data": "b"}}]}},
+                "auth": {"previous_value": "a", "new_value": "b"},
+                "auth_type": {"previous_value": "basic", "new_value": "bearer"},
                 "name": {"previous_value": "a", "new_value": "b"}}})
             ),
             json!({"diff": {
                 "key": {"previous_value": "***", "new_value": "***"},
                 "client_secret": {"previous_value": "***", "new_value": "***"},
+                "spnego_keytab": {"previous_value": "***", "new_value": "***"},
+                "kubeconfig": {"previous_value": {}, "new_value": {"users": [{"name": "n", "user": {"client-key-data": "***"}}]}},
+                "auth": {"previous_value": "***", "new_value": "***"},
+                "auth_type": {"previous_value": "basic", "new_value": "bearer"},
                 "name": {"previous_value": "a", "new_value": "b"}}})
         );
     }

@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod client;
+mod cursor;
 pub mod decode;
 mod durable;
 pub mod list;
@@ -9,6 +10,7 @@ mod masks;
 pub mod page;
 mod parts;
 pub mod people;
+mod retention;
 mod search;
 mod standing;
 pub mod verbs;

@@ -32,42 +32,18 @@
 //!   after it is next, and counts if the total has not fallen between them.
 //! - **A page that is too long** is asked for in smaller ones; see [`Walk::ask_for_less`].
 //! - **An empty list closes nothing.** A token that has become blind sees one; what was open stays.
+//! - **A head tells up to when everything was known** before it: what came later and was removed
+//!   before this head was never seen.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
+pub use super::cursor::{Gap, WalkCursor};
 use super::durable::DurableRows;
 use super::list::Snapshot;
 pub use super::list::{PageAnswer, PageRequest, RowKey};
 use super::search::{Search, page_covering};
-
-/// What is left to read below an anchor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Gap {
-    /// Everything down to this row is durable.
-    pub below: RowKey,
-    /// Rows older than this are known from before; none: to the very end.
-    pub down_to: Option<Timestamp>,
-    /// Where in the list that row was when it was read: a hint.
-    #[serde(default)]
-    pub index: u64,
-}
-
-/// The part of the cursor that only the walk understands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WalkCursor {
-    /// The newest `created` at the last full head.
-    pub high_water: Option<Timestamp>,
-    /// Unfinished walks, the newest last; the first is a full head's, the others are brief ones'.
-    pub gaps: Vec<Gap>,
-    /// The newest `created` at the last brief head.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fresh: Option<Timestamp>,
-}
 
 /// What to do with an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +58,8 @@ pub struct Taken {
     pub moved: bool,
     /// Whether less is left to read of the oldest gap, whatever came at the top.
     pub further: bool,
+    /// Of a head: everything up to this time was known before it.
+    pub known_until: Option<Timestamp>,
 }
 
 /// How far the present poll is.
@@ -131,6 +109,8 @@ pub struct Walk {
     /// Index and total when the last gap's anchor was the last row of an answer.
     anchor_seen: Option<(u64, u64)>,
     late_line: Option<Timestamp>,
+    /// The server's time at the last head.
+    head_at: Option<Timestamp>,
     fruitless: u32,
 }
 
@@ -162,6 +142,7 @@ impl Walk {
             answers_within_limit: None,
             anchor_seen: None,
             late_line: None,
+            head_at: None,
             fruitless: 0,
         }
     }
@@ -278,6 +259,11 @@ impl Walk {
         let follows = self.follows(answer);
         let former = self.cursor.clone();
         let begins = self.stage == Stage::Head && self.last_request.page == 1;
+        let known_until = if begins {
+            self.known_before_head(answer.server_time)
+        } else {
+            None
+        };
         let rows = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Head => self.accept_head(answer, follows),
             Stage::Foot(head) => self.accept_foot(answer, *head),
@@ -302,6 +288,7 @@ impl Walk {
             further: oldest_gap.is_some_and(|gap| self.cursor.gaps.first() != Some(gap)),
             cursor: self.cursor.clone(),
             moved,
+            known_until,
         }
     }
 
@@ -414,16 +401,16 @@ impl Walk {
         self.cursor.high_water = self.cursor.high_water.max(Some(head.newest));
         self.cursor.fresh = Some(head.newest);
         self.known = Some(head.seen);
-        self.open_gap(head.last, head.down_to, head.last_index);
+        self.open_gap(Gap {
+            below: head.last,
+            down_to: head.down_to,
+            index: head.last_index,
+        });
     }
 
-    fn open_gap(&mut self, below: RowKey, down_to: Option<Timestamp>, index: u64) {
-        self.cursor.gaps.push(Gap {
-            below,
-            down_to,
-            index,
-        });
-        self.places.push(Search::from(index));
+    fn open_gap(&mut self, gap: Gap) {
+        self.places.push(Search::from(gap.index));
+        self.cursor.gaps.push(gap);
         self.stage = Stage::Gap;
     }
 
@@ -448,7 +435,11 @@ impl Walk {
         if is_finished(answer, down_to) {
             self.stage = Stage::Gap;
         } else {
-            self.open_gap(last.clone(), down_to, self.index_of_last(answer));
+            self.open_gap(Gap {
+                below: last.clone(),
+                down_to,
+                index: self.index_of_last(answer),
+            });
         }
         self.unknown_rows(answer, 0)
     }
@@ -526,6 +517,13 @@ impl Walk {
     /// The rows are durable: they need not be entered again while polls read them again.
     pub fn confirm(&mut self, rows: impl Iterator<Item = RowKey>) {
         self.durable.add(rows);
+    }
+
+    /// What was there at the former head has been read since, or stands in a gap.
+    fn known_before_head(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let former = self.head_at.replace(now);
+        let newest = self.cursor.fresh.max(self.cursor.high_water)?.min(now);
+        Some(former.map_or(newest, |former| former.max(newest)))
     }
 
     /// A server's clock that was ahead and was put right leaves a high water in the future.

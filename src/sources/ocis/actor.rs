@@ -265,6 +265,8 @@ impl TailerState {
                 .batch_events
                 .saturating_mul(self.args.store.inserts_a_chunk()),
             skips: (!self.args.config.include_reads).then_some(is_plain_read),
+            // Whoever claimed it before has looked, or was about to.
+            earlier_look: (cursor.generation > 1).then_some(cursor.updated_at.into()),
             ..TailOptions::new(self.args.config.path.clone())
         };
         self.tailer = Some(Tailer::open(options, place));

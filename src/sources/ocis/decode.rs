@@ -19,6 +19,7 @@ use super::masks::{Fingerprints, has_no_secret, mask_letter, mask_line, mask_sca
 use super::record::{Record, ScannedLine, key};
 use super::verbs::{self, Verb};
 use crate::event::flat;
+use crate::event::json;
 use crate::event::{
     Actor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, Payload, SourceName,
     SpaceLesson, Target, TenantHints, to_millis,
@@ -172,7 +173,7 @@ fn decode_record(
     let refuse = |position: String, reason, detail: String| {
         Box::new(letters.letter(position, reason, detail, part, mask_letter))
     };
-    let value = match serde_json::from_slice::<Value>(part) {
+    let value = match json::from_slice(part) {
         Ok(value) => value,
         Err(error) => {
             let (reason, detail) = trouble(part, &error);
@@ -233,7 +234,7 @@ fn trouble(part: &[u8], error: &serde_json::Error) -> (DeadLetterReason, String)
 }
 
 /// The minimal format writes `<action>)` and, on the next line, three blanks and the message.
-fn looks_minimal(part: &[u8]) -> bool {
+pub(crate) fn looks_minimal(part: &[u8]) -> bool {
     if part.starts_with(b"   ") {
         return true;
     }

@@ -188,17 +188,35 @@ fn spaces_teach_their_names_but_personal_ones_do_not() {
 
 #[test]
 fn reads_are_filtered_unless_wanted() {
-    let line = record(
-        "file_read",
-        "user 'a' read file 'x'",
-        json!({"FileID": "s$t!n"}),
-    )
-    .to_string();
-    assert_eq!(decode(line.as_bytes(), false), [Decoded::Filtered]);
-    assert!(matches!(
-        decode(line.as_bytes(), true)[0],
-        Decoded::Event(..)
-    ));
+    for action in ["file_read", "file_viewed"] {
+        let line = record(action, "user 'a' read file 'x'", json!({"FileID": "s$t!n"}));
+        let bytes = line.to_string();
+        assert_eq!(decode(bytes.as_bytes(), false), [Decoded::Filtered]);
+        assert!(is_plain_read(bytes.as_bytes()), "{action}");
+        let (event, _) = one(line);
+        assert_eq!(event.action, format!("ocis.{action}"));
+        assert!(event.metadata.get(REMARKS).is_none(), "{action}");
+    }
+}
+
+#[test]
+fn a_link_has_one_fingerprint_from_its_creation_to_its_removal() {
+    let captures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ocis/");
+    for (name, id) in [
+        ("audit-full-server.log", "QbGNZtSCyolKRoc"),
+        ("audit-every-event-type.log", "pZnNcDoBwGhTQxZ"),
+    ] {
+        let log = std::fs::read_to_string(format!("{captures}{name}")).unwrap();
+        let link = |action: &str| {
+            let action = format!("\"Action\":\"{action}\"");
+            let mut lines = log.lines().filter(|line| line.contains(id));
+            let line = lines.find(|line| line.contains(&action)).unwrap();
+            let (event, _) = one(serde_json::from_str(line).unwrap());
+            event.metadata[REMARKS]["link"].clone()
+        };
+        assert!(link("file_shared").is_string(), "{name}");
+        assert_eq!(link("file_shared"), link("file_unshared"), "{name}");
+    }
 }
 
 #[test]
@@ -444,6 +462,8 @@ fn both_ways_mask_the_same() {
         "link with token 'LbxuPJKsQbHVwYn2' was accessed, LbxuPJKsQbHVwYn",
         "user 'u' shared 'token 'file' with 'short': a'b c",
         "ü link with id:'1234567",
+        "user 'u' created a public link to file 'f' with id 'LbxuPJKsQbHVwYn'",
+        "user 'u' created a public link to file 'f' with id 'a'b c'",
         "",
     ];
     let actions = [

@@ -1,13 +1,14 @@
-//! What was lost is an event of its own: the timeline must say where it is not complete.
+//! Bytes of the log that were destroyed before they could be read.
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::batch::Entry;
-use crate::event::{Actor, AuditEvent, Outcome, SourceName, Target, TenantHints, to_millis};
-use crate::tail::FileEvent;
+use crate::event::{SourceName, Target};
+use crate::sources::gap::gap_entry;
+use crate::tail::{FileEvent, GapReason};
 
-/// An event for every gap among these.
+/// An entry for every gap among these.
 pub(super) fn gap_entries(
     events: &[FileEvent],
     source: &SourceName,
@@ -15,15 +16,15 @@ pub(super) fn gap_entries(
 ) -> Vec<Entry> {
     events
         .iter()
-        .filter_map(|event| gap_event(event, source, read_at))
-        .map(|event| Entry::Event(Box::new(event), TenantHints::default()))
+        .filter_map(|event| entry_of(event, source, read_at))
         .collect()
 }
 
-fn gap_event(event: &FileEvent, source: &SourceName, read_at: Timestamp) -> Option<AuditEvent> {
+fn entry_of(event: &FileEvent, source: &SourceName, read_at: Timestamp) -> Option<Entry> {
     let FileEvent::Gap {
         file_key,
         inode,
+        modified,
         from,
         to,
         why,
@@ -31,32 +32,64 @@ fn gap_event(event: &FileEvent, source: &SourceName, read_at: Timestamp) -> Opti
     else {
         return None;
     };
+    // Without a key an inode's number has to do, which is used again.
     let file = file_key
         .as_deref()
-        .map_or_else(|| inode.to_string(), str::to_owned);
-    // Without a key an inode's number, which is used again, has to do; the length tells more.
+        .map_or_else(|| format!("{inode}-{modified}"), str::to_owned);
     let external_id = match (file_key, to) {
         (None, Some(to)) => format!("gap:{file}:{from}-{to}"),
         _ => format!("gap:{file}:{from}"),
     };
-    let details = json!({ "reason": why.as_str(), "file": file, "inode": inode, "fromByte": from, "toByte": to });
-    let metadata = match details {
-        Value::Object(metadata) => metadata,
-        _ => Map::new(),
+    let mut details = json!({ "reason": why.as_str(), "file": file, "inode": inode, "fromByte": from, "toByte": to });
+    if let GapReason::Compressed { name } = why {
+        details["name"] = json!(name);
+    }
+    let target = Target {
+        kind: Some("file".into()),
+        id: Some(file.into()),
+        name: None,
     };
-    Some(AuditEvent {
-        at: to_millis(read_at),
-        source: source.clone(),
-        external_id,
-        action: "daybook.gap_detected".into(),
-        outcome: Some(Outcome::Unknown),
-        actor: Actor::default(),
-        target: Target {
-            kind: Some("file".into()),
-            id: Some(file.into()),
-            name: None,
-        },
-        tenant_slug: None,
-        metadata: metadata.into(),
-    })
+    Some(gap_entry(source, read_at, external_id, target, details))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::event::AuditEvent;
+
+    fn event(gap: FileEvent) -> AuditEvent {
+        let source = SourceName::new("ocis");
+        let entry = entry_of(&gap, &source, Timestamp::UNIX_EPOCH).unwrap();
+        let Entry::Event(event, _) = entry else {
+            panic!("a gap is an event");
+        };
+        *event
+    }
+
+    #[test]
+    fn gaps_without_a_key_are_told_apart_though_they_have_one_inode() {
+        let gap = |modified, to, why| FileEvent::Gap {
+            file_key: None,
+            inode: 7,
+            modified,
+            from: 0,
+            to,
+            why,
+        };
+        let compressed = |name: &str| GapReason::Compressed { name: name.into() };
+        for (to, why) in [
+            (None, compressed("audit.log.2.gz")),
+            (Some(100), GapReason::Vanished),
+        ] {
+            let first = event(gap(1, to, why.clone()));
+            let again = event(gap(1, to, why.clone()));
+            let other = event(gap(2, to, why));
+            assert_eq!(first.external_id, again.external_id);
+            assert_ne!(first.external_id, other.external_id);
+        }
+        let named = event(gap(1, None, compressed("audit.log.2.gz")));
+        assert_eq!(named.metadata["name"], "audit.log.2.gz");
+        assert_eq!(named.metadata["inode"], 7);
+    }
 }

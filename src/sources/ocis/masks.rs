@@ -32,7 +32,7 @@ const SHORTEST_SOUGHT: usize = 6;
 /// What masking leaves of a link's secrets, to find its events by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fingerprints {
-    /// Of `ShareID`, for a link.
+    /// Of a link's id.
     pub link: Option<String>,
     /// Of `ShareToken`.
     pub token: Option<String>,
@@ -67,20 +67,40 @@ struct Secrets {
 
 impl Secrets {
     fn of(record: &impl Record) -> Self {
-        let is_link =
-            record.text(key!("ShareType")) == Some("link") || record.has(key!("ShareToken"));
+        let is_of_type_link = record.text(key!("ShareType")) == Some("link");
+        let is_link = is_of_type_link || record.has(key!("ShareToken"));
         let action = record.text(key!("Action"));
-        let share_id = record.text(key!("ShareID"));
+        let share_id = record.text(key!("ShareID")).or_else(|| {
+            let is_new_link = is_of_type_link && action == Some("file_shared");
+            is_new_link.then(|| new_link_id(record))?
+        });
         let link = share_id.filter(|id| is_link && !id.contains(':'));
         Self {
             fingerprints: Fingerprints {
                 link: link.map(fingerprint),
                 token: record.text(key!("ShareToken")).map(fingerprint),
             },
-            is_link_removal: action == Some("file_unshared")
-                && record.text(key!("ShareType")) == Some("link"),
+            is_link_removal: is_of_type_link && action == Some("file_unshared"),
             speaks_of_a_token: is_link || action == Some(INVITATION),
         }
+    }
+}
+
+/// The id of a new link, which stands in `Message` only. Ids hold no quote: a text with other quotes
+/// is not this one.
+fn new_link_id(record: &impl Record) -> Option<&str> {
+    let parts: Vec<&str> = record.text(key!("Message"))?.split('\'').collect();
+    match parts[..] {
+        [
+            "user ",
+            _,
+            " created a public link to file ",
+            _,
+            " with id ",
+            id,
+            "",
+        ] if !id.is_empty() => Some(id),
+        _ => None,
     }
 }
 
@@ -312,6 +332,30 @@ mod tests {
             "{removed}"
         );
         assert_eq!(of_removal.link, of_creation.token);
+    }
+
+    #[test]
+    fn a_new_link_has_the_fingerprint_of_the_id_in_its_message() {
+        let print = |action: &str, kind: &str, message: &str| {
+            let line = json!({"Action": action, "ShareType": kind, "ShareID": "",
+                "ShareToken": "LbxuPJKsQbHVwYn", "Message": message});
+            masked(line).1.link
+        };
+        let new = "user 'a' created a public link to file 'f' with id 'pZnNcDoBwGhTQxZ'";
+        let wanted = Some(fingerprint("pZnNcDoBwGhTQxZ"));
+        assert_eq!(print("file_shared", "link", new), wanted);
+        assert_eq!(print("file_shared", "user", new), None);
+        assert_eq!(print("share_updated", "link", new), None);
+        for other in [
+            "",
+            "the user 'a' created a public link to file 'f' with id 'x'",
+            "user 'a' created a public link to file 'f' with id 'x",
+            "user 'a' created a public link to file 'f' with id 'x' ",
+            "user 'a' created a public link to file 'f' with id ''",
+            "user 'a' created a public link to file 'f' with id 'x' with id 'y'",
+        ] {
+            assert_eq!(print("file_shared", "link", other), None, "{other}");
+        }
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub(super) mod tests {
         #[test]
         fn it_never_differs_from_the_scan(
             before in r#"("(User|Path|CLI|Name|FileID|Actio)":("[a-zü:,{}]{0,4}"|true|null|-?[0-9]{1,20}|1\.0|\[\]),){0,2}"#,
-            action in r#"("Action":("file_read"|"file_read"|"public_link_accessed"|"file_reads"|1|null)|),?"#,
+            action in r#"("Action":("file_read"|"file_viewed"|"public_link_accessed"|"file_reads"|1|null)|),?"#,
             message in r#"("Message":("[a-z' ]{0,5}"|"[a-z' ]{0,5}"|false|"\\n"|"	")|),?"#,
             after in r#"(,?"(User|Path|Level|Action|Message|UserID)":("file_read"|"x"|0|-0|01|[0-9]{17,19}|fals)){0,2}"#,
             end in r#"(\}|\}|\}|\}\}|,\}|\} |)"#,

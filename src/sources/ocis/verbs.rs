@@ -95,6 +95,7 @@ actions! {
     /// Actions that change nothing.
     READS, PREFIXED_READS:
     "file_read",
+    "file_viewed",
     "public_link_accessed",
 }
 

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::event::json;
 use crate::event::mask::{SECRET_KEYS, mask_value};
 use crate::event::{Actor, AuditEvent, Outcome, SourceName, Target, to_millis};
 use crate::sources::text::{Elements, MAX_VALUES, has_too_many_values, json_trouble, sha256_hex};
@@ -41,6 +42,11 @@ const TARGET_FIELDS: &[&str] = &["type", "id", "name"];
 
 /// The most events in one request.
 pub const MAX_EVENTS: usize = 100_000;
+
+/// The longest event, in bytes: with the numbers of [`MAX_VALUES`] list elements it still is a
+/// document of MongoDB, which has 16 MiB. (One that BSON cannot hold exactly stands there twice: above
+/// half of it, it becomes a dead letter.)
+pub const MAX_EVENT_BYTES: usize = 14 << 20;
 
 /// Where a request comes from.
 #[derive(Clone, Copy)]
@@ -264,6 +270,11 @@ impl RequestEvents<'_> {
         if !piece.get().starts_with('{') {
             return Err(whole("must be an object".to_owned()));
         }
+        if piece.get().len() > MAX_EVENT_BYTES {
+            return Err(whole(format!(
+                "an event must not be longer than {MAX_EVENT_BYTES} bytes"
+            )));
+        }
         if has_too_many_values(piece.get()) {
             return Err(whole(format!(
                 "an event must not hold more than {MAX_VALUES} values"
@@ -273,7 +284,7 @@ impl RequestEvents<'_> {
             Pieces::One(_) => "the body is",
             Pieces::Many(_) => "is",
         };
-        let fields = serde_json::from_str(piece.get())
+        let fields = json::object(piece.get())
             .map_err(|error| whole(format!("{subject} not valid ({})", json_trouble(&error))))?;
         event(fields, &self.ctx, || self.made_id())
     }

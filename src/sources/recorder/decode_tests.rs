@@ -187,6 +187,21 @@ fn every_error_names_its_place() {
 }
 
 #[test]
+fn an_event_that_no_store_takes_is_refused() {
+    let of_bytes = |length: usize| {
+        let frame = json!({"action": "a", "metadata": {"note": ""}}).to_string();
+        json!({"action": "a", "metadata": {"note": "x".repeat(length - frame.len())}})
+    };
+    let longest = decode(of_bytes(MAX_EVENT_BYTES)).unwrap();
+    assert_eq!(longest.len(), 1);
+    let error = decode(json!({"events": [{"action": "a"}, of_bytes(MAX_EVENT_BYTES + 1)]}));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "events[1]: an event must not be longer than 14680064 bytes"
+    );
+}
+
+#[test]
 fn what_is_no_json_says_where() {
     for (body, wanted) in [
         (&b" "[..], "the body is empty"),

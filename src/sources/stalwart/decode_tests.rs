@@ -137,6 +137,23 @@ fn mail_belongs_to_the_side_that_is_vouched_for() {
             vec!["acme.example"],
         ),
         (
+            "delivery.dsn-success",
+            json!({"queueName": "default", "hostname": "mx.gmail.com",
+                "from": "x@acme.example", "to": "a@gmail.com"}),
+            vec!["gmail.com", "acme.example"],
+        ),
+        (
+            "delivery.dsn-success",
+            json!({"queueName": "default", "hostname": "localhost",
+                "from": "x@acme.example", "to": "a@b.example"}),
+            vec!["b.example"],
+        ),
+        (
+            "delivery.attempt-start",
+            json!({"queueName": "default", "from": "x@acme.example", "to": "a@b.example"}),
+            vec!["b.example"],
+        ),
+        (
             "delivery.double-bounce",
             json!({"from": "<>", "to": "a@b.example"}),
             vec!["b.example"],
@@ -220,6 +237,7 @@ fn a_bad_event_is_quarantined_alone() {
         json!({"createdAt": "2026-11-24T04:00:00Z", "data": {}}),
         json!({"type": "auth.success", "createdAt": "soon", "data": {}}),
         json!({"type": "auth.success", "createdAt": "2026-11-24T04:00:00Z", "data": [1]}),
+        json!({"type": "http.request-url", "data": {"url": "/auth?access_token=hunter2&code=hunter2"}}),
     ];
     for bad in bad {
         let decoded = decode(&body(&[good.clone(), bad.clone(), good.clone()])).unwrap();
@@ -233,6 +251,7 @@ fn a_bad_event_is_quarantined_alone() {
         };
         assert_eq!(letter.reason, DeadLetterReason::UnexpectedShape);
         assert_eq!(letter.position, sha256_hex(bad.to_string().as_bytes()));
+        assert!(!String::from_utf8_lossy(&letter.raw).contains("hunter2"));
     }
 }
 

@@ -132,11 +132,14 @@ pub(super) fn domains(kind: &str, data: &Data) -> Vec<ByteString> {
     match family {
         _ if is_submission => sender.iter().for_each(|from| add(from)),
         "delivery" if queue == Some("remote") => sender.iter().for_each(|from| add(from)),
-        // Which way it goes is not told. A recipient that is ours settles it: mail for one of our
-        // domains never leaves, whoever claims to have sent it.
-        "delivery" if queue.is_none() => {
+        // Which way it goes is not told: other queues are named as their administrator likes. A
+        // recipient that is ours settles it: mail for one of our domains never leaves, whoever
+        // claims to have sent it.
+        "delivery" if queue != Some("local") => {
             recipients(data).into_iter().for_each(&mut add);
-            sender.iter().for_each(|from| add(from));
+            if queue.is_none() || goes_to_another_server(data) {
+                sender.iter().for_each(|from| add(from));
+            }
         }
         // The claimed sender is refused because it is none of the account's own addresses: these.
         _ if kind == "smtp.mail-from-unauthorized" => {
@@ -152,6 +155,11 @@ pub(super) fn domains(kind: &str, data: &Data) -> Vec<ByteString> {
         });
     }
     domains
+}
+
+/// Only mail that goes out is handed to another server; the sender of any other may be forged.
+fn goes_to_another_server(data: &Data) -> bool {
+    text(data, "hostname").is_some_and(|hostname| hostname != "localhost")
 }
 
 /// The domains in whose name the failing message claims to come.
