@@ -1,5 +1,6 @@
-//! The first look at a log, and a log that is not there at it: what stands beside it then is history
-//! and left alone, what is rotated after it is part of the log, also after a restart.
+//! The first look at a log, whether or not it is there: what stands beside it then is history and left
+//! alone, what is rotated after it is part of the log, also after a restart. So the look is made durable
+//! before a line is read.
 //!
 //! Files are told by identity. Times decide only where there is none to compare: the directory is
 //! another one than at the look, it could not be read, or too many parts stood in it.
@@ -27,7 +28,7 @@ const CLOCK_SLACK: Duration = Duration::from_secs(1);
 pub struct Awaited {
     /// The path, and the directory that it led to.
     place: String,
-    /// When it was looked, nanoseconds since 1970.
+    /// What was written after that is no history, as far as times tell; nanoseconds since 1970.
     since: i64,
     /// The identities of the parts that stood there; `None` where only times can tell.
     history: Option<Vec<String>>,
@@ -35,11 +36,21 @@ pub struct Awaited {
 
 impl Awaited {
     /// Looks beside the log. To be asked before the look at its path: what is rotated in between is
-    /// not history.
-    pub(super) fn look(path: &Path) -> Self {
+    /// not history. Nor is what was renamed or written since an earlier look that left no cursor.
+    pub(super) fn look(path: &Path, earlier: Option<SystemTime>) -> Self {
+        let earlier = earlier.map_or(i64::MAX, |earlier| nanoseconds(earlier - CLOCK_SLACK));
+        let live = std::fs::metadata(path).ok();
+        let live = live.map(|metadata| FileStat::new(&metadata));
         let mut awaited = Self::without_history(path);
+        // By the times, too, the live file is no history, however long ago it was written.
+        let written = live.map_or(i64::MAX, |live| live.modified.saturating_sub(1));
+        awaited.since = awaited.since.min(earlier).min(written);
         awaited.history = siblings(path).ok().and_then(|beside| {
-            let parts = beside.iter().filter(|sibling| sibling.name.is_some());
+            let parts = beside.iter().filter(|part| {
+                // Where the path is a link, the live file may have the name of a part.
+                let is_live = live.is_some_and(|live| part.stat.is_same_inode(&live));
+                part.name.is_some() && !is_live && part.stat.changed <= earlier
+            });
             let history: Vec<String> = parts.map(|part| identity(&part.stat)).collect();
             (history.len() <= HISTORY_LIMIT).then_some(history)
         });
@@ -112,8 +123,10 @@ impl Tailer {
             modified: i64::MIN,
             number: None,
         };
-        // Renamed since it was opened: then it is one of the parts.
-        let live = live.filter(|(_, stat)| !parts.iter().any(|part| part.stat.is_same_inode(stat)));
+        // Renamed since it was opened: then it is one of the parts. What a link leads to is not.
+        let live = live.filter(|(_, stat)| {
+            self.is_live(stat) || !parts.iter().any(|part| part.stat.is_same_inode(stat))
+        });
         self.queue_in_order(parts, after, live, None)?;
         let compressed = later_compressed(awaited.since, &new);
         self.events

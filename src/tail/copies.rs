@@ -86,6 +86,7 @@ impl Tailer {
             self.events.push(FileEvent::Gap {
                 file_key: finished.key.clone(),
                 inode: stat.inode,
+                modified: stat.modified,
                 from: offset,
                 to: Some(end),
                 why: GapReason::Truncated,

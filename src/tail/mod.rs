@@ -35,7 +35,8 @@
 //! 4. Memory is bounded by `max_line` + 2 × `chunk_bytes`, whatever the file holds.
 //!
 //! The first look at a log is where all this begins: what was rotated before it is left alone, and
-//! what is rotated after it is read, though no file of the log was there to be seen.
+//! what is rotated after it is read, though no file of the log was there to be seen. It is a step of
+//! its own, which reads nothing, so that it is durable before the first line is.
 //!
 //! What no reader can see: a file that was created, rotated *and* deleted between two looks; a file
 //! truncated and rewritten with the very same bytes; one truncated, written and deleted between two
@@ -67,7 +68,7 @@ pub use wake::Doorbell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -90,6 +91,8 @@ pub struct TailOptions {
     /// Whether the very first start, without a cursor, reads the rotated files too. Off by default:
     /// the live file only, from its beginning, and what is rotated after that look.
     pub read_rotated_at_first_start: bool,
+    /// When a first look was begun that left no cursor, if one was: what was rotated since is read.
+    pub earlier_look: Option<SystemTime>,
 }
 
 impl TailOptions {
@@ -103,6 +106,7 @@ impl TailOptions {
             skips: None,
             grace: Duration::from_secs(1),
             read_rotated_at_first_start: false,
+            earlier_look: None,
         }
     }
 }
@@ -116,8 +120,9 @@ pub enum Step {
     Idle {
         /// What happened to the file.
         events: Vec<FileEvent>,
-        /// Set when the place changed though no line was read (a rotated file is finished, a truncated
-        /// one begins again): worth storing, so that a restart does not look for what is gone.
+        /// Set when the place changed though no line was read (the log was looked at for the first time,
+        /// a rotated file is finished, a truncated one begins again): worth storing, so that a restart
+        /// knows what was there and does not look for what is gone.
         cursor_after: Option<TailCursor>,
     },
 }
@@ -205,6 +210,8 @@ pub enum FileEvent {
         file_key: Option<Arc<str>>,
         /// The file's inode.
         inode: u64,
+        /// When the file was last written, nanoseconds since 1970: inodes are used again.
+        modified: i64,
         /// The first byte that was not read.
         from: u64,
         /// The end of what was not read, if it can be known.

@@ -22,30 +22,34 @@ pub(super) type Opened = (File, FileStat);
 
 impl Tailer {
     /// Finds the file to begin with: the cursor's, or the live one. Nothing found is no error.
-    pub(super) fn establish(&mut self) -> Result<(), TailError> {
+    ///
+    /// Gives the first look, when a file was found and no step has told of the look yet.
+    pub(super) fn establish(&mut self) -> Result<Option<TailCursor>, TailError> {
         if self.resume.is_none() {
             let path = &self.options.path;
             let awaited = match self.options.read_rotated_at_first_start && !self.appeared {
                 true => Awaited::without_history(path),
-                false => Awaited::look(path),
+                false => Awaited::look(path, self.options.earlier_look),
             };
             self.resume = Some(TailCursor::awaiting(awaited));
             self.moved = true;
         }
         let live = open_regular(&self.options.path)?;
         let Some(cursor) = self.resume.take() else {
-            return Ok(());
+            return Ok(None);
         };
         let outcome = match &cursor.awaited {
             Some(awaited) => self.begin(awaited, live),
             None => self.resume_from(&cursor, live),
         };
-        if !matches!(outcome, Ok(true)) {
-            self.resume = Some(cursor);
-            self.current = None;
-            self.queue.clear();
+        if matches!(outcome, Ok(true)) {
+            let is_untold = self.moved && cursor.awaited.is_some();
+            return Ok(is_untold.then_some(cursor));
         }
-        outcome.map(|_| ())
+        self.resume = Some(cursor);
+        self.current = None;
+        self.queue.clear();
+        outcome.map(|_| None)
     }
 
     /// Whether the place was found or given up; not as long as no live file says what came after.
@@ -341,6 +345,7 @@ fn gap(cursor: &TailCursor, why: GapReason) -> FileEvent {
     FileEvent::Gap {
         file_key: cursor.file_key.as_deref().map(Into::into),
         inode: cursor.inode,
+        modified: cursor.modified,
         from: cursor.offset,
         to: None,
         why,

@@ -34,7 +34,7 @@ pub struct Tailer {
     pub(super) current: Option<Followed>,
     pub(super) queue: VecDeque<Queued>,
     /// The file before the current one, for a [`Tailer::rewind`] into it.
-    previous: Option<Followed>,
+    pub(super) previous: Option<Followed>,
     pub(super) passed: Vec<Passed>,
     pub(super) events: Vec<FileEvent>,
     pub(super) missing: bool,
@@ -186,7 +186,15 @@ impl Tailer {
     pub fn step_at(&mut self, now: Instant) -> Result<Step, TailError> {
         let mut trouble = None;
         match &self.current {
-            None if self.queue.is_empty() => self.establish()?,
+            None if self.queue.is_empty() => {
+                if let Some(first_look) = self.establish()? {
+                    self.moved = false;
+                    return Ok(Step::Idle {
+                        events: std::mem::take(&mut self.events),
+                        cursor_after: Some(first_look),
+                    });
+                }
+            }
             // First the copies of what is gone, then what came after.
             Some(current) if !current.reader.is_intact().unwrap_or(true) => {}
             _ => trouble = self.watch_path().err(),
@@ -258,11 +266,12 @@ impl Tailer {
             if gathered.is_empty()
                 && let Some((from, to)) = current.reader.take_cut()
             {
-                let inode = current.reader.stat().inode;
+                let stat = *current.reader.stat();
                 let file_key = current.key.clone();
                 self.events.push(FileEvent::Gap {
                     file_key,
-                    inode,
+                    inode: stat.inode,
+                    modified: stat.modified,
                     from,
                     to: Some(to),
                     why: GapReason::Truncated,
@@ -487,6 +496,7 @@ impl Tailer {
                         self.events.push(FileEvent::Gap {
                             file_key: None,
                             inode: sibling.stat.inode,
+                            modified: sibling.stat.modified,
                             from: 0,
                             to: Some(sibling.stat.size),
                             why: GapReason::Vanished,

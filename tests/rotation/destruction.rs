@@ -42,6 +42,31 @@ async fn truncated_and_grown_past_the_old_size() {
     story.world.stop().await;
 }
 
+/// As an editor or rsync does: each event stands there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_by_a_copy_of_itself() {
+    let mut story = Story::sqlite().await;
+    for is_stopped in [false, true] {
+        story.pen.write(20);
+        story.settled().await;
+        let before = story.pen.metadata().ino();
+        if is_stopped {
+            story.world.halt().await;
+        }
+        let copy = story.path(".audit.log.copy");
+        std::fs::copy(story.pen.path(), &copy).unwrap();
+        std::fs::rename(&copy, story.pen.path()).unwrap();
+        assert_ne!(story.pen.metadata().ino(), before);
+        story.pen.write(1);
+        if is_stopped {
+            story.world.resume().await;
+        }
+        story.settled().await;
+        story.holds(&[], 0).await;
+    }
+    story.world.stop().await;
+}
+
 /// Makes files, each held until the story ends, until one gets one of the inodes: that is the log then.
 fn log_gets_one_of(inodes: &HashSet<u64>, story: &Story, turn: u32, files: u32) -> bool {
     (0..files).any(|attempt| {

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use daybook::config::Config;
+use daybook::probe::{Fault, Probes};
+use daybook::tree::TreeOptions;
 use testkit::World;
 use testkit::mongod::Mongod;
+use testkit::world::eventually;
 
-use crate::story::{Pen, Story};
+use crate::story::{Pen, Story, source};
 
 /// Rotated by hand, the numbered parts moved on.
 fn rotate(pen: &Pen, number: u64) {
@@ -61,6 +65,45 @@ async fn seen_without_a_line_and_rotated_while_stopped() {
     story.settled().await;
     story.holds(&[], 0).await;
     story.world.stop().await;
+}
+
+/// Killed when it had claimed its cursor: nothing is durable but that, or the first look too.
+#[tokio::test(flavor = "multi_thread")]
+async fn rotated_before_the_first_line_was_durable() {
+    let mongod = Mongod::shared().await;
+    for (actor, point, looks) in [("writer", "before_insert", 0), ("ocis", "after_read", 1)] {
+        for plan in [World::sqlite().await, World::mongodb(mongod).await] {
+            let path = plan.dir().join("audit.log");
+            let pen = Pen::new(&path);
+            pen.write(20);
+            let probes = Probes::new();
+            let strike = probes.strike(actor, point, Fault::Stand, 1);
+            let options = TreeOptions {
+                probes,
+                ..TreeOptions::of(&Config::default())
+            };
+            let world = plan.source(&source(&path)).options(options);
+            let world = world.start().await;
+            let story = Story { world, pen };
+            strike.struck().await;
+            let cursor = story.cursor().await.expect("it is claimed");
+            assert_eq!((cursor.generation, cursor.seq), (1, looks));
+            rotate(&story.pen, 1);
+            story.pen.write(3);
+            assert!(story.world.daybook().kill("ocis").await);
+            eventually("another generation begins", async || {
+                story
+                    .cursor()
+                    .await
+                    .is_some_and(|cursor| cursor.generation > 1)
+            })
+            .await;
+            drop(strike);
+            story.settled().await;
+            story.holds(&[], 0).await;
+            story.world.stop().await;
+        }
+    }
 }
 
 /// Moved into place as a whole, so that no look comes in between.

@@ -140,6 +140,7 @@ async fn compressed_while_stopped_is_a_gap_only_if_it_was_not_read() {
     story.settled().await;
     let gaps = story.holds(&[(read, None)], 0).await;
     assert_eq!(gaps[0].metadata["reason"], "compressed");
+    assert_eq!(gaps[0].metadata["name"], "audit.log.1.gz");
     assert_eq!(gaps[0].metadata["inode"], inode);
 
     // It is not declared again.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use daybook::tail::{FileEvent, GapReason};
+use daybook::tail::FileEvent;
 
 use crate::world::World;
 
@@ -78,28 +78,14 @@ fn a_truncation_without_a_copy_is_a_gap() {
     world.append("two\n");
     world.drain();
     assert_eq!(world.lines, ["one", "two"]);
-    let key = world.keys[0].0.as_str();
-    let gap = FileEvent::Gap {
-        file_key: Some(key.into()),
-        inode: world.inode("audit.log"),
-        from: 4,
-        to: Some(17),
-        why: GapReason::Truncated,
-    };
-    assert_eq!(world.gaps(), [&gap]);
+    let inode = world.inode("audit.log");
+    assert_eq!(world.cuts(), [(&*world.keys[0].0, inode, 4, Some(17))]);
 
     // While stopped nobody knows how much there was.
     world.truncate();
     world.restart();
     world.drain();
-    let gap = FileEvent::Gap {
-        file_key: Some(world.keys[1].0.as_str().into()),
-        inode: world.inode("audit.log"),
-        from: 4,
-        to: None,
-        why: GapReason::Truncated,
-    };
-    assert_eq!(world.gaps(), [&gap]);
+    assert_eq!(world.cuts(), [(&*world.keys[1].0, inode, 4, None)]);
     // And it is said once.
     world.restart();
     world.drain();
@@ -129,14 +115,8 @@ fn a_cut_behind_what_was_handed_out_takes_nothing_else_along() {
         assert_eq!(world.lines, ["one", "two", third, "four"]);
         assert!(world.keys.iter().all(|(key, _)| *key == world.keys[0].0));
         world.is_delivered_once();
-        let gap = FileEvent::Gap {
-            file_key: Some(world.keys[0].0.as_str().into()),
-            inode: world.inode("audit.log"),
-            from,
-            to: Some(21),
-            why: GapReason::Truncated,
-        };
-        assert_eq!(world.gaps(), [&gap]);
+        let inode = world.inode("audit.log");
+        assert_eq!(world.cuts(), [(&*world.keys[0].0, inode, from, Some(21))]);
         world.restart();
         world.drain();
         assert_eq!(world.lines.len(), 4);
@@ -230,6 +210,67 @@ fn a_look_between_copy_and_truncation_reads_no_line_twice() {
             assert_eq!(keys.len(), 3, "{looks} looks: {keys:?}");
         }
     }
+}
+
+/// Puts it in the place of the log, as an editor or rsync does.
+fn replace(world: &World, content: &str) {
+    world.append_to(".audit.log.new", content);
+    world.rename(".audit.log.new", "audit.log");
+}
+
+#[test]
+fn a_log_replaced_by_its_copy_is_read_on_and_by_one_that_begins_alike_anew() {
+    // What follows the first KiB in the file that takes its place.
+    let rest = content("first").split_off(1024);
+    let other = rest.replace("first", "other");
+    for (rest, is_copy) in [(rest, true), (other, false)] {
+        for is_stopped in [false, true] {
+            let mut world = World::new();
+            world.append(&content("first"));
+            world.drain();
+            if is_stopped {
+                world.restart();
+            }
+            let new = content("first")[..1024].to_owned() + &rest;
+            replace(&world, &(new.clone() + "half"));
+            world.drain();
+            world.append(" a line\n");
+            world.drain();
+            world.restart();
+            world.drain();
+            let again = if is_copy { String::new() } else { new };
+            let all = content("first") + &again + "half a line\n";
+            assert_same(&world.lines, &all, &format!("{is_copy}, {is_stopped}"));
+            world.is_delivered_once();
+            let keys: BTreeSet<&String> = world.keys.iter().map(|(key, _)| key).collect();
+            assert_eq!(keys.len(), if is_copy { 1 } else { 2 });
+        }
+    }
+}
+
+/// Its last line is in no other file.
+#[test]
+fn a_log_that_grew_after_its_copy_was_made_is_read_to_its_end() {
+    let mut world = World::new();
+    world.append(&content("first"));
+    world.drain();
+    world.append("one more\n");
+    replace(&world, &content("first"));
+    world.drain();
+    assert!(world.lines.iter().any(|line| line == "one more"));
+}
+
+#[test]
+fn a_log_that_was_renamed_is_not_replaced_by_its_copy() {
+    let mut world = World::new();
+    world.append(&content("first"));
+    world.drain();
+    world.rename("audit.log", "audit.log.1");
+    replace(&world, &content("first"));
+    world.drain();
+    world.is_delivered_once();
+    let keys: BTreeSet<&String> = world.keys.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys.len(), 2);
 }
 
 /// Its time says that the truncation is not over yet; the next file is read all the same.

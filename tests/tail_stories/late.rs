@@ -1,11 +1,13 @@
 //! A log that is born after the first look: what was rotated since is read, what stood there is not.
 
 use std::fs::File;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
 
 use daybook::tail::{FileEvent, GapReason, Tailer};
 use serde_json::Value;
 
+use crate::compress;
 use crate::world::World;
 
 /// Looked at while there was history, but no log.
@@ -44,6 +46,90 @@ fn born_and_rotated_before_it_was_seen() {
         assert_eq!(world.lines, ["one", "two", "three"]);
         assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
         world.is_delivered_once();
+    }
+}
+
+/// Looked at with a line in it, of which nothing was read.
+fn looked_at() -> World {
+    let mut world = World::new();
+    world.append_to("audit.log.7", "history\n");
+    world.append("one\n");
+    // Long before.
+    for (name, hours) in [("audit.log.7", 2), ("audit.log", 1)] {
+        let ago = Duration::from_secs(hours * 3600);
+        written(&world, name, SystemTime::now() - ago);
+    }
+    assert!(!world.step());
+    assert!(world.cursor.is_some());
+    world.await_tick();
+    world
+}
+
+#[test]
+fn rotated_between_the_first_look_and_the_first_line() {
+    for is_stopped in [false, true] {
+        let mut world = looked_at();
+        world.rename("audit.log", "audit.log.1");
+        world.append("two\n");
+        if is_stopped {
+            world.restart();
+        }
+        world.drain();
+        assert_eq!(world.lines, ["one", "two"]);
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+    }
+}
+
+#[test]
+fn compressed_between_the_first_look_and_the_first_line() {
+    let mut world = looked_at();
+    world.rename("audit.log", "audit.log.1");
+    compress(&world, "audit.log.1");
+    world.append("two\n");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines, ["two"]);
+    assert_eq!(world.gaps().len(), 1, "{:?}", world.events);
+}
+
+/// The file that the link leads to has the name of a part.
+#[test]
+fn a_link_led_elsewhere_between_the_first_look_and_the_first_line() {
+    let mut world = World::new();
+    let lead_to = |world: &World, target: &str| {
+        symlink(target, world.path("link")).unwrap();
+        world.rename("link", "audit.log");
+    };
+    world.append_to("audit-20261124.log", "one\n");
+    lead_to(&world, "audit-20261124.log");
+    assert!(!world.step());
+    let inode = world.inode("audit.log");
+    assert_eq!(world.events, [FileEvent::Appeared { inode }]);
+    world.append_to("audit-20261125.log", "two\n");
+    lead_to(&world, "audit-20261125.log");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines, ["one", "two"]);
+}
+
+/// A look that was begun and is in no cursor: it is known only when that was.
+#[test]
+fn rotated_since_an_earlier_look_that_left_no_cursor() {
+    for is_told in [false, true] {
+        let mut world = World::new();
+        world.append_to("audit.log.7", "history\n");
+        world.append("one\n");
+        world.await_tick();
+        // The clock may be so much ahead of a file's times.
+        let slack = Duration::from_secs(1);
+        world.options.earlier_look = is_told.then(|| SystemTime::now() + slack);
+        world.await_tick();
+        world.rename("audit.log", "audit.log.1");
+        world.append("two\n");
+        world.restart();
+        world.drain();
+        let all = ["one", "two"];
+        assert_eq!(world.lines, all[usize::from(!is_told)..]);
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use daybook::tail::{FileEvent, LineKind, Step, TailCursor, TailOptions, Tailer};
+use daybook::tail::{FileEvent, GapReason, LineKind, Step, TailCursor, TailOptions, Tailer};
 
 pub struct World {
     directory: tempfile::TempDir,
@@ -142,6 +142,23 @@ impl World {
             .iter()
             .filter(|event| matches!(event, FileEvent::Gap { .. }))
             .collect()
+    }
+
+    /// What was cut off: the file's key and inode, from where to where.
+    pub fn cuts(&self) -> Vec<(&str, u64, u64, Option<u64>)> {
+        let gaps = self.gaps().into_iter();
+        gaps.map(|gap| match gap {
+            FileEvent::Gap {
+                file_key: Some(key),
+                inode,
+                from,
+                to,
+                why: GapReason::Truncated,
+                ..
+            } => (&**key, *inode, *from, *to),
+            other => panic!("something else than a cut: {other:?}"),
+        })
+        .collect()
     }
 
     pub fn is_delivered_once(&self) {

@@ -135,7 +135,7 @@ fn kept_histories_hold() {
     holds(
         &[
             lines(7, Shape::Plain),
-            steps(1),
+            steps(2),
             Op::CopyTruncate {
                 written_between: false,
                 steps_between: 0,
@@ -152,7 +152,7 @@ fn kept_histories_hold() {
     holds(
         &[
             lines(10, Shape::Plain),
-            steps(1),
+            steps(2),
             Op::Truncate { regrow: 1 },
             steps(1),
             Op::Delete,
@@ -163,7 +163,7 @@ fn kept_histories_hold() {
     holds(
         &[
             lines(1, Shape::Plain),
-            steps(1),
+            steps(2),
             Op::Delete,
             Op::Half,
             lines(1, Shape::Plain),
@@ -186,7 +186,7 @@ fn kept_histories_hold() {
     holds(
         &[
             lines(6, Shape::Long),
-            steps(6),
+            steps(7),
             Op::Rename {
                 late: false,
                 step_between: false,
@@ -204,4 +204,21 @@ fn kept_histories_hold() {
         ],
         false,
     );
+    // Looked at, and not read before it was rotated.
+    for dated in [false, true] {
+        holds(
+            &[
+                lines(7, Shape::Plain),
+                steps(1),
+                Op::Rename {
+                    late: false,
+                    step_between: false,
+                },
+                Op::Restart,
+                steps(1),
+                Op::RestartOlder { back: 1 },
+            ],
+            dated,
+        );
+    }
 }

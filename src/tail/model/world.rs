@@ -64,7 +64,7 @@ pub struct World {
     serial: u64,
     dated: bool,
     pub rotations: u64,
-    /// Rotations of an awaited log of which no file was seen yet.
+    /// Rotations of a log that was looked at and of which nothing was read yet.
     pub rotated_unseen: u64,
     generations: Vec<Generation>,
     live: Option<usize>,
