@@ -237,6 +237,21 @@ async fn what_is_right_is_told_in_plain_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_switched_off_is_not_tried() {
+    let mut site = Site::new().await;
+    site.environment = vec![("AUDIT_INGEST_ENABLED", PathBuf::from("false"))];
+    for name in ["token", "key", "audit.log"] {
+        std::fs::remove_file(site.path(name)).unwrap();
+    }
+    let (code, printed) = site.check().await;
+    assert_eq!(code, 0, "{printed}");
+    for name in ["authentik", "ocis", "stalwart", "platform-api"] {
+        let told = format!("ok    {name}: switched off (ingest.enabled)\n");
+        assert!(printed.contains(&told), "{printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn authentik_and_what_is_wrong_with_it() {
     let site = Site::new().await;
     site.file("token", "wrong");

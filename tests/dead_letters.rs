@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -260,6 +260,30 @@ async fn without_a_service_a_letter_in_mongodb_becomes_its_event() {
         (&letters[0]["id"], &letters[0]["attempts"]),
         (&json!(odd), &json!(2))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_gone_is_no_error() {
+    let plan = World::sqlite().await;
+    let config = cli_config(
+        &plan,
+        "[[sources]]\nkind = \"ocis\"\npath = \"/not/there.log\"\n",
+    );
+    let loaded = LoadedConfig::load_for_tools(Some(&config)).unwrap();
+    let store = store::open(&loaded.config.store).await.unwrap();
+    store.prepare().await.unwrap();
+    put(&store, &[letter("7:ab:0", b"x"), letter("7:ab:9", b"y")]).await;
+    let (reader, gone) = std::io::pipe().unwrap();
+    drop(reader);
+    // That there are more is said on standard error.
+    let list = Command::new(env!("CARGO_BIN_EXE_daybook"))
+        .args(["dead-letters", "list", "--limit", "1", "-c"])
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(gone)
+        .status()
+        .unwrap();
+    assert!(list.success(), "{list}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,15 @@
 //! `daybook replay`: what is missing is entered, and nothing twice.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+#[path = "replay/broken_off.rs"]
+mod broken_off;
+#[path = "replay/twins.rs"]
+mod twins;
 
-use daybook::simulators::authentik::{FakeAuthentik, FakeAuthentikConfig};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use daybook::simulators::authentik::{FakeAuthentik, FakeAuthentikConfig, Fault, Scripted, Times};
 use daybook::simulators::ocis::OcisLog;
 use daybook::simulators::people::People;
 use jiff::{SignedDuration, Timestamp};
@@ -13,16 +17,20 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use testkit::World;
-use testkit::world::eventually;
+use testkit::world::{Plan, eventually};
 
-fn replay(config: &Path, source: &str, since: &str) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_daybook"))
+fn run(config: &Path, source: &str, since: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_daybook"))
         .args([
             "replay", "--json", "--source", source, "--since", since, "-c",
         ])
         .arg(config)
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+fn replay(config: &Path, source: &str, since: &str) -> Value {
+    let output = run(config, source, since);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     serde_json::from_slice(&output.stdout).unwrap()
@@ -218,27 +226,39 @@ async fn copied_files_are_read_again_and_known_by_their_content() {
     files_are_read_again(copy_and_cut, true).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn authentiks_list_is_walked_again() {
+async fn fake_authentik() -> FakeAuthentik {
     let token = format!("secret-{:032x}", rand::random::<u128>());
-    let fake = FakeAuthentik::start(FakeAuthentikConfig {
+    FakeAuthentik::start(FakeAuthentikConfig {
         token,
         ..FakeAuthentikConfig::default()
     })
-    .await;
-    let now = Timestamp::now();
-    for hours in 1..=300_i64 {
-        let created = now - SignedDuration::from_hours(hours);
-        fake.insert(
-            json!({
-                "action": "login", "app": "authentik.events.signals",
-                "user": {"pk": 4, "email": "alice@example.org", "username": "alice"},
-                "context": {}, "client_ip": "192.0.2.7", "created": format!("{created:.6}"),
-            }),
-            Duration::ZERO,
-        );
-    }
-    let plan = World::sqlite().await;
+    .await
+}
+
+fn login(hours_ago: i64) -> Value {
+    let created = Timestamp::now() - SignedDuration::from_hours(hours_ago);
+    json!({
+        "action": "login", "app": "authentik.events.signals",
+        "user": {"pk": 4, "email": "alice@example.org", "username": "alice"},
+        "context": {}, "client_ip": "192.0.2.7", "created": format!("{created:.6}"),
+    })
+}
+
+/// Counts to the length of a page that is too long.
+fn large_login(hours_ago: i64) -> Value {
+    let mut event = login(hours_ago);
+    event["context"]["large"] = true.into();
+    event
+}
+
+fn too_long_with_more_than(events: usize) -> Scripted {
+    Scripted::new(Fault::Overlong(events))
+        .on("/events/events/")
+        .times(Times::Forever)
+}
+
+/// The lines of the source, and a configuration with it.
+fn with_authentik(plan: &Plan, fake: &FakeAuthentik) -> (String, PathBuf) {
     let token = plan.file("token", fake.token());
     let source = format!(
         "kind = \"authentik\"\nurl = \"{}\"\ntoken_file = \"{}\"\ninterval = \"1s\"\npage_size = 20",
@@ -252,6 +272,15 @@ async fn authentiks_list_is_walked_again() {
             plan.store_url()
         ),
     );
+    (source, config)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authentiks_list_is_walked_again() {
+    let fake = fake_authentik().await;
+    fake.insert_many((1..=300).map(login).collect());
+    let plan = World::sqlite().await;
+    let (source, config) = with_authentik(&plan, &fake);
     let world = plan.source(&source).start().await;
     let before = world.events_reach(300).await;
     let lost = lose_half(&world, "authentik").await;
@@ -267,6 +296,54 @@ async fn authentiks_list_is_walked_again() {
         keys_of(&before, "authentik")
     );
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_authentiks_that_is_too_long_is_read_in_smaller_ones() {
+    let fake = fake_authentik().await;
+    fake.insert_many((1..=60).map(large_login).collect());
+    fake.script(too_long_with_more_than(15));
+    let plan = World::sqlite().await;
+    let (_, config) = with_authentik(&plan, &fake);
+    let counts = replay(&config, "authentik", "400h");
+    assert_eq!((&counts["read"], &counts["new"]), (&json!(60), &json!(60)));
+    let requests = fake.requests();
+    for page in ["page=1&page_size=20", "page=1&page_size=10"] {
+        let asked = requests.iter().filter(|each| each.query.ends_with(page));
+        assert_eq!(asked.count(), 1, "{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_authentiks_that_is_too_long_is_told() {
+    let fake = fake_authentik().await;
+    fake.insert_many((1..=10).map(login).collect());
+    fake.insert_many(vec![large_login(11)]);
+    fake.script(too_long_with_more_than(0));
+    let plan = World::sqlite().await;
+    let (_, config) = with_authentik(&plan, &fake);
+    let output = run(&config, "authentik", "400h");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("an event is longer than 64 MiB"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_authentiks_that_tell_no_place_are_counted_once() {
+    let fake = fake_authentik().await;
+    let mut events: Vec<Value> = (1..=60).map(login).collect();
+    for (number, event) in events.iter_mut().enumerate().step_by(2) {
+        event["pk"] = number.into();
+    }
+    fake.insert_many(events);
+    let plan = World::sqlite().await;
+    let (_, config) = with_authentik(&plan, &fake);
+    for (new, known) in [(30, 0), (0, 30)] {
+        let counts = replay(&config, "authentik", "400h");
+        let wanted =
+            json!({"read": 60, "new": new, "known": known, "leftOut": 0, "unreadable": 30});
+        assert_eq!(counts, wanted);
+    }
 }
 
 #[test]

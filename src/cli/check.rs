@@ -3,8 +3,9 @@
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::{SourceConfig, TlsConfig};
+use crate::config::{Config, SourceConfig, TlsConfig};
 use crate::http::tls;
+use crate::store::Store;
 
 use super::output::say;
 use super::service::Service;
@@ -97,15 +98,10 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
     }
     let service = Service::of(config).map_err(anyhow::Error::from)?;
     for source in &config.sources {
-        let finding = match source {
-            SourceConfig::Authentik(config) => authentik::check(config).await,
-            SourceConfig::Ocis(config) => ocis::check(config).await,
-            SourceConfig::Stalwart(stalwart) => {
-                push::check_stalwart(stalwart, config, &service, store.as_deref()).await
-            }
-            SourceConfig::Recorder(_) => {
-                push::check_recorder(source.name(), &service, store.as_deref()).await
-            }
+        let finding = if config.ingest.enabled {
+            check_source(source, config, &service, store.as_deref()).await
+        } else {
+            Ok(Fine::new("switched off (ingest.enabled)"))
         };
         all_well &= report(source.name(), &finding);
     }
@@ -113,6 +109,22 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::NotReady)
+    }
+}
+
+async fn check_source(
+    source: &SourceConfig,
+    config: &Config,
+    service: &Service,
+    store: Option<&dyn Store>,
+) -> Finding {
+    match source {
+        SourceConfig::Authentik(authentik) => authentik::check(authentik).await,
+        SourceConfig::Ocis(ocis) => ocis::check(ocis).await,
+        SourceConfig::Stalwart(stalwart) => {
+            push::check_stalwart(stalwart, config, service, store).await
+        }
+        SourceConfig::Recorder(_) => push::check_recorder(source.name(), service, store).await,
     }
 }
 

@@ -6,10 +6,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde::de::IgnoredAny;
 
 use crate::config::OcisConfig;
 use crate::event::{Decoded, SourceName};
-use crate::sources::ocis::decode::{LineContext, decode_line};
+use crate::sources::ocis::decode::{LineContext, decode_line, looks_minimal};
 use crate::tail::{TailOptions, Tailer};
 
 use super::{Finding, Fine, Trouble};
@@ -29,12 +30,12 @@ pub(super) async fn check(config: &OcisConfig) -> Finding {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sample {
     records: usize,
-    /// Text that is no JSON, before the first record: another format, perhaps put right since.
-    bare: usize,
+    /// Lines of the minimal format, before the first record: perhaps put right since.
+    minimal: usize,
     /// Text or objects of another kind among the records.
     noise: usize,
-    /// Objects that are no records, and no record before them.
-    other_json: usize,
+    /// The same, and no record before them.
+    foreign: usize,
     damaged: usize,
 }
 
@@ -118,10 +119,12 @@ fn sample(bytes: &[u8], begins_within_a_line: bool) -> Sample {
     let lines = bytes[..whole].split(|byte| *byte == b'\n');
     let mut sample = Sample::default();
     for line in lines.skip(usize::from(begins_within_a_line)) {
-        let is_record = decode_line(line, &context)
+        let decoded = decode_line(line, &context);
+        let is_record = decoded
             .iter()
             .any(|decoded| matches!(decoded, Decoded::Event(..)));
-        let is_json = serde_json::from_slice::<serde_json::Value>(line).is_ok();
+        let is_minimal = looks_minimal(line);
+        let is_json = serde_json::from_slice::<IgnoredAny>(line).is_ok();
         let is_text = std::str::from_utf8(line).is_ok_and(|text| {
             let text = text.trim();
             !text.starts_with('{') && !text.contains(char::is_control)
@@ -129,8 +132,8 @@ fn sample(bytes: &[u8], begins_within_a_line: bool) -> Sample {
         match (is_record, sample.records) {
             _ if line.trim_ascii().is_empty() => {}
             (true, _) => sample.records += 1,
-            (false, 0) if is_json => sample.other_json += 1,
-            (false, 0) if is_text => sample.bare += 1,
+            (false, 0) if is_minimal => sample.minimal += 1,
+            (false, 0) if is_json || is_text => sample.foreign += 1,
             (false, _) if is_json || is_text => sample.noise += 1,
             (false, _) => sample.damaged += 1,
         }
@@ -141,22 +144,22 @@ fn sample(bytes: &[u8], begins_within_a_line: bool) -> Sample {
 fn verdict(sample: &Sample) -> Result<String, Trouble> {
     let Sample {
         records,
-        bare,
+        minimal,
         noise,
-        other_json,
+        foreign,
         damaged,
     } = *sample;
-    let others = bare + noise + other_json + damaged;
+    let others = minimal + noise + foreign + damaged;
     match (records, others) {
         (0, 0) => Ok("no whole line is there yet".to_owned()),
         (_, 0) => Ok(format!(
             "the newest {records} lines are audit records, events would flow"
         )),
-        (0, _) if bare > other_json => Err(Trouble::new(
+        (0, _) if minimal > foreign => Err(Trouble::new(
             "its lines are no JSON: this is the minimal format",
             "set AUDIT_FORMAT=json (AUDIT_LOG_FORMAT does not exist) and restart OCIS",
         )),
-        (0, _) if other_json > 0 => Err(Trouble::new(
+        (0, _) if foreign > 0 => Err(Trouble::new(
             "its lines are the service's own log, no audit records",
             OWN_FILE,
         )),
@@ -215,6 +218,19 @@ mod tests {
         assert!(minimal.contains("AUDIT_FORMAT=json"), "{minimal}");
         let console = of(&capture("console-stdout-with-noise.log")).unwrap_err();
         assert!(console.contains("AUDIT_LOG_TO_CONSOLE=false"), "{console}");
+    }
+
+    #[test]
+    fn the_servers_own_log_is_no_audit_log_in_any_format() {
+        for line in [
+            "2026-11-24T04:00:00Z INF starting service=audit version=7.1.0",
+            r#"{"level":"info","service":"audit","message":"starting"}"#,
+            "Unknown update type ",
+        ] {
+            let own = of(format!("{line}\n").repeat(9).as_bytes()).unwrap_err();
+            assert!(own.contains("the service's own log"), "{own}");
+            assert!(own.contains("AUDIT_LOG_TO_CONSOLE=false"), "{own}");
+        }
     }
 
     #[test]

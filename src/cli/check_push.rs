@@ -63,7 +63,7 @@ pub(super) async fn check_stalwart(
         StatusCode::UNAUTHORIZED => {
             return Err(Trouble::new(
                 "the running service refuses a request signed with the configured key: it runs with another one",
-                "restart the service; it reads secret_files at its start",
+                "reload it (SIGHUP), or restart the service where its unit or container hands it the key, which is taken at its start",
             ));
         }
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {

@@ -19,7 +19,7 @@ use crate::event::hidden::told_apart;
 use crate::journal::waiting_bytes;
 use crate::store::{DeadLetterFilter, DeadLetterHead, Store, StoreError, StoredDeadLetter};
 
-use super::{ConfigArgs, Failure, open_existing};
+use super::{ConfigArgs, Failure, open_existing, tell};
 
 #[derive(Args)]
 pub(super) struct DeadLettersArgs {
@@ -160,7 +160,10 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
         print_bytes(table(&heads).as_bytes())?;
     }
     if more {
-        eprintln!("there are more than {}: see --limit", args.limit);
+        tell(format_args!(
+            "there are more than {}: see --limit",
+            args.limit
+        ));
     }
     Ok(())
 }

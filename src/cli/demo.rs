@@ -24,6 +24,7 @@ use crate::telemetry::log;
 use crate::tree::Daybook;
 
 use super::output::say;
+use super::stop::Stop;
 use super::{Failure, run};
 
 /// So much of the past stands in Authentik and the log when the demo begins.
@@ -98,6 +99,7 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
     config.tenants.file = Some(workspace.tenants_file());
     config.journal.dir = dir.join("journal");
     config.sources = sources(&workspace);
+    let stop = Stop::listen()?;
     let daybook = Daybook::start_with(&config, store)
         .await
         .context("daybook did not start")?;
@@ -110,7 +112,7 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
         &dir.display().to_string(),
     );
     let status = tokio::spawn(tell(daybook.board().clone()));
-    let end = run::serve(daybook, None).await;
+    let end = run::serve(daybook, stop, None).await;
     status.abort();
     end
 }

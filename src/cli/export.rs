@@ -1,6 +1,6 @@
 //! `daybook export`: the timeline as a file, straight from the store, newest first.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::export::{Export, Format, deed, new_id};
 use crate::own_events;
 
 use super::filters::FilterArgs;
-use super::output::{self, is_closed_pipe, is_dumb_terminal, standard_output};
+use super::output::{self, draw, is_closed_pipe, is_dumb_terminal, standard_output};
 use super::stop::Stop;
 use super::{ConfigArgs, Failure, open_existing, system_user, tell};
 
@@ -237,9 +237,4 @@ impl Progress {
             draw("");
         }
     }
-}
-
-/// In place of the line before; a terminal that has gone ends nothing.
-fn draw(line: &str) {
-    let _gone = write!(std::io::stderr(), "\r\u{1b}[K{line}");
 }

@@ -27,6 +27,11 @@ pub(super) fn line(what: Arguments<'_>) {
     }
 }
 
+/// In place of the line before; a terminal that has gone ends nothing.
+pub(super) fn draw(line: &str) {
+    let _gone = write!(std::io::stderr(), "\r\u{1b}[K{line}");
+}
+
 /// Standard output; what blocks on it is another thread.
 pub(super) fn standard_output() -> std::io::Result<File> {
     let out = std::io::stdout().as_fd().try_clone_to_owned()?;

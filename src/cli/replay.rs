@@ -10,10 +10,11 @@ use serde_json::json;
 use crate::event::{Outcome, Target};
 use crate::own_events::{self, Deed};
 use crate::replay::{self, Replayed};
-use crate::store;
+use crate::store::{self, Store};
 
 use super::filters::parse_when;
-use super::output::say;
+use super::output::{draw, say};
+use super::stop::Stop;
 use super::{ConfigArgs, Failure, system_user};
 
 /// Reads a source again and enters what is missing.
@@ -49,43 +50,67 @@ pub(super) async fn replay(args: &ReplayArgs) -> Result<(), Failure> {
         .await
         .context("cannot open the store")?;
     store.prepare().await.context("cannot prepare the store")?;
+    let mut stop = Stop::listen_to_hangup_too()?;
     let shown = std::io::stderr().is_terminal();
     let mut last = Replayed::default();
     let mut progress = |replayed: &Replayed| {
         last = *replayed;
         if shown {
-            eprint!("\r\u{1b}[K{}", told(replayed));
+            draw(&told(replayed));
         }
     };
-    let ended = replay::replay(&store, config, source, args.since, &mut progress).await;
+    let ended = tokio::select! {
+        ended = replay::replay(&store, config, source, args.since, &mut progress) => {
+            ended.map_err(anyhow::Error::new)
+        }
+        () = stop.asked() => {
+            Err(anyhow!("interrupted; what was entered stays, and is known the next time"))
+        }
+    };
     if shown {
-        eprint!("\r\u{1b}[K");
+        draw("");
     }
     let (outcome, replayed) = match &ended {
         Ok(replayed) => (Outcome::Success, *replayed),
         Err(_) => (Outcome::Failure, last),
     };
-    if replayed.read > 0 || ended.is_ok() {
-        let mut deed = Deed::new("daybook.source_replayed", outcome);
-        deed.who = system_user();
-        deed.target = Target {
-            kind: Some("source".into()),
-            id: None,
-            name: Some(args.source.clone().into()),
-        };
-        deed.metadata.insert("since".to_owned(), json!(args.since));
-        deed.metadata.insert("counts".to_owned(), json!(replayed));
-        own_events::enter(&*store, deed)
-            .await
-            .context("the timeline does not say that this was replayed")?;
+    let noted = if replayed.read > 0 || ended.is_ok() {
+        note(&*store, args, outcome, &replayed).await
+    } else {
+        Ok(())
+    };
+    match (ended, noted) {
+        (Err(error), Err(unnoted)) => return Err(anyhow!("{error:#}\n{unnoted:#}").into()),
+        (Err(error), Ok(())) | (Ok(_), Err(error)) => return Err(error.into()),
+        (Ok(_), Ok(())) => {}
     }
-    let replayed = ended.map_err(anyhow::Error::new)?;
     if args.json {
         say!("{}", json!(replayed));
     } else {
         say!("{}", told(&replayed));
     }
     Ok(())
+}
+
+/// Says on the timeline who replayed what.
+async fn note(
+    store: &dyn Store,
+    args: &ReplayArgs,
+    outcome: Outcome,
+    replayed: &Replayed,
+) -> Result<(), anyhow::Error> {
+    let mut deed = Deed::new("daybook.source_replayed", outcome);
+    deed.who = system_user();
+    deed.target = Target {
+        kind: Some("source".into()),
+        id: None,
+        name: Some(args.source.clone().into()),
+    };
+    deed.metadata.insert("since".to_owned(), json!(args.since));
+    deed.metadata.insert("counts".to_owned(), json!(replayed));
+    own_events::enter(store, deed)
+        .await
+        .context("the timeline does not say that this was replayed")
 }
 
 fn told(replayed: &Replayed) -> String {

@@ -3,16 +3,21 @@
 use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::event::Outcome;
 use crate::own_events::{self, Deed};
 use crate::telemetry::log;
 use crate::tree::{Daybook, End, Reloaded};
 
+use super::stop::Stop;
 use super::{ConfigArgs, Failure};
 
 pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    // Before anything can be asked of the service: until then a signal kills it, or, where it is
+    // process 1, is lost.
+    let mut stop = Stop::listen()?;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let loaded = args.load()?;
     let config = &loaded.config;
     log::init(&config.telemetry).context("telemetry.log")?;
@@ -25,31 +30,29 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     if config.ingest.enabled && config.sources.is_empty() {
         tracing::warn!("no source is configured: nothing will be entered");
     }
-    let daybook = Daybook::start(config)
-        .await
-        .context("daybook did not start")?;
+    let started = tokio::select! {
+        biased;
+        started = Daybook::start(config) => started,
+        () = stop.asked() => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
+    };
+    let daybook = started.context("daybook did not start")?;
     tracing::info!(address = %daybook.address(), "listening");
-    serve(daybook, Some(args)).await
+    serve(daybook, stop, Some((hangup, args))).await
 }
 
-/// Runs until a signal or until the tree gives up. With `reloads`, SIGHUP takes over what has
-/// changed in that configuration.
+/// Runs until it is asked to stop or until the tree gives up. With `reloads`, that signal takes
+/// over what has changed in the configuration.
 pub(super) async fn serve(
     mut daybook: Daybook,
-    reloads: Option<&ConfigArgs>,
+    mut stop: Stop,
+    mut reloads: Option<(Signal, &ConfigArgs)>,
 ) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut hangup = match reloads {
-        Some(args) => {
-            let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-            Some((hangup, args))
-        }
-        None => None,
-    };
     let end = loop {
         let changed = async {
-            match &mut hangup {
+            match &mut reloads {
                 Some((hangup, args)) => {
                     hangup.recv().await;
                     *args
@@ -58,12 +61,15 @@ pub(super) async fn serve(
             }
         };
         let args = tokio::select! {
-            _ = terminate.recv() => break None,
-            _ = interrupt.recv() => break None,
+            () = stop.asked() => break None,
             end = daybook.ended() => break Some(end),
             args = changed => args,
         };
-        reload(&mut daybook, args).await;
+        tokio::select! {
+            () = reload(&mut daybook, args) => {}
+            // What is half taken over is drained with the rest.
+            () = stop.asked() => break None,
+        }
     };
     let end = match end {
         Some(end) => end,
@@ -72,8 +78,7 @@ pub(super) async fn serve(
             tokio::select! {
                 end = daybook.shutdown() => end,
                 // A second signal means now.
-                _ = terminate.recv() => End::Cut,
-                _ = interrupt.recv() => End::Cut,
+                () = stop.asked() => End::Cut,
             }
         }
     };

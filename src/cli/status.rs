@@ -28,21 +28,7 @@ pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
     let store = open_existing(&config.store).await?;
     let report = match ask_service(config, &*store).await {
         Ok(sources) => json!({ "running": true, "sources": sources }),
-        Err(why) => {
-            let sources = match (
-                stored_cursors(config, &*store).await,
-                readiness(config).await,
-            ) {
-                (Ok(sources), _) => sources,
-                (Err(_), Ok(said)) => {
-                    let what =
-                        "the service runs; how its sources are it tells when its store answers";
-                    return Err(anyhow::anyhow!("{what} ({said})").into());
-                }
-                (Err(error), Err(_)) => return Err(error.into()),
-            };
-            json!({ "running": false, "reason": why.to_string(), "sources": sources })
-        }
+        Err(why) => without_sources(config, &*store, &why).await?,
     };
     if args.json {
         say!(
@@ -90,20 +76,48 @@ async fn ask_service(config: &Config, store: &dyn Store) -> Result<Value, anyhow
     Ok(answer["sources"].take())
 }
 
+/// What can be told when the service did not tell of its sources, and why not.
+async fn without_sources(
+    config: &Config,
+    store: &dyn Store,
+    why: &anyhow::Error,
+) -> Result<Value, anyhow::Error> {
+    let said = readiness(config).await;
+    let state = said.is_err().then_some("not_running");
+    match (stored_cursors(config, store, state).await, said) {
+        (Ok(sources), Ok(said)) => {
+            let reason = format!("{said}; /api/v1/sources: {}", why.root_cause());
+            Ok(json!({ "running": true, "reason": reason, "sources": sources }))
+        }
+        (Ok(sources), Err(_)) => {
+            Ok(json!({ "running": false, "reason": why.to_string(), "sources": sources }))
+        }
+        (Err(_), Ok(said)) => anyhow::bail!(
+            "the service runs; it will tell how its sources are once its store answers ({said})"
+        ),
+        (Err(error), Err(_)) => Err(error),
+    }
+}
+
 /// What the service says to everybody.
 async fn readiness(config: &Config) -> Result<String, anyhow::Error> {
     let service = Service::of(config)?;
     let answer = service.client.get(service.url("/readyz")).send().await?;
     let answer: Value = answer.json().await?;
+    let status = answer["status"].as_str().context("no readiness")?;
     let reasons = answer["reasons"].as_array().into_iter().flatten();
     let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
     Ok(match reasons.as_slice() {
-        [] => word(&answer["status"]).to_owned(),
+        [] => status.to_owned(),
         reasons => reasons.join("; "),
     })
 }
 
-async fn stored_cursors(config: &Config, store: &dyn Store) -> Result<Value, anyhow::Error> {
+async fn stored_cursors(
+    config: &Config,
+    store: &dyn Store,
+    state: Option<&str>,
+) -> Result<Value, anyhow::Error> {
     let cursors = async {
         store.prepare().await?;
         store.cursors().await
@@ -116,7 +130,7 @@ async fn stored_cursors(config: &Config, store: &dyn Store) -> Result<Value, any
         json!({
             "name": source.name(),
             "kind": source.kind(),
-            "state": "not_running",
+            "state": state,
             "cursor": cursor.map(|cursor| json!({
                 "lastEventAt": cursor.last_event_at,
                 "lastEventId": cursor.last_event_id,
@@ -130,11 +144,13 @@ async fn stored_cursors(config: &Config, store: &dyn Store) -> Result<Value, any
 
 fn table(report: &Value) -> String {
     let mut text = String::new();
-    if report["running"] == Value::Bool(false) {
-        text.push_str(&format!(
-            "service is not running ({}); stored cursors:\n",
-            word(&report["reason"])
-        ));
+    if let Some(reason) = report["reason"].as_str() {
+        let service = if report["running"] == Value::Bool(true) {
+            "service is running, but tells nothing of its sources"
+        } else {
+            "service is not running"
+        };
+        text.push_str(&format!("{service} ({reason}); stored cursors:\n"));
     }
     text.push_str(&format!(
         "{:<20} {:<10} {:<11} {:>8} {:>8}  {:<24} {}\n",

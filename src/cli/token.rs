@@ -1,13 +1,14 @@
 //! `daybook token new`: prints a token, once, on standard output; the store keeps its hash.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use serde_json::json;
 
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, SourceConfig, StoreTarget};
 
 use crate::event::{Outcome, Target};
 use crate::http::auth::{new_token, token_id};
@@ -48,6 +49,12 @@ pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
     let TokenCommand::New(args) = &args.command;
     let role = parse_role(&args.role, args.source.as_deref())?;
     let loaded = args.config.load_for_tools()?;
+    if let Some(file) = new_file(&loaded.config) {
+        tell(format_args!(
+            "warning: the store {} was not there and is made now; a service that uses another does not know this token",
+            file.display()
+        ));
+    }
     let store = store::open(&loaded.config.store)
         .await
         .context("cannot open the store")?;
@@ -73,6 +80,14 @@ pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
             .into());
     }
     Ok(())
+}
+
+/// The store's file, when there is none yet: perhaps it was sought in the wrong directory.
+fn new_file(config: &Config) -> Option<PathBuf> {
+    match config.store.url.target() {
+        Ok(StoreTarget::Sqlite(path)) if !path.exists() => std::path::absolute(path).ok(),
+        _ => None,
+    }
 }
 
 fn print(token: &str) -> std::io::Result<()> {

@@ -1,5 +1,6 @@
 //! Authentik's list again, newest first, by the walk that the source itself takes.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -34,18 +35,27 @@ pub(super) async fn replay(
         ..WalkCursor::default()
     };
     let mut walk = Walk::new(known, config.overlap, config.page_size);
+    // Positions of the letters that were counted: pages overlap.
+    let mut unreadable = HashSet::new();
     walk.begin_poll();
     while let Some(request) = walk.next_request() {
         let (page, server_time) = match read(&client, request).await {
             Ok(read) => read,
             Err(ClientError::NoSuchPage) if request.page > 1 => (None, Timestamp::now()),
+            Err(ClientError::TooLong) if walk.ask_for_less() => continue,
+            Err(ClientError::TooLong) => return Err(ClientError::EventTooLong.into()),
             Err(error) => return Err(error.into()),
         };
         let results = page.as_ref().map_or(&[][..], |page| &page.results);
-        let rows: Vec<_> = results
-            .iter()
-            .filter_map(|raw| Some((EventHead::read(raw)?, raw)))
-            .collect();
+        let mut rows = Vec::with_capacity(results.len());
+        // They cannot take part in the walk.
+        let mut placeless = Vec::new();
+        for raw in results {
+            match EventHead::read(raw) {
+                Some(head) => rows.push((head, raw)),
+                None => placeless.push(raw),
+            }
+        }
         let place = |head: &EventHead| RowKey {
             created: head.created,
             pk: head.pk.clone(),
@@ -58,8 +68,7 @@ pub(super) async fn replay(
             server_time,
         });
         if walk.is_lost() {
-            let lost = ClientError::Unreadable("pages contradict each other".to_owned());
-            return Err(lost.into());
+            return Err(ClientError::Contradictory.into());
         }
         let pks = taken.rows.iter().filter_map(|index| rows[*index].0.user_pk);
         people.look_up(&client, pks).await;
@@ -67,7 +76,7 @@ pub(super) async fn replay(
             source: &source,
             received_at: Timestamp::now(),
         };
-        let mut decoded = Vec::with_capacity(taken.rows.len());
+        let mut decoded = Vec::with_capacity(taken.rows.len() + placeless.len());
         let mut keys = Vec::with_capacity(taken.rows.len());
         for index in &taken.rows {
             let (head, raw) = &rows[*index];
@@ -80,6 +89,15 @@ pub(super) async fn replay(
             }
             decoded.push(event);
             keys.push(place(head));
+        }
+        for raw in placeless {
+            let event = decode_event(raw, &context);
+            if let Decoded::Dead(letter) = &event
+                && !unreadable.insert(letter.position.clone())
+            {
+                continue;
+            }
+            decoded.push(event);
         }
         enterer.enter(decoded).await?;
         walk.confirm(keys.into_iter());
@@ -102,13 +120,17 @@ async fn read(
             Err(error) => Err(error),
         };
         match read {
-            Err(error)
-                if tries < TRIES && !error.needs_a_person() && error != ClientError::NoSuchPage =>
-            {
+            Err(error) if tries < TRIES && may_pass(&error) => {
                 tries += 1;
                 tokio::time::sleep(error.retry_after().unwrap_or(PAUSE).max(PAUSE)).await;
             }
             read => return read,
         }
     }
+}
+
+/// Whether the same request may be answered later.
+fn may_pass(error: &ClientError) -> bool {
+    let is_about_the_page = matches!(error, ClientError::NoSuchPage | ClientError::TooLong);
+    !is_about_the_page && !error.needs_a_person()
 }

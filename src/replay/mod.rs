@@ -3,12 +3,14 @@
 //!
 //! It is a run of its own beside a running or a stopped service: it claims no cursor and moves none.
 //! What the timeline holds already is recognised by its key, and for files by its content too: the
-//! copy that `copytruncate` makes has other keys than the file that it was made of.
+//! copy that `copytruncate` makes, or an unpacked part, has other keys than the file that it was made
+//! of. But it holds each line at the same offset; elsewhere what says the same is another event.
 
 mod authentik;
 mod ocis;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +26,9 @@ use crate::tail::TailError;
 
 /// Events entered at once.
 const AT_ONCE: usize = 500;
+
+/// The times of a batch are asked for in stretches; a longer pause between two of them divides.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,6 +63,12 @@ pub enum ReplayError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] TailError),
+    /// There is no file to read.
+    #[error("there is no log at {}, and no part of it beside that can be read", path.display())]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// The store fails, or the directory of tenants cannot be read.
     #[error(transparent)]
     Enter(#[from] RetryError),
@@ -127,12 +138,13 @@ impl Enterer<'_> {
                 Decoded::Dead(_) => self.replayed.unreadable += 1,
             }
         }
+        (self.progress)(&self.replayed);
         while !events.is_empty() {
             let rest = events.split_off(events.len().min(AT_ONCE));
             let unknown = self.unknown(std::mem::replace(&mut events, rest)).await?;
             self.enter_all(unknown).await?;
+            (self.progress)(&self.replayed);
         }
-        (self.progress)(&self.replayed);
         Ok(())
     }
 
@@ -141,87 +153,77 @@ impl Enterer<'_> {
             .into_iter()
             .map(|(event, hints)| Decoded::Event(event, hints))
             .collect();
-        if self.enter_some(&unknown).await? {
+        if let Some((written, duplicate)) = self.enter_some(&unknown).await? {
+            self.replayed.new += written;
+            self.replayed.known += duplicate;
             return Ok(());
         }
-        // The store refuses one of them for good: the others go in.
+        // The store refuses one of them for good, but may have taken the others in the same commit:
+        // what was there before it was left out.
         for event in unknown.chunks(1) {
-            if !self.enter_some(event).await? {
-                self.replayed.unreadable += 1;
+            match self.enter_some(event).await? {
+                Some((written, just_written)) => self.replayed.new += written + just_written,
+                None => self.replayed.unreadable += 1,
             }
         }
         Ok(())
     }
 
-    async fn enter_some(&mut self, events: &[Decoded]) -> Result<bool, ReplayError> {
-        match self.retrier.enter(events).await? {
+    /// How many were entered, and how many were there; `None` when the store will never take one of them.
+    async fn enter_some(&mut self, events: &[Decoded]) -> Result<Option<(u64, u64)>, ReplayError> {
+        Ok(match self.retrier.enter(events).await? {
             Ok(Retried::Entered {
                 written, duplicate, ..
-            }) => {
-                self.replayed.new += written;
-                self.replayed.known += duplicate;
-                Ok(true)
-            }
-            Ok(_) => Ok(true),
-            Err(_refused) => Ok(false),
-        }
+            }) => Some((written, duplicate)),
+            Ok(_) => Some((0, 0)),
+            Err(_refused) => None,
+        })
     }
 
     /// Leaves out what the timeline holds.
-    async fn unknown(&mut self, events: Vec<Read>) -> Result<Vec<Read>, ReplayError> {
+    async fn unknown(&mut self, mut events: Vec<Read>) -> Result<Vec<Read>, ReplayError> {
         let (timeless, dated): (Vec<_>, Vec<_>) = events
             .iter()
-            .map(|(event, _)| event)
+            .map(|(event, _)| &**event)
             .partition(|event| is_timeless(&event.metadata));
         if self.timeless.is_none() && !timeless.is_empty() {
             self.timeless = Some(self.held_timeless().await?);
         }
-        let times = || dated.iter().map(|event| event.at);
-        let mut held = match times().min().zip(times().max()) {
-            Some((first, last)) => self.held(first, last).await?,
-            None => Held::default(),
-        };
-        let keys: HashSet<&str> = events
-            .iter()
-            .map(|(event, _)| event.external_id.as_str())
-            .collect();
-        // What is one of these by its key is not another one of them by its content.
-        held.contents.retain(|_, held| {
-            held.retain(|key| !keys.contains(key.as_str()));
-            !held.is_empty()
-        });
-        let mut unknown = Vec::new();
-        for (event, hints) in events {
-            let content = content_of(event.at, &event.action, &event.metadata);
-            let same = held.contents.get_mut(&content).filter(|_| self.by_content);
-            let is_held = match &mut self.timeless {
-                Some(timeless) if is_timeless(&event.metadata) => {
-                    let content = content_of(Timestamp::UNIX_EPOCH, &event.action, &event.metadata);
-                    timeless.meets(content, &event.external_id, self.by_content)
-                }
-                _ => {
-                    held.keys.contains(&event.external_id)
-                        || same.is_some_and(|held| held.pop().is_some())
-                }
+        let mut held = self.held(&dated).await?;
+        let by_content = self.by_content;
+        let all = events.len();
+        events.retain(|(event, _)| {
+            let held = match &mut self.timeless {
+                Some(timeless) if is_timeless(&event.metadata) => timeless,
+                _ => &mut held,
             };
-            if is_held {
-                self.replayed.known += 1;
-            } else {
-                unknown.push((event, hints));
-            }
-        }
-        Ok(unknown)
+            let key = &event.external_id;
+            let content =
+                by_content.then(|| content_of(key, event.at, &event.action, &event.metadata));
+            !held.holds_or_adds(key, content)
+        });
+        self.replayed.known += (all - events.len()) as u64;
+        Ok(events)
     }
 
-    /// The source's events of this time.
-    async fn held(&self, first: Timestamp, last: Timestamp) -> Result<Held, StoreError> {
-        let filter = EventFilter {
-            source: Some(self.source.to_owned()),
-            since: Some(first),
-            until: last.checked_add(SignedDuration::from_millis(1)).ok(),
-            ..EventFilter::default()
-        };
-        self.held_of(&filter, |event| Some(event.at)).await
+    /// Of the source's events of these times, those that may be one of these.
+    async fn held(&self, events: &[&AuditEvent]) -> Result<Held, StoreError> {
+        let offsets: HashSet<&str> = events
+            .iter()
+            .map(|event| place(&event.external_id).1)
+            .collect();
+        let mut held = Held::default();
+        for (first, last) in stretches(events.iter().map(|event| event.at).collect()) {
+            let filter = EventFilter {
+                source: Some(self.source.to_owned()),
+                since: Some(first),
+                until: last.checked_add(SignedDuration::from_millis(1)).ok(),
+                ..EventFilter::default()
+            };
+            let may_be_one = |event: &StoredEvent| offsets.contains(place(&event.external_id).1);
+            self.hold(&mut held, &filter, may_be_one).await?;
+        }
+        Ok(held)
     }
 
     /// Those of any time that tell none: they stand where they were read.
@@ -230,17 +232,18 @@ impl Enterer<'_> {
             source: Some(self.source.to_owned()),
             ..EventFilter::default()
         };
-        let epoch =
-            |event: &StoredEvent| is_timeless(&event.metadata).then_some(Timestamp::UNIX_EPOCH);
-        self.held_of(&filter, epoch).await
+        let mut held = Held::default();
+        self.hold(&mut held, &filter, |event| is_timeless(&event.metadata))
+            .await?;
+        Ok(held)
     }
 
-    async fn held_of(
+    async fn hold(
         &self,
+        held: &mut Held,
         filter: &EventFilter,
-        time_of: impl Fn(&StoredEvent) -> Option<Timestamp>,
-    ) -> Result<Held, StoreError> {
-        let mut held = Held::default();
+        is_wanted: impl Fn(&StoredEvent) -> bool,
+    ) -> Result<(), StoreError> {
         let mut before: Option<PageKey> = None;
         loop {
             let page = self
@@ -252,50 +255,62 @@ impl Enterer<'_> {
                 at: last.at,
                 id: last.id.clone(),
             });
-            for event in page {
-                let Some(at) = time_of(&event) else { continue };
-                let content = content_of(at, &event.action, &event.metadata);
-                held.contents
-                    .entry(content)
-                    .or_default()
-                    .push(event.external_id.clone());
-                held.keys.insert(event.external_id);
+            for event in page.into_iter().filter(&is_wanted) {
+                let key = &event.external_id;
+                let content = self
+                    .by_content
+                    .then(|| content_of(key, event.at, &event.action, &event.metadata));
+                held.add(event.external_id, content);
             }
             if complete {
-                return Ok(held);
+                return Ok(());
             }
         }
     }
 }
 
+/// From the first to the last of the times, without the long gaps between them.
+fn stretches(mut times: Vec<Timestamp>) -> Vec<(Timestamp, Timestamp)> {
+    times.sort_unstable();
+    times
+        .chunk_by(|one, next| next.duration_since(*one) <= LONGEST_PAUSE)
+        .filter_map(|stretch| Some((*stretch.first()?, *stretch.last()?)))
+        .collect()
+}
+
+/// What the timeline holds.
 #[derive(Default)]
 struct Held {
     keys: HashSet<String>,
-    /// The keys of each content.
-    contents: HashMap<String, Vec<String>>,
+    /// The files that have each content.
+    files: HashMap<String, Vec<String>>,
 }
 
 impl Held {
-    /// Whether it has an event that tells no time: by its key, or by its content under the key of
-    /// another file, for within one file each line has a key of its own. It has it afterwards.
-    fn meets(&mut self, content: String, key: &str, by_content: bool) -> bool {
-        if !self.keys.insert(key.to_owned()) {
-            return true;
+    fn add(&mut self, key: String, content: Option<String>) {
+        if let Some(content) = content {
+            let (file, _) = place(&key);
+            self.files.entry(content).or_default().push(file.to_owned());
         }
-        let file = |key: &str| key.rsplit_once(':').map(|(file, _)| file.to_owned());
-        let keys = self.contents.entry(content).or_default();
-        let copy = keys.iter().position(|held| file(held) != file(key));
-        match copy.filter(|_| by_content) {
-            Some(copy) => {
-                keys.swap_remove(copy);
-                true
-            }
-            None => {
-                keys.push(key.to_owned());
-                false
-            }
-        }
+        self.keys.insert(key);
     }
+
+    /// Whether it has an event already: by its key, or by its content in another file.
+    fn holds_or_adds(&mut self, key: &str, content: Option<String>) -> bool {
+        let (file, _) = place(key);
+        let copied = content.as_ref().and_then(|content| self.files.get(content));
+        let is_copy = copied.is_some_and(|files| files.iter().any(|held| held != file));
+        let is_held = self.keys.contains(key) || is_copy;
+        if !is_held {
+            self.add(key.to_owned(), content);
+        }
+        is_held
+    }
+}
+
+/// The file and the offset in it that a key names; another key names no file.
+fn place(key: &str) -> (&str, &str) {
+    key.rsplit_once(':').unwrap_or(("", key))
 }
 
 /// Whether an event tells no time of its own, so that it bears that of its reading.
@@ -305,17 +320,38 @@ fn is_timeless(metadata: &serde_json::Map<String, serde_json::Value>) -> bool {
         .is_some_and(|remarks| remarks.get("at").is_some())
 }
 
-/// What an event says, without Daybook's own remarks on it.
+/// What an event says and at which offset of its file, without Daybook's own remarks on it. A copy of
+/// the file has the same.
 fn content_of(
+    key: &str,
     at: Timestamp,
     action: &str,
     metadata: &serde_json::Map<String, serde_json::Value>,
 ) -> String {
+    let (_, offset) = place(key);
+    let at = match is_timeless(metadata) {
+        true => 0,
+        false => at.as_millisecond(),
+    };
     let mut said: Vec<_> = metadata
         .iter()
         .filter(|(name, _)| *name != REMARKS)
         .collect();
     said.sort_by_key(|(name, _)| *name);
     let said = serde_json::to_string(&said).unwrap_or_default();
-    format!("{}\n{action}\n{said}", at.as_millisecond())
+    format!("{offset}\n{at}\n{action}\n{said}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_a_long_gap_is_not_asked_for() {
+        let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
+        let times = [600, 0, 660, 60, 721].map(at);
+        let wanted = [(0, 60), (600, 660), (721, 721)].map(|(first, last)| (at(first), at(last)));
+        assert_eq!(stretches(times.to_vec()), wanted);
+        assert!(stretches(Vec::new()).is_empty());
+    }
 }

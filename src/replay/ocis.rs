@@ -1,13 +1,16 @@
 //! The log again, rotated parts first, each from its beginning. Compressed parts are not read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Enterer, ReplayError};
+use super::{Enterer, ReplayError, is_timeless};
 use crate::config::OcisConfig;
-use crate::event::{Decoded, SourceName};
+use crate::event::{AuditEvent, Decoded, SourceName};
 use crate::sources::ocis::decode::{LineContext, decode_line};
+use crate::sources::ocis::verbs::READS;
+use crate::sources::text::text;
 use crate::tail::{Chunk, LineKind, Step, TailOptions, Tailer};
 
 pub(super) async fn replay(
@@ -23,18 +26,33 @@ pub(super) async fn replay(
     };
     let source = SourceName::new(enterer.source);
     let mut tailer = Tailer::open(options, None);
+    let mut clock = Clock::default();
     let mut rested_at = None;
     loop {
         match tailer.step()? {
             Step::Lines(chunk) => {
-                let decoded = decode(&chunk, &source, config.include_reads);
+                let mut decoded = decode(&chunk, &source);
+                clock.turn_to(&chunk);
+                for part in &mut decoded {
+                    let Decoded::Event(event, _) = &*part else {
+                        continue;
+                    };
+                    let is_old = clock.time_of(event) < enterer.since;
+                    if is_old || (is_read(event) && !config.include_reads) {
+                        *part = Decoded::Filtered;
+                    }
+                }
                 enterer.enter(decoded).await?;
+                // Where nothing is entered nothing is awaited, and a signal would go unheard.
+                tokio::task::yield_now().await;
             }
             // A step may end between two files: only a second one at the same place is the end.
             Step::Idle { .. } => {
-                let place = Some((tailer.position(), tailer.bytes_behind()));
+                let position = tailer.position();
+                let place = Some((position, tailer.bytes_behind()));
                 if rested_at == place {
-                    return Ok(());
+                    let path = config.path.clone();
+                    return position.map(|_| ()).ok_or(ReplayError::Missing { path });
                 }
                 rested_at = place;
             }
@@ -42,7 +60,8 @@ pub(super) async fn replay(
     }
 }
 
-fn decode(chunk: &Chunk, source: &SourceName, include_reads: bool) -> Vec<Decoded> {
+/// Reads too: they tell the time.
+fn decode(chunk: &Chunk, source: &SourceName) -> Vec<Decoded> {
     let read_at = Timestamp::now();
     let lines = chunk.lines.iter();
     // A line that is too long is a dead letter of the source itself.
@@ -53,9 +72,44 @@ fn decode(chunk: &Chunk, source: &SourceName, include_reads: bool) -> Vec<Decode
             file_key: &chunk.file_key,
             offset: line.offset,
             read_at,
-            include_reads,
+            include_reads: true,
         };
         decode_line(&line.bytes, &context)
     });
     decoded.collect()
+}
+
+fn is_read(event: &AuditEvent) -> bool {
+    text(&event.metadata, "Action").is_some_and(|action| READS.contains(&action))
+}
+
+/// How late it was in a file.
+#[derive(Default)]
+struct Clock {
+    file_key: Option<Arc<str>>,
+    /// The latest time that was told so far.
+    told: Option<Timestamp>,
+    /// When the file was written last.
+    modified: Timestamp,
+}
+
+impl Clock {
+    fn turn_to(&mut self, chunk: &Chunk) {
+        if self.file_key.as_ref() != Some(&chunk.file_key) {
+            self.file_key = Some(Arc::clone(&chunk.file_key));
+            self.told = None;
+        }
+        let modified = Timestamp::from_nanosecond(chunk.cursor_after.modified.into());
+        self.modified = modified.unwrap_or(Timestamp::MAX);
+    }
+
+    /// That of an event which tells none is the latest that was told before it in its file, or as
+    /// long as none was, that of the file.
+    fn time_of(&mut self, event: &AuditEvent) -> Timestamp {
+        if is_timeless(&event.metadata) {
+            return self.told.unwrap_or(self.modified);
+        }
+        self.told = self.told.max(Some(event.at));
+        event.at
+    }
 }

@@ -61,3 +61,23 @@ async fn a_token_for_what_is_not_there_comes_with_a_warning() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_store_that_is_made_for_a_token_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        let mut daybook = Command::new(env!("CARGO_BIN_EXE_daybook"));
+        daybook.args(["token", "new", "--role", "operator"]);
+        let output = daybook.current_dir(&directory).output().unwrap();
+        assert!(output.status.success());
+        said.push(String::from_utf8(output.stderr).unwrap());
+    }
+    assert!(said[0].starts_with("warning: the store /"), "{}", said[0]);
+    assert!(
+        said[0].contains("/data/daybook.db was not there"),
+        "{}",
+        said[0]
+    );
+    assert_eq!(said[1], "");
+}
