@@ -6,6 +6,7 @@ use std::path::Path;
 use tracing_subscriber::EnvFilter;
 
 use super::nearest::nearest;
+use super::secret::shown_path;
 use super::section::Report;
 use super::tree::quote;
 use super::{AuthMode, Collections, Config, SourceConfig, StoreTarget, TlsConfig, check_sources};
@@ -200,7 +201,7 @@ fn check_tenants_file(config: &Config, report: &mut Report) {
     };
     for problem in error.problems {
         if problem.key.is_empty() && problem.place == path.display().to_string() {
-            let found = format!("{}: {}", problem.place, problem.found);
+            let found = format!("{}: {}", shown_path(path), problem.found);
             report.add("tenants.file", found, problem.wanted);
         } else {
             report.adopt(problem);
@@ -241,7 +242,7 @@ fn check_log_filter(filter: &str, report: &mut Report) {
 
 /// A file that cannot be read, in an error's words.
 pub(super) fn file_trouble(path: &Path, error: &std::io::Error) -> String {
-    let path = path.display();
+    let path = shown_path(path);
     match error.kind() {
         std::io::ErrorKind::NotFound => format!("{path} does not exist"),
         std::io::ErrorKind::PermissionDenied => format!("{path} may not be read by this user"),

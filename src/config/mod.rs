@@ -19,6 +19,7 @@ pub mod units;
 pub(crate) mod values;
 
 pub use load::{ConfigError, LoadedConfig, Problem};
+pub(crate) use secret::shown_path;
 pub use secret::{Secret, StoreTarget, StoreUrl};
 
 use std::net::SocketAddr;
@@ -256,7 +257,7 @@ pub struct OcisConfig {
     pub path: PathBuf,
     /// How often the file is looked at when no doorbell rings.
     pub poll: Duration,
-    /// Whether `file_read` and `public_link_accessed` are events too.
+    /// Whether reads (`file_read`, `file_viewed`, `public_link_accessed`) are events too.
     pub include_reads: bool,
     /// A longer line becomes a dead letter.
     pub max_line: ByteSize,

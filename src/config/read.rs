@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::check::file_trouble;
 use super::section::Section;
 use super::tree::Node;
 use super::units::ByteSize;
@@ -20,6 +21,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// What readers of the timeline and kept counts rely on: no insert comes to light later than this
+/// after it was begun.
+const LONGEST_OPERATION: Duration = Duration::from_secs(50);
 
 const UNBOUNDED: ByteSize = ByteSize(i64::MAX as u64);
 
@@ -72,7 +77,7 @@ fn url_in_file(node: &Node) -> Result<StoreUrl, Mismatch> {
     const WANTED: &str = "a file with the store's address in it";
     let path = path(node)?;
     let text = std::fs::read_to_string(&path)
-        .map_err(|error| Mismatch::new(format!("{}: {error}", path.display()), WANTED))?;
+        .map_err(|error| Mismatch::new(file_trouble(&path, &error), WANTED))?;
     match text.trim() {
         "" => Err(Mismatch::new(
             format!("{} is empty", path.display()),
@@ -90,7 +95,7 @@ fn read_store(mut section: Section<'_>, store: &mut StoreConfig) {
     set(&mut store.url, section.take("url_file", url_in_file));
     set(
         &mut store.timeout,
-        section.take("timeout", duration(100 * MILLISECOND, 5 * MINUTE)),
+        section.take("timeout", duration(100 * MILLISECOND, LONGEST_OPERATION)),
     );
     if let Some(section) = section.section("collections") {
         read_collections(section, &mut store.collections);

@@ -1,7 +1,7 @@
 //! Secrets and addresses that may hold one: they never show in an error, a log line or `Debug`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A token or signature key. `Debug` hides it, there is no `Display`; [`Secret::expose`] gives it away on purpose.
 #[derive(Clone, PartialEq, Eq)]
@@ -190,6 +190,22 @@ fn redact_option(option: &str) -> String {
     }
 }
 
+/// A path in an error's words. What stands in its place may be the secret itself instead of the file
+/// that holds it: it shows only when it leads to a directory or file that exists, or begins at the root
+/// and has no letter or sign that a path seldom has and a random text hardly lacks.
+pub(crate) fn shown_path(path: &Path) -> String {
+    let shown = path.display().to_string();
+    let exists = |part: &Path| part.file_name().is_some() && part.exists();
+    let plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-');
+    let is_deep = path.has_root() && path.components().count() > 2;
+    let is_plain = is_deep && shown.bytes().all(plain);
+    if is_plain || path.ancestors().any(exists) && !shown.contains(char::is_control) {
+        shown
+    } else {
+        "the file named here".to_owned()
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -226,6 +242,32 @@ mod tests {
             assert!(!format!("{url:?}").contains("s3"), "{url:?}");
         }
         assert_eq!(format!("{:?}", Secret::new("s3cret")), "Secret(***)");
+    }
+
+    #[test]
+    fn a_path_that_leads_nowhere_does_not_show() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["gone", "gone/too"] {
+            let path = directory.path().join(name);
+            assert_eq!(shown_path(&path), path.display().to_string());
+        }
+        for text in ["/nonexistent/token", "/run-2/secrets/authentik_key.txt"] {
+            assert_eq!(shown_path(Path::new(text)), text);
+        }
+        let two_lines = directory.path().join("a\nb").display().to_string();
+        for text in [
+            "",
+            "s3cret",
+            "/s3cret",
+            "./s3cret",
+            "/q8/Xb0/s3cret",
+            "s3cret/s3cret.s3cret=",
+            "mongodb://user:s3cret@host/db",
+            "-----BEGIN PRIVATE KEY-----s3cret/",
+            two_lines.as_str(),
+        ] {
+            assert_eq!(shown_path(Path::new(text)), "the file named here");
+        }
     }
 
     #[test]

@@ -88,7 +88,8 @@ impl Report {
     }
 }
 
-/// One table being read.
+/// One table being read. What is no table or list is not shown: it may be a secret in the place of
+/// the files that hold it.
 pub(crate) struct Section<'a> {
     key: String,
     place: Place,
@@ -167,7 +168,7 @@ impl<'a> Section<'a> {
         let key = self.key(name);
         let Some(elements) = elements(&node) else {
             self.report
-                .add_at(&key, node.place.clone(), node.describe(), wanted);
+                .add_at(&key, node.place.clone(), "no list", wanted);
             return None;
         };
         let mut values = Vec::with_capacity(elements.len());
@@ -215,7 +216,7 @@ impl<'a> Section<'a> {
                     _ => format!("a table: [{key}]"),
                 };
                 self.report
-                    .add_at(&key, node.place.clone(), node.describe(), wanted);
+                    .add_at(&key, node.place.clone(), "no table", wanted);
                 None
             }
         }
@@ -237,17 +238,16 @@ impl<'a> Section<'a> {
         };
         let Value::Array(nodes) = node.value else {
             self.report
-                .add_at(&key, node.place.clone(), node.describe(), wanted);
+                .add_at(&key, node.place.clone(), "no array of tables", wanted);
             return Vec::new();
         };
         let mut values = Vec::with_capacity(nodes.len());
         for (index, node) in nodes.into_iter().enumerate() {
             let key = format!("{key}[{index}]");
             self.report.remember(&key, &node.place);
-            let described = node.describe();
             let Value::Table(table) = node.value else {
                 self.report
-                    .add_at(&key, node.place, described, wanted.as_str());
+                    .add_at(&key, node.place, "no table", wanted.as_str());
                 continue;
             };
             let section = Section {

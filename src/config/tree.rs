@@ -275,7 +275,6 @@ pub(crate) fn lay_over(
     let mut node = table.entry(first.clone()).or_insert_with(|| empty(next));
     for (depth, segment) in rest.iter().enumerate() {
         let following = rest.get(depth + 1);
-        let described = node.describe();
         let slot = match &mut node.value {
             Value::Table(table) => match following {
                 Some(following) => table
@@ -318,7 +317,7 @@ pub(crate) fn lay_over(
             _ => {
                 let parent = key_of(&segments[..=depth]);
                 return Err((
-                    format!("{described} in {parent}"),
+                    format!("a value in {parent}"),
                     format!("{parent} is a single value; nothing can be set inside it"),
                 ));
             }

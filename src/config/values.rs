@@ -68,9 +68,10 @@ pub(crate) fn filled_text(node: &Node) -> Result<String, Mismatch> {
 
 /// A path; relative ones count from the working directory.
 pub(crate) fn path(node: &Node) -> Result<PathBuf, Mismatch> {
-    let text = text(node)?;
+    // Its value is not shown: it may be the secret itself instead of the file that holds it.
+    let text = text(node).map_err(|mismatch| Mismatch::new("no text", mismatch.wanted))?;
     if text.trim().is_empty() || text.contains('\0') {
-        return Err(Mismatch::new(node.describe(), "a path"));
+        return Err(Mismatch::new("no path", "a path"));
     }
     Ok(PathBuf::from(text))
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::TlsConfig;
+use crate::config::{TlsConfig, shown_path};
 
 /// Why certificate and key cannot be used; a file is named, its content never.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub fn read_pair(config: &TlsConfig) -> Result<CertifiedKey, TlsError> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| TlsError::Certificate(unreadable(cert, &error)))?;
     if chain.is_empty() {
-        let error = unreadable(cert, &"no certificate in it");
+        let error = unreadable(cert, &pem::Error::NoItemsFound);
         return Err(TlsError::Certificate(error));
     }
     let private = PrivateKeyDer::from_pem_file(key)
@@ -56,8 +56,13 @@ pub fn read_pair(config: &TlsConfig) -> Result<CertifiedKey, TlsError> {
     })
 }
 
-fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> String {
-    format!("{} cannot be read: {error}", path.display())
+fn unreadable(path: &Path, error: &pem::Error) -> String {
+    let path = shown_path(path);
+    match error {
+        pem::Error::Io(error) => format!("{path} cannot be read: {error}"),
+        // What the parser says of it can hold a line of the file, and so the key.
+        _ => format!("{path} holds nothing in PEM that can be read"),
+    }
 }
 
 /// Until when the certificate itself, not its chain, is valid; `None` when it does not say.

@@ -195,15 +195,18 @@ fn check_claims(tenants: &[(usize, TenantRecord)], report: &mut Report) {
         } else {
             "spaceIds"
         };
+        // An id that was not written is the slug.
+        let id_key = if report.is_set(&format!("{here}.id")) {
+            "id"
+        } else {
+            "slug"
+        };
         // A group named like a slug belongs to that tenant, so slugs claim groups too.
         let mut claims = vec![
             ("slug", "slug", &tenant.slug),
             ("group", "slug", &tenant.slug),
+            ("id", id_key, &tenant.id),
         ];
-        // An id that was not written is the slug, and the slug is looked at.
-        if report.is_set(&format!("{here}.id")) {
-            claims.push(("id", "id", &tenant.id));
-        }
         claims.extend(
             tenant
                 .domains
@@ -408,6 +411,25 @@ mod tests {
                 "{text}: {error}"
             );
             assert!(problem.wanted.contains(wanted), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_claimed_also_where_it_is_the_slug() {
+        let acme = "[[tenants]]\nslug = \"acme\"\nid = \"globex\"\n";
+        let globex = "[[tenants]]\nslug = \"globex\"\n";
+        for (text, key) in [
+            (format!("{acme}{globex}"), "tenants[1].slug"),
+            (format!("{globex}{acme}"), "tenants[1].id"),
+            (format!("{globex}{globex}"), "tenants[1].slug"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            let [problem] = error.problems.as_slice() else {
+                panic!("{text}: {error}")
+            };
+            assert_eq!(problem.key, key, "{text}: {error}");
+            let found = "\"globex\", which tenants[0] has already";
+            assert!(problem.found.contains(found), "{text}: {error}");
         }
     }
 

@@ -1,5 +1,5 @@
 //! Bad input of every kind, each with the clear word that it must meet, and good input around it
-//! that must not suffer. Bad configurations have a table of their own in `tests/bad_config.rs`.
+//! that must not suffer. Bad configurations have a table of their own in `tests/bad_config`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod authentik;

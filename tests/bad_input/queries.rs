@@ -22,7 +22,7 @@ pub const QUERIES: &[(&str, &str)] = &[
     ("outcome=Success", "\"outcome\" must be success, failure or unknown"),
     ("before=!!", "\"before\" must be the `next` of an earlier answer"),
     ("before=YWJj", "\"before\" must be the `next` of an earlier answer"),
-    ("before=MTp7fQ", "\"before\" must be the `next` of an earlier answer"),
+    ("before=MTo", "\"before\" must be the `next` of an earlier answer"),
     ("source=a&source=b", "\"source\" is given twice"),
     ("limit=5&limit=5", "\"limit\" is given twice"),
     ("tenant=a&%74enant=b", "\"tenant\" is given twice"),

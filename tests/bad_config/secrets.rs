@@ -1,0 +1,109 @@
+//! A secret that stands in the place of the file that holds it does not show.
+
+use daybook::config::Problem;
+
+use super::{Files, load_with, only_problem};
+
+const SECRETS: &[&str] = &[
+    "s3cretToken0123456789",
+    "s3cret/with.dots",
+    "/s3cret+base64=",
+    "[s3cret",
+    "mongodb://daybook:s3cret@db/daybook",
+    "-----BEGIN PRIVATE KEY-----\ns3cret/\n-----END PRIVATE KEY-----\n",
+];
+
+/// Texts with `SECRET` in the place of a file, and the key that is wrong then.
+const TEXTS: &[(&str, &str)] = &[
+    ("[store]\nurl_file = SECRET", "store.url_file"),
+    ("[tenants]\nfile = SECRET", "tenants.file"),
+    ("[http]\ntls = SECRET", "http.tls"),
+    (
+        "[http.tls]\ncert = SECRET\nkey = \"key.pem\"",
+        "http.tls.cert",
+    ),
+    (
+        "[http.tls]\ncert = \"cert.pem\"\nkey = SECRET",
+        "http.tls.key",
+    ),
+    (
+        "[[sources]]\nkind = \"authentik\"\nurl = \"https://id.example.net\"\ntoken_file = SECRET",
+        "sources[0].token_file",
+    ),
+    (
+        "[[sources]]\nkind = \"stalwart\"\nsecret_files = SECRET",
+        "sources[0].secret_files",
+    ),
+    (
+        "[[sources]]\nkind = \"stalwart\"\nsecret_files = [SECRET]",
+        "sources[0].secret_files[0]",
+    ),
+];
+
+/// Variables that name a file.
+const VARIABLES: &[&str] = &[
+    "DAYBOOK__STORE__URL_FILE",
+    "DAYBOOK__TENANTS__FILE",
+    "DAYBOOK__HTTP__TLS",
+    "DAYBOOK__HTTP__TLS__CERT",
+    "DAYBOOK__HTTP__TLS__KEY",
+    "DAYBOOK__SOURCES",
+    "DAYBOOK__SOURCES__0__TOKEN_FILE",
+    "DAYBOOK__SOURCES__1__SECRET_FILES",
+    "DAYBOOK__SOURCES__1__SECRET_FILES__0",
+];
+
+#[test]
+fn a_secret_in_the_place_of_its_file_does_not_show() {
+    for secret in SECRETS {
+        for (text, key) in TEXTS {
+            let text = text.replace("SECRET", &format!("{secret:?}"));
+            tells_without_secret(&text, &[], |problem| problem.key == *key);
+        }
+        let text = "[http.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n\
+                    [[sources]]\nkind = \"authentik\"\n[[sources]]\nkind = \"stalwart\"\n";
+        for name in VARIABLES {
+            let place = format!("environment variable {name}");
+            tells_without_secret(text, &[(name, secret)], |problem| problem.place == place);
+        }
+    }
+    // Longer than any file's name.
+    let long = "s3cret".repeat(100);
+    let env = [("DAYBOOK__STORE__URL_FILE", long.as_str())];
+    tells_without_secret("", &env, |problem| problem.key == "store.url_file");
+    // Something is set inside it.
+    let text = "[[sources]]\nkind = \"authentik\"\ntoken_file = \"s3cret\"\n";
+    let env = [("DAYBOOK__SOURCES__0__TOKEN_FILE__X", "1")];
+    tells_without_secret(text, &env, |problem| {
+        problem.key == "sources[0].token_file.x"
+    });
+}
+
+/// What is wrong is told, among it what is looked for, and no secret in it.
+fn tells_without_secret(
+    text: &str,
+    env: &[(&str, &str)],
+    is_looked_for: impl Fn(&Problem) -> bool,
+) {
+    let error = match load_with(text, env) {
+        Ok(_) => panic!("loaded:\n{text}\n{env:?}"),
+        Err(error) => error,
+    };
+    assert!(
+        error.problems.iter().any(is_looked_for),
+        "{text}\n{env:?}\n{error}"
+    );
+    assert!(
+        !error.to_string().contains("s3cret"),
+        "{text}\n{env:?}\n{error}"
+    );
+}
+
+#[test]
+fn a_file_that_is_missing_in_its_directory_is_named() {
+    let files = Files::new();
+    let path = files.path("gone");
+    let text = format!("[store]\nurl_file = {path:?}");
+    let problem = only_problem(load_with(&text, &[]), &text);
+    assert_eq!(problem.found, format!("{path} does not exist"));
+}
