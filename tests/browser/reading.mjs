@@ -80,6 +80,34 @@ test("hands stay on the keyboard", () =>
     await page.waitForFunction(() => document.querySelectorAll("li.event.fresh").length > 0);
   }));
 
+test("keys can be turned off and on", () =>
+  story({ colorScheme: "light" }, async (page) => {
+    await page.goto(`${demo}/audit?limit=5`);
+    const keys = page.getByRole("switch", { name: "Keys on" });
+    const help = page.locator("#help");
+    const isOnRow = () => page.evaluate(() => document.activeElement.closest("li.event") !== null);
+    await page.keyboard.press("?");
+    assert.ok(await keys.isChecked());
+    await page.keyboard.press("Shift+Tab");
+    await page.keyboard.press("Space");
+    assert.equal(await keys.isChecked(), false);
+    await page.keyboard.press("Escape");
+    await help.waitFor({ state: "hidden" });
+    for (const reload of [false, true]) {
+      if (reload) await page.reload();
+      for (const key of ["j", "t", "/", "?"]) await page.keyboard.press(key);
+      assert.equal(await help.isVisible(), false);
+      assert.equal(await isOnRow(), false);
+      assert.equal(await page.evaluate(() => document.activeElement.id + document.documentElement.dataset.theme), "undefined");
+    }
+    await page.getByRole("button", { name: "Keys" }).click();
+    assert.equal(await keys.isChecked(), false);
+    await page.getByText("Keys on").click();
+    await page.getByRole("button", { name: "Close" }).click();
+    await page.keyboard.press("j");
+    assert.ok(await isOnRow());
+  }));
+
 test("times are shown in the reader's zone and sent in UTC", () =>
   story({ timezoneId: "Asia/Kolkata" }, async (page) => {
     await page.goto(`${demo}/audit?source=authentik`);

@@ -25,13 +25,16 @@ test("a time that nobody changed is sent as it was given", () =>
     await page.waitForURL((url) => !url.searchParams.has("since"));
   }));
 
-test("yesterday is the day before, however long it was", () =>
+test("at midnight today becomes yesterday, however long it was", () =>
   story({ timezoneId: "Europe/Berlin" }, async (page) => {
     await enter(demo, [{ action: "clock.changed", externalId: "clock-1", at: "2026-03-29T12:00:00Z" }]);
-    // Half past midnight; the day before had 23 hours.
-    await page.clock.setFixedTime(new Date("2026-03-29T22:30:00Z"));
+    // Half past eleven, of a day that had 23 hours.
+    await page.clock.install({ time: new Date("2026-03-29T21:30:00Z") });
     await page.goto(`${demo}/audit?action=clock.changed&tz=local`);
+    await page.locator("li.day").getByText("Today").waitFor();
+    await page.clock.fastForward("01:00:00");
     await page.locator("li.day").getByText("Yesterday").waitFor();
+    assert.equal(await page.locator("li.day").count(), 1);
   }));
 
 test("bars of days keep their days west of UTC", () =>

@@ -222,6 +222,17 @@ async fn forms_become_addresses_and_mistakes_are_told() {
             "{query}: {page}"
         );
     }
+    // Without scripts people come there too.
+    let counts = get(&world, "/audit/histogram?since=yesterday", &[]).await;
+    assert_eq!(
+        (counts.status, counts.header("content-type")),
+        (400, Some("text/html; charset=utf-8"))
+    );
+    let page = text(&counts);
+    assert!(
+        page.contains("That did not work") && page.contains("since"),
+        "{page}"
+    );
     let shown = text(&get(&world, "/audit?since=2026-11-24&tz=local&actor=alice", &[]).await);
     for wanted in [
         "data-tz=\"local\"",
@@ -241,7 +252,11 @@ async fn forms_become_addresses_and_mistakes_are_told() {
 async fn a_store_that_is_away_is_told_on_a_page() {
     let plan = World::at("mongodb://127.0.0.1:9/daybook?serverSelectionTimeoutMS=300");
     let world = plan.start_with("auth = \"none\"", "timeout = \"1s\"").await;
-    for path in ["/audit", "/audit/events/65f0c0ffee65f0c0ffee65f0"] {
+    for path in [
+        "/audit",
+        "/audit/histogram",
+        "/audit/events/65f0c0ffee65f0c0ffee65f0",
+    ] {
         let answer = get(&world, path, &[]).await;
         assert_eq!(answer.status, 503);
         assert!(answer.header("retry-after").is_some());
@@ -347,6 +362,8 @@ async fn browsers_are_told_what_not_to_do() {
             format!("/audit/assets/0000000000000000/{name}"),
             format!("{directory}/../../../metrics"),
             format!("{directory}/none.js"),
+            format!("{directory}/%ff"),
+            format!("/audit/assets/%ff/{name}"),
         ] {
             assert_eq!(get(&world, &wrong, &[]).await.status, 404, "{wrong}");
         }

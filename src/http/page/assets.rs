@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -56,14 +57,15 @@ pub(super) fn href(name: &str) -> String {
 
 /// `GET /audit/assets/{version}/{name}`
 pub(super) async fn get(
-    Path((version, name)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
-    let file = FILES.iter().find(|(known, ..)| *known == name);
-    let Some((_, kind, content)) = file.filter(|_| version == *VERSION) else {
+    let asked = path.ok().filter(|Path((version, _))| *version == *VERSION);
+    let file = asked.and_then(|Path((_, name))| FILES.iter().find(|(known, ..)| *known == name));
+    let Some((_, kind, content)) = file else {
         return ApiError::not_found("no such file in this version").into_response();
     };
-    let tag = format!("\"{version}\"");
+    let tag = format!("\"{}\"", *VERSION);
     let known = headers.get(header::IF_NONE_MATCH);
     let is_known = known.is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let mut response = match is_known {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
-use super::layout::answer;
+use super::layout::{Reader, answer, page, trouble};
 use super::view::View;
 use super::{kind_of, now, session};
 use crate::http::error::ApiError;
@@ -58,6 +58,10 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
         Ok(caller) => caller,
         Err(instead) => return instead,
     };
+    let reader = Reader {
+        caller: &caller,
+        mode: edge.authenticator.mode(),
+    };
     let drawn = async {
         let mut query = parsed?;
         confine(&caller.role, &mut query.filter)?;
@@ -66,17 +70,10 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
     };
     match drawn.await {
         Ok(drawing) => {
-            let reader = session::Reader {
-                caller: &caller,
-                mode: edge.authenticator.mode(),
-            };
             let back = html! { (drawing) p { a.button href=(view.href()) { "To the events" } } };
-            answer(
-                StatusCode::OK,
-                super::layout::page("Counts", &view, Some(&reader), &back),
-            )
+            answer(StatusCode::OK, page("Counts", &view, Some(&reader), &back))
         }
-        Err(error) => error.into_response(),
+        Err(error) => trouble(&error, &view, Some(&reader)),
     }
 }
 

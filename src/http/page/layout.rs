@@ -114,7 +114,14 @@ fn help() -> Markup {
                     dd { (what) }
                 }
             }
-            form method="dialog" { button type="submit" { "Close" } }
+            form method="dialog" {
+                label.switch {
+                    input #keys-on type="checkbox" role="switch" autocomplete="off" checked aria-describedby="keys-off";
+                    "Keys on"
+                }
+                p #keys-off.hint { "When off, only Enter, Esc and the arrows act. The button “?” at the top opens this help." }
+                button type="submit" autofocus { "Close" }
+            }
         }
     }
 }

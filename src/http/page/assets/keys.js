@@ -5,6 +5,7 @@ import { showNew } from "./list.js";
 
 const rows = () => [...document.querySelectorAll("li.event")];
 const help = document.querySelector("#help");
+const keysOn = document.querySelector("#keys-on");
 
 function walk(by) {
   const all = rows();
@@ -29,18 +30,42 @@ export function toggleTheme() {
   }
 }
 
+/** Whether single characters act: speech, or a hand that slips, gives them unmeant. All windows share it. */
+function areOn() {
+  try {
+    return localStorage.getItem("daybook-keys") !== "off";
+  } catch {
+    return keysOn?.checked ?? true;
+  }
+}
+
+function keepKeys() {
+  try {
+    localStorage.setItem("daybook-keys", keysOn.checked ? "on" : "off");
+  } catch {
+    // It lasts as long as this page.
+  }
+}
+
+function openHelp() {
+  if (!help) return;
+  keysOn.checked = areOn();
+  help.showModal();
+}
+
 const KEYS = {
   j: () => walk(1),
   k: () => walk(-1),
   n: showNew,
   t: toggleTheme,
   "/": () => document.querySelector("#text")?.select(),
-  "?": () => help?.showModal(),
+  "?": openHelp,
 };
 
 export function startKeys() {
   document.querySelector("#theme")?.addEventListener("click", toggleTheme);
-  document.querySelector("#help-open")?.addEventListener("click", () => help.showModal());
+  document.querySelector("#help-open")?.addEventListener("click", openHelp);
+  keysOn?.addEventListener("change", keepKeys);
   help?.addEventListener("click", (event) => {
     if (event.target === help) help.close();
   });
@@ -61,7 +86,7 @@ export function startKeys() {
       return;
     }
     const action = KEYS[event.key];
-    if (!action) return;
+    if (!action || !areOn()) return;
     event.preventDefault();
     action();
   });

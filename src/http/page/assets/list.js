@@ -2,16 +2,25 @@
 
 import { fetchPage, tellTrouble } from "./fetch.js";
 import { listen } from "./live.js";
-import { regroupDays, showTimes } from "./times.js";
+import { onNewDay, regroupDays, showTimes } from "./times.js";
 
 const timeline = document.querySelector("#timeline");
 const spoken = document.querySelector("#spoken");
 const list = () => timeline.querySelector("#events");
 const rows = () => [...timeline.querySelectorAll("li.event")];
 const isNew = (id) => !timeline.querySelector(`li.event[data-id="${CSS.escape(id)}"]`);
-const isComplete = () => !timeline.querySelector("#older");
+const rowsOf = (page) => [...page.querySelectorAll("#events li.event")];
+const olderThan = (page) => page.querySelector("#older");
 /** How many rows new events may make of a list. */
 const MOST_ROWS = 500;
+/** How many pages are fetched for what belongs far down. */
+const MOST_PAGES = 5;
+/** How many events a page may be asked for. */
+const MOST_LIMIT = 1_000;
+/** How many new events are kept in mind; more are not told apart. */
+const MOST_WAITING = 5_000;
+/** How long an event may wait to be counted, in milliseconds. */
+const COUNTED_EVERY = 100;
 
 function say(text) {
   spoken.textContent = text;
@@ -48,7 +57,7 @@ async function loadOlder(event) {
     const page = await fetchPage(link.href);
     // The list may end elsewhere meanwhile, where another link stands.
     if (!link.isConnected) return;
-    const added = [...page.querySelectorAll("#events li.event")].filter((row) => isNew(row.dataset.id));
+    const added = rowsOf(page).filter((row) => isNew(row.dataset.id));
     list().append(...added.map((row) => document.adoptNode(row)));
     timeline.querySelector(".pager").replaceWith(document.adoptNode(page.querySelector(".pager")));
     // This list begins with the newest events, unlike the page that was fetched.
@@ -64,23 +73,30 @@ async function loadOlder(event) {
     tellTrouble(error, link.href);
   } finally {
     loading = false;
+    forgetSettled();
   }
 }
 
 // ---- new events
 
 const pill = timeline?.querySelector("#new-events");
-const waiting = new Set();
+/** What is announced: places by id. */
+let waiting = new Map();
+let counting = null;
+const isOverfull = (places) => places.size >= MOST_WAITING;
 const home = location.href;
 let name = document.title;
 
-const counted = (count) => (count === 1 ? "1 new event" : `${count} new events`);
+const numbered = (count) => (count < MOST_WAITING ? `${count}` : `${MOST_WAITING}+`);
+const counted = (count) => (count === 1 ? "1 new event" : `${numbered(count)} new events`);
 
 function showCount() {
+  clearTimeout(counting);
+  counting = null;
   const count = waiting.size;
   pill.hidden = count === 0;
   pill.textContent = counted(count);
-  document.title = count === 0 ? name : `(${count}) ${name}`;
+  document.title = count === 0 ? name : `(${numbered(count)}) ${name}`;
 }
 
 /** What the window is called, beside how many events wait. */
@@ -89,48 +105,87 @@ export function nameWindow(other) {
   showCount();
 }
 
-/** Whether it stands on the newest page, which is what the button brings. */
-function isOnNewestPage(place) {
-  const known = rows();
-  const limit = Number(timeline.dataset.limit);
-  const last = known.length < limit && isComplete() ? null : known[Math.min(limit, known.length) - 1];
-  return !last || comesBefore(place, placeOf(last));
+/** Whether its place is among the rows that stand; below them it comes with an older page. */
+function belongs(place) {
+  const last = list()?.lastElementChild;
+  return !last || !olderThan(timeline) || comesBefore(place, placeOf(last));
 }
 
 function arrived(place) {
-  if (!isNew(place.id) || !isOnNewestPage(place)) return;
-  waiting.add(place.id);
+  // Where the list will end is not known while an older page is on its way.
+  if (isOverfull(waiting) || !isNew(place.id) || !(loading || belongs(place))) return;
+  waiting.set(place.id, place);
+  // Thousands come at once when a source catches up.
+  counting ??= setTimeout(showCount, COUNTED_EVERY);
+}
+
+/** Forgets what stands in the list by now, or belongs below it. */
+function forgetSettled() {
+  if (!isOverfull(waiting)) {
+    for (const [id, place] of waiting) if (!isNew(id) || !belongs(place)) waiting.delete(id);
+  }
   showCount();
 }
 
-/** Puts the newest page into the list, where its rows belong. */
+/** Puts what is new into the list, where it belongs. */
 export async function showNew() {
   if (!pill || pill.hidden || pill.hasAttribute("aria-busy")) return;
   pill.setAttribute("aria-busy", "true");
+  const promised = waiting;
+  waiting = new Map();
   try {
-    const promised = [...waiting];
-    const page = await fetchPage(home);
-    const shown = merge(page);
-    for (const id of promised) waiting.delete(id);
-    for (const id of [...waiting]) if (!isNew(id)) waiting.delete(id);
-    showCount();
-    say(`${shown < promised.length ? `${shown} of ${counted(promised.length)}` : counted(shown)} shown`);
+    const shown = merge(await fetchNew(promised), promised);
+    say(`${shown < promised.size ? `${shown} of ${counted(promised.size)}` : counted(shown)} shown`);
   } catch (error) {
+    waiting = new Map([...promised, ...waiting].slice(0, MOST_WAITING));
     tellTrouble(error, home);
   } finally {
+    forgetSettled();
     pill.removeAttribute("aria-busy");
   }
 }
 
+/** Whether the list goes on where a page ends, without a hole. */
+const meets = (page) => !olderThan(page) || !isNew(rowsOf(page).at(-1).dataset.id);
+
+/** Whether it does, or a page that follows another ends below the whole list. */
+const meetsOrPasses = (page) =>
+  meets(page) || comesBefore(placeOf(list().lastElementChild), placeOf(rowsOf(page).at(-1)));
+
+/** Whether it does, and nothing that was promised belongs below. */
+function reaches(page, promised) {
+  if (!meetsOrPasses(page) || isOverfull(promised)) return false;
+  if (!olderThan(page)) return true;
+  const end = placeOf(rowsOf(page).at(-1));
+  return [...promised.values()].every((place) => !comesBefore(end, place));
+}
+
+/** The newest page, and those that follow it as far down as something was promised. */
+async function fetchNew(promised) {
+  const pages = [await fetchPage(home)];
+  if (!meets(pages[0]) || isOverfull(promised)) return pages;
+  while (pages.length < MOST_PAGES && !reaches(pages.at(-1), promised)) {
+    pages.push(await fetchPage(olderThan(pages.at(-1)).href));
+  }
+  return pages;
+}
+
 /** Tells how many rows came. */
-function merge(page) {
-  const all = [...page.querySelectorAll("#events li.event")];
-  const fresh = all.filter((row) => isNew(row.dataset.id));
-  const meets = !page.querySelector("#older") || !fresh.includes(all.at(-1));
-  // More is new than a page holds (or nothing was here): a list without a hole begins anew.
-  if (!meets || !list()) beginAnew(page.querySelector("#timeline"));
-  else insert(fresh);
-  const chart = page.querySelector("#chart");
+function merge(pages, promised) {
+  const newest = pages[0];
+  const goesOn = list() && rowsOf(newest).length > 0 && reaches(pages.at(-1), promised);
+  const isWhole = !olderThan(newest);
+  const fresh = (goesOn ? pages : [newest]).flatMap(rowsOf).filter((row) =>
+    isNew(row.dataset.id) && (!goesOn || isWhole || belongs(placeOf(row))));
+  // More is new, or further down, than was fetched (or nothing was here): a list without a hole begins anew.
+  if (!goesOn) beginAnew(newest.querySelector("#timeline"));
+  else {
+    insert(fresh);
+    dropLeft(newest.querySelector("#timeline").dataset.stream);
+    if (isWhole) endHere(newest);
+    dropOldest(Math.max(MOST_ROWS, wanted));
+  }
+  const chart = newest.querySelector("#chart");
   if (chart) {
     document.querySelector("#chart")?.replaceWith(document.adoptNode(chart));
     document.dispatchEvent(new Event("daybook:chart"));
@@ -155,7 +210,19 @@ function insert(fresh) {
     if (place < known.length) known[place].before(adopted);
     else list().append(adopted);
   }
-  dropOldest(Math.max(MOST_ROWS, wanted));
+}
+
+/** A range moves on with the clock; what it has left goes. */
+function dropLeft(stream) {
+  if (!stream) return;
+  const since = Date.parse(new URL(stream, home).searchParams.get("since"));
+  for (const row of rows()) if (placeOf(row).at < since) row.remove();
+}
+
+/** Nothing older is to be asked for, as this page says. */
+function endHere(page) {
+  const end = [...page.querySelectorAll(".pager .end")].map((part) => document.adoptNode(part));
+  timeline.querySelector(".pager").replaceChildren(...end);
 }
 
 /** The older events begin below the last row that stays. */
@@ -171,11 +238,20 @@ function dropOldest(most) {
   timeline.querySelector(".pager").replaceChildren(older);
 }
 
-/** What was entered between the rendering of this page and the opening of the stream. */
+let hasListened = false;
+
+/**
+ * What was entered between the rendering of this page and the opening of the stream, or while there was
+ * none: then it may stand anywhere among the rows, and new ones push those down.
+ */
 async function catchUp() {
+  const limit = Number(timeline.dataset.limit);
+  const href = new URL(home);
+  if (hasListened) href.searchParams.set("limit", Math.min(MOST_LIMIT, rows().length + limit));
+  hasListened = true;
   try {
-    const page = await fetchPage(home);
-    for (const row of page.querySelectorAll("#events li.event")) arrived(placeOf(row));
+    const page = await fetchPage(href);
+    for (const row of rowsOf(page)) arrived(placeOf(row));
   } catch {
     // The stream tells of what comes next; a reload shows everything.
   }
@@ -184,6 +260,7 @@ async function catchUp() {
 export function startList() {
   if (!timeline) return;
   refreshed();
+  onNewDay(refreshed);
   timeline.addEventListener("click", loadOlder);
   pill.addEventListener("click", showNew);
   if (timeline.dataset.stream) {

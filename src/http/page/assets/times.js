@@ -65,6 +65,28 @@ export function regroupDays(list) {
   }
 }
 
+/**
+ * Calls when another day has begun: midnight is a full minute in every zone, and a timer until then
+ * would stand still while the machine sleeps.
+ */
+export function onNewDay(call) {
+  const day = zone(DAY);
+  let former = day.format(new Date());
+  const look = () => {
+    const today = day.format(new Date());
+    if (today === former) return;
+    former = today;
+    call();
+  };
+  const arm = () => setTimeout(tick, 60_000 - (Date.now() % 60_000));
+  const tick = () => {
+    look();
+    arm();
+  };
+  arm();
+  document.addEventListener("visibilitychange", look);
+}
+
 const pad = (number, digits = 2) => String(number).padStart(digits, "0");
 
 /** A field's local time as the UTC that the server reads. */
