@@ -141,7 +141,8 @@ fn classify(event: &StoredEvent) -> (Vec<&'static str>, Vec<&'static str>) {
         "created" | "create" | "queued" => "creation",
         "deleted" | "delete" => "deletion",
         "banned" => "denied",
-        "read" | "accessed" | "viewed" => "access",
+        // Identities have no such type.
+        "read" | "accessed" | "viewed" if category != ["iam"] => "access",
         "updated" | "changed" | "written" | "renamed" | "rename" | "restore" | "shared"
         | "unshared" | "added" | "removed" | "add" | "remove" | "set" | "rotated" | "accepted"
         | "declined" | "enabled" | "disabled" => "change",

@@ -2,13 +2,14 @@
 //!
 //! That it began stands on the timeline before the first byte goes out, and how it ended
 //! afterwards: an export that nobody knows of does not exist, even if the service is killed in the
-//! middle. One that breaks off ends the connection without the end of its body.
+//! middle. One that breaks off ends the connection without the end of its body. `HEAD` exports
+//! nothing, and nothing is said about it.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -35,6 +36,7 @@ const PIECES: usize = 2;
 pub async fn export(
     State(edge): State<Arc<Edge>>,
     Extension(peer): Extension<Peer>,
+    method: Method,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -45,6 +47,12 @@ pub async fn export(
         limit,
     } = parse(&query.unwrap_or_default())?;
     confine(&caller.role, &mut filter)?;
+    let file_headers = headers_of(&filter, format);
+    if method == Method::HEAD {
+        // An empty body has a length; that of the file is not known.
+        let nothing = futures_util::stream::empty::<Result<Bytes, Cut>>();
+        return Ok((file_headers, Body::from_stream(nothing)).into_response());
+    }
     let permit = Arc::clone(&edge.exports).try_acquire_owned();
     let permit = permit.map_err(|_| ApiError::unavailable("too many exports are under way"))?;
     let ip = client_address(&edge.trusted_proxies, peer.0.ip(), &headers).to_string();
@@ -58,7 +66,6 @@ pub async fn export(
     };
     own_events::enter(&*edge.store, record.deed(None)).await?;
 
-    let disposition = disposition(&filter, format);
     let (pieces, mut taken) = mpsc::channel::<Result<Bytes, Cut>>(PIECES);
     // A task of its own, so that its end is entered however the connection ends.
     tokio::spawn(async move {
@@ -80,19 +87,7 @@ pub async fn export(
         drop(permit);
     });
     let body = futures_util::stream::poll_fn(move |context| taken.poll_recv(context));
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static(format.content_type()),
-        ),
-        (header::CONTENT_DISPOSITION, disposition),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ),
-    ];
-    Ok((headers, Body::from_stream(body)).into_response())
+    Ok((file_headers, Body::from_stream(body)).into_response())
 }
 
 /// The rest will not come.
@@ -175,12 +170,12 @@ fn parse(query: &str) -> Result<Wanted, ApiError> {
             return Err(wrong(&name, "is given twice"));
         }
         match name.as_str() {
+            _ if value.is_empty() => {}
             "format" => {
                 let known = Format::from_word(&value);
                 let known = known.ok_or_else(|| wrong("format", "must be ndjson, csv or ecs"))?;
                 format = Some(known);
             }
-            "limit" if value.is_empty() => {}
             "limit" => {
                 let most = value.parse().ok().filter(|most| *most > 0);
                 limit = Some(most.ok_or_else(|| wrong("limit", "must be a number above 0"))?);
@@ -199,6 +194,21 @@ fn parse(query: &str) -> Result<Wanted, ApiError> {
         format: format.unwrap_or(Format::Ndjson),
         limit,
     })
+}
+
+fn headers_of(filter: &EventFilter, format: Format) -> [(HeaderName, HeaderValue); 4] {
+    [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(format.content_type()),
+        ),
+        (header::CONTENT_DISPOSITION, disposition(filter, format)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+    ]
 }
 
 /// `daybook-acme-20261124T040539Z.csv`
@@ -227,10 +237,14 @@ mod tests {
             (Format::Csv, Some(2_000_000))
         );
         assert_eq!(wanted.filter.actor.as_deref(), Some("a&b"));
-        assert_eq!(parse("").unwrap().format, Format::Ndjson);
+        for nothing in ["", "format=", "limit=&before="] {
+            let wanted = parse(nothing).expect(nothing);
+            assert_eq!((wanted.format, wanted.limit), (Format::Ndjson, None));
+        }
         for (bad, named) in [
             ("format=xlsx", "format"),
             ("format=csv&format=csv", "format"),
+            ("format=&format=csv", "format"),
             ("limit=0", "limit"),
             ("limit=&limit=", "limit"),
             ("before=x", "before"),

@@ -22,6 +22,7 @@ use super::query::{EventQuery, confine, form_pairs, wrong};
 use super::router::Edge;
 use crate::feed::ring::Fed;
 use crate::feed::{Reader, Taken};
+use crate::store::EventFilter;
 use crate::store::feed::{Follow, Matcher};
 
 /// Keeps proxies from thinking that the connection is dead, and finds clients that are.
@@ -44,13 +45,7 @@ pub async fn stream(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let caller = edge.authenticator.caller(&headers).await?;
-    let query = query.unwrap_or_default();
-    for (name, _) in form_pairs(&query)? {
-        if name == "limit" || name == "before" {
-            return Err(wrong(&name, "goes with a list, not with a stream"));
-        }
-    }
-    let mut filter = EventQuery::parse(&query)?.filter;
+    let mut filter = parse(query.as_deref().unwrap_or_default())?;
     confine(&caller.role, &mut filter)?;
     let last = headers.get("last-event-id").map(HeaderValue::to_str);
     let last = last.transpose().map_err(|_| foreign_place())?;
@@ -95,6 +90,16 @@ pub async fn stream(
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((headers, Body::from_stream(body)).into_response())
+}
+
+/// The filters of a list, and nothing else of it.
+fn parse(query: &str) -> Result<EventFilter, ApiError> {
+    for (name, value) in form_pairs(query)? {
+        if matches!(&*name, "limit" | "before") && !value.is_empty() {
+            return Err(wrong(&name, "goes with a list, not with a stream"));
+        }
+    }
+    Ok(EventQuery::parse(query)?.filter)
 }
 
 fn foreign_place() -> ApiError {
@@ -303,5 +308,22 @@ impl Caught {
 
     fn has(&self, id: &str) -> bool {
         self.current.contains(id) || self.former.contains(id)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_takes_the_filters_of_a_list() {
+        let filter = parse("source=a&limit=&before=").unwrap();
+        assert_eq!(filter.source.as_deref(), Some("a"));
+        for bad in ["limit=5", "before=x", "outcome=maybe", "odd="] {
+            let error = format!("{:?}", parse(bad).expect_err(bad));
+            let name = bad.split('=').next().unwrap();
+            assert!(error.contains(name), "{bad}: {error}");
+        }
     }
 }

@@ -63,6 +63,8 @@ async fn ecs_documents_keep_to_the_schema() {
     events[1].action = "ocis.file_deleted".into();
     events[1].target.kind = Some("file".into());
     events[2].action = "odd".into();
+    events[4].action = "authentik.secret_viewed".into();
+    events[5].action = "ocis.public_link_accessed".into();
     enter(&*place.store, &events).await;
     let mut documents =
         lines(&place.succeeds("export", &["--format", "ecs", "--source", "stalwart"]));
@@ -95,4 +97,9 @@ async fn ecs_documents_keep_to_the_schema() {
     assert_eq!(documents[1]["event"]["type"][0], "deletion");
     assert_eq!(documents[1]["file"]["path"], HOSTILE[1]);
     assert_eq!(documents[2]["event"]["category"], serde_json::Value::Null);
+    for (document, category, kind) in [(4, "iam", "info"), (5, "file", "access")] {
+        let event = &documents[document]["event"];
+        assert_eq!(event["category"], serde_json::json!([category]));
+        assert_eq!(event["type"], serde_json::json!([kind]));
+    }
 }

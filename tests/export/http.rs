@@ -119,6 +119,45 @@ async fn a_tenant_exports_its_own_and_that_stands_on_its_timeline() {
     world.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn asking_for_the_headers_alone_exports_nothing() {
+    let plan = World::sqlite().await;
+    let world = plan.start_with("auth = \"tokens\"", "").await;
+    world.ready().await;
+    let store = &**world.daybook().store();
+    let (token, record) = new_token(Role::Tenant("acme".to_owned()), None, None);
+    store.insert_token(&record).await.unwrap();
+    let head = async |query: &str, token: &str| {
+        let url = world.url(&format!("/api/v1/export?{query}"));
+        let request = world.client().head(url).bearer_auth(token);
+        request.send().await.unwrap()
+    };
+    for (query, token, status) in [
+        ("format=xlsx", token.as_str(), 400),
+        ("tenant=globex", token.as_str(), 403),
+        ("format=csv", "dbk_unknown", 401),
+    ] {
+        assert_eq!(
+            head(query, token).await.status().as_u16(),
+            status,
+            "{query}"
+        );
+    }
+    let answer = head("format=csv", &token).await;
+    assert_eq!(answer.status(), 200);
+    let headers = answer.headers();
+    assert_eq!(
+        headers["content-type"],
+        "text/csv; charset=utf-8; header=present"
+    );
+    let name = headers["content-disposition"].to_str().unwrap();
+    assert!(name.contains("daybook-acme-"), "{name}");
+    assert!(!headers.contains_key("content-length"), "{headers:?}");
+    // A start would be entered before the answer.
+    assert!(deeds(store).await.is_empty());
+    world.stop().await;
+}
+
 /// The client sees that something is missing, and the timeline says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_that_breaks_off_is_known_to_both() {
