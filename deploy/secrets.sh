@@ -1,7 +1,11 @@
 #!/bin/sh
-# Draws every secret that docker-compose.yml needs, once, into $SECRETS_DIR (default: secrets). What
-# is there stays.
+# Draws every secret that docker-compose.yml needs, once, into SECRETS_DIR (of the environment, else
+# of .env, as compose has it; default: secrets). What is there stays.
 set -eu
+if [ -z "${SECRETS_DIR:-}" ] && [ -e .env ]; then
+    SECRETS_DIR=$(sed -n 's/^SECRETS_DIR=//p' .env | tail -n 1 | sed -e 's/[[:space:]]#.*$//' \
+        -e 's/[[:space:]]*$//' -e 's/^"\(.*\)"$/\1/' -e "s/^'\(.*\)'\$/\1/")
+fi
 dir=${SECRETS_DIR:-secrets}
 mkdir -p "$dir"
 chmod 700 "$dir"

@@ -139,7 +139,7 @@ def sources():
             panel("timeseries", "Bytes behind", "Bytes of the audit log that are not yet durable. Half a line at the end counts, and is no lag.",
                   [target("max by (source) (daybook_ocis_bytes_behind{%s})" % SOURCE, "{{source}}")], "bytes", runbook="DaybookCursorStalled"),
             panel("timeseries", "Rotations", "Times that another file took the place of the log, or that it was cut.", [target("sum by (source) (increase(daybook_ocis_rotations_total{%s}[$__rate_interval]))" % SOURCE, "{{source}}")]),
-            panel("timeseries", "Reads left out", "file_read and public_link_accessed, unless include_reads is set.",
+            panel("timeseries", "Reads left out", "file_read, file_viewed and public_link_accessed, unless include_reads is set.",
                   [target(of_kind("ocis", "sum by (job, instance, source) (rate(daybook_events_filtered_total{%s}[$__rate_interval]))" % SOURCE), "{{source}}")], "eps"),
         ]),
         ("Stalwart", [
@@ -178,15 +178,20 @@ def actors():
     ]
 
 
+def in_timeline(action):
+    """A public link has an action of its own in the metric only."""
+    return "?action=" + ("ocis.file_shared" if action == "ocis.link_shared" else action)
+
+
 def security():
     def count(title, description, *actions, width=8, **more):
         pattern = "|".join(actions)
         expr = 'sum by (action) (increase(daybook_security_events_total{%s, action=~"%s"}[$__rate_interval]))' % (SOURCE, pattern)
-        return panel("timeseries", title, description, [target(expr, "{{action}}")], width=width, audit="?action=" + actions[0], **more)
+        return panel("timeseries", title, description, [target(expr, "{{action}}")], width=width, audit=in_timeline(actions[0]), **more)
 
     def total(title, description, *actions, thresholds=None):
         expr = 'sum(increase(daybook_security_events_total{%s, action=~"%s"}[24h]))' % (SOURCE, "|".join(actions))
-        return panel("stat", title, description, [target(expr)], width=4, height=4, thresholds=thresholds or steps(CALM), graph="none", audit="?action=" + actions[0])
+        return panel("stat", title, description, [target(expr)], width=4, height=4, thresholds=thresholds or steps(CALM), graph="none", audit=in_timeline(actions[0]))
 
     return [
         ("The last 24 hours", [
@@ -195,7 +200,7 @@ def security():
             total("Bans", "Addresses that Stalwart banned.", "stalwart.auth_banned", thresholds=steps(GOOD, (SOSO, 1))),
             total("Impersonations", "An administrator acted as somebody else.", "authentik.impersonation_started", thresholds=steps(GOOD, (SOSO, 1))),
             total("Public links", "Files and folders shared by a link.", "ocis.link_shared"),
-            total("Gaps", "Input that was destroyed before it could be read.", "daybook.gap_detected", thresholds=steps(GOOD, (BAD, 1))),
+            total("Gaps", "Input that was gone before it could be read.", "daybook.gap_detected", thresholds=steps(GOOD, (BAD, 1))),
         ]),
         ("Sign-ins", [
             count("Authentik", "Sign-ins and failed ones.", "authentik.login", "authentik.login_failed"),
@@ -214,7 +219,7 @@ def security():
         ("Files", [
             count("Shares", "With people and by public links.", "ocis.link_shared", "ocis.file_shared", "ocis.space_shared", "ocis.share_permission_updated", "ocis.share_password_updated"),
             count("Destroyed", "Purged from the trash, deleted spaces.", "ocis.file_trash_delete", "ocis.space_deleted"),
-            count("Gaps", "Lines of the log that were destroyed before they could be read.", "daybook.gap_detected", runbook="DaybookGapDetected"),
+            count("Gaps", "Lines or events that were gone before they could be read.", "daybook.gap_detected", runbook="DaybookGapDetected"),
         ]),
         ("Mail", [
             count("Forged senders", "Failed DKIM and DMARC checks.", "stalwart.dkim_failure", "stalwart.dmarc_failure"),

@@ -6,7 +6,17 @@ const secret = (name) => fs.readFileSync(`/run/secrets/${name}`, 'utf8').trim();
 const url = new URL(secret('store_url'));
 const database = url.pathname.slice(1);
 const address = `mongodb://root:${encodeURIComponent(secret('mongodb_root_password'))}@${url.host}/admin?directConnection=true`;
-const admin = new Mongo(address).getDB('admin');
+// A server may be restarted once more before it stays.
+const patience = Date.now() + 60_000;
+let admin;
+while (!admin) {
+  try {
+    admin = new Mongo(address).getDB('admin');
+  } catch (error) {
+    if (Date.now() > patience) throw error;
+    sleep(1000);
+  }
+}
 
 try {
   admin.runCommand({ replSetGetStatus: 1 });

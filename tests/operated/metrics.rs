@@ -31,6 +31,7 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("ingest_latency_seconds", "histogram", &["source"]),
     ("event_age_seconds", "histogram", &["source"]),
     ("source_info", "gauge", &["kind", "source"]),
+    ("source_interval_seconds", "gauge", &["source"]),
     ("source_up", "gauge", &["source"]),
     (
         "source_last_success_timestamp_seconds",
@@ -68,6 +69,7 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("exports_total", "counter", &["outcome"]),
     ("config_reloads_total", "counter", &["outcome"]),
     ("config_last_reload_timestamp_seconds", "gauge", &[]),
+    ("start_time_seconds", "gauge", &[]),
     ("build_info", "gauge", &["version"]),
 ];
 

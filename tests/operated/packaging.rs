@@ -90,6 +90,8 @@ fn compose_gives_daybook_what_it_needs_and_no_more() {
         "cap_drop: [ALL]",
         "no-new-privileges:true",
         "service_completed_successfully",
+        // The server of the image's first start is of no set.
+        "hello.setName || hello.isreplicaset",
     ] {
         assert!(compose.contains(part), "{part}");
     }
@@ -142,6 +144,34 @@ fn compose_gives_daybook_what_it_needs_and_no_more() {
                 compose.contains(&format!("${{{name}:-")),
                 "{name} is used nowhere"
             );
+        }
+    }
+}
+
+#[test]
+fn secrets_are_drawn_where_compose_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(".env"), "SECRETS_DIR=./elsewhere\n").unwrap();
+    let drawn = Command::new("sh")
+        .arg(root().join("deploy/secrets.sh"))
+        .current_dir(dir.path())
+        .env_remove("SECRETS_DIR")
+        .status()
+        .unwrap();
+    assert!(drawn.success());
+    assert!(dir.path().join("elsewhere/store_url").exists());
+    assert!(!dir.path().join("secrets").exists());
+}
+
+#[test]
+fn secrets_of_a_host_outlive_its_reboot() {
+    let guides = ["authentik", "ocis", "stalwart", "platform"];
+    let guides = guides.map(|system| format!("docs/connect-{system}.md"));
+    for page in guides.iter().map(String::as_str).chain(["README.md"]) {
+        for line in text(page).lines() {
+            // Of a container they are mounted anew.
+            let is_lost = line.contains("/run/secrets") && !line.contains("container");
+            assert!(!is_lost, "{page}: {line}");
         }
     }
 }
@@ -262,6 +292,12 @@ fn the_unit_is_hardened() {
         "RestartPreventExitStatus=78",
     ] {
         assert!(unit.contains(part), "{part}");
+    }
+    // The status of the one is not looked at before a restart; with the other no installation starts
+    // that lacks its file.
+    for part in ["ExecStartPre=", "LoadCredential="] {
+        let is_set = unit.lines().any(|line| line.starts_with(part));
+        assert!(!is_set, "{part}");
     }
     if Command::new("systemd-analyze")
         .arg("--version")
