@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use serde_json::Value;
 use testkit::mongod::Mongod;
 use testkit::process::{Process, free_port};
-use testkit::world::eventually;
+use testkit::world::{PATIENCE, eventually};
 
 const DAYBOOK: &str = env!("CARGO_BIN_EXE_daybook");
 
@@ -225,6 +225,95 @@ async fn sigterm_drains_and_status_tells_both_lives() {
     );
 }
 
+/// A journal that does not open: where it is drained to stands in a pipe that nobody writes to.
+fn journal_that_hangs(dir: &Path) {
+    let journal = dir.join("journal");
+    std::fs::create_dir(&journal).unwrap();
+    let pipe = std::process::Command::new("mkfifo")
+        .arg(journal.join("drained"))
+        .status();
+    assert!(pipe.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_during_the_start_is_heard() {
+    for signal in ["TERM", "INT"] {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let store = format!("sqlite:{}", dir.path().join("daybook.db").display());
+        let config = write_config(dir.path(), port, &store, "");
+        journal_that_hangs(dir.path());
+        let mut daybook = Process::spawn(
+            DAYBOOK,
+            &["run", "-c", &config],
+            port,
+            &dir.path().join("log"),
+        );
+        eventually("it starts", async || {
+            daybook.log().contains("daybook starts")
+        })
+        .await;
+        // It is not ended by this one, which asks for nothing yet.
+        daybook.signal("HUP");
+        daybook.signal(signal);
+        let code = daybook.wait().await.code();
+        assert_eq!(code, Some(0), "{signal}: {}", daybook.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_as_soon_as_it_answers_ends_it_in_peace() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let store = format!("sqlite:{}", dir.path().join("daybook.db").display());
+    let config = write_config(dir.path(), port, &store, "");
+    for round in 0..8 {
+        let mut daybook = Process::spawn(
+            DAYBOOK,
+            &["run", "-c", &config],
+            port,
+            &dir.path().join("log"),
+        );
+        // The very first answer: `eventually` would look too seldom.
+        let answers = async {
+            while daybook.try_get("/healthz").await.is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, answers).await.unwrap();
+        daybook.signal("TERM");
+        let code = daybook.wait().await.code();
+        assert_eq!(code, Some(0), "{round}: {}", daybook.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_is_heard_during_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let store = format!("sqlite:{}", dir.path().join("daybook.db").display());
+    let config = write_config(dir.path(), port, &store, "");
+    let mut daybook = Process::spawn(
+        DAYBOOK,
+        &["run", "-c", &config],
+        port,
+        &dir.path().join("log"),
+    );
+    daybook.ready().await;
+    journal_that_hangs(dir.path());
+    let pushed = "[[sources]]\nkind = \"recorder\"\n";
+    write_config(dir.path(), port, &store, pushed);
+    daybook.signal("HUP");
+    eventually("the journal is being opened", async || {
+        dir.path().join("journal/lock").exists()
+    })
+    .await;
+    daybook.signal("TERM");
+    let code = daybook.wait().await.code();
+    assert_eq!(code, Some(0), "{}", daybook.log());
+    assert!(daybook.log().contains("drained"));
+}
+
 fn status(config: &str) -> Value {
     let output = std::process::Command::new(DAYBOOK)
         .args(["status", "--json", "-c", config])
@@ -275,6 +364,52 @@ async fn status_tells_a_service_without_its_store_from_one_that_is_not_there() {
     daybook.wait().await;
     let said = status();
     assert!(said.contains("neither the service nor the store"), "{said}");
+}
+
+/// It asks with a token that this service's store does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_a_service_that_refuses_it_from_one_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let config = |name: &str| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        let store = format!("sqlite:{}", dir.join("daybook.db").display());
+        std::fs::write(dir.join("daybook.db"), "").unwrap();
+        let config = write_config(&dir, port, &store, "[[sources]]\nkind = \"recorder\"\n");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("\"none\"", "\"tokens\"")).unwrap();
+        config
+    };
+    let (ours, theirs) = (config("ours"), config("theirs"));
+    let mut daybook = Process::spawn(
+        DAYBOOK,
+        &["run", "-c", &theirs],
+        port,
+        &dir.path().join("log"),
+    );
+    daybook.ready().await;
+    let refused = status(&ours);
+    assert_eq!(refused["running"], true, "{refused}");
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("ready; ") && reason.contains("401"),
+        "{reason}"
+    );
+    assert_eq!(refused["sources"][0]["name"], "recorder");
+    assert_eq!(refused["sources"][0]["state"], Value::Null);
+    let command = std::process::Command::new(DAYBOOK)
+        .args(["status", "-c", &ours])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(command.stdout).unwrap();
+    assert!(said.starts_with("service is running, but"), "{said}");
+
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0));
+    let stopped = status(&ours);
+    assert_eq!(stopped["running"], false, "{stopped}");
+    assert_eq!(stopped["sources"][0]["state"], "not_running");
 }
 
 /// `daybook check | true`

@@ -13,9 +13,15 @@ const LOCK: &str = "lock";
 const DRAINED_MAGIC: &[u8; 8] = b"daybookd";
 const DRAINED_LENGTH: usize = 28;
 
-/// Makes the directory, if it is not there, and closes it to others.
+/// Makes the directory, if it is not there, durably, and closes it to others.
 pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
+    let whole = std::path::absolute(dir)?;
+    let missing = whole.ancestors().take_while(|dir| !dir.exists());
+    let parents: Vec<_> = missing.filter_map(Path::parent).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for parent in parents {
+        sync_directory(parent)?;
+    }
     if fs::metadata(dir)?.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(dir, Permissions::from_mode(0o700))?;
     }

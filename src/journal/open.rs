@@ -14,7 +14,7 @@ use super::frame::{Piece, SEGMENT_HEAD, SegmentBytes, SegmentHead, check_segment
 use super::read::{self, Window};
 use super::record::PushRecord;
 use super::shared::{AppendError, Figures, Position, Shared};
-use super::worker::{Append, Command, Worker};
+use super::worker::{Append, Command, Frame, Worker};
 
 const SEGMENT_BYTES: u64 = 16 << 20;
 const SMALLEST_SEGMENT_BYTES: u64 = 64 << 10;
@@ -165,21 +165,45 @@ impl Journal {
     }
 
     /// Appends a push; returns when it is durable. Cancel-safe in this sense: a cancelled append
-    /// may or may not take effect.
+    /// takes effect only if it is being written already.
     ///
     /// # Errors
     /// Then nothing of it counts.
     pub async fn append(&self, record: PushRecord) -> Result<(), AppendError> {
-        let head = record.head()?;
+        self.append_paid(record, ()).await
+    }
+
+    /// The same with what pays for the record's bytes in memory. It is held until they are let go:
+    /// by a cancelled append at once, or when the disk has answered if they are being written.
+    ///
+    /// # Errors
+    /// Then nothing of it counts.
+    pub async fn append_paid(
+        &self,
+        record: PushRecord,
+        permit: impl Send + Sync + 'static,
+    ) -> Result<(), AppendError> {
+        let frame = Arc::new(Frame {
+            head: record.head()?,
+            record,
+            permit: Box::new(permit),
+        });
         let (done, outcome) = oneshot::channel();
-        let append = Append { record, head, done };
-        let bytes = append.frame_bytes();
+        let bytes = frame.bytes();
+        let append = Append {
+            frame: Arc::downgrade(&frame),
+            bytes,
+            done,
+        };
         self.shared.reserve(bytes)?;
         if self.commands.send(Command::Append(append)).is_err() {
             self.shared.release(bytes);
             return Err(AppendError::Closed);
         }
-        outcome.await.unwrap_or(Err(AppendError::Closed))
+        let outcome = outcome.await;
+        // Not before: the writing thread finds it only here.
+        drop(frame);
+        outcome.unwrap_or(Err(AppendError::Closed))
     }
 
     /// Reads what is not drained, from its beginning: until the records have `max_bytes`, and one

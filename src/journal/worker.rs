@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::oneshot;
 
@@ -20,18 +20,33 @@ const GROUP_BYTES: u64 = 4 << 20;
 /// Smaller pieces are written together.
 const GATHER_BYTES: usize = 256 << 10;
 
-/// A record to append, and whom to tell.
-pub(super) struct Append {
+/// What is appended, with what pays for it in memory.
+pub(super) struct Frame {
     pub(super) record: PushRecord,
     pub(super) head: Vec<u8>,
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(super) permit: Box<dyn Send + Sync>,
+}
+
+impl Frame {
+    /// Its length in a segment.
+    pub(super) fn bytes(&self) -> u64 {
+        (FRAME_HEAD + self.head.len() + self.record.body.len()) as u64
+    }
+}
+
+/// A frame whose turn comes, and whom to tell.
+pub(super) struct Append {
+    /// Held by its appender alone, so that nothing is left of one that has given up.
+    pub(super) frame: Weak<Frame>,
+    pub(super) bytes: u64,
     pub(super) done: oneshot::Sender<Result<(), AppendError>>,
 }
 
-impl Append {
-    /// Bytes of its frame.
-    pub(super) fn frame_bytes(&self) -> u64 {
-        (FRAME_HEAD + self.head.len() + self.record.body.len()) as u64
-    }
+/// A frame that is being written.
+struct Begun {
+    frame: Arc<Frame>,
+    done: oneshot::Sender<Result<(), AppendError>>,
 }
 
 pub(super) enum Command {
@@ -87,34 +102,55 @@ impl Worker {
 
     /// Appends all that waits; gives back the command that ended the group.
     fn append_group(&mut self, first: Append, commands: &Receiver<Command>) -> Option<Command> {
-        let mut bytes = first.frame_bytes();
-        let mut group = vec![first];
-        let mut interruption = None;
-        while bytes < GROUP_BYTES {
-            match commands.try_recv() {
-                Ok(Command::Append(append)) => {
-                    bytes += append.frame_bytes();
-                    group.push(append);
-                }
-                Ok(other) => {
-                    interruption = Some(other);
-                    break;
-                }
-                Err(_) => break,
+        let mut bytes = 0;
+        let mut group = Vec::new();
+        let mut next = Some(Command::Append(first));
+        while let Some(Command::Append(append)) = next {
+            if let Some(begun) = self.begin(append) {
+                bytes += begun.frame.bytes();
+                group.push(begun);
             }
+            next = if bytes < GROUP_BYTES {
+                commands.try_recv().ok()
+            } else {
+                None
+            };
         }
+        if !group.is_empty() {
+            self.commit_together(group);
+        }
+        next
+    }
+
+    /// `None`: its appender has given up, and its sender sends it again.
+    fn begin(&self, append: Append) -> Option<Begun> {
+        let Some(frame) = append.frame.upgrade() else {
+            self.shared.release(append.bytes);
+            return None;
+        };
+        Some(Begun {
+            frame,
+            done: append.done,
+        })
+    }
+
+    fn commit_together(&mut self, group: Vec<Begun>) {
         match self.commit(&group) {
             Ok(()) => answer(group, &Ok(())),
             Err(failure) if failure.trustworthy && group.len() > 1 => self.commit_singly(group),
             Err(failure) => self.fail(group, &failure.error),
         }
-        interruption
     }
 
     /// A disk without room for a group may have room for some of it.
-    fn commit_singly(&mut self, group: Vec<Append>) {
-        for append in group {
-            let alone = vec![append];
+    fn commit_singly(&mut self, group: Vec<Begun>) {
+        for begun in group {
+            // The disk may have taken long to say no.
+            if begun.done.is_closed() {
+                self.shared.release(begun.frame.bytes());
+                continue;
+            }
+            let alone = vec![begun];
             match self.commit(&alone) {
                 Ok(()) => answer(alone, &Ok(())),
                 Err(failure) => self.fail(alone, &failure.error),
@@ -122,14 +158,14 @@ impl Worker {
         }
     }
 
-    fn fail(&mut self, group: Vec<Append>, error: &AppendError) {
-        let reserved = group.iter().map(Append::frame_bytes).sum();
+    fn fail(&mut self, group: Vec<Begun>, error: &AppendError) {
+        let reserved = group.iter().map(|begun| begun.frame.bytes()).sum();
         self.shared.release(reserved);
         tracing::warn!(error = %error, pushes = group.len(), "journal takes no pushes");
         answer(group, &Err(error.clone()));
     }
 
-    fn commit(&mut self, group: &[Append]) -> Result<(), Failure> {
+    fn commit(&mut self, group: &[Begun]) -> Result<(), Failure> {
         let mut segment = self.writable_segment()?;
         let outcome = write(&segment, group).and_then(|end| {
             (self.sync)(&segment.file).map_err(|error| untrusted("sync a segment", &error))?;
@@ -139,8 +175,9 @@ impl Worker {
         match outcome {
             Ok(end) => {
                 segment.durable = end;
-                let written = group.iter().map(Append::frame_bytes).sum();
-                let oldest = group.iter().map(|append| append.record.received_at).min();
+                let written = group.iter().map(|begun| begun.frame.bytes()).sum();
+                let received = group.iter().map(|begun| begun.frame.record.received_at);
+                let oldest = received.min();
                 let records = group.len() as u64;
                 self.shared
                     .grown(segment.number, end, written, records, oldest);
@@ -167,27 +204,38 @@ impl Worker {
             return Ok(current);
         }
         self.current = None;
-        let number = self.next_segment;
-        self.next_segment += 1;
-        let created = self.create(number);
-        created.map_err(|error| {
+        let created = self.create_segment();
+        let (number, file) = created.map_err(|error| trusted("begin a segment", &error))?;
+        self.begin_segment(number, &file).map_err(|error| {
             // What is left of it has no durable byte: recovery passes over it.
-            let _not_there = fs::remove_file(disk::segment_path(&self.dir, number));
+            let _left = fs::remove_file(disk::segment_path(&self.dir, number));
             trusted("begin a segment", &error)
-        })
-    }
-
-    fn create(&self, number: u64) -> io::Result<Segment> {
-        let file = disk::create_segment(&self.dir, number)?;
-        file.write_all_at(&segment_head(number), 0)?;
-        (self.sync)(&file)?;
-        disk::sync_directory(&self.dir)?;
-        self.shared.grown(number, SEGMENT_HEAD, 0, 0, None);
+        })?;
         Ok(Segment {
             number,
             file,
             durable: SEGMENT_HEAD,
         })
+    }
+
+    /// The file of the next number that is free: one that somebody put there is not ours.
+    fn create_segment(&mut self) -> io::Result<(u64, File)> {
+        loop {
+            let number = self.next_segment;
+            self.next_segment += 1;
+            match disk::create_segment(&self.dir, number) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => return created.map(|file| (number, file)),
+            }
+        }
+    }
+
+    fn begin_segment(&self, number: u64, file: &File) -> io::Result<()> {
+        file.write_all_at(&segment_head(number), 0)?;
+        (self.sync)(file)?;
+        disk::sync_directory(&self.dir)?;
+        self.shared.grown(number, SEGMENT_HEAD, 0, 0, None);
+        Ok(())
     }
 
     /// Leaves a segment whose last group is in doubt: cuts that off through a fresh handle, and
@@ -240,17 +288,17 @@ impl Worker {
 }
 
 /// Writes the group behind the durable end; where it ends.
-fn write(segment: &Segment, group: &[Append]) -> Result<u64, Failure> {
+fn write(segment: &Segment, group: &[Begun]) -> Result<u64, Failure> {
     let mut out = Gatherer {
         file: &segment.file,
         at: segment.durable,
         gathered: Vec::new(),
     };
-    for append in group {
-        let body = &append.record.body;
-        let head = frame_head(segment.number, out.end(), [&append.head, body])
+    for Begun { frame, .. } in group {
+        let body = &frame.record.body;
+        let head = frame_head(segment.number, out.end(), [&frame.head, body])
             .map_err(|_| trusted("write a record", &io::ErrorKind::FileTooLarge.into()))?;
-        for part in [&head[..], &append.head, body] {
+        for part in [&head[..], &frame.head, body] {
             out.put(part)
                 .map_err(|error| trusted("write a record", &error))?;
         }
@@ -322,9 +370,10 @@ fn untrusted(what: &'static str, error: &io::Error) -> Failure {
     }
 }
 
-fn answer(group: Vec<Append>, outcome: &Result<(), AppendError>) {
-    for append in group {
+fn answer(group: Vec<Begun>, outcome: &Result<(), AppendError>) {
+    for Begun { frame, done } in group {
+        drop(frame);
         // An appender that has gone does not learn of it; its sender will send again.
-        let _gone = append.done.send(outcome.clone());
+        let _gone = done.send(outcome.clone());
     }
 }

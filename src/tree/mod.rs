@@ -452,10 +452,15 @@ impl Daybook {
 
     /// Stops taking input, finishes what is in flight, and ends. Takes [`SHUTDOWN_LIMIT`] at most.
     pub async fn shutdown(self) -> End {
+        self.shutdown_within(SHUTDOWN_LIMIT).await
+    }
+
+    async fn shutdown_within(self, limit: Duration) -> End {
+        let deadline = tokio::time::Instant::now() + limit;
         self.stopping.store(true, Ordering::Release);
         // Those who read along would never finish.
         self.feed.close();
-        let drained = tokio::time::timeout(SHUTDOWN_LIMIT, async {
+        let drained = tokio::time::timeout_at(deadline, async {
             let asked = ractor::call!(self.root, SupervisorMessage::Drain);
             asked.is_ok() && self.end.await.is_ok()
         })
@@ -463,14 +468,17 @@ impl Daybook {
         self.upkeep.abort();
         // The ends of exports, finished or cut, are entered without the tree.
         let entered = self.exports.acquire_many(MOST_EXPORTS);
-        let _late = tokio::time::timeout(EXPORTS_LIMIT, entered).await;
-        if let Some(journal) = &self.journal {
-            journal.close().await;
-        }
+        let entered = tokio::time::timeout(EXPORTS_LIMIT, entered);
+        let _late = tokio::time::timeout_at(deadline, entered).await;
+        let closed = match &self.journal {
+            // A disk that hangs keeps it open; what was answered 200 is synced already.
+            Some(journal) => tokio::time::timeout_at(deadline, journal.close()).await,
+            None => Ok(()),
+        };
         match drained {
-            Ok(true) => End::Drained,
+            Ok(true) if closed.is_ok() => End::Drained,
             Ok(false) => End::GaveUp("the root supervisor was gone".to_owned()),
-            Err(_) => {
+            Ok(true) | Err(_) => {
                 self.root.kill();
                 End::Cut
             }
@@ -538,5 +546,47 @@ async fn keep_up(metrics: Metrics) {
     loop {
         timer.tick().await;
         metrics.upkeep();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs::File;
+    use std::io;
+
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::config::StoreUrl;
+    use crate::journal::{JournalOptions, PushKind, PushRecord};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_journal_that_does_not_close_is_left_when_the_time_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        let file = dir.path().join("daybook.db");
+        config.store.url = StoreUrl(format!("sqlite:{}", file.display()));
+        config.http.listen = ([127, 0, 0, 1], 0).into();
+        config.ingest.enabled = false;
+        let mut daybook = Daybook::start(&config).await.unwrap();
+        let hangs = |_: &File| -> io::Result<()> {
+            loop {
+                std::thread::park();
+            }
+        };
+        let journal = Journal::open(JournalOptions {
+            sync: Arc::new(hangs),
+            ..JournalOptions::new(dir.path().join("journal"), 1 << 20)
+        })
+        .unwrap();
+        daybook.journal = Some(journal.clone());
+        let push = PushRecord::new("mail".into(), PushKind::Stalwart, Bytes::new());
+        let mut append = Box::pin(journal.append(push));
+        assert_eq!(append.as_mut().now_or_never(), None);
+        let ended = daybook.shutdown_within(Duration::from_secs(1));
+        let ended = tokio::time::timeout(SHUTDOWN_LIMIT, ended).await;
+        assert_eq!(ended.unwrap(), End::Cut);
     }
 }

@@ -194,6 +194,7 @@ impl Daybook {
             };
             if !next.iter().any(goes_on) {
                 source.status.metrics.info.set(0.0);
+                source.status.metrics.nothing_is_behind();
                 self.metrics.actor_suspended(&name).set(0.0);
             }
         }

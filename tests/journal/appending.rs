@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use daybook::journal::{AppendError, Journal, JournalOptions, OpenError};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::*;
@@ -43,6 +44,12 @@ impl Disk {
     }
 }
 
+async fn reaches(syncs: &AtomicU64, count: u64) {
+    while syncs.load(Ordering::SeqCst) < count {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_acknowledged_into_a_directory_that_was_deleted() {
     let parent = tempfile::tempdir().unwrap();
@@ -72,9 +79,7 @@ async fn a_thousand_appends_share_few_syncs() {
     });
     let pushes: Vec<_> = pushes.collect();
     // All are handed over while the first sync is held up.
-    while disk.syncs.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    reaches(&disk.syncs, 1).await;
     for _ in 0..2000 {
         tokio::task::yield_now().await;
     }
@@ -237,6 +242,87 @@ async fn a_failed_sync_takes_the_whole_group_back_and_the_segment_out_of_use() {
     assert_eq!(records(&journal), [push(1, 100), push(9, 100)]);
     journal.close().await;
     assert_eq!(records(&open(dir.path())), [push(1, 100), push(9, 100)]);
+}
+
+#[tokio::test]
+async fn who_gives_up_before_his_turn_takes_his_push_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let small = JournalOptions {
+        max_bytes: 10_000,
+        ..disk.options(dir.path())
+    };
+    let journal = Journal::open(small).unwrap();
+    disk.shut(true);
+    let (for_begun, for_waiting) = (Arc::new(()), Arc::new(()));
+    let mut begun = Box::pin(journal.append_paid(push(1, 100), Arc::clone(&for_begun)));
+    assert_eq!(begun.as_mut().now_or_never(), None);
+    reaches(&disk.syncs, 1).await;
+    let mut waiting = Box::pin(journal.append_paid(push(2, 8000), Arc::clone(&for_waiting)));
+    assert_eq!(waiting.as_mut().now_or_never(), None);
+    drop((begun, waiting));
+    let held = |permit: &Arc<()>| Arc::strong_count(permit) > 1;
+    assert!(held(&for_begun), "it is being written");
+    assert!(!held(&for_waiting), "nothing is left of it");
+
+    disk.shut(false);
+    journal.append(push(3, 100)).await.unwrap();
+    assert!(!held(&for_begun));
+    let room_is_free_again = journal.append(push(4, 8000)).await;
+    room_is_free_again.unwrap();
+    let wanted = [push(1, 100), push(3, 100), push(4, 8000)];
+    assert_eq!(records(&journal), wanted);
+    assert_eq!(journal.figures().appended, 3);
+}
+
+#[tokio::test]
+async fn who_gives_up_while_his_group_fails_is_left_out_when_each_is_tried_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (say, said) = mpsc::channel::<io::Result<()>>();
+    let said = Mutex::new(said);
+    let syncs = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&syncs);
+    // Every sync ends as the test says.
+    let journal = Journal::open(JournalOptions {
+        sync: Arc::new(move |_: &File| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            said.lock().unwrap().recv().unwrap()
+        }),
+        ..options(dir.path())
+    })
+    .unwrap();
+    let no_room = || Err(io::Error::other("no room for a segment"));
+    let mut first = Box::pin(journal.append(push(1, 100)));
+    assert_eq!(first.as_mut().now_or_never(), None);
+    reaches(&syncs, 1).await;
+    let mut given_up = Box::pin(journal.append(push(2, 100)));
+    let mut last = Box::pin(journal.append(push(3, 100)));
+    assert_eq!(given_up.as_mut().now_or_never(), None);
+    assert_eq!(last.as_mut().now_or_never(), None);
+    say.send(no_room()).unwrap();
+    first.await.unwrap_err();
+    reaches(&syncs, 2).await;
+    drop(given_up);
+    // The group's segment, then the segment and the record of the one that is left.
+    for outcome in [no_room(), Ok(()), Ok(())] {
+        say.send(outcome).unwrap();
+    }
+    drop(say);
+    last.await.unwrap();
+    assert_eq!(records(&journal), [push(3, 100)]);
+    assert_eq!(syncs.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_segment_that_somebody_else_put_there_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let theirs = dir.path().join("0000000000000001.journal");
+    fs::write(&theirs, b"theirs").unwrap();
+    journal.append(push(1, 100)).await.unwrap();
+    assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+    assert_eq!(segments(dir.path()).len(), 2);
+    assert_eq!(records(&journal), [push(1, 100)]);
 }
 
 #[tokio::test]

@@ -389,6 +389,11 @@ async fn a_replay_of_the_journal_enters_nothing_twice() {
     let first = world.events_reach(6).await;
     assert!(first.iter().any(|event| event.source == "gone"));
     drained(&world).await;
+    for (source, configured) in [("mail", 1.0), ("gone", 0.0)] {
+        let label = format!("source=\"{source}\"");
+        let info = world.metric("daybook_source_info", &label).await;
+        assert_eq!(info, configured, "{source}");
+    }
     for segment in segments(copy.path()) {
         std::fs::copy(&segment, dir.join(segment.file_name().unwrap())).unwrap();
     }
