@@ -45,12 +45,13 @@
 //! # Writing
 //!
 //! One thread owns the files. It takes all appends that wait, writes them, syncs once and answers
-//! them all: while it syncs, the next group gathers. What an appender has given up before its turn is
-//! passed over: its sender was told so and sends it again. Every process run begins a segment of its own
-//! with its first append; a new one follows when it has grown to its size. A segment that cannot
-//! be written is cut back to its last durable byte. One that cannot be *synced* is given up: what
-//! the kernel has of it afterwards says nothing about the disk. Its durable part is opened again
-//! and read over, and appends go on in a new segment.
+//! them all: while it syncs, the next group gathers. What an appender has given up before its turn
+//! is passed over: its sender was told so and sends it again.
+//!
+//! Every process run begins a segment of its own with its first append; a new one follows when it
+//! has grown to its size. A segment that cannot be written is cut back to its last durable byte.
+//! One that cannot be *synced* is given up: what the kernel has of it afterwards says nothing about
+//! the disk. Its durable part is opened again and read over, and appends go on in a new segment.
 //!
 //! # Recovery
 //!

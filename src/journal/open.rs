@@ -186,7 +186,7 @@ impl Journal {
         let frame = Arc::new(Frame {
             head: record.head()?,
             record,
-            permit: Box::new(permit),
+            _permit: Box::new(permit),
         });
         let (done, outcome) = oneshot::channel();
         let bytes = frame.bytes();

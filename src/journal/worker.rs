@@ -24,8 +24,8 @@ const GATHER_BYTES: usize = 256 << 10;
 pub(super) struct Frame {
     pub(super) record: PushRecord,
     pub(super) head: Vec<u8>,
-    #[allow(dead_code, reason = "held for its drop")]
-    pub(super) permit: Box<dyn Send + Sync>,
+    /// Held for its drop.
+    pub(super) _permit: Box<dyn Send + Sync>,
 }
 
 impl Frame {

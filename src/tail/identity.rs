@@ -97,6 +97,12 @@ fn joined(seconds: i64, nanos: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
+/// The length of a file that was deleted, or lost its last name to another.
+pub(super) fn length_without_name(file: &File) -> Option<u64> {
+    let metadata = file.metadata().ok()?;
+    (metadata.nlink() == 0).then(|| metadata.len())
+}
+
 /// Opens a regular file for reading; `None` when nothing is there.
 pub(super) fn open_regular(path: &Path) -> Result<Option<(File, FileStat)>, TailError> {
     match std::fs::metadata(path) {

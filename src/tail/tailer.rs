@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::cursor::{PASSED_LIMIT, Passed, TailCursor};
 use super::gather::Gathered;
-use super::identity::{FileStat, base_key, nanoseconds};
+use super::identity::{FileStat, PRINT_BYTES, base_key, length_without_name, nanoseconds};
 use super::reader::{Fill, Reader, Taken};
-use super::rotation::{Sibling, open_sibling};
+use super::rotation::{Sibling, is_copy, open_sibling};
 use super::{Chunk, FileEvent, GapReason, Line, Step, TailError, TailOptions};
 
 /// Reads of one step. It may end without a line: the end of an oversized line is looked for, or
@@ -86,6 +86,28 @@ impl Followed {
         self.reader = reader;
         self.key = key;
         self.quiet = None;
+        true
+    }
+
+    /// Goes on where a file ended that lost its last name to this one, a copy of all that stands in it,
+    /// as an editor or rsync leaves it; `false` if it is anything else. One that was rotated has a name.
+    fn goes_on_after(&mut self, finished: &Self) -> bool {
+        let (old, new) = (&finished.reader, &self.reader);
+        let size = FileStat::of(new.file()).map_or(0, |stat| stat.size);
+        let is_gone = length_without_name(old.file()).is_some_and(|length| length <= size);
+        let is_its_copy = is_gone
+            && finished.copy_of.is_none()
+            && self.copy_of.is_none()
+            && new.position() == 0
+            && old.position() >= PRINT_BYTES as u64
+            && old.stands_in(new.file(), size).unwrap_or(false)
+            && is_copy(new.file(), old.file()).unwrap_or(false);
+        let offset = old.offset();
+        if !is_its_copy || !self.begin_at(offset, finished.key.clone()) {
+            return false;
+        }
+        self.start = (offset, finished.key.clone());
+        self.begun = finished.begun;
         true
     }
 
@@ -488,7 +510,7 @@ impl Tailer {
     /// When the next one stands there and cannot be opened; it stays the next.
     fn advance(&mut self) -> Result<bool, TailError> {
         while let Some(queued) = self.queue.pop_front() {
-            let next = match queued {
+            let mut next = match queued {
                 Queued::Open(followed) => *followed,
                 Queued::Closed(sibling) => match self.open_queued(&sibling) {
                     Ok(Some(followed)) => followed,
@@ -509,6 +531,13 @@ impl Tailer {
                     }
                 },
             };
+            if let Some(finished) = self
+                .current
+                .take_if(|finished| next.goes_on_after(finished))
+            {
+                self.previous = Some(finished);
+                self.moved = true;
+            }
             if let Some(finished) = self.current.take() {
                 let from_inode = finished.reader.stat().inode;
                 let to_inode = next.reader.stat().inode;

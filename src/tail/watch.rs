@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 
 use super::copies::end_of;
-use super::identity::{FileStat, PRINT_BYTES, open_regular};
+use super::identity::{FileStat, PRINT_BYTES, length_without_name, open_regular};
 use super::rotation::{
     Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, try_open_sibling,
 };
@@ -73,9 +72,6 @@ impl Tailer {
             if !still_there && look < LOOKS_AT_A_CHANGING_PATH {
                 continue;
             }
-            if self.is_replaced_by(&file, &stat) {
-                return self.go_on_in(file, &stat);
-            }
             let mut begun = None;
             let mut seen = stat;
             let newest = match (self.queue.back(), &self.current) {
@@ -90,9 +86,12 @@ impl Tailer {
             if let Some((newest, newest_begun, newest_file)) = newest {
                 let anchor = Anchor::new(&newest, &beside).begun(newest_begun);
                 let mut parts = later_parts(anchor, &beside);
+                // Of a file that has no name any more, what has all of it goes on where it ended.
+                let ended = newest_file.and_then(length_without_name);
                 parts.retain(|part| {
                     !part.stat.is_same_inode(&stat)
-                        && !self.is_copy_of_any(part, newest_file.into_iter())
+                        && (ended.is_some_and(|length| length <= part.stat.size)
+                            || !self.is_copy_of_any(part, newest_file.into_iter()))
                 });
                 seen = self.without_copies_of(&file, stat, anchor, &mut parts);
                 self.declare_compressed(&newest, &beside);
@@ -102,40 +101,6 @@ impl Tailer {
             self.note_present(&stat);
             return self.queue_open(file, seen, false, begun);
         }
-        Ok(())
-    }
-
-    /// Whether the current file lost its last name to a copy of all that stands in it, as an editor or
-    /// rsync leaves it. One that was rotated has a name.
-    fn is_replaced_by(&self, file: &File, stat: &FileStat) -> bool {
-        let Some(current) = &self.current else {
-            return false;
-        };
-        let reader = &current.reader;
-        let metadata = reader.file().metadata();
-        let is_gone = metadata.is_ok_and(|old| old.nlink() == 0 && old.len() <= stat.size);
-        is_gone
-            && self.queue.is_empty()
-            && current.copy_of.is_none()
-            && reader.position() >= PRINT_BYTES as u64
-            && reader.stands_in(file, stat.size).unwrap_or(false)
-            && is_copy(file, reader.file()).unwrap_or(false)
-    }
-
-    /// Reads on in the copy that took the current file's place.
-    fn go_on_in(&mut self, file: File, stat: &FileStat) -> Result<(), TailError> {
-        let Some(current) = &self.current else {
-            return Ok(());
-        };
-        let offset = current.reader.offset();
-        let mut copy = self.follow(file, offset)?;
-        copy.key.clone_from(&current.key);
-        copy.start = (offset, current.key.clone());
-        copy.begun = current.begun;
-        self.previous = self.current.replace(copy);
-        self.moved = true;
-        self.missing = false;
-        self.events.push(FileEvent::Appeared { inode: stat.inode });
         Ok(())
     }
 

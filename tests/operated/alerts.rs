@@ -56,6 +56,8 @@ fn hurried(rules: &str, faster: u64) -> String {
     for (seconds, fewer) in [
         ("> 900", format!("> {}", 900 / faster)),
         ("> 300", format!("> {}", 300 / faster)),
+        ("< 900", format!("< {}", 900 / faster)),
+        ("< 3600", format!("< {}", 3600 / faster)),
         ("vector(60)", objective),
     ] {
         hurried = hurried.replace(seconds, &fewer);

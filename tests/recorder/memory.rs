@@ -84,7 +84,11 @@ async fn tiny_values_are_taken_refused_and_read_in_little_memory() {
 
     // What went into the journal comes out of it in little memory, too.
     testkit::world::eventually("all is entered", async || {
-        service.metric("daybook_events_written_total", "").await == count as f64
+        let written = service.metric("daybook_events_written_total", "").await;
+        // Some may have reached the store before all of them went to the journal.
+        let repeated = service.metric("daybook_events_duplicate_total", "").await;
+        let journaled = service.metric("daybook_journal_bytes", "").await;
+        written + repeated >= count as f64 && journaled == 0.0
     })
     .await;
     within_bounds("all is entered");

@@ -128,7 +128,7 @@ async fn compare(
     step: &str,
 ) {
     let mut held = 0;
-    for _ in 0..80 {
+    for _ in 0..50 {
         let (_, some) = &events[random.random_range(0..events.len())];
         let part = odd_part(random, some);
         let mut filter = text(&part);

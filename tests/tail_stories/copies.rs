@@ -260,6 +260,58 @@ fn a_log_that_grew_after_its_copy_was_made_is_read_to_its_end() {
     assert!(world.lines.iter().any(|line| line == "one more"));
 }
 
+/// The writer has the old file open still.
+#[test]
+fn a_line_that_is_written_late_to_a_replaced_log_is_read() {
+    let mut world = World::new();
+    world.append(&content("first"));
+    world.drain();
+    let log = world.path("audit.log");
+    let mut old = OpenOptions::new().append(true).open(log).unwrap();
+    replace(&world, &content("first"));
+    assert!(!world.step());
+    old.write_all(b"late\n").unwrap();
+    world.drain();
+    assert!(world.lines.iter().any(|line| line == "late"));
+}
+
+/// A mirror is synchronised again and again before its log's turn comes.
+#[test]
+fn a_log_that_is_replaced_in_the_queue_is_read_once() {
+    let mut world = World::new();
+    world.append(&content("first"));
+    world.drain();
+    world.rename("audit.log", "audit.log.1");
+    let mut second = content("second");
+    for number in 0..4 {
+        replace(&world, &second);
+        world.tailer.watch();
+        second += &format!("more {number}\n");
+    }
+    replace(&world, &second);
+    world.drain();
+    assert_same(
+        &world.lines,
+        &(content("first") + &second),
+        "all of it, once",
+    );
+}
+
+/// At the origin of a mirror the log grew and was rotated between two synchronisations.
+#[test]
+fn a_mirrored_log_that_was_rotated_is_read_to_its_end() {
+    let mut world = World::new();
+    world.append(&content("first"));
+    world.drain();
+    replace(&world, &content("second"));
+    world.append_to(".part", &(content("first") + "the last line\n"));
+    world.rename(".part", "audit.log.1");
+    world.drain();
+    let all = content("first") + "the last line\n" + &content("second");
+    assert_same(&world.lines, &all, "the part's end, once");
+    world.is_delivered_once();
+}
+
 #[test]
 fn a_log_that_was_renamed_is_not_replaced_by_its_copy() {
     let mut world = World::new();

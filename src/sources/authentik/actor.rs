@@ -25,7 +25,7 @@ use crate::telemetry::metrics::Metrics;
 use super::client::{Answer, Client, ClientError};
 use super::decode::{EventContext, EventHead, Page, decode_event, decode_page};
 use super::people::People;
-use super::retention::HeadRows;
+use super::retention;
 use super::standing::Standing;
 use super::walk::{PageAnswer, RowKey, Walk, WalkCursor};
 
@@ -415,15 +415,12 @@ impl PollerState {
             }
             entries.extend(self.entry_of(decoded, None));
         }
-        if let Some(known_until) = taken.known_until {
-            let head = HeadRows {
-                rows: &rows.iter().map(|(.., raw)| &***raw).collect::<Vec<_>>(),
-                known_until,
-                now: answer.server_time,
-            };
-            if let Some(gap) = head.gap(context.source, context.received_at) {
-                let source = context.source;
-                tracing::error!(%source, since = %known_until, "Authentik's retention may have removed events before they could be read");
+        if let Some(unseen) = taken.unseen {
+            let head = rows.iter().map(|(.., raw)| &***raw);
+            let gap = retention::gap(unseen, head, context.source, context.received_at);
+            if let Some(gap) = gap {
+                let (source, since) = (context.source, unseen.since);
+                tracing::error!(%source, %since, "Authentik's retention may have removed events before they could be read");
                 entries.push(gap);
             }
         }

@@ -9,13 +9,7 @@ use crate::batch::Entry;
 use crate::event::{SourceName, Target};
 use crate::sources::gap::gap_entry;
 
-/// What a head tells: everything up to `known_until` was known before it, and these are its rows.
-pub(super) struct HeadRows<'a> {
-    pub(super) rows: &'a [&'a RawValue],
-    pub(super) known_until: Timestamp,
-    /// The server's clock.
-    pub(super) now: Timestamp,
-}
+use super::walk::Unseen;
 
 #[derive(Deserialize)]
 struct Kept {
@@ -23,31 +17,37 @@ struct Kept {
     expires: Option<Timestamp>,
 }
 
-impl HeadRows<'_> {
-    /// Until when events may be gone, of those after what was known. An event is kept for as long as
-    /// the retention says when it is made, so the new ones tell how long those before them were.
-    fn removed_until(&self) -> Option<Timestamp> {
-        let kept = self.rows.iter().filter_map(|row| {
-            let kept: Kept = serde_json::from_str(row.get()).ok()?;
-            let is_new = kept.created > self.known_until;
-            let retention = kept.created.duration_until(kept.expires?);
-            self.now.checked_sub(retention).ok().filter(|_| is_new)
-        });
-        kept.max().filter(|removed| *removed > self.known_until)
-    }
+/// Until when events may be gone, of those of a time in which none was seen. An event is kept for as
+/// long as the retention says when it is made, so the new ones tell how long those before them were.
+fn removed_until<'a>(
+    unseen: Unseen,
+    rows: impl Iterator<Item = &'a RawValue>,
+) -> Option<Timestamp> {
+    let removed = rows.filter_map(|row| {
+        let kept: Kept = serde_json::from_str(row.get()).ok()?;
+        let is_new = kept.created > unseen.since;
+        let retention = kept.created.duration_until(kept.expires?);
+        unseen.until.checked_sub(retention).ok().filter(|_| is_new)
+    });
+    removed.max().filter(|removed| *removed > unseen.since)
+}
 
-    /// The entry that says so, if events may be lost.
-    pub(super) fn gap(&self, source: &SourceName, found_at: Timestamp) -> Option<Entry> {
-        let removed_until = self.removed_until()?;
-        let known_until = self.known_until;
-        let target = Target {
-            kind: Some("source".into()),
-            id: Some(source.as_str().into()),
-            name: None,
-        };
-        let details =
-            json!({ "reason": "retention", "fromTime": known_until, "toTime": removed_until });
-        let external_id = format!("gap:{known_until}");
-        Some(gap_entry(source, found_at, external_id, target, details))
-    }
+/// The entry that says so, if events may be lost. `rows` are those of the head that showed something
+/// new.
+pub(super) fn gap<'a>(
+    unseen: Unseen,
+    rows: impl Iterator<Item = &'a RawValue>,
+    source: &SourceName,
+    found_at: Timestamp,
+) -> Option<Entry> {
+    let removed_until = removed_until(unseen, rows)?;
+    let target = Target {
+        kind: Some("source".into()),
+        id: Some(source.as_str().into()),
+        name: None,
+    };
+    let details =
+        json!({ "reason": "retention", "fromTime": unseen.since, "toTime": removed_until });
+    let external_id = format!("gap:{}", unseen.since);
+    Some(gap_entry(source, found_at, external_id, target, details))
 }

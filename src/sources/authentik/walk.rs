@@ -32,8 +32,8 @@
 //!   after it is next, and counts if the total has not fallen between them.
 //! - **A page that is too long** is asked for in smaller ones; see [`Walk::ask_for_less`].
 //! - **An empty list closes nothing.** A token that has become blind sees one; what was open stays.
-//! - **A head tells up to when everything was known** before it: what came later and was removed
-//!   before this head was never seen.
+//! - **The first head with something new** after heads without tells up to when everything was known
+//!   before them: what came later and was removed before the first of them was never seen.
 
 use std::time::Duration;
 
@@ -58,8 +58,17 @@ pub struct Taken {
     pub moved: bool,
     /// Whether less is left to read of the oldest gap, whatever came at the top.
     pub further: bool,
-    /// Of a head: everything up to this time was known before it.
-    pub known_until: Option<Timestamp>,
+    /// Of a head with something new.
+    pub unseen: Option<Unseen>,
+}
+
+/// A time in which events may have come and gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unseen {
+    /// Everything up to then was known.
+    pub since: Timestamp,
+    /// The server's time at the next head.
+    pub until: Timestamp,
 }
 
 /// How far the present poll is.
@@ -111,6 +120,8 @@ pub struct Walk {
     late_line: Option<Timestamp>,
     /// The server's time at the last head.
     head_at: Option<Timestamp>,
+    /// Before the first of the heads that showed nothing new.
+    unseen: Option<Unseen>,
     fruitless: u32,
 }
 
@@ -143,6 +154,7 @@ impl Walk {
             anchor_seen: None,
             late_line: None,
             head_at: None,
+            unseen: None,
             fruitless: 0,
         }
     }
@@ -259,8 +271,8 @@ impl Walk {
         let follows = self.follows(answer);
         let former = self.cursor.clone();
         let begins = self.stage == Stage::Head && self.last_request.page == 1;
-        let known_until = if begins {
-            self.known_before_head(answer.server_time)
+        let unseen = if begins {
+            self.unseen_before(answer)
         } else {
             None
         };
@@ -288,7 +300,7 @@ impl Walk {
             further: oldest_gap.is_some_and(|gap| self.cursor.gaps.first() != Some(gap)),
             cursor: self.cursor.clone(),
             moved,
-            known_until,
+            unseen,
         }
     }
 
@@ -519,11 +531,20 @@ impl Walk {
         self.durable.add(rows);
     }
 
-    /// What was there at the former head has been read since, or stands in a gap.
-    fn known_before_head(&mut self, now: Timestamp) -> Option<Timestamp> {
+    /// What was there at a head has been read since, or stands in a gap.
+    fn unseen_before(&mut self, answer: &PageAnswer) -> Option<Unseen> {
+        let now = answer.server_time;
         let former = self.head_at.replace(now);
         let newest = self.cursor.fresh.max(self.cursor.high_water)?.min(now);
-        Some(former.map_or(newest, |former| former.max(newest)))
+        let unseen = *self.unseen.get_or_insert(Unseen {
+            since: former.map_or(newest, |former| former.max(newest)),
+            until: now,
+        });
+        let is_new = |row: &RowKey| row.created > unseen.since;
+        answer.rows.iter().any(is_new).then(|| {
+            self.unseen = None;
+            unseen
+        })
     }
 
     /// A server's clock that was ahead and was put right leaves a high water in the future.
