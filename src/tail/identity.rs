@@ -100,7 +100,7 @@ fn joined(seconds: i64, nanos: i64) -> i64 {
 /// The length of a file that was deleted, or lost its last name to another.
 pub(super) fn length_without_name(file: &File) -> Option<u64> {
     let metadata = file.metadata().ok()?;
-    (metadata.nlink() == 0).then(|| metadata.len())
+    (metadata.nlink() == 0).then_some(metadata.len())
 }
 
 /// Opens a regular file for reading; `None` when nothing is there.

@@ -541,10 +541,10 @@ impl Walk {
             until: now,
         });
         let is_new = |row: &RowKey| row.created > unseen.since;
-        answer.rows.iter().any(is_new).then(|| {
-            self.unseen = None;
-            unseen
-        })
+        if !answer.rows.iter().any(is_new) {
+            return None;
+        }
+        self.unseen.take()
     }
 
     /// A server's clock that was ahead and was put right leaves a high water in the future.
