@@ -5,6 +5,7 @@
 pub mod flat;
 pub mod hidden;
 pub mod json;
+pub mod letter;
 pub mod mask;
 mod payload;
 mod prose;

@@ -23,7 +23,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::batch::{BATCH_WEIGHT, Batch, Entry};
-use crate::event::mask::{SECRET_KEYS, mask_letter};
+use crate::event::letter::mask_letter;
+use crate::event::mask::SECRET_KEYS;
 use crate::event::{DeadLetter, DeadLetterReason, SourceName};
 use crate::journal::{Damage, Journal, PushKind, PushRecord, Stored, Window};
 use crate::probe::Probe;

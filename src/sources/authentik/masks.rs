@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::event::letter;
 use crate::event::mask::{self, SECRET_KEYS};
 
 /// Secrets as arguments of a request and as parameters in a URL, besides the common list.
@@ -58,7 +59,7 @@ pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
     let mut keys = with_common(ARGUMENT_KEYS);
     keys.extend(FIELD_KEYS);
     keys.push("body");
-    mask::mask_letter(raw, &keys)
+    letter::mask_letter(raw, &keys)
 }
 
 fn with_common(keys: &[&'static str]) -> Vec<&'static str> {

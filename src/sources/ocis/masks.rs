@@ -11,6 +11,7 @@ use bytestring::ByteString;
 use serde_json::{Map, Value};
 
 use super::record::{KNOWN_KEYS, Record, ScannedLine, key};
+use crate::event::letter;
 use crate::event::mask::{self, MASK, SECRET_KEYS};
 use crate::sources::text::{sha256_hex, text};
 
@@ -188,7 +189,7 @@ pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
     if raw.windows(removal.len()).any(|window| window == removal) {
         keys.push("ShareID");
     }
-    mask_phrases(&mask::mask_letter(raw, &keys))
+    mask_phrases(&letter::mask_letter(raw, &keys))
 }
 
 fn is_secret(key: &str) -> bool {

@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::event::letter;
 use crate::event::mask::{self, SECRET_KEYS};
 
 /// What stays of an event that carries content.
@@ -78,7 +79,7 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, kind: &str) {
 /// Masks bytes that are no event.
 pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
     let keys: Vec<&str> = SECRET_KEYS.iter().chain(CONTENT_KEYS).copied().collect();
-    mask::mask_letter(raw, &keys)
+    letter::mask_letter(raw, &keys)
 }
 
 fn query_keys() -> Vec<&'static str> {
