@@ -235,20 +235,21 @@ fn journal_that_hangs(dir: &Path) {
     assert!(pipe.unwrap().success());
 }
 
+fn sqlite_in(dir: &Path) -> String {
+    format!("sqlite:{}", dir.join("daybook.db").display())
+}
+
+fn spawn_on_sqlite(dir: &Path, port: u16) -> Process {
+    let config = write_config(dir, port, &sqlite_in(dir), "");
+    Process::spawn(DAYBOOK, &["run", "-c", &config], port, &dir.join("log"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_during_the_start_is_heard() {
     for signal in ["TERM", "INT"] {
         let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let store = format!("sqlite:{}", dir.path().join("daybook.db").display());
-        let config = write_config(dir.path(), port, &store, "");
         journal_that_hangs(dir.path());
-        let mut daybook = Process::spawn(
-            DAYBOOK,
-            &["run", "-c", &config],
-            port,
-            &dir.path().join("log"),
-        );
+        let mut daybook = spawn_on_sqlite(dir.path(), free_port());
         eventually("it starts", async || {
             daybook.log().contains("daybook starts")
         })
@@ -265,15 +266,8 @@ async fn a_signal_during_the_start_is_heard() {
 async fn a_signal_as_soon_as_it_answers_ends_it_in_peace() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
-    let store = format!("sqlite:{}", dir.path().join("daybook.db").display());
-    let config = write_config(dir.path(), port, &store, "");
     for round in 0..8 {
-        let mut daybook = Process::spawn(
-            DAYBOOK,
-            &["run", "-c", &config],
-            port,
-            &dir.path().join("log"),
-        );
+        let mut daybook = spawn_on_sqlite(dir.path(), port);
         // The very first answer: `eventually` would look too seldom.
         let answers = async {
             while daybook.try_get("/healthz").await.is_none() {
@@ -291,18 +285,11 @@ async fn a_signal_as_soon_as_it_answers_ends_it_in_peace() {
 async fn sigterm_is_heard_during_a_reload() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
-    let store = format!("sqlite:{}", dir.path().join("daybook.db").display());
-    let config = write_config(dir.path(), port, &store, "");
-    let mut daybook = Process::spawn(
-        DAYBOOK,
-        &["run", "-c", &config],
-        port,
-        &dir.path().join("log"),
-    );
+    let mut daybook = spawn_on_sqlite(dir.path(), port);
     daybook.ready().await;
     journal_that_hangs(dir.path());
     let pushed = "[[sources]]\nkind = \"recorder\"\n";
-    write_config(dir.path(), port, &store, pushed);
+    write_config(dir.path(), port, &sqlite_in(dir.path()), pushed);
     daybook.signal("HUP");
     eventually("the journal is being opened", async || {
         dir.path().join("journal/lock").exists()

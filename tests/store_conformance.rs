@@ -108,10 +108,7 @@ async fn no_page_sorts_or_scans_the_collection() {
             .expect("find_events");
         for _ in 0..3 {
             let Some(last) = page.last() else { break };
-            let key = PageKey {
-                at: last.at,
-                id: last.id.clone(),
-            };
+            let key = PageKey::of(last);
             page = store
                 .find_events(filter, Some(&key), 20)
                 .await

@@ -21,7 +21,7 @@ use crate::dead_letters::{Retried, Retrier, RetryError};
 use crate::event::{AuditEvent, Decoded, TenantHints};
 use crate::sources::authentik::client::ClientError;
 use crate::sources::text::REMARKS;
-use crate::store::{EventFilter, PageKey, Store, StoreError, StoredEvent};
+use crate::store::{EventFilter, PageKey, Payloads, Store, StoreError, StoredEvent};
 use crate::tail::TailError;
 
 /// Events entered at once.
@@ -248,14 +248,11 @@ impl Enterer<'_> {
         loop {
             let page = self
                 .store
-                .find_events(filter, before.as_ref(), 1000)
+                .event_page(filter, before.as_ref(), 1000, Payloads::Whole)
                 .await?;
-            let complete = page.len() < 1000;
-            before = page.last().map(|last| PageKey {
-                at: last.at,
-                id: last.id.clone(),
-            });
-            for event in page.into_iter().filter(&is_wanted) {
+            let complete = !page.is_cut && page.events.len() < 1000;
+            before = page.events.last().map(PageKey::of);
+            for event in page.events.into_iter().filter(&is_wanted) {
                 let key = &event.external_id;
                 let content = self
                     .by_content

@@ -30,10 +30,7 @@ const SHOWN: usize = 3;
 pub async fn all_events(store: &dyn Store) -> Result<Vec<StoredEvent>, StoreError> {
     let mut all: Vec<StoredEvent> = Vec::new();
     loop {
-        let before = all.last().map(|last| PageKey {
-            at: last.at,
-            id: last.id.clone(),
-        });
+        let before = all.last().map(PageKey::of);
         let filter = EventFilter::default();
         let page = store.find_events(&filter, before.as_ref(), 1000).await?;
         if page.is_empty() {

@@ -336,10 +336,7 @@ impl Oracle {
         };
         let mut all: Vec<StoredEvent> = Vec::new();
         loop {
-            let before = all.last().map(|last| PageKey {
-                at: last.at,
-                id: last.id.clone(),
-            });
+            let before = all.last().map(PageKey::of);
             // A store that is struck just now is asked again.
             let Ok(page) = store.find_events(&filter, before.as_ref(), 1000).await else {
                 return all;

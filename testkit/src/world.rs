@@ -158,10 +158,7 @@ impl World {
         let store = self.daybook().store();
         let mut all: Vec<StoredEvent> = Vec::new();
         loop {
-            let before = all.last().map(|last| PageKey {
-                at: last.at,
-                id: last.id.clone(),
-            });
+            let before = all.last().map(PageKey::of);
             let found = store
                 .find_events(&EventFilter::default(), before.as_ref(), 1000)
                 .await;

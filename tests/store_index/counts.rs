@@ -494,10 +494,7 @@ async fn conditions_on_several_terms_hold_together() {
                 let Some(last) = page.last() else {
                     break;
                 };
-                before = Some(PageKey {
-                    at: last.at,
-                    id: last.id.clone(),
-                });
+                before = Some(PageKey::of(last));
                 found.extend(page.into_iter().map(|event| event.external_id));
             }
             assert_eq!(found, expected, "{filter:?}");

@@ -111,7 +111,7 @@ impl Place {
     }
 }
 
-/// An `_id` in the server's order, as far as pages tell ids apart: texts come before object ids.
+/// An `_id` in the server's order of types, and within texts and object ids, which pages tell apart.
 #[derive(Clone, Debug, PartialEq)]
 struct Id(Bson);
 
@@ -125,13 +125,80 @@ impl PartialOrd for Id {
 
 impl Ord for Id {
     fn cmp(&self, other: &Self) -> Ordering {
-        use Ordering::{Equal, Greater, Less};
         match (&self.0, &other.0) {
             (Bson::ObjectId(one), Bson::ObjectId(another)) => one.cmp(another),
             (Bson::String(one), Bson::String(another)) => one.cmp(another),
-            (Bson::ObjectId(_), Bson::String(_)) => Greater,
-            (Bson::String(_), Bson::ObjectId(_)) => Less,
-            _ => Equal,
+            (one, another) => rank(one).cmp(&rank(another)),
+        }
+    }
+}
+
+fn rank(id: &Bson) -> u8 {
+    match id {
+        Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => 0,
+        Bson::String(_) => 1,
+        Bson::Document(_) => 2,
+        Bson::Binary(_) => 3,
+        Bson::ObjectId(_) => 4,
+        _ => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::Uuid;
+    use mongodb::bson::oid::ObjectId;
+
+    use super::*;
+
+    fn run(at: &[i64], is_cut: bool) -> Run<i64> {
+        let row = |at: &i64| {
+            let id = Id(Bson::String(at.to_string()));
+            (Place { at: *at, id }, *at)
+        };
+        Run {
+            rows: at.iter().map(row).collect(),
+            is_cut,
+        }
+    }
+
+    #[test]
+    fn behind_the_first_end_of_a_cut_query_nothing_is_told() {
+        let merged = merge(
+            vec![run(&[9, 7], true), run(&[8, 7, 6, 1], false)],
+            true,
+            10,
+        );
+        assert_eq!((merged.found, merged.is_cut), (vec![9, 8, 7], true));
+        let merged = merge(vec![run(&[1, 5], true), run(&[2, 3], true)], false, 10);
+        assert_eq!((merged.found, merged.is_cut), (vec![1, 2, 3], true));
+        let merged = merge(vec![run(&[9, 7], false), run(&[8], false)], true, 2);
+        assert_eq!((merged.found, merged.is_cut), (vec![9, 8], false));
+    }
+
+    /// A sort may panic at an order that contradicts itself.
+    #[test]
+    fn ids_of_any_types_have_one_order() {
+        let ids = [
+            Bson::Int32(7),
+            Bson::Int64(8),
+            Bson::String("7".to_owned()),
+            Bson::String("8".to_owned()),
+            Uuid::from_bytes([7; 16]).into(),
+            Bson::ObjectId(ObjectId::from_bytes([1; 12])),
+            Bson::ObjectId(ObjectId::from_bytes([2; 12])),
+        ];
+        let ids = ids.map(Id);
+        assert!(ids.is_sorted());
+        for [one, another, third] in ids.iter().flat_map(|one| {
+            let pairs = ids
+                .iter()
+                .flat_map(|two| ids.iter().map(move |three| [two, three]));
+            pairs.map(move |[two, three]| [one, two, three])
+        }) {
+            if one.cmp(another).is_eq() {
+                assert_eq!(one.cmp(third), another.cmp(third));
+            }
         }
     }
 }

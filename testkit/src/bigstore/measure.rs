@@ -246,10 +246,7 @@ async fn deep(store: &Arc<dyn Store>, filter: &EventFilter) -> Result<(u32, Opti
         if events.len() < limit as usize {
             return Ok((step * 10 + 1, key));
         }
-        key = events.last().map(|last| PageKey {
-            at: last.at,
-            id: last.id.clone(),
-        });
+        key = events.last().map(PageKey::of);
     }
     Ok((DEEP, key))
 }
