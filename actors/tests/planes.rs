@@ -13,7 +13,8 @@ use daybook_actors::policy::Intensity;
 use daybook_actors::ractor::Actor;
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{
-    ChildSpec, GaveUp, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage, spawn_root,
+    ChildSpec, EndOrder, GaveUp, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
+    spawn_root,
 };
 use tokio::time::Instant;
 
@@ -176,6 +177,29 @@ async fn a_child_that_does_not_drain_in_time_is_killed() {
     let begun = Instant::now();
     assert_eq!(world.drain().await, RootEnd::Stopped);
     assert_eq!(begun.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_that_do_not_drain_in_time_are_killed_one_by_one_or_at_once() {
+    for (end_order, seconds) in [(EndOrder::Reversed, 10), (EndOrder::AtOnce, 5)] {
+        let (children, slots): (Vec<_>, Vec<_>) = ["a", "b"]
+            .map(|name| puppet(name, SUSPEND))
+            .map(|(child, slot)| (child.with_drain_limit(5 * SECOND), slot))
+            .into_iter()
+            .unzip();
+        let set = |arguments: &mut SupervisorArgs| arguments.end_order = end_order;
+        let mut world = World::with(children, set).await;
+        world.then("a runs").await;
+        world.then("b runs").await;
+        for slot in &slots {
+            let (hang, has_begun) = Order::hang();
+            order(slot, hang).await;
+            has_begun.await.unwrap();
+        }
+        let begun = Instant::now();
+        assert_eq!(world.drain().await, RootEnd::Stopped);
+        assert_eq!(begun.elapsed().as_secs(), seconds);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Signal, SupervisionEvent,
 };
@@ -14,7 +15,7 @@ use super::child::{AbortOnDrop, Child, Ending, Timer};
 use super::keeper::{Crew, Keeper, Report, WeakCrew};
 use super::reporting::exit_of;
 use super::root::{RootEnd, Verdict};
-use super::spec::{ChildSpec, ChildState, Exit, GaveUp, OnGiveUp, SupervisorArgs};
+use super::spec::{ChildSpec, ChildState, EndOrder, Exit, GaveUp, OnGiveUp, SupervisorArgs};
 
 /// The supervising actor. Start it with [`super::spawn_root`] or as a child of another with
 /// [`Supervisor::child_spec`].
@@ -492,7 +493,7 @@ impl SupervisorState {
         })));
     }
 
-    /// Ends the children in the reverse order of their start, each after the last one is gone.
+    /// Ends the children, in the order that was asked for.
     fn end_children(&mut self) -> impl Future<Output = ()> + use<> {
         let mut endings = Vec::new();
         for child in self.children.iter_mut().rev() {
@@ -501,9 +502,15 @@ impl SupervisorState {
             let name = child.spec.name.clone();
             endings.extend(child.keeper.as_mut().map(|keeper| keeper.end(name, limit)));
         }
+        let end_order = self.arguments.end_order;
         async move {
-            for ending in endings {
-                ending.await;
+            match end_order {
+                EndOrder::AtOnce => drop(join_all(endings).await),
+                EndOrder::Reversed => {
+                    for ending in endings {
+                        ending.await;
+                    }
+                }
             }
         }
     }

@@ -11,8 +11,8 @@
 //!    task, a failed spawn, a stall. A child that stops of its own accord is not restarted.
 //! 4. A supervisor never waits in a handler. Spawns and joins happen in tasks that send a
 //!    message; delays are delayed messages whose timers end with the state that holds them.
-//! 5. Children end before their supervisor, in the reverse order of their start, and each may
-//!    empty its mailbox first.
+//! 5. Children end before their supervisor, in the reverse order of their start or at once, and each
+//!    may empty its mailbox first.
 //!
 //! ```text
 //!             spawn             post_start done
@@ -41,14 +41,14 @@ pub use keeper::KeeperReport;
 pub use reporting::spawn_child;
 pub use root::{RootEnd, spawn_root};
 pub use spec::{
-    ChildSpec, ChildState, ChildStatus, DEFAULT_DRAIN_LIMIT, Exit, GaveUp, Observer, OnGiveUp,
-    SpawnFuture, SupervisorArgs,
+    ChildSpec, ChildState, ChildStatus, DEFAULT_DRAIN_LIMIT, EndOrder, Exit, GaveUp, Observer,
+    OnGiveUp, SpawnFuture, SupervisorArgs,
 };
 
 /// What a supervisor can be told.
 #[derive(Debug)]
 pub enum SupervisorMessage {
-    /// Ends all children in reverse order, answers, and stops the supervisor.
+    /// Ends all children, answers, and stops the supervisor.
     Drain(RpcReplyPort<()>),
     /// Adds a child and starts it. A name that is taken is refused with a warning in the log.
     AddChild(ChildSpec),

@@ -213,12 +213,24 @@ pub trait Observer: Send + Sync + 'static {
 /// An observer that looks away.
 impl Observer for () {}
 
+/// How a supervisor's children end when it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndOrder {
+    /// The last that was started first, each when the one before is gone.
+    #[default]
+    Reversed,
+    /// All at once: none needs another.
+    AtOnce,
+}
+
 /// What a supervisor is made of.
 pub struct SupervisorArgs {
     /// Its name, for logs and [`Observer::gave_up`].
     pub name: String,
-    /// Its children in the order of their start; they are drained in reverse.
+    /// Its children in the order of their start.
     pub children: Vec<ChildSpec>,
+    /// How they are drained.
+    pub end_order: EndOrder,
     /// The wait before a restart.
     pub backoff: Backoff,
     /// How many crashes of one child are too many.
@@ -235,6 +247,7 @@ impl SupervisorArgs {
         Self {
             name: name.into(),
             children,
+            end_order: EndOrder::default(),
             backoff: Backoff::default(),
             intensity: Intensity::default(),
             stall_after: Duration::from_secs(60),

@@ -1,0 +1,238 @@
+//! How the process begins and ends: which configuration it takes, signals, exit codes.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use daybook::config::Collections;
+use daybook::store::Store as _;
+use daybook::store::sqlite::SqliteStore;
+use daybook::tree::SHUTDOWN_LIMIT;
+use serde_json::json;
+use testkit::process::{Process, free_port, sqlite_in, write_config};
+use testkit::world::{PATIENCE, client, eventually};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::{DAYBOOK, EVENTS, append, folder_line, ocis_source};
+
+/// Sources that wait for an answer. At a drain each is given five seconds; one after the other they
+/// would take longer than a shutdown may.
+const WAITING: usize = 6;
+
+/// A service whose sources have asked somebody who does not answer for as long as these
+/// connections are held.
+async fn with_waiting_sources(dir: &Path) -> (Process, Vec<TcpStream>) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let token = dir.join("token");
+    std::fs::write(&token, "token").unwrap();
+    let mut sources = String::new();
+    for number in 0..WAITING {
+        sources.push_str(&format!(
+            "[[sources]]\nkind = \"authentik\"\nname = \"authentik-{number}\"\n\
+             url = \"http://{address}\"\ntoken_file = \"{}\"\ntimeout = \"5m\"\n",
+            token.display()
+        ));
+    }
+    let port = free_port();
+    let config = write_config(dir, port, &sqlite_in(dir), &sources);
+    let arguments = ["run", "-c", &config];
+    let mut daybook = Process::spawn(DAYBOOK, &arguments, port, &dir.join("log"));
+    daybook.ready().await;
+    let mut waiting = Vec::new();
+    while waiting.len() < WAITING {
+        let (asks, _) = timeout(PATIENCE, silent.accept()).await.unwrap().unwrap();
+        waiting.push(asks);
+    }
+    (daybook, waiting)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_wait_for_an_answer_are_given_up_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daybook, _waiting) = with_waiting_sources(dir.path()).await;
+    let told = Instant::now();
+    daybook.signal("TERM");
+    let code = daybook.wait().await.code();
+    assert_eq!(code, Some(0), "{}", daybook.log());
+    let took = told.elapsed();
+    assert!(took < SHUTDOWN_LIMIT, "{took:?}");
+    assert!(daybook.log().contains("did not drain in time"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_drain_with_75_at_once() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut daybook, _waiting) = with_waiting_sources(dir.path()).await;
+        let told = Instant::now();
+        daybook.signal(first);
+        eventually("it drains", async || daybook.log().contains("draining")).await;
+        daybook.signal(second);
+        let code = daybook.wait().await.code();
+        assert_eq!(code, Some(75), "{first} {second}: {}", daybook.log());
+        let took = told.elapsed();
+        assert!(took < SHUTDOWN_LIMIT, "{first} {second}: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigint_drains_a_running_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    append(&log, &folder_line("alice", "Reports"));
+    let port = free_port();
+    let config = write_config(dir.path(), port, &sqlite_in(dir.path()), &ocis_source(&log));
+    let arguments = ["run", "-c", &config];
+    let mut daybook = Process::spawn(DAYBOOK, &arguments, port, &dir.path().join("log"));
+    daybook.ready().await;
+    let events = format!("{EVENTS}?source=ocis");
+    eventually("it works", async || {
+        let found = daybook.json(&events).await;
+        found["events"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty())
+    })
+    .await;
+    daybook.signal("INT");
+    let code = daybook.wait().await.code();
+    assert_eq!(code, Some(0), "{}", daybook.log());
+    assert!(daybook.log().contains("drained"), "{}", daybook.log());
+}
+
+/// Each file has a key that there is not, so that the error tells which one was read.
+#[test]
+fn a_named_file_comes_before_the_variables_and_that_before_the_one_that_lies_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["named.toml", "variable.toml", "daybook.toml"];
+    for name in names {
+        std::fs::write(dir.path().join(name), "no_such_key = 1\n").unwrap();
+    }
+    let check = |arguments: &[&str], variable: Option<&str>| {
+        let mut command = Command::new(DAYBOOK);
+        command.arg("check").args(arguments).current_dir(dir.path());
+        match variable {
+            Some(file) => command.env("DAYBOOK_CONFIG", file),
+            None => command.env_remove("DAYBOOK_CONFIG"),
+        };
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let named = &["-c", "named.toml"];
+    let cases: [(&[&str], Option<&str>, &str); 5] = [
+        (named, Some("variable.toml"), "named.toml"),
+        (named, None, "named.toml"),
+        (&[], Some("variable.toml"), "variable.toml"),
+        (&[], Some(""), "daybook.toml"),
+        (&[], None, "daybook.toml"),
+    ];
+    for (arguments, variable, read) in cases {
+        let (code, said) = check(arguments, variable);
+        assert_eq!(code, Some(78), "{said}");
+        for name in names {
+            let is_named = said.contains(&format!("no_such_key ({name}:1)"));
+            assert_eq!(is_named, name == read, "{arguments:?} {variable:?}: {said}");
+        }
+    }
+    // What was named has to be there, whatever else is.
+    let missing: [(&[&str], Option<&str>); 2] =
+        [(&["-c", "missing.toml"], None), (&[], Some("missing.toml"))];
+    for (arguments, variable) in missing {
+        let (code, said) = check(arguments, variable);
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.contains("missing.toml"), "{said}");
+    }
+    std::fs::remove_file(dir.path().join("daybook.toml")).unwrap();
+    let (code, said) = check(&[], None);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("(defaults and environment)"), "{said}");
+}
+
+/// The same configuration with the switch and without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_ingest_the_service_is_ready_and_runs_no_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    append(&log, &folder_line("alice", "Reports"));
+    let port = free_port();
+    let sources = format!("{}[[sources]]\nkind = \"recorder\"\n", ocis_source(&log));
+    let config = write_config(dir.path(), port, &sqlite_in(dir.path()), &sources);
+    let with = |switch: &str| {
+        let switch = format!("AUDIT_INGEST_ENABLED={switch}");
+        let arguments: [&str; 5] = [&switch, DAYBOOK, "run", "-c", &config];
+        Process::spawn("env", &arguments, port, &dir.path().join("log"))
+    };
+    let record = async |daybook: &Process| {
+        let request = client().post(daybook.url(EVENTS));
+        let answer = request.body(r#"{"action":"invoice.paid"}"#).send().await;
+        answer.unwrap().status().as_u16()
+    };
+
+    let mut daybook = with("false");
+    daybook.ready().await;
+    assert_eq!(daybook.json("/api/v1/sources").await["sources"], json!([]));
+    assert_eq!(daybook.json(EVENTS).await["events"], json!([]));
+    assert_eq!(daybook.try_get("/audit").await.unwrap().0, 200);
+    assert_eq!(record(&daybook).await, 404);
+    let scrape = daybook.text("/metrics").await;
+    assert!(scrape.contains("daybook_store_up 1"), "{scrape}");
+    assert!(!scrape.contains("source=\""), "{scrape}");
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0), "{}", daybook.log());
+    let file = dir.path().join("daybook.db");
+    let store = SqliteStore::open(&file, Duration::from_secs(10), &Collections::default());
+    let cursors = store.unwrap().cursors().await.unwrap();
+    assert!(cursors.is_empty(), "claimed by nobody: {cursors:?}");
+
+    let mut daybook = with("true");
+    daybook.ready().await;
+    eventually("the log is read", async || {
+        let found = daybook.json(EVENTS).await;
+        found["events"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty())
+    })
+    .await;
+    assert_eq!(record(&daybook).await, 200);
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0), "{}", daybook.log());
+}
+
+/// What `daybook run` ends with 70 for. Nothing outside a process can make its actors crash, so the
+/// code itself is not seen here, but in `src/cli/mod.rs`.
+#[cfg(any(debug_assertions, feature = "probes"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daybook_gives_up_when_its_planes_cannot_be_kept_up() {
+    use daybook::config::{Config, StoreUrl};
+    use daybook::probe::{Fault, Probes};
+    use daybook::tree::{Daybook, End, TreeOptions};
+    use daybook_actors::policy::Intensity;
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.store.url = StoreUrl(sqlite_in(dir.path()));
+    config.http.listen = ([127, 0, 0, 1], 0).into();
+    let probes = Probes::new();
+    let crash = probes.strike("writer", "post_start", Fault::Panic, 1);
+    let no_restart = Intensity {
+        max_restarts: 0,
+        within: Duration::from_secs(60),
+    };
+    let options = TreeOptions {
+        intensity: no_restart,
+        planes_intensity: no_restart,
+        probes,
+        ..TreeOptions::of(&config)
+    };
+    let store = daybook::store::open(&config.store).await.unwrap();
+    let started = Daybook::start_with_options(&config, store, options).await;
+    let mut daybook = started.unwrap();
+    let end = timeout(PATIENCE, daybook.ended()).await.unwrap();
+    assert!(crash.has_struck());
+    let End::GaveUp(why) = end else {
+        panic!("{end:?}");
+    };
+    assert!(why.contains("store"), "{why}");
+}
