@@ -57,12 +57,7 @@ pub async fn one(
     let caller = edge.authenticator.caller(&headers).await?;
     let scope = tenant_scope(&caller.role)?;
     let Path(id) = id.map_err(|_| ApiError::bad_request("the id is not UTF-8"))?;
-    let event = edge
-        .store
-        .event(&id)
-        .await?
-        .filter(|event| scope.is_none_or(|slug| event.tenant_slug.as_deref() == Some(slug)));
-    match event {
+    match edge.store.event(&id, scope).await? {
         Some(event) => Ok(Json(event).into_response()),
         None => Err(ApiError::not_found("no such event")),
     }

@@ -169,6 +169,13 @@ impl Authenticator {
         self.known_as(Shown::Token(token)).await
     }
 
+    /// Whether [`credentials`] that were a caller's still are. A store that cannot be asked just now is
+    /// no reason to send anybody away.
+    pub async fn still_knows(&self, caller: &Caller, credentials: &HeaderMap) -> bool {
+        let asked = self.caller(credentials).await;
+        asked.map_or_else(|error| !error.is_refusal(), |now| now == *caller)
+    }
+
     async fn known_as(&self, shown: Shown<'_>) -> Result<Caller, ApiError> {
         let hash = shown.hash();
         let known = self.remembered(&hash);
@@ -193,11 +200,8 @@ impl Authenticator {
                 self.remember(hash, finding);
                 caller.ok_or_else(unknown_token)
             }
-            (
-                Err(StoreError::Unavailable(_) | StoreError::Timeout { .. }),
-                Some(finding),
-                Some(caller),
-            ) => {
+            // Whatever the writer waits for: what is let in meanwhile waits in the journal.
+            (Err(error), Some(finding), Some(caller)) if !matches!(error, StoreError::Other(_)) => {
                 let asked = Instant::now();
                 self.remember(hash, Finding { asked, ..finding });
                 Ok(caller)
@@ -316,6 +320,17 @@ impl Authenticator {
 
 fn unknown_token() -> ApiError {
     ApiError::unauthorized("token is unknown or has expired")
+}
+
+/// The headers that say who asks, to be asked again later.
+pub fn credentials(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in [header::AUTHORIZATION, header::COOKIE] {
+        for value in headers.get_all(&name) {
+            kept.append(&name, value.clone());
+        }
+    }
+    kept
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

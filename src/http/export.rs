@@ -6,6 +6,9 @@
 //! nothing, and nothing is said about it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, RawQuery, State};
@@ -17,11 +20,12 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::Peer;
-use super::auth::Caller;
+use super::auth::{Authenticator, Caller, credentials};
 use super::error::ApiError;
 use super::ingest::client_address;
 use super::query::{EventQuery, confine, form_pairs, wrong};
 use super::router::Edge;
+use super::turns::Taken;
 use crate::event::Outcome;
 use crate::export::{Export, Format, deed, new_id};
 use crate::own_events::{self, Deed};
@@ -29,8 +33,14 @@ use crate::store::EventFilter;
 
 /// Exports under way at once; more are refused.
 pub const MOST_EXPORTS: u32 = 8;
+/// Exports of one tenant among them.
+pub const MOST_OF_TENANT: usize = 2;
 /// Pieces that wait for a slow client.
 const PIECES: usize = 2;
+/// How often it is asked whether an export may still be read, however slowly it is.
+const ASKED_AGAIN: Duration = Duration::from_secs(15);
+/// The client has gone, or the server that served it.
+const CONNECTION_ENDED: &str = "the connection ended";
 
 /// `GET /api/v1/export`
 pub async fn export(
@@ -53,8 +63,13 @@ pub async fn export(
         let nothing = futures_util::stream::empty::<Result<Bytes, Cut>>();
         return Ok((file_headers, Body::from_stream(nothing)).into_response());
     }
-    let permit = Arc::clone(&edge.exports).try_acquire_owned();
-    let permit = permit.map_err(|_| ApiError::unavailable("too many exports are under way"))?;
+    let turn = edge.exports.try_take(&caller.role);
+    let turn = turn.map_err(|taken| {
+        ApiError::unavailable(match taken {
+            Taken::All => "too many exports are under way",
+            Taken::OfTenant => "too many exports of this tenant are under way",
+        })
+    })?;
     let ip = client_address(&edge.trusted_proxies, peer.0.ip(), &headers).to_string();
     let record = Entered {
         id: new_id(),
@@ -66,27 +81,49 @@ pub async fn export(
     };
     own_events::enter(&*edge.store, record.deed(None)).await?;
 
-    let (pieces, mut taken) = mpsc::channel::<Result<Bytes, Cut>>(PIECES);
+    let (pieces, mut taken) = mpsc::channel::<Bytes>(PIECES);
+    let credentials = credentials(&headers);
+    let [is_whole, is_withheld] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let (whole, withheld) = (Arc::clone(&is_whole), Arc::clone(&is_withheld));
     // A task of its own, so that its end is entered however the connection ends.
     tokio::spawn(async move {
         let export = Export::new(Arc::clone(&edge.store), filter, format, limit);
-        let ended = run(export, &pieces).await;
-        let outcome = if ended.reason.is_none() {
+        let mut count = 0;
+        let reason = tokio::select! {
+            reason = send(export, &pieces, &mut count) => reason,
+            () = refused(&edge.authenticator, &record.caller, &credentials) => {
+                // Not even what waits already goes out.
+                withheld.store(true, Ordering::Release);
+                Some("the token or session is not valid any more")
+            }
+        };
+        let outcome = if reason.is_none() {
+            whole.store(true, Ordering::Release);
             Outcome::Success
         } else {
             Outcome::Failure
         };
+        drop(pieces);
         edge.metrics.exports(outcome.as_str()).increment(1);
-        let mut deed = record.deed(Some((outcome, ended.count)));
-        if let Some(reason) = ended.reason {
+        let mut deed = record.deed(Some((outcome, count)));
+        if let Some(reason) = reason {
             deed.metadata.insert("reason".to_owned(), json!(reason));
         }
         if let Err(error) = own_events::enter(&*edge.store, deed).await {
             tracing::error!(error = %error, export = record.id, "the end of an export is not on the timeline");
         }
-        drop(permit);
+        drop(turn);
     });
-    let body = futures_util::stream::poll_fn(move |context| taken.poll_recv(context));
+    let body = futures_util::stream::poll_fn(move |context| {
+        let piece = ready!(taken.poll_recv(context));
+        // Nor does one end well whose task fell.
+        let is_cut = piece.is_none() && !is_whole.load(Ordering::Acquire);
+        Poll::Ready(if is_cut || is_withheld.load(Ordering::Acquire) {
+            Some(Err(Cut))
+        } else {
+            piece.map(Ok)
+        })
+    });
     Ok((file_headers, Body::from_stream(body)).into_response())
 }
 
@@ -95,42 +132,45 @@ pub async fn export(
 #[error("the export broke off")]
 struct Cut;
 
-struct Ended {
-    count: u64,
-    /// Why it broke off.
-    reason: Option<&'static str>,
-}
-
-/// Sends every piece. What was counted was handed to the connection, not confirmed by the client.
-async fn run(mut export: Export, pieces: &mpsc::Sender<Result<Bytes, Cut>>) -> Ended {
-    let mut sent = 0;
-    let reason = loop {
+/// Sends every piece; why it broke off, if it did. What was counted was handed to the connection, not
+/// confirmed by the client.
+async fn send(
+    mut export: Export,
+    pieces: &mpsc::Sender<Bytes>,
+    sent: &mut u64,
+) -> Option<&'static str> {
+    loop {
         let next = tokio::select! {
             next = export.next() => next,
-            () = pieces.closed() => break Some("the client has gone"),
+            () = pieces.closed() => return Some(CONNECTION_ENDED),
         };
         match next {
             Ok(Some(piece)) => {
-                if pieces.send(Ok(Bytes::from(piece))).await.is_err() {
-                    break Some("the client has gone");
+                if pieces.send(Bytes::from(piece)).await.is_err() {
+                    return Some(CONNECTION_ENDED);
                 }
-                sent = export.count();
+                *sent = export.count();
             }
             Ok(None) => {
                 // The client has everything when the connection has taken the last piece.
                 let taken = pieces.reserve_many(PIECES).await;
-                break taken.is_err().then_some("the client has gone");
+                return taken.is_err().then_some(CONNECTION_ENDED);
             }
             Err(error) => {
                 tracing::warn!(error = %error, "an export broke off");
-                let _gone = pieces.send(Err(Cut)).await;
-                break Some("the store does not answer");
+                return Some("the store does not answer");
             }
         }
-    };
-    Ended {
-        count: sent,
-        reason,
+    }
+}
+
+/// Returns when whoever exports may not read any more.
+async fn refused(authenticator: &Authenticator, caller: &Caller, credentials: &HeaderMap) {
+    loop {
+        tokio::time::sleep(ASKED_AGAIN).await;
+        if !authenticator.still_knows(caller, credentials).await {
+            return;
+        }
     }
 }
 

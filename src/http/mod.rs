@@ -21,6 +21,7 @@ pub mod refusals;
 pub mod router;
 pub mod stream;
 pub mod tls;
+pub mod turns;
 
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -28,6 +28,7 @@ use super::auth::Authenticator;
 use super::error::ApiError;
 use super::page::{self, Attempts};
 use super::refusals::Refusals;
+use super::turns::Turns;
 use super::{api, export, health, histogram, hosts, ingest, stream};
 
 /// A pushing source as the edge sees it.
@@ -62,10 +63,10 @@ pub struct Edge {
     pub feed: Feed,
     /// One permit a reader of the live stream.
     pub streams: Arc<Semaphore>,
-    /// One permit a reader that catches up from the store.
-    pub catching_up: Arc<Semaphore>,
-    /// One permit an export, until its end is on the timeline.
-    pub exports: Arc<Semaphore>,
+    /// Of readers that catch up from the store.
+    pub catching_up: Turns,
+    /// Of exports, until their end is on the timeline.
+    pub exports: Turns,
     /// For status.
     pub board: Board,
     /// For `/metrics`.

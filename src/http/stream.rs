@@ -16,14 +16,15 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::auth::Caller;
+use super::auth::{Caller, credentials};
 use super::error::ApiError;
-use super::query::{EventQuery, confine, form_pairs, wrong};
+use super::query::{EventQuery, confine, wrong};
 use super::router::Edge;
+use super::turns::Turn;
 use crate::feed::ring::Fed;
 use crate::feed::{Reader, Taken};
-use crate::store::EventFilter;
 use crate::store::feed::{Follow, Matcher};
+use crate::store::{EventFilter, Role};
 
 /// Keeps proxies from thinking that the connection is dead, and finds clients that are.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -34,7 +35,9 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a request may wait for the store before it is answered 503.
 const START_LIMIT: Duration = Duration::from_secs(15);
 /// Readers that catch up from the store at once; each reads on its own.
-pub const CATCHING_UP: usize = 8;
+pub const CATCHING_UP: u32 = 8;
+/// Readers of one tenant among them.
+pub const CATCHING_UP_OF_TENANT: usize = 4;
 /// Ids remembered of what a reader caught up with, because the feed may tell it again.
 const REMEMBERED: usize = 5000;
 
@@ -62,7 +65,7 @@ pub async fn stream(
     if let Some(last) = last
         && !reader.resume(last)
     {
-        catch_up = Some(CatchUp::start(&edge, last).await?);
+        catch_up = Some(CatchUp::start(&edge, &caller.role, last).await?);
     }
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -92,29 +95,17 @@ pub async fn stream(
     Ok((headers, Body::from_stream(body)).into_response())
 }
 
-/// The filters of a list, and nothing else of it.
+/// It may be the query of a list, whose `limit` ends no stream; a place in the list is another matter.
 fn parse(query: &str) -> Result<EventFilter, ApiError> {
-    for (name, value) in form_pairs(query)? {
-        if matches!(&*name, "limit" | "before") && !value.is_empty() {
-            return Err(wrong(&name, "goes with a list, not with a stream"));
-        }
+    let query = EventQuery::parse(query)?;
+    match query.before {
+        Some(_) => Err(wrong("before", "goes with a list, not with a stream")),
+        None => Ok(query.filter),
     }
-    Ok(EventQuery::parse(query)?.filter)
 }
 
 fn foreign_place() -> ApiError {
     ApiError::bad_request("Last-Event-ID is none of this stream's; leave it out to begin now")
-}
-
-/// The headers that say who asks; they are asked again while the stream lasts.
-fn credentials(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = HeaderMap::new();
-    for name in [header::AUTHORIZATION, header::COOKIE] {
-        for value in headers.get_all(&name) {
-            kept.append(&name, value.clone());
-        }
-    }
-    kept
 }
 
 /// Why a stream breaks off; its client sees the connection end without an end of the body.
@@ -148,12 +139,12 @@ struct CatchUp {
     /// A call that was cancelled goes on with the next one.
     is_looking: bool,
     /// Dropped when the reader has caught up.
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl CatchUp {
-    async fn start(edge: &Edge, last: &str) -> Result<Self, ApiError> {
-        let waiting = Arc::clone(&edge.catching_up).acquire_owned();
+    async fn start(edge: &Edge, role: &Role, last: &str) -> Result<Self, ApiError> {
+        let waiting = edge.catching_up.take(role);
         let turn = tokio::time::timeout(START_LIMIT, waiting).await;
         let Ok(Ok(turn)) = turn else {
             return Err(ApiError::unavailable("too many readers are catching up"));
@@ -215,11 +206,8 @@ impl Streaming {
 
     /// Shows that the connection lives, and finds out whether it still may.
     async fn beat(&mut self) -> Result<Bytes, CutOff> {
-        let caller = self.edge.authenticator.caller(&self.headers).await;
-        // A store that cannot be asked just now is no reason to send anybody away.
-        let allowed =
-            caller.map_or_else(|error| !error.is_refusal(), |caller| caller == self.caller);
-        if !allowed {
+        let authenticator = &self.edge.authenticator;
+        if !authenticator.still_knows(&self.caller, &self.headers).await {
             self.edge.metrics.streams_cut("refused").increment(1);
             return Err(CutOff::Refused);
         }
@@ -320,7 +308,14 @@ mod tests {
     fn a_stream_takes_the_filters_of_a_list() {
         let filter = parse("source=a&limit=&before=").unwrap();
         assert_eq!(filter.source.as_deref(), Some("a"));
-        for bad in ["limit=5", "before=x", "outcome=maybe", "odd="] {
+        assert_eq!(parse("source=a&limit=5").unwrap(), filter);
+        for bad in [
+            "limit=0",
+            "before=x",
+            "before=MTph",
+            "outcome=maybe",
+            "odd=",
+        ] {
             let error = format!("{:?}", parse(bad).expect_err(bad));
             let name = bad.split('=').next().unwrap();
             assert!(error.contains(name), "{bad}: {error}");

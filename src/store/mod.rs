@@ -476,8 +476,8 @@ pub trait Store: Send + Sync + 'static {
     /// Without `since` or `until` it reaches from the first to the last event of the filter.
     async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram>;
 
-    /// One event by its id; `None` also for an id that is none.
-    async fn event(&self, id: &str) -> Result<Option<StoredEvent>>;
+    /// One event by its id, of one tenant if one is named; `None` also for an id that is none.
+    async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>>;
 
     /// Follows the timeline from a [`feed::Entry::position`] on, or from now. `None`: the text is no
     /// position of this store.

@@ -29,8 +29,8 @@ use daybook_actors::delivery;
 use daybook_actors::liveness::Progress;
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{
-    ChildSpec, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs, SupervisorMessage,
-    spawn_root,
+    ChildSpec, EndOrder, Observer, OnGiveUp, RootEnd, Supervisor, SupervisorArgs,
+    SupervisorMessage, spawn_root,
 };
 use jiff::Timestamp;
 use ractor::concurrency::JoinHandle;
@@ -41,10 +41,11 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::feed::{Feed, FeedActor, FeedArgs};
 use crate::http::auth::Authenticator;
-use crate::http::export::MOST_EXPORTS;
+use crate::http::export::{MOST_EXPORTS, MOST_OF_TENANT};
 use crate::http::health::Readiness;
 use crate::http::router::{Edge, Routes, router};
-use crate::http::stream::CATCHING_UP;
+use crate::http::stream::{CATCHING_UP, CATCHING_UP_OF_TENANT};
+use crate::http::turns::Turns;
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::janitor::{self, Janitor, JanitorArgs};
 use crate::journal::{Journal, OpenError};
@@ -117,7 +118,7 @@ pub struct Daybook {
     planes: Planes,
     upkeep: tokio::task::JoinHandle<()>,
     feed: Feed,
-    exports: Arc<Semaphore>,
+    exports: Turns,
     config: Config,
     parts: Parts,
     running: Vec<Running>,
@@ -265,13 +266,13 @@ impl Daybook {
         let specs = Specs::new(specs.chain(of_drainer).collect());
 
         let feed = Feed::new(Arc::clone(&store), metrics.clone());
-        let exports = Arc::new(Semaphore::new(MOST_EXPORTS as usize));
+        let exports = Turns::new(MOST_EXPORTS, MOST_OF_TENANT);
         let edge = Edge {
             store: Arc::clone(&store),
             feed: feed.clone(),
             streams: Arc::new(Semaphore::new(config.http.max_streams as usize)),
-            catching_up: Arc::new(Semaphore::new(CATCHING_UP)),
-            exports: Arc::clone(&exports),
+            catching_up: Turns::new(CATCHING_UP, CATCHING_UP_OF_TENANT),
+            exports: exports.clone(),
             board: board.clone(),
             metrics: metrics.clone(),
             budget: budget.clone(),
@@ -323,12 +324,23 @@ impl Daybook {
             metrics.declare_actor(actor);
         }
         let planes = Planes::default();
-        let plane =
-            |name, slot, children| plane(name, slot, children, Arc::clone(&witness), &options);
+        let plane = |name, slot, children, end_order| {
+            plane(
+                name,
+                slot,
+                children,
+                end_order,
+                Arc::clone(&witness),
+                &options,
+            )
+        };
+        let (store_children, edge_children) =
+            (Specs::new(store_children), Specs::new(edge_children));
         let planes_of_root = vec![
-            plane("store", &planes.store, Specs::new(store_children)),
-            plane("sources", &planes.sources, specs.clone()),
-            plane("edge", &planes.edge, Specs::new(edge_children)),
+            plane("store", &planes.store, store_children, EndOrder::Reversed),
+            // However many wait for an answer, the others need not wait for them.
+            plane("sources", &planes.sources, specs.clone(), EndOrder::AtOnce),
+            plane("edge", &planes.edge, edge_children, EndOrder::Reversed),
         ];
         let observer: Arc<dyn Observer> = witness.clone();
         let root = SupervisorArgs {
@@ -467,8 +479,7 @@ impl Daybook {
         .await;
         self.upkeep.abort();
         // The ends of exports, finished or cut, are entered without the tree.
-        let entered = self.exports.acquire_many(MOST_EXPORTS);
-        let entered = tokio::time::timeout(EXPORTS_LIMIT, entered);
+        let entered = tokio::time::timeout(EXPORTS_LIMIT, self.exports.are_over());
         let _late = tokio::time::timeout_at(deadline, entered).await;
         let closed = match &self.journal {
             // A disk that hangs keeps it open; what was answered 200 is synced already.
@@ -525,6 +536,7 @@ fn plane(
     name: &'static str,
     slot: &Slot<SupervisorMessage>,
     children: Specs,
+    end_order: EndOrder,
     witness: Arc<Witness>,
     options: &TreeOptions,
 ) -> ChildSpec {
@@ -536,7 +548,10 @@ fn plane(
             witness.is_suspended(&child.name, false);
         }
         let observer: Arc<dyn Observer> = witness.clone();
-        options.supervisor(name, children, &observer)
+        SupervisorArgs {
+            end_order,
+            ..options.supervisor(name, children, &observer)
+        }
     })
 }
 

@@ -8,6 +8,7 @@ use daybook_actors::budget::Budget;
 use daybook_actors::liveness::Progress;
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{ChildSpec, OnGiveUp};
+use tokio::sync::Semaphore;
 
 use crate::config::{Config, Secret, SourceConfig};
 use crate::event::SourceName;
@@ -144,6 +145,7 @@ impl Wiring<'_> {
                         waits_of: Some(progress.clone()),
                         ..courier
                     },
+                    reads: Arc::new(Semaphore::new(1)),
                     probe,
                     progress: progress.clone(),
                 };

@@ -1,6 +1,7 @@
 //! Exports over HTTP and on the command line, `daybook tail`, and what the commands share.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod access;
 mod command;
 mod formats;
 mod http;

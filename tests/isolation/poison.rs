@@ -180,8 +180,8 @@ impl Store for Allergic {
         self.inner.inserts_a_chunk()
     }
 
-    async fn event(&self, id: &str) -> Result<Option<StoredEvent>> {
-        self.inner.event(id).await
+    async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>> {
+        self.inner.event(id, tenant).await
     }
 
     async fn dead_letters(&self, limit: u32) -> Result<Vec<StoredDeadLetter>> {

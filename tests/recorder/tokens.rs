@@ -6,8 +6,10 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use daybook::http::auth::hash_token;
+use mongodb::bson::doc;
 use serde_json::{Value, json};
 use testkit::World;
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
 use testkit::world::Plan;
 
@@ -21,7 +23,8 @@ struct Guarded {
 
 impl Guarded {
     async fn start() -> Self {
-        Self::start_on(World::sqlite().await, "").await
+        let plan = World::sqlite().await.journal_size("0B");
+        Self::start_on(plan, "").await
     }
 
     /// `store`: more lines of `[store]`.
@@ -375,6 +378,8 @@ async fn wrong_wishes_for_a_token_are_told() {
 
 /// Longer than a token is believed without asking, and than the store may take.
 const OUTAGE: Duration = Duration::from_secs(9);
+/// Events before an outage: of two tokens that were made, and one that was sent.
+const BEFORE: usize = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_was_good_is_believed_while_the_store_is_away() {
@@ -382,33 +387,61 @@ async fn a_token_that_was_good_is_believed_while_the_store_is_away() {
     let guarded = Guarded::start_on(World::mongodb(&mongod).await, "timeout = \"2s\"").await;
     let token = guarded.token(&["--role", "recorder"]);
     let never_used = guarded.token(&["--role", "recorder"]);
-    let event = |number: u64| json!({"action": "invoice.paid", "externalId": number.to_string()});
-    assert_eq!(guarded.record(&token, event(0)).await, received(1));
-    // The tokens' own events and this one.
-    let before = guarded.world.events().await.len();
+    assert_eq!(guarded.record(&token, paid(0)).await, received(1));
+    guarded.world.events_reach(BEFORE).await;
 
     mongod.freeze();
-    let started = Instant::now();
-    let mut sent = 0;
-    while started.elapsed() < OUTAGE {
-        sent += 1;
-        let asked = Instant::now();
-        assert_eq!(guarded.record(&token, event(sent)).await, received(1));
-        let took = asked.elapsed();
-        assert!(took < Duration::from_secs(6), "{took:?}");
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    let journal = guarded.world.daybook().journal().unwrap();
-    assert!(journal.figures().appended > 0);
+    let sent = send_in_outage(&guarded, &token).await;
     // Nobody knows whether these are good.
     for unknown in [&never_used, "Bearer dbk_0000"] {
-        let answer = guarded.record(unknown, event(0)).await;
+        let answer = guarded.record(unknown, paid(0)).await;
         assert_eq!(code(&answer), (503, "unavailable"));
     }
     assert_eq!(guarded.get("/api/v1/events", &token).await.0, 403);
 
     mongod.thaw();
-    guarded.world.events_reach(before + sent as usize).await;
-    assert_eq!(guarded.record(&never_used, event(0)).await, received(1));
+    guarded.world.events_reach(BEFORE + sent).await;
+    assert_eq!(guarded.record(&never_used, paid(0)).await, received(1));
     guarded.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_good_is_believed_while_the_store_refuses_access() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let guarded = Guarded::start_on(World::mongodb(&mongod).await, "").await;
+    let token = guarded.token(&["--role", "recorder"]);
+    let never_used = guarded.token(&["--role", "recorder"]);
+    assert_eq!(guarded.record(&token, paid(0)).await, received(1));
+    guarded.world.events_reach(BEFORE).await;
+
+    let refusal = doc! { "failCommands": ["find", "insert"], "errorCode": 13 };
+    let fail_point = FailPoint::set(&mongod, "alwaysOn", refusal).await;
+    let sent = send_in_outage(&guarded, &token).await;
+    let answer = guarded.record(&never_used, paid(0)).await;
+    assert_eq!(code(&answer), (503, "unavailable"));
+
+    assert!(fail_point.off().await > 0);
+    guarded.world.events_reach(BEFORE + sent).await;
+    guarded.world.stop().await;
+}
+
+fn paid(number: usize) -> Value {
+    json!({"action": "invoice.paid", "externalId": number.to_string()})
+}
+
+/// Sends one event after the other for as long as an outage lasts; how many, all of them taken.
+async fn send_in_outage(guarded: &Guarded, token: &str) -> usize {
+    let started = Instant::now();
+    let mut sent = 0;
+    while started.elapsed() < OUTAGE {
+        sent += 1;
+        let asked = Instant::now();
+        assert_eq!(guarded.record(token, paid(sent)).await, received(1));
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let journal = guarded.world.daybook().journal().unwrap();
+    assert!(journal.figures().appended > 0);
+    sent
 }

@@ -5,6 +5,7 @@
 
 mod content;
 mod destruction;
+mod hanging;
 mod late;
 mod logrotate;
 mod places;

@@ -5,6 +5,7 @@ mod access;
 mod faults;
 mod limits;
 mod order;
+mod places;
 mod resume;
 
 use std::ops::Range;

@@ -47,10 +47,8 @@ pub(super) async fn get(
     let found = async {
         let scope = tenant_scope(&caller.role)?;
         let Path(id) = id.map_err(|_| ApiError::bad_request("the id is not UTF-8"))?;
-        let event = edge.store.event(&id).await?;
-        event
-            .filter(|event| scope.is_none_or(|slug| event.tenant_slug.as_deref() == Some(slug)))
-            .ok_or_else(|| ApiError::not_found("no such event"))
+        let event = edge.store.event(&id, scope).await?;
+        event.ok_or_else(|| ApiError::not_found("no such event"))
     };
     match found.await {
         Ok(event) => {
@@ -72,7 +70,7 @@ fn article(edge: &Edge, view: &View, event: &StoredEvent) -> Markup {
         article #event class={ "whole k-" (kind) " " (outcome_class(event.outcome)) } data-id=(event.id) {
             header {
                 span.mark { (icon(sentence::icon(event))) }
-                h1 { (sentence::sentence(event, view)) " " (badge(event.outcome)) }
+                h1 #event-title { (sentence::sentence(event, view)) " " (badge(event.outcome)) }
                 p.when { (moment(event.at)) }
             }
             (related(view, event))

@@ -152,7 +152,10 @@ async fn open(
                     ip: Some(client.to_string()),
                     ..Deed::new("daybook.sign_in_failed", Outcome::Failure)
                 };
-                own_events::enter(&*edge.store, deed).await?;
+                // Refused and counted all the same: whoever guesses must not gain by a full disk.
+                if let Err(error) = own_events::enter(&*edge.store, deed).await {
+                    tracing::error!(%error, "a failed sign-in is not on the timeline");
+                }
             }
             return Err(error);
         }
@@ -166,8 +169,36 @@ async fn open(
         return Err(error.into());
     }
     // Whoever was signed in here before is not any more.
-    edge.authenticator.close_session(headers).await?;
+    match close(edge, headers, client).await {
+        Ok(()) => {}
+        Err(Unclosed::Untold(error)) => {
+            tracing::error!(error = error.message(), "a sign-out is not on the timeline");
+        }
+        Err(Unclosed::Open(error)) => return Err(error),
+    }
     Ok(opened.id)
+}
+
+/// What went wrong when a session was to be closed.
+enum Unclosed {
+    /// It is open still.
+    Open(ApiError),
+    /// It is closed, and the timeline does not say so.
+    Untold(ApiError),
+}
+
+/// Closes the session, if there is one, and says so on the timeline.
+async fn close(edge: &Edge, headers: &HeaderMap, client: IpAddr) -> Result<(), Unclosed> {
+    let closed = edge.authenticator.close_session(headers).await;
+    let Some(caller) = closed.map_err(Unclosed::Open)? else {
+        return Ok(());
+    };
+    let deed = Deed {
+        ip: Some(client.to_string()),
+        ..deed_of("daybook.signed_out", &caller)
+    };
+    let told = own_events::enter(&*edge.store, deed).await;
+    told.map_err(|error| Unclosed::Untold(error.into()))
 }
 
 fn deed_of(action: &'static str, caller: &Caller) -> Deed {
@@ -182,39 +213,33 @@ pub(super) async fn sign_out(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    let closed = edge.authenticator.close_session(&headers).await;
-    let told = match &closed {
-        Ok(Some(caller)) => {
-            let client = client_address(&edge.trusted_proxies, peer.0.ip(), &headers);
-            let deed = Deed {
-                ip: Some(client.to_string()),
-                ..deed_of("daybook.signed_out", caller)
-            };
-            own_events::enter(&*edge.store, deed)
-                .await
-                .map_err(ApiError::from)
-        }
-        Ok(None) => Ok(()),
-        Err(_) => Ok(()),
-    };
-    let mut response = match closed.map(|_| ()).and(told) {
+    let client = client_address(&edge.trusted_proxies, peer.0.ip(), &headers);
+    let mut response = match close(&edge, &headers, client).await {
         Ok(()) => see_other("/audit/sign-in?signed-out=1"),
-        Err(error) => {
-            let said = html! {
-                p { "This browser has forgotten your session, but the store does not answer: there the session stands until it expires." }
-                p { a.button href="/audit" { "To the timeline" } }
-            };
-            let page = page(
-                "Signed out",
-                &View::default(),
-                None,
-                &notice("Signed out, almost", &said),
-            );
-            answer(error.status(), page)
-        }
+        Err(unclosed) => almost_signed_out(&unclosed),
     };
     set_cookie(&mut response, &edge, peer, &headers, "", 0);
     response
+}
+
+fn almost_signed_out(unclosed: &Unclosed) -> Response {
+    let (error, left) = match unclosed {
+        Unclosed::Open(error) => (
+            error,
+            "This browser has forgotten your session, but the store does not answer: there the session stands until it expires.",
+        ),
+        Unclosed::Untold(error) => (
+            error,
+            "Your session is closed, but the store does not answer: the timeline does not say so.",
+        ),
+    };
+    let said = html! {
+        p { (left) }
+        p { a.button href="/audit" { "To the timeline" } }
+    };
+    let notice = notice("Signed out, almost", &said);
+    let page = page("Signed out", &View::default(), None, &notice);
+    answer(error.status(), page)
 }
 
 fn set_cookie(

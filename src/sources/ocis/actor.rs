@@ -22,7 +22,9 @@ use daybook_actors::liveness::Progress;
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 use crate::batch::{Batch, Entry};
 use crate::config::OcisConfig;
@@ -43,6 +45,8 @@ const CHUNK_BYTES: u64 = 2 << 20;
 const QUICK_POLL: Duration = Duration::from_millis(250);
 /// While something is waited for, the path is watched so often.
 const WATCH: Duration = Duration::from_secs(1);
+/// How long a new generation waits for a read that the former has begun.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
 const CLAIM_RETRY: Duration = Duration::from_millis(500);
 const FENCED_RETRY: Duration = Duration::from_secs(15);
 
@@ -70,6 +74,9 @@ pub struct TailerArgs {
     pub store: Arc<dyn Store>,
     /// Its way downstream.
     pub courier: Courier,
+    /// One read of the files at a time. A disk that hangs keeps the thread that reads, whoever is
+    /// killed meanwhile, and the successor must not spend another on it.
+    pub reads: Arc<Semaphore>,
     /// Shown while a message is handled.
     pub progress: Progress,
     /// Where tests strike.
@@ -148,7 +155,6 @@ impl Actor for LogTailer {
             .status
             .set_state(SourceState::Starting, None);
         state.args.probe.hit("post_start").await?;
-        state.hang_doorbell(&myself);
         myself.cast(TailerMessage::Claim)?;
         Ok(())
     }
@@ -229,6 +235,20 @@ impl TailerState {
 
     async fn claim(&mut self, myself: &ActorRef<TailerMessage>) -> Result<(), ActorProcessingErr> {
         let status = Arc::clone(&self.args.courier.status);
+        if timeout(READ_PATIENCE, self.args.reads.acquire())
+            .await
+            .is_err()
+        {
+            let path = self.args.config.path.display();
+            let reason = format!("a read of {path} has not come back: its disk hangs");
+            status.set_state(SourceState::Failing, Some(reason));
+            self.arm(CLAIM_RETRY, myself, || TailerMessage::Claim);
+            return Ok(());
+        }
+        // It needs a thread of its own to be set up, which a disk that hangs keeps too.
+        if self.doorbell.is_empty() {
+            self.hang_doorbell(myself);
+        }
         let cursor = match self.args.store.claim_cursor(&status.name).await {
             Ok(cursor) => cursor,
             Err(error) => {
@@ -298,10 +318,23 @@ impl TailerState {
             include_reads: self.args.config.include_reads,
         };
         let spent = self.spent.take();
-        self.reading = Some(tokio::task::spawn_blocking(move || {
+        let probe = self.args.probe.clone();
+        self.reading = Some(self.aside(move || {
             drop(spent);
+            let _struck = probe.hit_blocking("in_read");
             Reading::make(tailer, &decoding)
         }));
+    }
+
+    /// Works on the files, which blocks.
+    fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        // Nobody else reads since this generation has begun.
+        let read = Arc::clone(&self.args.reads).try_acquire_owned();
+        tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(read);
+            done
+        })
     }
 
     /// Waits for what is being read.
@@ -402,12 +435,12 @@ impl TailerState {
         let Some(mut tailer) = self.tailer.take() else {
             return Ok(());
         };
-        let (tailer, behind) = tokio::task::spawn_blocking(move || {
+        let looking = self.aside(move || {
             tailer.watch();
             let behind = tailer.bytes_behind();
             (tailer, behind)
-        })
-        .await?;
+        });
+        let (tailer, behind) = looking.await?;
         self.tailer = Some(tailer);
         let ahead = self.ahead.as_ref().map_or(0, Reading::bytes);
         self.knows(in_hand + ahead + behind);

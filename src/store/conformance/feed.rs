@@ -65,7 +65,7 @@ pub(super) async fn following_tells_what_is_entered_from_now_on(store: Subject) 
         set(3..6)
     );
     for entry in &entries {
-        let stored = store.event(&entry.event.id).await.expect("event");
+        let stored = store.event(&entry.event.id, None).await.expect("event");
         assert_eq!(stored.as_ref(), Some(&entry.event));
     }
     enter(&store, source, 6..7).await;

@@ -43,9 +43,9 @@ const MOST_BYTES: usize = 8 << 20;
 /// What a server without oplog, without the command, or without the right to it answers:
 /// `Unauthorized`, `CommandNotFound`, `Unrecognized pipeline stage`, `only supported on replica sets`.
 const NO_CHANGE_STREAMS: [i32; 4] = [13, 59, 40324, 40573];
-/// `InvalidResumeToken`, `ChangeStreamFatalError`, `ChangeStreamHistoryLost`, and `FailedToParse`,
-/// `InvalidResumeToken` of older servers: the token leads nowhere.
-const TOKEN_LOST: [i32; 5] = [260, 280, 286, 9, 50811];
+/// `InvalidResumeToken`, `ChangeStreamFatalError`, `ChangeStreamHistoryLost`: the token leads nowhere
+/// any more.
+const TOKEN_LOST: [i32; 3] = [260, 280, 286];
 
 /// An id met, and the token of the change that told of it.
 type Met = (Bson, Option<String>);
@@ -83,6 +83,17 @@ enum Reading {
     Ids { deep_at: Instant },
 }
 
+/// Where a change stream was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opened {
+    /// Exactly behind the place.
+    AtPlace,
+    /// At the end, or nowhere because the server has none: ids tell what came since the place.
+    AtEnd,
+    /// Not at all: the place is none.
+    NoPlace,
+}
+
 struct Changes {
     replies: RawBatchCursor,
     /// The first reply may end before the oplog does.
@@ -112,7 +123,11 @@ impl Follower {
             position: position(&from, &format!("{:016x}", rand::random::<u64>())),
             place: from,
         };
-        let exact = follower.open().await?;
+        let opened = follower.open().await?;
+        if opened == Opened::NoPlace {
+            return Ok(None);
+        }
+        let exact = opened == Opened::AtPlace;
         let reads_ids = matches!(follower.reading, Reading::Ids { .. });
         if place.is_some() && !exact || reads_ids {
             follower.look_from(follower.place.second);
@@ -127,19 +142,25 @@ impl Follower {
         Ok(Some(follower))
     }
 
-    /// Opens the change stream at the place, or else now. Returns whether it is at the place. Where
-    /// there are no change streams, ids will be read.
-    async fn open(&mut self) -> Result<bool> {
+    /// Opens the change stream at the place, or else at its end. Where there are no change streams,
+    /// ids will be read.
+    async fn open(&mut self) -> Result<Opened> {
         if let Some(token) = self.place.token.clone() {
             match watch(&self.store, Some(token)).await {
                 Ok(changes) => {
                     self.reading = Reading::Changes(Some(changes));
-                    return Ok(true);
+                    return Ok(Opened::AtPlace);
                 }
                 Err(error) if has_code(&error, &TOKEN_LOST) => {
                     tracing::info!("the oplog no longer reaches back; ids tell what was missed");
                 }
                 Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => {}
+                Err(error) if is_refused(&error) => {
+                    // A server in trouble refuses it without the token too.
+                    let without = watch(&self.store, None).await;
+                    without.map_err(|error| store_error(&error))?;
+                    return Ok(Opened::NoPlace);
+                }
                 Err(error) => return Err(store_error(&error)),
             }
         }
@@ -151,7 +172,7 @@ impl Follower {
             },
             Err(error) => return Err(store_error(&error)),
         };
-        Ok(false)
+        Ok(Opened::AtEnd)
     }
 
     /// One reply of the change stream; whether there may be more.
@@ -160,8 +181,10 @@ impl Follower {
             return Ok(false);
         };
         let Some(open) = changes else {
-            if !self.open().await? {
-                self.look_from(self.place.second);
+            match self.open().await? {
+                Opened::AtPlace => {}
+                Opened::AtEnd => self.look_from(self.place.second),
+                Opened::NoPlace => self.place.token = None,
             }
             return Ok(true);
         };
@@ -432,6 +455,12 @@ fn id_text(id: &Bson) -> Option<String> {
             decode::id_text(raw.as_raw_bson_ref())
         }
     }
+}
+
+/// The server has understood the question and does not answer it.
+fn is_refused(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(_))
+        && matches!(store_error(error), StoreError::Other(_))
 }
 
 fn has_code(error: &Error, codes: &[i32]) -> bool {

@@ -26,6 +26,9 @@ const MOST_CELLS: i64 = 20_000;
 /// Cells that are kept, of all filters together: some megabytes.
 const KEPT_CELLS: usize = 50_000;
 
+/// Filters that are kept, each with texts of some KiB.
+const KEPT_FILTERS: usize = 500;
+
 /// Then a filter is counted anew: somebody may have put other events in the place of these.
 const KEPT_FOR: Duration = Duration::from_secs(10 * 60);
 
@@ -75,8 +78,12 @@ impl KeptFindings {
     }
 
     fn keep(&self, filter: &EventFilter, cells: impl Iterator<Item = (Cell, i64, Counts)>) {
+        let mut cells = cells.peekable();
         let mut filters = self.lock();
         let place = filters.iter().position(|kept| kept.filter == *filter);
+        if place.is_none() && cells.peek().is_none() {
+            return;
+        }
         let mut kept = place
             .and_then(|place| filters.remove(place))
             .unwrap_or_else(|| Kept {
@@ -88,7 +95,10 @@ impl KeptFindings {
             .extend(cells.map(|(cell, version, counts)| (cell, (version, counts))));
         filters.push_back(kept);
         let size = |kept: &Kept| kept.cells.len();
-        while filters.iter().map(size).sum::<usize>() > KEPT_CELLS && filters.len() > 1 {
+        let are_too_many = |filters: &VecDeque<Kept>| {
+            filters.len() > KEPT_FILTERS || filters.iter().map(size).sum::<usize>() > KEPT_CELLS
+        };
+        while are_too_many(&filters) && filters.len() > 1 {
             filters.pop_front();
         }
     }
@@ -331,5 +341,19 @@ mod tests {
             [1, 2, 3, 4, 5].map(is_known),
             [true, false, true, true, true]
         );
+    }
+
+    #[test]
+    fn few_filters_are_kept_and_none_of_which_nothing_is_known() {
+        let kept = KeptFindings::default();
+        kept.keep(&of(0), std::iter::empty());
+        assert_eq!(kept.lock().len(), 0);
+        let day = days(1)[0];
+        for filter in 0..=KEPT_FILTERS {
+            kept.keep(&of(filter), std::iter::once((day, 0, counts(1))));
+        }
+        assert_eq!(kept.lock().len(), KEPT_FILTERS);
+        let is_known = |filter| kept.known(&of(filter), &[day], &HashMap::new())[0].is_some();
+        assert_eq!([0, 1, KEPT_FILTERS].map(is_known), [false, true, true]);
     }
 }

@@ -353,9 +353,12 @@ impl Store for MongoStore {
             .await
     }
 
-    async fn event(&self, id: &str) -> Result<Option<StoredEvent>> {
+    async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>> {
         let find = async {
-            let filter = doc! { "_id": query::id_bson(id) };
+            let mut filter = doc! { "_id": query::id_bson(id) };
+            if let Some(slug) = tenant {
+                filter.insert("tenantSlug", slug);
+            }
             let found = self.events.find_one(filter).await;
             let found = found.map_err(|error| store_error(&error))?;
             Ok(found.and_then(|document| decode::event(&document)))

@@ -308,12 +308,13 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn event(&self, id: &str) -> Result<Option<StoredEvent>> {
+    async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>> {
         let Some(id) = query::parse_id(id) else {
             return Ok(None);
         };
+        let tenant = tenant.map(str::to_owned);
         self.read("a look-up of an event", move |connection, tables| {
-            query::event_by_id(connection, tables, id)
+            query::event_by_id(connection, tables, id, tenant.as_deref())
         })
         .await
     }

@@ -153,12 +153,13 @@ pub(super) fn event_by_id(
     connection: &Connection,
     tables: &Tables,
     id: i64,
+    tenant: Option<&str>,
 ) -> rusqlite::Result<Option<StoredEvent>> {
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {HEAD_COLUMNS}, metadata FROM {} WHERE id = ?1",
+        "SELECT {HEAD_COLUMNS}, metadata FROM {} WHERE id = ?1 AND (?2 IS NULL OR tenantSlug = ?2)",
         tables.events
     ))?;
-    select.query_row([id], event).optional()
+    select.query_row((id, tenant), event).optional()
 }
 
 /// Events by id from after this one on, until `take` (id, event, bytes of its payload) has enough.
