@@ -2,7 +2,6 @@
 //! Works on the store alone, so beside a running service or a stopped one.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
@@ -19,7 +18,7 @@ use crate::event::hidden::told_apart;
 use crate::journal::waiting_bytes;
 use crate::store::{DeadLetterFilter, DeadLetterHead, Store, StoreError, StoredDeadLetter};
 
-use super::{ConfigArgs, Failure, open_existing, tell};
+use super::{ConfigArgs, Failure, open_existing, output, tell};
 
 #[derive(Args)]
 pub(super) struct DeadLettersArgs {
@@ -110,7 +109,7 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
         text.to_owned()
     };
     let wanted = "wanted: a time like 2026-11-24T04:05:39Z, or a date";
-    whole.parse().map_err(|_| wanted.to_owned())
+    crate::event::parse_time(&whole).ok_or_else(|| wanted.to_owned())
 }
 
 async fn open(args: &ConfigArgs) -> Result<(LoadedConfig, Arc<dyn Store>), Failure> {
@@ -155,9 +154,9 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
     heads.truncate(args.limit as usize);
     if args.json {
         let text = serde_json::to_string_pretty(&heads).context("list")?;
-        print_bytes(format!("{text}\n").as_bytes())?;
+        output::print(format!("{text}\n").as_bytes())?;
     } else {
-        print_bytes(table(&heads).as_bytes())?;
+        output::print(table(&heads).as_bytes())?;
     }
     if more {
         tell(format_args!(
@@ -178,11 +177,11 @@ async fn show(args: &ShowArgs) -> Result<(), Failure> {
         return Err(anyhow!("no dead letter has the id {}", visible(&args.id)).into());
     };
     if args.raw {
-        print_bytes(&stored.letter.raw)?;
+        output::print(&stored.letter.raw)?;
     } else if args.json {
-        print_bytes(as_json(&stored)?.as_bytes())?;
+        output::print(as_json(&stored)?.as_bytes())?;
     } else {
-        print_bytes(portrait(&stored).as_bytes())?;
+        output::print(portrait(&stored).as_bytes())?;
     }
     Ok(())
 }
@@ -202,7 +201,7 @@ async fn retry(args: &IdsArgs) -> Result<(), Failure> {
             .await
             .context("cannot read a dead letter")?
         else {
-            print_bytes(format!("{id}  gone meanwhile\n").as_bytes())?;
+            output::print(format!("{id}  gone meanwhile\n").as_bytes())?;
             continue;
         };
         let retried = retrier
@@ -212,7 +211,7 @@ async fn retry(args: &IdsArgs) -> Result<(), Failure> {
         if matches!(retried, Retried::Stays(_)) {
             staying += 1;
         }
-        print_bytes(format!("{id}  {}\n", said(&retried)).as_bytes())?;
+        output::print(format!("{id}  {}\n", said(&retried)).as_bytes())?;
     }
     if staying > 0 {
         let of = ids.len();
@@ -231,7 +230,7 @@ async fn drop_letters(args: &IdsArgs) -> Result<(), Failure> {
         .delete_dead_letters(&ids)
         .await
         .context("cannot delete dead letters")?;
-    print_bytes(format!("dropped {dropped}\n").as_bytes())?;
+    output::print(format!("dropped {dropped}\n").as_bytes())?;
     Ok(())
 }
 
@@ -409,17 +408,6 @@ fn visible_bytes(bytes: &[u8]) -> String {
         }
     }
     shown
-}
-
-/// A reader that has seen enough (`| head`) is no error.
-fn print_bytes(bytes: &[u8]) -> Result<(), anyhow::Error> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,11 @@ pub mod letter;
 pub mod mask;
 mod payload;
 mod prose;
+mod time;
 pub mod whole;
 
 pub use payload::{Flat, Payload};
+pub use time::parse_time;
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 
-use crate::event::Outcome;
+use crate::event::{self, Outcome};
 use crate::store::{EventFilter, PageKey, Role};
 
 use super::auth::tenant_scope;
@@ -92,8 +92,13 @@ impl HistogramQuery {
                 "buckets" => {
                     buckets = value.map_or(Ok(DEFAULT_BUCKETS), |text| parse_buckets(&text))?;
                 }
-                // They go with a list, and ask for nothing when they are empty.
-                "limit" | "before" => return Ok(value.is_none()),
+                // It may be the query of a list; however few that shows, all are counted.
+                "limit" => {
+                    if let Some(text) = value {
+                        parse_limit(&text)?;
+                    }
+                }
+                "before" => return Ok(value.is_none()),
                 _ => return Ok(false),
             }
             Ok(true)
@@ -166,13 +171,13 @@ fn parse_time(name: &str, text: &str) -> Result<Timestamp, ApiError> {
     } else {
         text.to_owned()
     };
-    if let Ok(time) = whole.parse() {
+    if let Some(time) = event::parse_time(&whole) {
         return Ok(time);
     }
     // RFC 3339 goes on for a day and a half after the last time that can be counted: for ever, in a query.
     let last_days = ["9999-12-30T", "9999-12-31T"];
     let end = last_days.iter().find_map(|day| whole.strip_prefix(day));
-    let is_time = |time: &str| format!("9999-12-01T{time}").parse::<Timestamp>().is_ok();
+    let is_time = |time: &str| event::parse_time(&format!("9999-12-01T{time}")).is_some();
     if end.is_some_and(is_time) {
         return Ok(Timestamp::MAX);
     }
@@ -319,10 +324,27 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_is_exact_however_many_digits_it_has() {
+        for (given, kept) in [
+            ("39.1230000000000Z", "39.123Z"),
+            // What happened in that very millisecond was before it.
+            ("39.1230000000001Z", "39.123000001Z"),
+            ("39.1234567891-00:30", "39.123456789-00:30"),
+        ] {
+            let [given, kept] = [given, kept].map(|rest| format!("2026-11-24T04:05:{rest}"));
+            let kept: Timestamp = kept.parse().unwrap();
+            let query = EventQuery::parse(&format!("since={given}&until={given}")).unwrap();
+            let bounds = (query.filter.since, query.filter.until);
+            assert_eq!(bounds, (Some(kept), Some(kept)), "{given}");
+        }
+    }
+
+    #[test]
     fn for_ever_is_a_time() {
         for end in [
             "9999-12-31",
             "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.9999999999Z",
             "9999-12-30T23:00:00-05:00",
         ] {
             let query = EventQuery::parse(&format!("until={end}")).unwrap();
@@ -332,12 +354,20 @@ mod tests {
 
     #[test]
     fn a_histogram_takes_a_filter_and_a_number_of_bars() {
-        let query = HistogramQuery::parse("source=a&buckets=7").unwrap();
+        let query = HistogramQuery::parse("source=a&buckets=7&limit=5").unwrap();
         assert_eq!(query.filter.source.as_deref(), Some("a"));
         assert_eq!(query.buckets, 7);
         let default = HistogramQuery::parse("buckets=&limit=&before=").unwrap();
         assert_eq!(default.buckets, DEFAULT_BUCKETS);
-        for bad in ["buckets=0", "buckets=1001", "limit=1", "before=x", "bar=1"] {
+        for bad in [
+            "buckets=0",
+            "buckets=1001",
+            "limit=0",
+            "limit=1001",
+            "before=x",
+            "before=MTph",
+            "bar=1",
+        ] {
             let error = format!("{:?}", HistogramQuery::parse(bad).expect_err(bad));
             let name = bad.split('=').next().unwrap();
             assert!(error.contains(name), "{bad}: {error}");

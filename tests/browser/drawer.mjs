@@ -109,6 +109,68 @@ test("the event that was asked for last is shown", () =>
     await shows(page, shown[3]);
   }));
 
+test("who does not see the drawer hears which event it shows", () =>
+  story({}, async (page) => {
+    const shown = await openList(page);
+    await links(page).first().click();
+    await shows(page, shown[0]);
+    await page.getByRole("dialog", { name: /Reader 7/ }).waitFor();
+    const spoken = page.locator("#drawer .spoken");
+    assert.equal(await spoken.textContent(), "");
+    await page.keyboard.press("j");
+    await spoken.filter({ hasText: "Reader 6" }).waitFor({ state: "attached" });
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+    assert.equal(await spoken.textContent(), "");
+  }));
+
+const renewed = (minute) => ({
+  action: "drawer.renewed",
+  externalId: `renewed-${minute}`,
+  at: new Date(Date.UTC(2026, 9, 21) + minute * 60_000).toISOString(),
+});
+
+test("an event that was opened from a former list leads back to its row", () =>
+  story({}, async (page) => {
+    const pill = page.locator("#new-events");
+    const add = async (...minutes) => {
+      await enter(demo, minutes.map(renewed));
+      await page.waitForFunction((count) => document.querySelector("#new-events:not([hidden])")?.textContent.startsWith(`${count} `), minutes.length);
+      await page.keyboard.press("n");
+      await pill.waitFor({ state: "hidden" });
+    };
+    await enter(demo, [0, 1, 2, 3].map(renewed));
+    await page.goto(`${demo}/audit?action=drawer.renewed&limit=3`);
+    await page.waitForFunction(() => document.documentElement.dataset.live === "on");
+    const [opened] = await ids(page);
+    await links(page).first().click();
+    await shows(page, opened);
+    // The newest page ends with an event that the list has not: it begins anew.
+    await add(4, 2.5);
+    const [above, beside] = await ids(page);
+    assert.equal(beside, opened);
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+    await page.waitForFunction((id) => document.activeElement.closest("li.event")?.dataset.id === id, opened);
+
+    // The next key goes on from it too.
+    await page.keyboard.press("Enter");
+    await shows(page, opened);
+    await add(2.7);
+    assert.equal((await ids(page)).length, 3);
+    await page.keyboard.press("k");
+    await shows(page, above);
+    await page.keyboard.press("j");
+    await shows(page, opened);
+
+    // Its row is not there any more.
+    await add(5, 6, 7);
+    assert.ok(!(await ids(page)).includes(opened));
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+    await page.waitForFunction(() => document.activeElement.id === "main");
+  }));
+
 test("escape closes the help before the drawer", () =>
   story({}, async (page) => {
     const shown = await openList(page);

@@ -247,6 +247,43 @@ test("more than some thousand new events are only counted", () =>
     assert.equal(await said(page), "0 of 5000+ new events shown");
   }));
 
+const pressed = (minute) => ({
+  action: "live.pressed",
+  externalId: `pressed-${minute}`,
+  at: new Date(Date.UTC(2026, 10, 20) + minute * 60_000).toISOString(),
+});
+
+test("the keyboard goes on where the new events are", () =>
+  story({}, async (page) => {
+    const pill = page.locator("#new-events");
+    const focused = () => page.evaluate(() => document.activeElement.closest("li.event")?.dataset.id ?? document.activeElement.id);
+    const add = async (...minutes) => {
+      await enter(demo, minutes.map(pressed));
+      await page.waitForFunction((count) => document.querySelector("#new-events:not([hidden])")?.textContent.startsWith(`${count} `), minutes.length);
+    };
+    await enter(demo, [0, 1, 2, 3].map(pressed));
+    await page.goto(`${demo}/audit?action=live.pressed&limit=3`);
+    await arrives(page);
+    await add(4, 5);
+    await pill.focus();
+    await page.keyboard.press("Enter");
+    await pill.waitFor({ state: "hidden" });
+    const [first] = await ids(page);
+    assert.equal(await focused(), first);
+
+    // A list that begins anew takes no row from under whoever is on it.
+    await add(6, 4.5);
+    await page.keyboard.press("n");
+    await pill.waitFor({ state: "hidden" });
+    const anew = await ids(page);
+    assert.deepEqual([anew.length, anew[1]], [3, first]);
+    assert.equal(await focused(), first);
+    await add(7, 8, 9);
+    await page.keyboard.press("n");
+    await pill.waitFor({ state: "hidden" });
+    assert.equal(await focused(), "main");
+  }));
+
 test("events leave a range that moves on with the clock", () =>
   story({}, async (page) => {
     const add = (...ages) => enter(demo, ages.map((age) => (

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { demo, guarded, ids, shot, story, tokens } from "./browser.mjs";
+import { demo, fitsItsWidth, guarded, ids, shot, story, tokens } from "./browser.mjs";
 
 test("without scripts the page is a form and links", () =>
   story({ javaScriptEnabled: false }, async (page) => {
@@ -39,6 +39,25 @@ test("without scripts the page is a form and links", () =>
     await page.getByRole("link", { name: "← Timeline" }).click();
     await page.waitForURL(/\/audit\?/);
   }));
+
+for (const javaScriptEnabled of [false, true]) {
+  test(`a condition that no field can hold is kept with${javaScriptEnabled ? "" : "out"} scripts`, () =>
+    story({ javaScriptEnabled }, async (page) => {
+      const odd = "a\u0000b\r\nc\r";
+      await page.goto(`${demo}/audit?actor=${encodeURIComponent(odd)}`);
+      await page.getByLabel("Outcome").selectOption("failure");
+      if (!javaScriptEnabled) await page.getByRole("button", { name: "Apply" }).click();
+      await page.waitForURL(/outcome=failure/);
+      const asked = [...new URL(page.url()).searchParams].sort();
+      assert.deepEqual(asked, [["actor", odd], ["outcome", "failure"]]);
+      await page.getByText("More conditions").click();
+      assert.equal(await page.locator(".kept .value").textContent(), "aNULbCRLFcCR");
+      await fitsItsWidth(page);
+      await page.locator(".kept").getByLabel("Drop the condition Actor").click();
+      await page.waitForURL(`${demo}/audit?outcome=failure`);
+      assert.equal(await page.locator(".kept").count(), 0);
+    }));
+}
 
 test("one signs in without scripts", () =>
   story({ javaScriptEnabled: false, expected: /401/ }, async (page) => {

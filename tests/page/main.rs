@@ -11,13 +11,14 @@ use daybook::store::Role;
 use serde_json::{Value, json};
 use testkit::World;
 use testkit::http::{Answer, exchange, post};
+use testkit::world::Plan;
 
 const RECORDER: &str = "kind = \"recorder\"\nname = \"platform-api\"";
 
 /// A world that demands tokens, and one that does not.
 async fn guarded(http: &str) -> World {
-    let plan = World::sqlite().await.source(RECORDER);
-    let world = plan
+    let world = plan()
+        .await
         .start_with(&format!("auth = \"tokens\"\n{http}"), "")
         .await;
     world.ready().await;
@@ -25,9 +26,14 @@ async fn guarded(http: &str) -> World {
 }
 
 async fn open() -> World {
-    let world = World::sqlite().await.source(RECORDER).start().await;
+    let world = plan().await.start().await;
     world.ready().await;
     world
+}
+
+/// Without a journal: what is answered 200 can be read at once.
+async fn plan() -> Plan {
+    World::sqlite().await.journal_size("0B").source(RECORDER)
 }
 
 async fn token(world: &World, role: Role, name: &str) -> String {

@@ -5,20 +5,20 @@ use maud::{Markup, html};
 
 use super::text::{visible, visible_plain};
 use super::timeline::Choices;
-use super::view::{CONDITIONS, RANGES, View, is_bare};
+use super::view::{CONDITIONS, KEPT, RANGES, View, is_bare, pair};
 
 /// More to choose from than this is no choice: one types.
 const MOST_CHOICES: usize = 500;
+/// What a field of a form hands on as something else: it has one line, and no document holds a NUL.
+const CHANGED: [char; 3] = ['\r', '\n', '\0'];
+
 /// The form. What is set behind "More conditions" is told by [`chips`], so it stays closed unless
 /// something may be wrong in it.
 pub(super) fn form(view: &View, choices: &Choices, is_open: bool) -> Markup {
     html! {
         form #filters.filters method="get" action="/audit" role="search" aria-label="Conditions" {
             div.common {
-                label.field.search {
-                    span { "Search" }
-                    input #text type="search" name="text" value=[view.get("text")] placeholder="A name, an address, an action…" maxlength="512" autocomplete="off" spellcheck="false";
-                }
+                (search(view))
                 (choice(view, "source", "Source", "All sources", &choices.sources))
                 (outcome(view))
                 @if choices.any_tenant { (choice(view, "tenant", "Tenant", "All tenants", &choices.tenants)) }
@@ -42,12 +42,45 @@ pub(super) fn form(view: &View, choices: &Choices, is_open: bool) -> Markup {
     }
 }
 
+fn search(view: &View) -> Markup {
+    if let Some(kept) = kept(view, "text", "Search") {
+        return kept;
+    }
+    html! {
+        label.field.search {
+            span { "Search" }
+            input #text type="search" name="text" value=[view.get("text")] placeholder="A name, an address, an action…" maxlength="512" autocomplete="off" spellcheck="false";
+        }
+    }
+}
+
 fn text(view: &View, name: &str, label: &str, placeholder: &str) -> Markup {
+    if let Some(kept) = kept(view, name, label) {
+        return kept;
+    }
     html! {
         label.field {
             span { (label) }
             input type="text" name=(name) value=[view.get(name)] placeholder=(placeholder) maxlength="512" autocomplete="off" spellcheck="false";
         }
+    }
+}
+
+/// A condition that a field would change: it stays as it is or is dropped.
+fn kept(view: &View, name: &str, label: &str) -> Option<Markup> {
+    let value = view.get(name).filter(|value| value.contains(CHANGED))?;
+    Some(html! {
+        div.field {
+            span { (label) }
+            p.kept { span.value { (visible(value, 60)) } (drop_link(view, name, label)) }
+            input type="hidden" name=(KEPT) value=(pair(name, value));
+        }
+    })
+}
+
+fn drop_link(view: &View, name: &str, label: &str) -> Markup {
+    html! {
+        a.drop href=(view.with(&[(name, None)]).href()) aria-label={ "Drop the condition " (label) } title="Drop this condition" { "×" }
     }
 }
 
@@ -69,6 +102,9 @@ fn moment(view: &View, name: &str, label: &str) -> Markup {
 }
 
 fn choice(view: &View, name: &str, label: &str, all: &str, choices: &[String]) -> Markup {
+    if let Some(kept) = kept(view, name, label) {
+        return kept;
+    }
     let given = view.get(name);
     if choices.is_empty() || choices.len() > MOST_CHOICES {
         return text(view, name, label, all);
@@ -135,7 +171,7 @@ pub(super) fn chips(view: &View) -> Markup {
             @for (name, label, value) in conditions(view) {
                 li {
                     span.label { (label) } " " span.value { (visible(value, 60)) }
-                    a.drop href=(view.with(&[(name, None)]).href()) aria-label={ "Drop the condition " (label) } title="Drop this condition" { "×" }
+                    (drop_link(view, name, label))
                 }
             }
             @if conditions(view).count() > 1 { li.clear { a href=(view.cleared().href()) { "Clear all" } } }

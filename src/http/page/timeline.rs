@@ -13,7 +13,7 @@ use maud::{Markup, html};
 
 use super::layout::{Reader, answer, icon, page, sentence as said, trouble};
 use super::text::{visible, visible_plain};
-use super::view::View;
+use super::view::{KEPT, View};
 use super::{chart, filters, kind_of, now, sentence, session};
 use crate::event::Outcome;
 use crate::http::error::ApiError;
@@ -73,13 +73,14 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
     }
 }
 
-/// A form sends its empty fields too, and a range beside the times that go before it: the address
-/// that people pass on should not have them.
+/// A form sends its empty fields too, a range beside the times that go before it, and under another name
+/// what no field holds: the address that people pass on should not have them.
 fn is_untidy(view: &View, query: &str) -> bool {
     query.split('&').any(|pair| {
         pair.ends_with('=')
             || (!pair.is_empty() && !pair.contains('='))
             || (pair.starts_with("range=") && view.range().is_none())
+            || pair.split('=').next() == Some(KEPT)
     })
 }
 

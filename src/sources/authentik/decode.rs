@@ -15,7 +15,9 @@ pub use super::page::{Page, PageError, decode_page};
 use super::parts::{Parts, real_user_key};
 use super::verbs;
 use crate::event::json::{self, Json};
-use crate::event::{AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, to_millis};
+use crate::event::{
+    AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, parse_time, to_millis,
+};
 use crate::sources::text::{LetterContext, json_trouble, sha256_hex, text};
 
 /// Where an event comes from.
@@ -55,7 +57,7 @@ impl EventHead {
         let head: RawHead = serde_json::from_str(event.get()).ok()?;
         Some(Self {
             pk: Some(head.pk).filter(|pk| !pk.is_empty())?,
-            created: head.created.parse().ok()?,
+            created: parse_time(&head.created)?,
             user_pk: head
                 .user
                 .as_ref()
@@ -106,9 +108,8 @@ fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, Box<DeadLet
     let Some(created) = text(&event, "created") else {
         return Err(refuse("an event without `created`".to_owned()));
     };
-    let created: Timestamp = created
-        .parse()
-        .map_err(|_| refuse("`created` is no RFC 3339 time".to_owned()))?;
+    let created =
+        parse_time(created).ok_or_else(|| refuse("`created` is no RFC 3339 time".to_owned()))?;
 
     let no_context = Map::new();
     let raw_action = text(&event, "action").unwrap_or_default().to_owned();

@@ -286,6 +286,20 @@ fn odd_shapes_are_kept() {
 }
 
 #[test]
+fn a_time_has_any_number_of_digits() {
+    let mut login = event("login", alice(), json!({}));
+    login["created"] = json!("2026-11-24T04:19:00.2650790001Z");
+    let raw = RawValue::from_string(login.to_string()).unwrap();
+    let head = EventHead::read(&raw).unwrap();
+    assert_eq!(
+        head.created,
+        "2026-11-24T04:19:00.265079001Z".parse().unwrap()
+    );
+    let (event, _) = one(login);
+    assert_eq!(event.at, "2026-11-24T04:19:00.265Z".parse().unwrap());
+}
+
+#[test]
 fn the_head_is_read_without_the_rest() {
     let raw = RawValue::from_string(event("login", alice(), json!({"x": 1})).to_string()).unwrap();
     assert_eq!(

@@ -22,7 +22,7 @@ use crate::event::flat;
 use crate::event::json;
 use crate::event::{
     Actor, AuditEvent, DeadLetter, DeadLetterReason, Decoded, Outcome, Payload, SourceName,
-    SpaceLesson, Target, TenantHints, to_millis,
+    SpaceLesson, Target, TenantHints, parse_time, to_millis,
 };
 use crate::sources::text::{LetterContext, REMARKS, is_too_deep, json_trouble};
 
@@ -301,7 +301,7 @@ fn time(line: &impl Record, verb: &Verb) -> Option<Timestamp> {
     if visited {
         return None;
     }
-    let at: Timestamp = line.text(key!("Time"))?.parse().ok()?;
+    let at = parse_time(line.text(key!("Time"))?)?;
     // An unset time is written as the year 1.
     (at > Timestamp::UNIX_EPOCH).then_some(at)
 }

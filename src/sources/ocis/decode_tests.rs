@@ -91,6 +91,17 @@ fn the_user_of_a_new_file_is_not_its_actor() {
 }
 
 #[test]
+fn a_time_has_any_number_of_digits() {
+    let (event, _) = one(record(
+        "user_created",
+        "user 'a' created the user 'b'",
+        json!({"Time": "2026-11-24T03:44:09.1239999999999Z", "UserID": "b"}),
+    ));
+    assert_eq!(event.at, "2026-11-24T03:44:09.123Z".parse().unwrap());
+    assert!(event.metadata.get(REMARKS).is_none());
+}
+
+#[test]
 fn times_that_cannot_be_trusted_are_replaced_and_marked() {
     for time in ["", "0001-01-01T00:00:00Z", "yesterday"] {
         let (event, _) = one(record(

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::event::json;
 use crate::event::mask::{SECRET_KEYS, mask_value};
-use crate::event::{Actor, AuditEvent, Outcome, SourceName, Target, to_millis};
+use crate::event::{Actor, AuditEvent, Outcome, SourceName, Target, parse_time, to_millis};
 use crate::sources::text::{Elements, MAX_VALUES, has_too_many_values, json_trouble, sha256_hex};
 
 /// The longest action, in characters.
@@ -324,10 +324,8 @@ fn event(
     check_action(&action)?;
     let at = match string("at", fields.remove("at"))? {
         // Many a reader of the collection fails at a year before the first.
-        Some(at) => at
-            .parse()
-            .ok()
-            .filter(|at: &Timestamp| at.as_second() >= FIRST_YEAR)
+        Some(at) => parse_time(&at)
+            .filter(|at| at.as_second() >= FIRST_YEAR)
             .ok_or_else(|| {
                 Wrong::new(
                     "at",

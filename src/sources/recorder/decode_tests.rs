@@ -46,6 +46,23 @@ fn a_full_event_stands_as_sent() {
 }
 
 #[test]
+fn a_time_has_any_number_of_digits() {
+    for (at, kept) in [
+        (
+            "2026-11-24T04:05:39.1234567891Z",
+            "2026-11-24T04:05:39.123Z",
+        ),
+        (
+            "2026-11-24T06:05:39.123999999999999+02:00",
+            "2026-11-24T04:05:39.123Z",
+        ),
+    ] {
+        let events = decode(json!({"action": "a", "at": at})).unwrap();
+        assert_eq!(events[0].at, kept.parse().unwrap(), "{at}");
+    }
+}
+
+#[test]
 fn an_action_is_enough() {
     let events =
         decode(json!({"events": [{"action": "a"}, {"action": "a", "at": null, "actor": null}]}))

@@ -19,7 +19,8 @@ use super::masks::{mask_event, mask_letter};
 use super::{parts, verbs};
 use crate::event::json;
 use crate::event::{
-    AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, TenantHints, to_millis,
+    AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, TenantHints, parse_time,
+    to_millis,
 };
 use crate::sources::text::{
     Elements, LetterContext, MAX_VALUES, REMARKS, has_too_many_values, hex, json_trouble,
@@ -164,9 +165,8 @@ impl BodyEvents<'_> {
         let Some(created_at) = text("createdAt") else {
             return Err(refuse("an event without `createdAt`".to_owned()));
         };
-        let at: Timestamp = created_at
-            .parse()
-            .map_err(|_| refuse("`createdAt` is no RFC 3339 time".to_owned()))?;
+        let at = parse_time(created_at)
+            .ok_or_else(|| refuse("`createdAt` is no RFC 3339 time".to_owned()))?;
         let no_data = Map::new();
         let data = match event.get("data") {
             Some(Value::Object(data)) => data,

@@ -228,6 +228,17 @@ fn identical_twins_are_told_apart_by_their_ordinal() {
 }
 
 #[test]
+fn a_time_has_any_number_of_digits() {
+    let mut late = event("auth.success", json!({}));
+    late["createdAt"] = json!("2026-11-24T04:00:00.1239999999999Z");
+    let decoded = decode(&body(&[late])).unwrap();
+    let [Decoded::Event(event, _)] = &decoded[..] else {
+        panic!("{decoded:?}");
+    };
+    assert_eq!(event.at, "2026-11-24T04:00:00.123Z".parse().unwrap());
+}
+
+#[test]
 fn a_bad_event_is_quarantined_alone() {
     let good = event("auth.success", json!({"accountName": "a"}));
     let bad = [

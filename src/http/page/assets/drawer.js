@@ -1,8 +1,8 @@
 // One event beside the list. Its address is that of its own page, so that it can be passed on.
 
 import { fetchPage, isSamePage, tellTrouble } from "./fetch.js";
-import { nameWindow } from "./list.js";
-import { keepNotes } from "./notes.js";
+import { nameWindow, standIn } from "./list.js";
+import { keepNotes, say } from "./notes.js";
 import { showTimes } from "./times.js";
 
 const home = location.href;
@@ -15,7 +15,7 @@ let asked = null;
 function build() {
   const made = document.createElement("dialog");
   made.id = "drawer";
-  made.setAttribute("aria-label", "Event");
+  made.setAttribute("aria-labelledby", "event-title");
   const close = made.appendChild(document.createElement("button"));
   close.type = "button";
   close.className = "close";
@@ -25,6 +25,9 @@ function build() {
   const state = made.appendChild(document.createElement("div"));
   state.className = "state";
   state.setAttribute("role", "status");
+  const spoken = made.appendChild(document.createElement("p"));
+  spoken.className = "sr spoken";
+  spoken.setAttribute("role", "status");
   made.appendChild(document.createElement("div")).className = "inside";
   // A click beside the drawer closes it.
   made.addEventListener("click", (event) => {
@@ -64,7 +67,9 @@ function show(page) {
   inside.replaceChildren(document.adoptNode(page.querySelector("#event")));
   showTimes(inside);
   nameWindow(page.title);
-  if (!drawer.open) drawer.showModal();
+  // A dialog that opens is heard by its name.
+  if (drawer.open) say(inside.querySelector("#event-title").textContent);
+  else drawer.showModal();
   inside.scrollTop = 0;
 }
 
@@ -83,9 +88,11 @@ function hide() {
   asked?.abort();
   if (!isOpen()) return;
   keepNotes(drawer);
+  say("");
   drawer.close();
   nameWindow(title);
-  opener?.focus();
+  const place = standIn(opener);
+  place.focus({ preventScroll: place !== opener });
 }
 
 /** Closes it, and the address is that of the list again. */

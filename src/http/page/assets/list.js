@@ -2,13 +2,16 @@
 
 import { fetchPage, tellTrouble } from "./fetch.js";
 import { listen } from "./live.js";
+import { say } from "./notes.js";
 import { onNewDay, regroupDays, showTimes } from "./times.js";
 
+const main = document.querySelector("#main");
 const timeline = document.querySelector("#timeline");
-const spoken = document.querySelector("#spoken");
 const list = () => timeline.querySelector("#events");
 const rows = () => [...timeline.querySelectorAll("li.event")];
-const isNew = (id) => !timeline.querySelector(`li.event[data-id="${CSS.escape(id)}"]`);
+const rowOf = (id) => timeline.querySelector(`li.event[data-id="${CSS.escape(id)}"]`);
+const isNew = (id) => !rowOf(id);
+const linkOf = (row) => row?.querySelector("a.open");
 const rowsOf = (page) => [...page.querySelectorAll("#events li.event")];
 const olderThan = (page) => page.querySelector("#older");
 /** How many rows new events may make of a list. */
@@ -21,10 +24,6 @@ const MOST_LIMIT = 1_000;
 const MOST_WAITING = 5_000;
 /** How long an event may wait to be counted, in milliseconds. */
 const COUNTED_EVERY = 100;
-
-function say(text) {
-  spoken.textContent = text;
-}
 
 const placeOf = (row) => ({ at: Number(row.dataset.at), id: row.dataset.id });
 
@@ -67,7 +66,7 @@ async function loadOlder(event) {
     wanted = rows().length;
     refreshed();
     say(`${added.length} older events`);
-    added[0]?.querySelector("a.open").focus({ preventScroll: true });
+    linkOf(added[0])?.focus({ preventScroll: true });
   } catch (error) {
     link.removeAttribute("aria-busy");
     tellTrouble(error, link.href);
@@ -134,7 +133,11 @@ export async function showNew() {
   const promised = waiting;
   waiting = new Map();
   try {
-    const shown = merge(await fetchNew(promised), promised);
+    const pages = await fetchNew(promised);
+    const focused = document.activeElement;
+    const fresh = merge(pages, promised);
+    keepFocus(focused, fresh);
+    const shown = fresh.length;
     say(`${shown < promised.size ? `${shown} of ${counted(promised.size)}` : counted(shown)} shown`);
   } catch (error) {
     waiting = new Map([...promised, ...waiting].slice(0, MOST_WAITING));
@@ -170,7 +173,7 @@ async function fetchNew(promised) {
   return pages;
 }
 
-/** Tells how many rows came. */
+/** The rows that came. */
 function merge(pages, promised) {
   const newest = pages[0];
   const goesOn = list() && rowsOf(newest).length > 0 && reaches(pages.at(-1), promised);
@@ -191,12 +194,31 @@ function merge(pages, promised) {
     document.dispatchEvent(new Event("daybook:chart"));
   }
   refreshed();
-  return fresh.length;
+  return fresh;
+}
+
+/** The pill goes away and rows may do so, but not from under whoever is there. */
+function keepFocus(focused, fresh) {
+  if (focused === pill) {
+    const first = fresh.find((row) => row.isConnected) ?? rows()[0];
+    // Keys go where the new events are; a pointer stays where its reader looks.
+    (linkOf(first) ?? main).focus({ preventScroll: !pill.matches(":focus-visible") });
+  } else if (focused.closest("li.event")) standIn(focused).focus({ preventScroll: true });
+  else if (focused.id === "older" && !focused.isConnected) {
+    (document.querySelector("#older") ?? main).focus({ preventScroll: true });
+  }
+}
+
+/** A link of a row, or when that is gone the row of the same event. */
+export function standIn(link) {
+  return link.isConnected ? link : linkOf(rowOf(link.closest("li.event").dataset.id)) ?? main;
 }
 
 function beginAnew(fresh) {
+  const current = timeline.querySelector("li.event.current")?.dataset.id;
   for (const old of timeline.querySelectorAll("#events, .pager, .empty")) old.remove();
   timeline.append(...[...fresh.querySelectorAll("#events, .pager, .empty")].map((part) => document.adoptNode(part)));
+  if (current) rowOf(current)?.classList.add("current");
   wanted = rows().length;
 }
 

@@ -1,6 +1,13 @@
-// Lines that say what is wrong, seen and heard, over the list or in the drawer that covers it.
+// Lines that say what is wrong, seen and heard, and words that are heard alone, over the list or in the drawer
+// that covers it.
 
 const place = () => document.querySelector("#drawer[open] .state") ?? document.querySelector("#state");
+
+/** Says something to whoever does not see it; what lies under the drawer is not heard. */
+export function say(text) {
+  const voice = document.querySelector("#drawer[open] .spoken") ?? document.querySelector("#spoken");
+  voice.textContent = text;
+}
 
 /** Shows a line under a name, and a link that helps; without a text it takes the line away. */
 export function note(name, text, link) {
