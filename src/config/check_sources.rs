@@ -87,8 +87,21 @@ fn check_url(index: usize, url: &str, report: &mut Report) {
         return;
     }
     if let Some(wanted) = url_trouble(url) {
-        report.add(&format!("sources[{index}].url"), quote(url), wanted);
+        // What is no address may be the token: not shown.
+        let found = if url.contains("://") || names_a_host(url) {
+            quote(url)
+        } else {
+            "a text that is no address".to_owned()
+        };
+        report.add(&format!("sources[{index}].url"), found, wanted);
     }
+}
+
+/// Whether this is an address without its beginning, such as `id.example.net:9443`.
+fn names_a_host(text: &str) -> bool {
+    let host = text.split(['/', ':']).next().unwrap_or_default();
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:/".contains(&b);
+    text.len() <= 64 && text.bytes().all(is_plain) && (host == "localhost" || host.contains('.'))
 }
 
 fn url_trouble(url: &str) -> Option<String> {
@@ -394,12 +407,23 @@ fn read_variable(name: &str, lookup: Lookup<'_>) -> Result<String, Mismatch> {
 
 /// A name that does not look like one may be a secret that was put in the wrong place.
 fn shown_variable(name: &str) -> String {
-    let conventional = name.len() <= 64
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-    match conventional {
-        true => format!("environment variable {name}"),
-        false => "the environment variable named here".to_owned(),
+    if looks_like_a_name(name) {
+        format!("environment variable {name}")
+    } else {
+        "the environment variable named here".to_owned()
     }
+}
+
+/// Capitals in words that a person would write; digits only where something else tells that it is a name.
+fn looks_like_a_name(name: &str) -> bool {
+    const LONGEST_WORD: usize = 16;
+    const TELLING: [&str; 5] = ["_", "TOKEN", "SECRET", "PASSWORD", "KEY"];
+    let is_word = |word: &str| {
+        let is_plain = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit();
+        word.len() <= LONGEST_WORD && word.bytes().all(is_plain)
+    };
+    let has_digits = name.bytes().any(|b| b.is_ascii_digit());
+    name.len() <= 64
+        && name.split('_').all(is_word)
+        && (!has_digits || TELLING.iter().any(|part| name.contains(part)))
 }

@@ -1,6 +1,7 @@
 //! Secrets and addresses that may hold one: they never show in an error, a log line or `Debug`.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 /// A token or signature key. `Debug` hides it, there is no `Display`; [`Secret::expose`] gives it away on purpose.
@@ -164,15 +165,19 @@ fn redact_ports(rest: &str) -> String {
     let shown: Vec<String> = hosts
         .split(',')
         .map(|host| match host.rsplit_once(':') {
-            Some((name, port))
-                if !host.ends_with(']') && !port.bytes().all(|b| b.is_ascii_digit()) =>
-            {
+            Some((name, port)) if !host.ends_with(']') && !is_port(port) => {
                 format!("{}:***", name.split(':').next().unwrap_or_default())
             }
             _ => host.to_owned(),
         })
         .collect();
     format!("{}{path}", shown.join(","))
+}
+
+/// A port's number, or none; other digits may be a password.
+fn is_port(text: &str) -> bool {
+    let is_number = text.bytes().all(|b| b.is_ascii_digit());
+    text.is_empty() || is_number && text.parse::<NonZeroU16>().is_ok()
 }
 
 fn redact_option(option: &str) -> String {
@@ -223,6 +228,11 @@ mod tests {
                 "mongodb://user:***@host/db?w=1",
             ),
             ("mongodb://user:s3cret", "mongodb://user:***"),
+            ("mongodb://user:12345678", "mongodb://user:***"),
+            (
+                "mongodb://a:65535,b:65536,c:0",
+                "mongodb://a:65535,b:***,c:***",
+            ),
             ("mongodb://user@host/db", "mongodb://user@host/db"),
             ("mongodb:/user:s3cret@host/db", "mongodb:/user:***@host/db"),
             (
@@ -311,6 +321,7 @@ mod tests {
             ("mongodb://host:27017/", "the database's name"),
             ("mongodb://u:s3cr@t@host/db", "%-escapes"),
             ("mongodb://u:s3cret", "%-escapes"),
+            ("mongodb://u:12345678", "%-escapes"),
             ("mongodb://host/db?maxPoolSize=s3cret", "it says"),
         ];
         for (url, wanted) in cases {

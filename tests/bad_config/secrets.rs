@@ -40,6 +40,22 @@ const TEXTS: &[(&str, &str)] = &[
     ),
 ];
 
+const AUTHENTIK: &str = "[[sources]]\nkind = \"authentik\"\n";
+const STALWART: &str = "[[sources]]\nkind = \"stalwart\"\n";
+
+/// Secrets that look like what belongs in their place, the lines that they stand in, and the key that
+/// is wrong then.
+#[rustfmt::skip]
+const LOOKALIKES: &[(&str, [&str; 2], &str)] = &[
+    ("12345678", ["[store]\n", "url = \"mongodb://daybook:SECRET\""], "store.url"),
+    ("98765/daybook", ["[store]\n", "url = \"mongodb://daybook:SECRET\""], "store.url"),
+    ("QX7ZK2M9LP4RT8WB", [AUTHENTIK, "url = \"https://id.example.net\"\ntoken_env = \"SECRET\""], "sources[0].token_env"),
+    ("QXZKMLPRTWBNVCDFGHJS", [AUTHENTIK, "url = \"https://id.example.net\"\ntoken_env = \"SECRET\""], "sources[0].token_env"),
+    ("QX7ZK2M9LP4RT8WBN_A3", [AUTHENTIK, "url = \"https://id.example.net\"\ntoken_env = \"SECRET\""], "sources[0].token_env"),
+    ("QX7ZK2M9LP4RT8WB", [STALWART, "secret_env = \"SECRET\""], "sources[0].secret_env"),
+    ("8fK2xZq7", [AUTHENTIK, "token_env = \"TOKEN\"\nurl = \"SECRET\""], "sources[0].url"),
+];
+
 /// Variables that name a file.
 const VARIABLES: &[&str] = &[
     "DAYBOOK__STORE__URL_FILE",
@@ -77,6 +93,26 @@ fn a_secret_in_the_place_of_its_file_does_not_show() {
     tells_without_secret(text, &env, |problem| {
         problem.key == "sources[0].token_file.x"
     });
+}
+
+#[test]
+fn a_secret_that_looks_like_what_belongs_there_does_not_show() {
+    for (secret, lines, key) in LOOKALIKES {
+        let text = lines.concat().replace("SECRET", secret);
+        let problem = only_problem(load_with(&text, &[("TOKEN", "t")]), &text);
+        assert_eq!(problem.key, *key, "{text}");
+        assert!(!problem.to_string().contains(secret), "{text}\n{problem}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_named() {
+    for name in ["AUTHENTIK_TOKEN", "TOKEN", "OAUTH2TOKEN", "KEY2", "S3_2"] {
+        let text = format!("{STALWART}secret_env = {name:?}");
+        let problem = only_problem(load_with(&text, &[]), &text);
+        let found = format!("environment variable {name} is not set");
+        assert_eq!(problem.found, found);
+    }
 }
 
 /// What is wrong is told, among it what is looked for, and no secret in it.
