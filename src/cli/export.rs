@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -13,13 +13,16 @@ use tempfile::TempPath;
 use crate::event::Outcome;
 use crate::export::{Export, Format, deed, new_id};
 use crate::own_events;
+use crate::store::{EventFilter, Store};
 
 use super::filters::FilterArgs;
-use super::output::{self, draw, is_closed_pipe, is_dumb_terminal, standard_output};
+use super::output::{self, draw, escaped, is_closed_pipe, is_dumb_terminal, standard_output};
 use super::stop::Stop;
 use super::{ConfigArgs, Failure, open_existing, system_user, tell};
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// How many columns the bar has.
+const BAR: usize = 22;
 
 /// Writes events as ndjson, CSV or ECS.
 #[derive(Args)]
@@ -72,10 +75,19 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
     enter(None, None).await?;
     let limit = args.filters.limit;
     let mut export = Export::new(Arc::clone(&store), filter.clone(), args.format, limit);
-    let mut progress = Progress::new(path.is_some());
+    let mut progress = Progress::new(&sink);
+    let (is_shown, total) = (progress.is_shown, OnceLock::new());
+    // Goes on beside the export, which alone ends.
+    let counting = async {
+        if let Some(events) = counted(&*store, &filter, limit).await {
+            let _once = total.set(events);
+        }
+        std::future::pending::<Result<(), anyhow::Error>>().await
+    };
     let written = tokio::select! {
-        written = write(&mut export, &mut sink, &mut progress) => written,
+        written = write(&mut export, args.format, &mut sink, &mut progress, &total) => written,
         () = stop.asked() => Err(anyhow::anyhow!("interrupted; the export is not complete")),
+        never = counting, if is_shown => never,
     };
     progress.end();
     let count = export.count();
@@ -100,21 +112,43 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
 
 async fn write(
     export: &mut Export,
+    format: Format,
     sink: &mut Sink,
     progress: &mut Progress,
+    total: &OnceLock<u64>,
 ) -> Result<(), anyhow::Error> {
-    while let Some(piece) = export.next().await.context("the store does not answer")? {
+    while let Some(mut piece) = export.next().await.context("the store does not answer")? {
+        if sink.is_terminal {
+            piece = visible(&piece, format);
+        }
         output::write(&mut sink.out, &piece)
             .await
             .context("cannot write")?;
-        progress.show(export.count(), piece.len() as u64);
+        progress.show(export.count(), piece.len() as u64, total.get().copied());
     }
     sink.sync().await.context("cannot write")
+}
+
+/// How many events an export is going to have, where the store tells.
+async fn counted(store: &dyn Store, filter: &EventFilter, limit: Option<u64>) -> Option<u64> {
+    let found = store.histogram(filter, 1).await.ok()?.total;
+    Some(limit.map_or(found, |limit| limit.min(found)))
+}
+
+/// A piece for a terminal: what acts on one stands as escapes, but for the ends of rows.
+fn visible(piece: &[u8], format: Format) -> Vec<u8> {
+    let mut is_quoted = false;
+    let shown = escaped(&String::from_utf8_lossy(piece), |character| {
+        is_quoted ^= format == Format::Csv && character == '"';
+        matches!(character, '\r' | '\n') && !is_quoted
+    });
+    shown.into_bytes()
 }
 
 /// Where it goes.
 struct Sink {
     out: tokio::fs::File,
+    is_terminal: bool,
     /// `None`: standard output.
     file: Option<Unnamed>,
 }
@@ -130,7 +164,11 @@ impl Sink {
     fn open(path: Option<&Path>, force: bool) -> Result<Self, anyhow::Error> {
         let Some(path) = path else {
             let out = standard_output().context("cannot write to standard output")?;
-            return Ok(Self { out, file: None });
+            return Ok(Self {
+                out,
+                is_terminal: std::io::stdout().is_terminal(),
+                file: None,
+            });
         };
         let path = destination(path, force)?;
         let parent = path
@@ -144,6 +182,7 @@ impl Sink {
         let (out, written) = file.into_parts();
         Ok(Self {
             out: out.into(),
+            is_terminal: false,
             file: Some(Unnamed {
                 written,
                 path,
@@ -201,40 +240,186 @@ fn destination(path: &Path, force: bool) -> Result<PathBuf, anyhow::Error> {
 
 /// A line on standard error, if that is a terminal and the events do not go to one.
 struct Progress {
-    shown: bool,
+    is_shown: bool,
     begun: Instant,
     last: Instant,
     bytes: u64,
 }
 
 impl Progress {
-    fn new(to_file: bool) -> Self {
+    fn new(sink: &Sink) -> Self {
         let now = Instant::now();
-        let events_are_shown = !to_file && std::io::stdout().is_terminal();
         Self {
-            shown: std::io::stderr().is_terminal() && !events_are_shown && !is_dumb_terminal(),
+            is_shown: std::io::stderr().is_terminal() && !sink.is_terminal && !is_dumb_terminal(),
             begun: now,
             last: now,
             bytes: 0,
         }
     }
 
-    fn show(&mut self, count: u64, bytes: u64) {
+    fn show(&mut self, count: u64, bytes: u64, total: Option<u64>) {
         self.bytes += bytes;
-        if !self.shown || self.last.elapsed() < PROGRESS_EVERY {
+        if !self.is_shown || self.last.elapsed() < PROGRESS_EVERY {
             return;
         }
         self.last = Instant::now();
-        let rate = count as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
-        let mebibytes = self.bytes as f64 / f64::from(1 << 20);
-        draw(&format!(
-            "{count} events, {mebibytes:.1} MiB, {rate:.0} events/s"
-        ));
+        draw(&told(count, total, self.bytes, self.begun.elapsed()));
     }
 
     fn end(&self) {
-        if self.shown {
+        if self.is_shown {
             draw("");
+        }
+    }
+}
+
+/// How far an export is; with its share of the whole where that is known.
+fn told(count: u64, total: Option<u64>, bytes: u64, elapsed: Duration) -> String {
+    let rate = count as f64 / elapsed.as_secs_f64().max(0.001);
+    let mebibytes = bytes as f64 / f64::from(1 << 20);
+    let Some(total) = total.filter(|total| *total > 0) else {
+        return format!("{count} events, {mebibytes:.1} MiB, {rate:.0} events/s");
+    };
+    // More may have been entered since they were counted.
+    let total = total.max(count);
+    let percent = count * 100 / total;
+    let mut bar = "#".repeat(count as usize * BAR / total as usize);
+    if bar.len() < BAR {
+        bar.push('>');
+    }
+    let (count, total, rate) = (thousands(count), thousands(total), thousands(rate as u64));
+    format!("{percent:3} % [{bar:BAR$}] {count} of {total} events, {mebibytes:.0} MiB, {rate}/s")
+}
+
+/// `12,345`
+fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut shown = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::config::Collections;
+    use crate::event::{Actor, Target};
+    use crate::own_events::Deed;
+    use crate::store::StoredEvent;
+    use crate::store::sqlite::SqliteStore;
+
+    fn event(name: &str) -> StoredEvent {
+        StoredEvent {
+            id: "1".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            ingested_at: Timestamp::UNIX_EPOCH,
+            source: "stalwart".to_owned(),
+            external_id: "x".to_owned(),
+            action: "stalwart.auth_failed".to_owned(),
+            outcome: None,
+            actor: Actor {
+                name: Some(name.into()),
+                ..Actor::default()
+            },
+            target: Target::default(),
+            tenant_slug: None,
+            metadata: serde_json::Map::new(),
+        }
+    }
+
+    #[test]
+    fn nothing_in_an_event_acts_on_a_terminal() {
+        let name = "a\u{1b}[31m\u{9b}2J\u{202e}\r\n\"b\"";
+        for (format, line_end, lines) in [
+            (Format::Ndjson, "}\n", 1),
+            (Format::Csv, ",{}\r\n", 2),
+            (Format::Ecs, "}\n", 1),
+        ] {
+            let mut piece = format.head();
+            format.write(&event(name), &mut piece);
+            let text = String::from_utf8(visible(&piece, format)).unwrap();
+            assert!(text.contains("a\\u001b[31m\\u009b2J\\u202e"), "{text}");
+            assert!(!text.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{text:?}");
+            assert_eq!(text.matches('\n').count(), lines, "{text:?}");
+            assert!(text.ends_with(line_end), "{text:?}");
+            if format != Format::Csv {
+                let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+                let user = if format == Format::Ecs {
+                    "user"
+                } else {
+                    "actor"
+                };
+                assert_eq!(json[user]["name"], name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bar_shows_the_share_and_never_more_than_the_whole() {
+        for (count, total, line) in [
+            (
+                430_000,
+                Some(1_000_000),
+                " 43 % [#########>            ] 430,000 of 1,000,000 events, 210 MiB, 43,000/s",
+            ),
+            (
+                0,
+                Some(7),
+                "  0 % [>                     ] 0 of 7 events, 210 MiB, 0/s",
+            ),
+            (
+                999,
+                Some(1000),
+                " 99 % [#####################>] 999 of 1,000 events, 210 MiB, 99/s",
+            ),
+            (
+                1000,
+                Some(1000),
+                "100 % [######################] 1,000 of 1,000 events, 210 MiB, 100/s",
+            ),
+            (
+                1070,
+                Some(1000),
+                "100 % [######################] 1,070 of 1,070 events, 210 MiB, 107/s",
+            ),
+            (1070, Some(0), "1070 events, 210.0 MiB, 107 events/s"),
+            (1070, None, "1070 events, 210.0 MiB, 107 events/s"),
+        ] {
+            let told = told(count, total, 210 << 20, Duration::from_secs(10));
+            assert_eq!(told, line);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_exported_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d.db");
+        let store = SqliteStore::open(&path, Duration::from_secs(30), &Collections::default());
+        let store = store.unwrap();
+        store.prepare().await.unwrap();
+        for action in ["daybook.signed_in", "daybook.signed_in", "daybook.exported"] {
+            let deed = Deed::new(action, Outcome::Success);
+            own_events::enter(&store, deed).await.unwrap();
+        }
+        let signed_in = EventFilter {
+            action: Some("daybook.signed_in".to_owned()),
+            ..EventFilter::default()
+        };
+        for (filter, limit, events) in [
+            (EventFilter::default(), None, 3),
+            (signed_in.clone(), None, 2),
+            (signed_in.clone(), Some(1), 1),
+            (signed_in, Some(7), 2),
+        ] {
+            assert_eq!(counted(&store, &filter, limit).await, Some(events));
         }
     }
 }

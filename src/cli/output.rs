@@ -1,12 +1,14 @@
 //! What a command writes, so that it goes on hearing signals while its reader reads nothing, and ends quietly when its
 //! reader has gone.
 
-use std::fmt::Arguments;
+use std::fmt::{Arguments, Write as _};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
 
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
+
+use crate::event::hidden::told_apart;
 
 /// A line on standard output, like `println!`, which panics when a pipe is closed.
 macro_rules! say {
@@ -17,19 +19,42 @@ macro_rules! say {
 pub(super) use say;
 
 /// Writes a line.
-pub(super) fn line(what: Arguments<'_>) {
+pub(super) fn line(what: Arguments<'_>) -> Result<(), anyhow::Error> {
+    print(format!("{what}\n").as_bytes())
+}
+
+/// Writes these bytes. That their reader has gone or has seen enough (`| head`) is no error.
+pub(super) fn print(bytes: &[u8]) -> Result<(), anyhow::Error> {
     let mut out = std::io::stdout().lock();
-    if let Err(error) = writeln!(out, "{what}").and_then(|()| out.flush())
-        && error.kind() != ErrorKind::BrokenPipe
-    {
-        // Who has no standard error either cannot be told.
-        let _untold = writeln!(std::io::stderr(), "error: standard output: {error}");
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
     }
 }
 
 /// In place of the line before; a terminal that has gone ends nothing.
 pub(super) fn draw(line: &str) {
-    let _gone = write!(std::io::stderr(), "\r\u{1b}[K{line}");
+    // Cut at its edge, not wrapped: of two lines only the second would be drawn over.
+    let _gone = write!(std::io::stderr(), "\r\u{1b}[K\u{1b}[?7l{line}\u{1b}[?7h");
+}
+
+/// The same text, and the same JSON, with everything that acts on a terminal as `\u` escapes, but for
+/// what `stays`, which is asked about every character in turn.
+pub(super) fn escaped(text: &str, mut stays: impl FnMut(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (character, is_hidden) in told_apart(text) {
+        if stays(character) || !is_hidden {
+            shown.push(character);
+            continue;
+        }
+        let mut units = [0; 2];
+        for unit in character.encode_utf16(&mut units) {
+            let _infallible = write!(shown, "\\u{unit:04x}");
+        }
+    }
+    shown
 }
 
 /// Standard output; what blocks on it is another thread.

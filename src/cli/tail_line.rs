@@ -10,7 +10,7 @@ use crate::event::Outcome;
 use crate::store::StoredEvent;
 
 use crate::cli::dead_letters::visible;
-use crate::event::hidden::told_apart;
+use crate::cli::output::escaped;
 
 /// How one event looks.
 pub(super) struct Line {
@@ -38,7 +38,7 @@ impl Line {
     ) -> Result<(), anyhow::Error> {
         if self.json {
             let json = serde_json::to_string(event).context("an event as JSON")?;
-            text.push_str(&escaped(&json));
+            text.push_str(&escaped(&json, |_| false));
             text.push('\n');
             return Ok(());
         }
@@ -151,28 +151,13 @@ impl Line {
     }
 }
 
-/// The same JSON, with everything that acts on a terminal as `\u` escapes.
-fn escaped(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for (character, is_hidden) in told_apart(json) {
-        if is_hidden {
-            let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                let _infallible = write!(text, "\\u{unit:04x}");
-            }
-        } else {
-            text.push(character);
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::event::hidden::told_apart;
     use crate::event::{Actor, Target};
 
     fn event(name: &str) -> StoredEvent {

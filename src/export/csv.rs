@@ -62,9 +62,16 @@ pub(super) fn write(event: &StoredEvent, out: &mut Vec<u8>) {
 }
 
 fn row(cells: [Cow<'_, str>; COLUMNS.len()], out: &mut Vec<u8>) {
+    // Spreadsheets separate cells by these where decimals have a comma. Some then take a line that is
+    // quoted throughout for one cell.
+    let quote_style = if cells.iter().any(|cell| cell.contains([';', '\t'])) {
+        QuoteStyle::Always
+    } else {
+        QuoteStyle::Necessary
+    };
     let mut writer = WriterBuilder::new()
         .terminator(Terminator::CRLF)
-        .quote_style(QuoteStyle::Necessary)
+        .quote_style(quote_style)
         .from_writer(out);
     // Into memory, and each row has as many cells as the first: neither can fail.
     let _infallible = writer.write_record(cells.iter().map(|cell| cell.as_bytes()));
@@ -94,6 +101,24 @@ mod tests {
         }
         assert_eq!(defused(Cow::Borrowed("a=1")), "a=1");
         assert_eq!(defused(Cow::Borrowed("")), "");
+    }
+
+    #[test]
+    fn a_cell_with_any_separator_is_quoted() {
+        for (cell, written) in [
+            ("x;=HYPERLINK(1)", ",\"x;=HYPERLINK(1)\","),
+            ("x\t=1", ",\"x\t=1\","),
+            ("x,1", ",\"x,1\","),
+            ("say \"hi\"; no", ",\"say \"\"hi\"\"; no\","),
+            ("x=1", ",x=1,"),
+        ] {
+            let mut cells = COLUMNS.map(|_| Cow::Borrowed(""));
+            cells[9] = Cow::Borrowed(cell);
+            let mut out = Vec::new();
+            row(cells, &mut out);
+            let text = String::from_utf8_lossy(&out);
+            assert!(text.contains(written), "{text}");
+        }
     }
 
     #[test]

@@ -14,7 +14,6 @@ use crate::store::StoredEvent;
 const VERSION: &str = "8.11.0";
 
 pub(super) fn document(event: &StoredEvent) -> Value {
-    let (category, kinds) = classify(event);
     let (actor, target) = (&event.actor, &event.target);
     let address = actor.ip.as_deref();
     let ip = address
@@ -43,8 +42,8 @@ pub(super) fn document(event: &StoredEvent) -> Value {
             "metadata": event.metadata,
         },
     });
-    if !category.is_empty() {
-        document["event"]["category"] = json!(category);
+    if let Some((category, kinds)) = classify(&event.action) {
+        document["event"]["category"] = json!([category]);
         document["event"]["type"] = json!(kinds);
     }
     if let Some(outcome) = event.outcome {
@@ -105,29 +104,40 @@ fn object<const N: usize>(fields: [(&str, &Option<ByteString>); N]) -> Map<Strin
         .collect()
 }
 
-/// `event.category` and `event.type` by the words of the verb; both empty where they do not tell.
-fn classify(event: &StoredEvent) -> (Vec<&'static str>, Vec<&'static str>) {
-    let verb = event
-        .action
+/// Whose actions are `<product>.<subject>_<verb>`.
+const PRODUCTS: [&str; 3] = ["authentik", "ocis", "stalwart"];
+
+/// `event.category` and `event.type` by the words of an action; `None` where they do not tell.
+fn classify(action: &str) -> Option<(&'static str, Vec<&'static str>)> {
+    let known = action
         .split_once('.')
-        .map_or(event.action.as_str(), |(_, verb)| verb);
-    let mut words = verb.split('_');
-    let subject = words.next().unwrap_or_default();
-    let last = verb.rsplit('_').next().unwrap_or_default();
+        .filter(|(product, _)| PRODUCTS.contains(product));
+    let (product, verb) = known.unwrap_or(("", action));
+    let words: Vec<&str> = verb.split(['.', '_']).collect();
+    let subject = if product.is_empty() {
+        subject_elsewhere(&words)
+    } else {
+        words.first().copied().unwrap_or_default()
+    };
+    let last = words.last().copied().unwrap_or_default();
     let category = match subject {
-        _ if verb.starts_with("auth_banned") => vec!["authentication", "intrusion_detection"],
-        "login" | "logout" | "auth" | "impersonation" => vec!["authentication"],
-        "suspicious" => vec!["intrusion_detection"],
-        "file" | "container" | "share" | "space" | "public" => vec!["file"],
-        "user" | "group" | "account" | "password" | "invitation" | "token" | "secret" => {
-            vec!["iam"]
-        }
-        "mail" | "dmarc" | "dkim" | "spam" | "email" => vec!["email"],
+        "auth" if last == "banned" => "intrusion_detection",
+        "login" | "logout" | "auth" | "impersonation" => "authentication",
+        "user" | "group" | "account" | "password" | "invitation" | "token" | "secret" => "iam",
+        "file" => "file",
+        "configuration" => "configuration",
+        // These mean other things to other services.
+        _ if product.is_empty() => return None,
+        "suspicious" => "intrusion_detection",
+        "container" | "share" | "space" | "public" => "file",
+        "mail" | "dmarc" | "dkim" | "spam" | "email" => "email",
         // What a mail server's policy refuses is mail.
-        "policy" if event.action.starts_with("stalwart.") => vec!["email"],
-        "policy" | "configuration" => vec!["configuration"],
-        _ if matches!(last, "created" | "updated" | "deleted") => vec!["configuration"],
-        _ => return (Vec::new(), Vec::new()),
+        "policy" if product == "stalwart" => "email",
+        "policy" => "configuration",
+        _ if product == "authentik" && matches!(last, "created" | "updated" | "deleted") => {
+            "configuration"
+        }
+        _ => return None,
     };
     let mut kinds = Vec::new();
     match subject {
@@ -135,18 +145,156 @@ fn classify(event: &StoredEvent) -> (Vec<&'static str>, Vec<&'static str>) {
         "group" => kinds.push("group"),
         _ => {}
     }
-    kinds.push(match last {
-        "login" | "started" | "success" => "start",
-        "logout" | "ended" => "end",
-        "created" | "create" | "queued" => "creation",
+    let done = match last {
+        // A sign-in that failed was begun.
+        "login" | "started" | "success" | "in" | "failed" => "start",
+        "logout" | "ended" | "out" => "end",
+        "created" | "create" => "creation",
         "deleted" | "delete" => "deletion",
         "banned" => "denied",
-        // Identities have no such type.
-        "read" | "accessed" | "viewed" if category != ["iam"] => "access",
+        "read" | "accessed" | "viewed" => "access",
         "updated" | "changed" | "written" | "renamed" | "rename" | "restore" | "shared"
         | "unshared" | "added" | "removed" | "add" | "remove" | "set" | "rotated" | "accepted"
         | "declined" | "enabled" | "disabled" => "change",
         _ => "info",
+    };
+    kinds.push(if expects(category, done) {
+        done
+    } else {
+        "info"
     });
-    (category, kinds)
+    Some((category, kinds))
+}
+
+/// What the action of any other service is about: whatever stands before it, `<subject>_<verb>` or
+/// `<subject>.<verb>` is its end.
+fn subject_elsewhere<'a>(words: &[&'a str]) -> &'a str {
+    match *words {
+        [.., subject @ ("login" | "logout")] => subject,
+        [.., "sign" | "signed" | "log" | "logged", "in" | "out"]
+        | [.., "sign" | "log", "in", "failed"] => "login",
+        [.., subject, _] => subject,
+        _ => "",
+    }
+}
+
+/// Whether the schema expects this type of a category. `info` it expects of each that stands here.
+fn expects(category: &str, kind: &str) -> bool {
+    match category {
+        "authentication" => matches!(kind, "start" | "end"),
+        "iam" => matches!(kind, "change" | "creation" | "deletion"),
+        "file" | "configuration" => {
+            matches!(kind, "access" | "change" | "creation" | "deletion")
+        }
+        "intrusion_detection" => kind == "denied",
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::{authentik, ocis, stalwart};
+
+    #[test]
+    fn words_tell_category_and_type_where_it_is_clear_what_they_mean() {
+        for (action, wanted) in [
+            ("user.created", "iam: user creation"),
+            ("user.group_added", "iam: group change"),
+            ("file.deleted", "file: deletion"),
+            ("billing.file_read", "file: access"),
+            ("user.login", "authentication: start"),
+            ("team.user_login", "authentication: start"),
+            ("team.user.logged_in", "authentication: start"),
+            ("user.login_failed", "authentication: start"),
+            ("invoice.created", ""),
+            ("user.invoice_deleted", ""),
+            ("public.sale_created", ""),
+            ("contract.signed", ""),
+            ("odd", ""),
+            ("", ""),
+            ("daybook.signed_in", "authentication: start"),
+            ("daybook.sign_in_failed", "authentication: start"),
+            ("daybook.signed_out", "authentication: end"),
+            ("daybook.token_created", "iam: creation"),
+            ("daybook.exported", ""),
+            ("authentik.login_failed", "authentication: start"),
+            ("authentik.secret_viewed", "iam: info"),
+            ("authentik.application_created", "configuration: creation"),
+            ("ocis.link_created", ""),
+            ("ocis.file_delete", "file: deletion"),
+            ("stalwart.auth_banned", "intrusion_detection: denied"),
+            ("stalwart.policy_rejection", "email: info"),
+        ] {
+            let found = classify(action)
+                .map(|(category, kinds)| format!("{category}: {}", kinds.join(" ")));
+            assert_eq!(found.unwrap_or_default(), wanted, "{action}");
+        }
+    }
+
+    /// The types that the reference of the schema names for a category.
+    const EXPECTED: &[(&str, &[&str])] = &[
+        ("authentication", &["start", "end", "info"]),
+        (
+            "configuration",
+            &["access", "change", "creation", "deletion", "info"],
+        ),
+        ("email", &["info"]),
+        (
+            "file",
+            &["access", "change", "creation", "deletion", "info"],
+        ),
+        (
+            "iam",
+            &[
+                "admin", "change", "creation", "deletion", "group", "info", "user",
+            ],
+        ),
+        ("intrusion_detection", &["allowed", "denied", "info"]),
+    ];
+
+    fn first_column(table: &str) -> impl Iterator<Item = &str> {
+        table
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split('\t').next())
+    }
+
+    fn known_actions() -> Vec<String> {
+        let mut actions = Vec::new();
+        for model in ["user", "group", "token", "application", "file", "policy"] {
+            let model = json!({ "model": { "model_name": model } });
+            let context = model.as_object().cloned().unwrap_or_default();
+            let table = include_str!("../../tests/data/authentik/actions.tsv");
+            actions.extend(first_column(table).map(|raw| authentik::verbs::verb(raw, &context).0));
+        }
+        let table = include_str!("../../tests/data/stalwart/event_types.tsv");
+        actions.extend(
+            first_column(table).map(|kind| stalwart::verbs::verb(kind, &Map::new()).action),
+        );
+        let verbs = ocis::verbs::MUTATIONS.iter().chain(ocis::verbs::READS);
+        actions.extend(verbs.map(|verb| format!("ocis.{verb}")));
+        actions
+    }
+
+    #[test]
+    fn every_type_is_one_that_its_category_expects() {
+        let actions = known_actions();
+        assert!(actions.len() > 600, "{}", actions.len());
+        let mut met = std::collections::BTreeSet::new();
+        for action in actions {
+            let Some((category, kinds)) = classify(&action) else {
+                continue;
+            };
+            let expected = EXPECTED.iter().find(|(name, _)| *name == category);
+            for kind in kinds {
+                assert!(
+                    expected.is_some_and(|(_, expected)| expected.contains(&kind)),
+                    "{action}: {category} {kind}"
+                );
+            }
+            met.insert(category);
+        }
+        assert_eq!(met.len(), EXPECTED.len(), "{met:?}");
+    }
 }

@@ -15,7 +15,7 @@ async fn ndjson_is_what_the_api_says() {
     for (index, line) in exported.iter().enumerate() {
         assert_eq!(line["externalId"], (HOSTILE.len() - index).to_string());
         let id = line["id"].as_str().unwrap();
-        let stored = place.store.event(id).await.unwrap().unwrap();
+        let stored = place.store.event(id, None).await.unwrap().unwrap();
         assert_eq!(*line, serde_json::to_value(stored).unwrap());
     }
 }
@@ -65,6 +65,9 @@ async fn ecs_documents_keep_to_the_schema() {
     events[2].action = "odd".into();
     events[4].action = "authentik.secret_viewed".into();
     events[5].action = "ocis.public_link_accessed".into();
+    events[6].action = "team.file_deleted".into();
+    events[7].action = "daybook.signed_out".into();
+    events[8].action = "invoice.created".into();
     enter(&*place.store, &events).await;
     let mut documents =
         lines(&place.succeeds("export", &["--format", "ecs", "--source", "stalwart"]));
@@ -96,8 +99,17 @@ async fn ecs_documents_keep_to_the_schema() {
     assert_eq!(documents[1]["event"]["category"][0], "file");
     assert_eq!(documents[1]["event"]["type"][0], "deletion");
     assert_eq!(documents[1]["file"]["path"], HOSTILE[1]);
-    assert_eq!(documents[2]["event"]["category"], serde_json::Value::Null);
-    for (document, category, kind) in [(4, "iam", "info"), (5, "file", "access")] {
+    for document in [2, 8] {
+        let event = &documents[document]["event"];
+        assert_eq!(event["category"], serde_json::Value::Null);
+        assert_eq!(event["type"], serde_json::Value::Null);
+    }
+    for (document, category, kind) in [
+        (4, "iam", "info"),
+        (5, "file", "access"),
+        (6, "file", "deletion"),
+        (7, "authentication", "end"),
+    ] {
         let event = &documents[document]["event"];
         assert_eq!(event["category"], serde_json::json!([category]));
         assert_eq!(event["type"], serde_json::json!([kind]));
