@@ -62,6 +62,8 @@ impl Site {
         site.file("token", site.authentik.token());
         site.file("key", KEY);
         site.file("audit.log", capture("audit-full-server.log"));
+        // A store without tables.
+        site.file("daybook.db", "");
         site.file(
             "tenants.toml",
             "[[tenants]]\nslug = \"acme\"\nname = \"Acme\"\ndomains = [\"acme.example\"]\n",
@@ -99,7 +101,6 @@ file = "{}"
 kind = "authentik"
 url = "{}"
 token_file = "{}"
-timeout = "2s"
 [[sources]]
 kind = "ocis"
 path = "{}"
@@ -354,6 +355,10 @@ async fn the_audit_log_and_what_is_wrong_with_it() {
     site.fails("ocis", &["minimal format", "AUDIT_FORMAT=json"])
         .await;
 
+    site.file("audit.log", b"\x1f\x8b\x08\x00\xff\n".repeat(9));
+    site.fails("ocis", &["is an audit record", "no compressed part"])
+        .await;
+
     site.file("audit.log", capture("console-stdout-with-noise.log"));
     site.fails("ocis", &["the console", "AUDIT_LOG_TO_CONSOLE=false"])
         .await;
@@ -492,6 +497,33 @@ async fn the_store_and_what_is_wrong_with_it() {
         let (_, printed) = site.check().await;
         assert!(!printed.contains(secret), "{printed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_not_there_yet_is_not_made() {
+    let site = Site::new().await;
+    let store = site.path("daybook.db");
+    std::fs::remove_file(&store).unwrap();
+    let (code, printed) = site.check().await;
+    assert_eq!(code, 0, "{printed}");
+    for part in [
+        "ok    store: ",
+        "daybook.db is not there yet, and can be made",
+        "better: is this the configuration, and the working directory, of the service?",
+    ] {
+        assert!(printed.contains(part), "{part:?} in: {printed}");
+    }
+    assert!(!store.exists());
+
+    let site = store_at(site, "sqlite:/proc/daybook/daybook.db");
+    site.fails("store", &["/proc cannot be written", "the directory must"])
+        .await;
+    // Root may look into every directory, but nobody into a file.
+    let site = Site::new().await;
+    let within = format!("sqlite:{}", site.path("token/daybook.db").display());
+    let site = store_at(site, &within);
+    site.fails("store", &["this user cannot look", "the directory must"])
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! `daybook check`: is the configuration right; with `--online`, would events flow?
 
+use std::path::Path;
+
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
@@ -77,7 +79,7 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
         || "defaults and environment".to_owned(),
         |path| path.display().to_string(),
     );
-    say!("configuration is valid ({place})");
+    say!("configuration is valid ({place})")?;
     let warning = loaded
         .config
         .http
@@ -92,9 +94,9 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
     }
     let config = &loaded.config;
     let (store, finding) = store::check(config).await;
-    let mut all_well = report("store", &finding);
+    let mut all_well = report("store", &finding)?;
     if let Some(finding) = journal::check(config) {
-        all_well &= report("journal", &finding);
+        all_well &= report("journal", &finding)?;
     }
     let service = Service::of(config).map_err(anyhow::Error::from)?;
     for source in &config.sources {
@@ -103,7 +105,7 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
         } else {
             Ok(Fine::new("switched off (ingest.enabled)"))
         };
-        all_well &= report(source.name(), &finding);
+        all_well &= report(source.name(), &finding)?;
     }
     if all_well {
         Ok(())
@@ -147,20 +149,34 @@ fn ends(until: Timestamp, now: Timestamp) -> Option<String> {
     }
 }
 
-fn report(name: &str, finding: &Finding) -> bool {
+/// Whether all is well.
+fn report(name: &str, finding: &Finding) -> Result<bool, anyhow::Error> {
     match finding {
         Ok(fine) => {
-            say!("ok    {name}: {}", fine.what);
+            say!("ok    {name}: {}", fine.what)?;
             for advice in &fine.advice {
-                say!("      better: {advice}");
+                say!("      better: {advice}")?;
             }
         }
         Err(trouble) => {
-            say!("FAIL  {name}: {}", trouble.what);
-            say!("      remedy: {}", trouble.remedy);
+            say!("FAIL  {name}: {}", trouble.what)?;
+            say!("      remedy: {}", trouble.remedy)?;
         }
     }
-    finding.is_ok()
+    Ok(finding.is_ok())
+}
+
+/// Whether a directory, or what it would be made in, can be written. Makes nothing that stays: a
+/// directory made here would belong to whoever checks.
+fn try_directory(dir: &Path) -> Result<(), String> {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let there = absolute.ancestors().find(|place| place.exists());
+    let there = there.unwrap_or(Path::new("/"));
+    let mut draft = tempfile::Builder::new();
+    match draft.prefix(".daybook-check-").tempfile_in(there) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{} cannot be written: {error}", there.display())),
+    }
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ fn sample(bytes: &[u8], begins_within_a_line: bool) -> Sample {
         let is_json = serde_json::from_slice::<IgnoredAny>(line).is_ok();
         let is_text = std::str::from_utf8(line).is_ok_and(|text| {
             let text = text.trim();
-            !text.starts_with('{') && !text.contains(char::is_control)
+            !text.starts_with('{') && !text.contains(is_no_text)
         });
         match (is_record, sample.records) {
             _ if line.trim_ascii().is_empty() => {}
@@ -139,6 +139,11 @@ fn sample(bytes: &[u8], begins_within_a_line: bool) -> Sample {
         }
     }
     sample
+}
+
+/// A console's messages have colours and columns.
+fn is_no_text(letter: char) -> bool {
+    letter.is_control() && !matches!(letter, '\t' | '\u{1b}')
 }
 
 fn verdict(sample: &Sample) -> Result<String, Trouble> {
@@ -159,9 +164,13 @@ fn verdict(sample: &Sample) -> Result<String, Trouble> {
             "its lines are no JSON: this is the minimal format",
             "set AUDIT_FORMAT=json (AUDIT_LOG_FORMAT does not exist) and restart OCIS",
         )),
-        (0, _) if foreign > 0 => Err(Trouble::new(
+        (0, _) if foreign > damaged => Err(Trouble::new(
             "its lines are the service's own log, no audit records",
             OWN_FILE,
+        )),
+        (0, _) => Err(Trouble::new(
+            format!("none of its newest {others} lines is an audit record"),
+            "name the file that OCIS itself writes (AUDIT_FILEPATH): no compressed part, nothing in another encoding",
         )),
         _ if noise > 0 => Err(Trouble::new(
             format!(
@@ -226,10 +235,26 @@ mod tests {
             "2026-11-24T04:00:00Z INF starting service=audit version=7.1.0",
             r#"{"level":"info","service":"audit","message":"starting"}"#,
             "Unknown update type ",
+            "\u{1b}[90m2026-11-24T04:00:00Z\u{1b}[0m \u{1b}[32mINF\u{1b}[0m starting",
+            "2026-11-24T04:00:00Z\tINFO\tstarting",
         ] {
             let own = of(format!("{line}\n").repeat(9).as_bytes()).unwrap_err();
             assert!(own.contains("the service's own log"), "{own}");
             assert!(own.contains("AUDIT_LOG_TO_CONSOLE=false"), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_record_is_no_audit_log() {
+        let log = String::from_utf8(capture("audit-full-server.log")).unwrap();
+        let wide: Vec<u8> = log.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        // As in a compressed file: a few of its lines pass for text.
+        let mut compressed = b"\x1f\x8b\x08\x00\xff\n\xfe\x01\n".repeat(9);
+        compressed.extend_from_slice(b"ok\n");
+        for log in [wide, compressed] {
+            let other = of(&log).unwrap_err();
+            assert!(other.contains("is an audit record"), "{other}");
+            assert!(other.contains("compressed"), "{other}");
         }
     }
 

@@ -1,18 +1,28 @@
 //! Does the store take what Daybook writes?
 
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::cli::{IS_THIS_THE_SERVICES, missing_file};
 use crate::config::{Config, StoreTarget};
 use crate::http::auth::new_token;
 use crate::store::{self, Role, Store, StoreError};
 use crate::tenants;
 
-use super::{Finding, Fine, Trouble};
+use super::{Finding, Fine, Trouble, try_directory};
+
+const DIRECTORY: &str =
+    "the directory must be there and writable for the user that Daybook runs as";
 
 /// The store, if it can be used, and what was found.
 pub(super) async fn check(config: &Config) -> (Option<Arc<dyn Store>>, Finding) {
+    match missing_file(&config.store) {
+        Ok(None) => {}
+        Ok(Some(file)) => return (None, try_place(&file)),
+        Err(error) => return (None, Err(Trouble::new(format!("{error:#}"), DIRECTORY))),
+    }
     let store = match store::open(&config.store).await {
         Ok(store) => store,
         Err(error) => return (None, Err(trouble(&error, config))),
@@ -21,6 +31,20 @@ pub(super) async fn check(config: &Config) -> (Option<Arc<dyn Store>>, Finding) 
         Ok(fine) => (Some(store), Ok(fine)),
         Err(trouble) => (None, Err(trouble)),
     }
+}
+
+/// Of a file that is not there. It is not made: a command in the wrong directory would find it
+/// afterwards, and take it for the service's.
+fn try_place(file: &Path) -> Finding {
+    let directory = file.parent().unwrap_or(file);
+    try_directory(directory).map_err(|error| Trouble::new(error, DIRECTORY))?;
+    let fine = Fine::new(format!(
+        "{} is not there yet, and can be made",
+        file.display()
+    ));
+    Ok(fine.advise(format!(
+        "{IS_THIS_THE_SERVICES} Its first start makes the store"
+    )))
 }
 
 async fn try_store(store: &dyn Store, config: &Config) -> Finding {
@@ -69,16 +93,29 @@ fn trouble(error: &StoreError, config: &Config) -> Trouble {
         StoreError::Unavailable(_) | StoreError::Timeout { .. } => format!(
             "is a server running at {url}, and does this machine reach it? Of a replica set name the members and ?replicaSet=NAME, and its members' own host names must resolve here"
         ),
+        StoreError::Unauthorized(_) | StoreError::Other(_) if is_sqlite => DIRECTORY.to_owned(),
         StoreError::Unauthorized(_) => {
             "check user and password (a user of another database needs ?authSource=…), and grant it readWrite on this database, or the smaller role of deploy/mongodb/init.js: find, insert, update, remove, createCollection and createIndex on Daybook's collections, find on tenants and users".to_owned()
         }
         StoreError::Full(_) => "make room on the store's disk, and let it be writable".to_owned(),
-        StoreError::Other(_) if is_sqlite => {
-            "the directory must be there and writable for the user that Daybook runs as".to_owned()
-        }
         StoreError::Other(_) => {
             "the server does not do what Daybook needs: MongoDB 6.0 or newer, and no view or other index of the same name in the way".to_owned()
         }
     };
     Trouble::new(error.to_string(), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StoreUrl;
+
+    #[test]
+    fn who_may_not_make_the_file_is_told_of_its_directory() {
+        let refused = StoreError::Unauthorized("permission denied".to_owned());
+        let mut config = Config::default();
+        assert_eq!(trouble(&refused, &config).remedy, DIRECTORY);
+        config.store.url = StoreUrl("mongodb://127.0.0.1/daybook".to_owned());
+        assert!(trouble(&refused, &config).remedy.contains("authSource"));
+    }
 }

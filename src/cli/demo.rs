@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
+use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::time::MissedTickBehavior;
 
@@ -44,7 +45,7 @@ pub(super) struct DemoArgs {
     /// Another store: sqlite:PATH or mongodb://….
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// For other people and other events.
+    /// For other people; the events are others at every start.
     #[arg(long, default_value_t = 2026)]
     seed: u64,
 }
@@ -89,6 +90,8 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
     };
 
     let workspace = Workspace::start(WorkspaceConfig {
+        // Other events at every start: those of the last one are known to the store.
+        events_seed: args.seed ^ Timestamp::now().as_millisecond().unsigned_abs(),
         events_per_second: args.rate,
         recorder_token: recorder,
         history: HISTORY,
@@ -110,7 +113,7 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
         operator.as_deref(),
         &config,
         &dir.display().to_string(),
-    );
+    )?;
     let status = tokio::spawn(tell(daybook.board().clone()));
     let end = run::serve(daybook, stop, None).await;
     status.abort();
@@ -149,8 +152,13 @@ fn sources(workspace: &Workspace) -> Vec<SourceConfig> {
     ]
 }
 
-fn announce(base: &str, operator: Option<&str>, config: &Config, dir: &str) {
-    say!("daybook demo: six tenants at work (Ctrl-C ends it)\n");
+fn announce(
+    base: &str,
+    operator: Option<&str>,
+    config: &Config,
+    dir: &str,
+) -> Result<(), anyhow::Error> {
+    say!("daybook demo: six tenants at work (Ctrl-C ends it)\n")?;
     for (what, path) in [
         ("timeline", "/audit"),
         ("events", "/api/v1/events"),
@@ -162,18 +170,18 @@ fn announce(base: &str, operator: Option<&str>, config: &Config, dir: &str) {
         ("metrics", "/metrics"),
         ("ready", "/readyz"),
     ] {
-        say!("  {what:<16} {base}{path}");
+        say!("  {what:<16} {base}{path}")?;
     }
-    say!("  {:<16} {}", "store", config.store.url);
-    say!("  {:<16} {dir}", "files");
+    say!("  {:<16} {}", "store", config.store.url)?;
+    say!("  {:<16} {dir}", "files")?;
     if let Some(token) = operator {
-        say!("  {:<16} {token}", "operator's token");
+        say!("  {:<16} {token}", "operator's token")?;
     }
-    say!("");
+    say!("")
 }
 
 /// One line a second: what came in, and how each source is.
-async fn tell(board: Board) {
+async fn tell(board: Board) -> Result<(), anyhow::Error> {
     let started = Instant::now();
     let mut timer = tokio::time::interval(Duration::from_secs(1));
     timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -211,6 +219,6 @@ async fn tell(board: Board) {
             sum(|counts| counts.filtered),
             sum(|counts| counts.dead_lettered),
             each.join("  "),
-        );
+        )?;
     }
 }

@@ -27,7 +27,7 @@ pub(super) async fn healthcheck(args: &HealthcheckArgs) -> Result<(), Failure> {
     let status = answer.status();
     let text = answer.text().await.unwrap_or_default();
     if status.is_success() {
-        say!("{text}");
+        say!("{text}")?;
         return Ok(());
     }
     Err(Failure::Other(anyhow!("{status}: {text}")))

@@ -43,6 +43,9 @@ pub const EX_TEMPFAIL: u8 = 75;
 /// sysexits.h: configuration error.
 pub const EX_CONFIG: u8 = 78;
 
+const IS_THIS_THE_SERVICES: &str =
+    "is this the configuration, and the working directory, of the service?";
+
 /// One audit timeline per tenant, from Authentik, ownCloud Infinite Scale, Stalwart and the
 /// platform's own services.
 #[derive(Parser)]
@@ -125,16 +128,38 @@ impl ConfigArgs {
 /// Opens the store for a command that only reads it. SQLite would make a file that is not there, and
 /// a command in the wrong directory would find an empty timeline in it.
 async fn open_existing(config: &StoreConfig) -> Result<Arc<dyn Store>, anyhow::Error> {
-    if let Ok(StoreTarget::Sqlite(path)) = config.url.target()
-        && !path.exists()
-    {
-        let path = std::path::absolute(&path).unwrap_or(path);
+    if let Some(file) = missing_file(config)? {
         anyhow::bail!(
-            "there is no store at {} (store.url); is this the configuration, and the working directory, of the service?",
-            path.display()
+            "there is no store at {} (store.url); {IS_THIS_THE_SERVICES}",
+            file.display()
         );
     }
     store::open(config).await.context("cannot open the store")
+}
+
+/// Opens the store for a command that enters something, and warns where that makes the file: perhaps
+/// it was sought in the wrong directory, and the service will not know `what`.
+async fn open_or_make(config: &StoreConfig, what: &str) -> Result<Arc<dyn Store>, anyhow::Error> {
+    if let Some(file) = missing_file(config)? {
+        tell(format_args!(
+            "warning: the store {} was not there and is made now; a service that uses another does not know {what}",
+            file.display()
+        ));
+    }
+    store::open(config).await.context("cannot open the store")
+}
+
+/// SQLite's file, where it is not there yet.
+fn missing_file(config: &StoreConfig) -> Result<Option<PathBuf>, anyhow::Error> {
+    let Ok(StoreTarget::Sqlite(path)) = config.url.target() else {
+        return Ok(None);
+    };
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let is_there = path.try_exists().with_context(|| {
+        let path = path.display();
+        format!("this user cannot look at the store at {path} (store.url)")
+    })?;
+    Ok((!is_there).then_some(path))
 }
 
 /// A line on standard error. When the terminal has gone, nobody is told, and the command goes on.
@@ -217,6 +242,25 @@ fn report(failure: &Failure) -> ExitCode {
         Failure::Other(error) => {
             tell(format_args!("error: {error:#}"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_exit_code() {
+        for (failure, code) in [
+            (Failure::Other(anyhow::anyhow!("x")), 1),
+            (Failure::GaveUp("x".to_owned()), 70),
+            (Failure::Cut, 75),
+            (Failure::NotReady, 78),
+        ] {
+            // An exit code tells its number in this form only.
+            let reported = format!("{:?}", report(&failure));
+            assert_eq!(reported, format!("{:?}", ExitCode::from(code)));
         }
     }
 }

@@ -10,12 +10,12 @@ use serde_json::json;
 use crate::event::{Outcome, Target};
 use crate::own_events::{self, Deed};
 use crate::replay::{self, Replayed};
-use crate::store::{self, Store};
+use crate::store::Store;
 
 use super::filters::parse_when;
-use super::output::{draw, say};
+use super::output::{draw, is_dumb_terminal, say};
 use super::stop::Stop;
-use super::{ConfigArgs, Failure, system_user};
+use super::{ConfigArgs, Failure, open_or_make, system_user};
 
 /// Reads a source again and enters what is missing.
 #[derive(Args)]
@@ -46,12 +46,10 @@ pub(super) async fn replay(args: &ReplayArgs) -> Result<(), Failure> {
         let names = names.join(", ");
         return Err(anyhow!("no source is named {:?}; there are: {names}", args.source).into());
     };
-    let store = store::open(&config.store)
-        .await
-        .context("cannot open the store")?;
+    let store = open_or_make(&config.store, "what is entered").await?;
     store.prepare().await.context("cannot prepare the store")?;
     let mut stop = Stop::listen_to_hangup_too()?;
-    let shown = std::io::stderr().is_terminal();
+    let shown = std::io::stderr().is_terminal() && !is_dumb_terminal();
     let mut last = Replayed::default();
     let mut progress = |replayed: &Replayed| {
         last = *replayed;
@@ -85,9 +83,9 @@ pub(super) async fn replay(args: &ReplayArgs) -> Result<(), Failure> {
         (Ok(_), Ok(())) => {}
     }
     if args.json {
-        say!("{}", json!(replayed));
+        say!("{}", json!(replayed))?;
     } else {
-        say!("{}", told(&replayed));
+        say!("{}", told(&replayed))?;
     }
     Ok(())
 }

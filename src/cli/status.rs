@@ -34,9 +34,9 @@ pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
         say!(
             "{}",
             serde_json::to_string_pretty(&report).context("report")?
-        );
+        )?;
     } else {
-        say!("{}", table(&report).trim_end());
+        say!("{}", table(&report).trim_end())?;
     }
     Ok(())
 }

@@ -1,22 +1,21 @@
 //! `daybook token new`: prints a token, once, on standard output; the store keeps its hash.
 
 use std::io::Write as _;
-use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use serde_json::json;
 
-use crate::config::{Config, SourceConfig, StoreTarget};
+use crate::config::{Config, SourceConfig};
 
 use crate::event::{Outcome, Target};
 use crate::http::auth::{new_token, token_id};
 use crate::own_events::{self, Deed};
-use crate::store::{self, Role, Store, TokenRecord};
+use crate::store::{Role, Store, TokenRecord};
 use crate::tenants;
 
-use super::{ConfigArgs, Failure, system_user, tell};
+use super::{ConfigArgs, Failure, open_or_make, system_user, tell};
 
 #[derive(Args)]
 pub(super) struct TokenArgs {
@@ -49,15 +48,7 @@ pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
     let TokenCommand::New(args) = &args.command;
     let role = parse_role(&args.role, args.source.as_deref())?;
     let loaded = args.config.load_for_tools()?;
-    if let Some(file) = new_file(&loaded.config) {
-        tell(format_args!(
-            "warning: the store {} was not there and is made now; a service that uses another does not know this token",
-            file.display()
-        ));
-    }
-    let store = store::open(&loaded.config.store)
-        .await
-        .context("cannot open the store")?;
+    let store = open_or_make(&loaded.config.store, "this token").await?;
     store.prepare().await.context("cannot prepare the store")?;
     if let Some(unknown) = unknown(&role, &loaded.config, &*store).await {
         tell(format_args!(
@@ -80,14 +71,6 @@ pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
             .into());
     }
     Ok(())
-}
-
-/// The store's file, when there is none yet: perhaps it was sought in the wrong directory.
-fn new_file(config: &Config) -> Option<PathBuf> {
-    match config.store.url.target() {
-        Ok(StoreTarget::Sqlite(path)) if !path.exists() => std::path::absolute(path).ok(),
-        _ => None,
-    }
 }
 
 fn print(token: &str) -> std::io::Result<()> {

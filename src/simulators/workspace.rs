@@ -31,8 +31,10 @@ const MOST_WAITING: usize = 10_000;
 pub struct WorkspaceConfig {
     /// Where the log, the secrets and `tenants.toml` are written; must exist.
     pub dir: PathBuf,
-    /// For people and events.
+    /// For people.
     pub seed: u64,
+    /// For events, and for the secrets.
+    pub events_seed: u64,
     /// Over all four kinds.
     pub events_per_second: f64,
     /// Where the fake Authentik listens; port 0 takes a free one.
@@ -61,11 +63,12 @@ pub struct WorkspaceConfig {
 }
 
 impl WorkspaceConfig {
-    /// Twenty events a second, in memory that does not grow.
+    /// Twenty events a second, in memory that does not grow; one seed for everything.
     pub fn new(dir: impl Into<PathBuf>, seed: u64) -> Self {
         Self {
             dir: dir.into(),
             seed,
+            events_seed: seed,
             events_per_second: 20.0,
             authentik: SocketAddr::from(([127, 0, 0, 1], 0)),
             daybook_url: None,
@@ -133,14 +136,14 @@ impl Workspace {
     /// # Errors
     /// When a file cannot be written or the address cannot be listened on.
     pub async fn start(mut config: WorkspaceConfig) -> io::Result<Self> {
-        let mut rng = StdRng::seed_from_u64(config.seed);
+        let mut rng = StdRng::seed_from_u64(config.events_seed);
         let people = Arc::new(People::new(config.seed));
         if config.stalwart_key.is_empty() {
             config.stalwart_key = hex_token(&mut rng, 40);
         }
         let authentik = FakeAuthentik::try_start(FakeAuthentikConfig {
             token: hex_token(&mut rng, 60),
-            seed: config.seed,
+            seed: config.events_seed,
             listen: config.authentik,
             keep_last: Some(config.authentik_keeps),
             remember_keys: config.remember_keys,
@@ -170,7 +173,7 @@ impl Workspace {
             per_second: config.events_per_second.max(0.1),
             rotate_after_lines: config.rotate_after_lines,
             rotated_logs: config.rotated_logs,
-            rotated_at: 0,
+            rotated_at: ocis.lines_written(),
             this_second: (0, HashSet::new()),
         }));
         let workspace = Self {
@@ -527,5 +530,50 @@ mod tests {
         let token = std::fs::read_to_string(workspace.authentik_token_file()).unwrap();
         assert_eq!(token.trim_end(), workspace.authentik().token());
         assert!(workspace.tenants_file().exists() && workspace.stalwart_key_file().exists());
+    }
+
+    /// With a hundred events of each kind in its past.
+    async fn with_history(dir: &Path, events_seed: u64) -> Workspace {
+        let config = WorkspaceConfig {
+            events_seed,
+            events_per_second: 40.0,
+            history: Duration::from_secs(10),
+            rotate_after_lines: Some(100),
+            remember_keys: true,
+            ..WorkspaceConfig::new(dir, 9)
+        };
+        Workspace::start(config).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn another_seed_of_events_gives_the_same_people_other_events() {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, again, other] = [
+            with_history(dir.path(), 1).await,
+            with_history(dir.path(), 1).await,
+            with_history(dir.path(), 2).await,
+        ];
+        let people = |workspace: &Workspace| workspace.people().tenants_toml();
+        let history = |workspace: &Workspace| workspace.promises().authentik[..100].to_vec();
+        assert_eq!(people(&first), people(&other));
+        assert_eq!(history(&first), history(&again));
+        let known: HashSet<String> = history(&first).into_iter().collect();
+        assert!(history(&other).iter().all(|pk| !known.contains(pk)));
+    }
+
+    #[tokio::test]
+    async fn the_history_stays_when_the_log_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut workspace = with_history(dir.path(), 1).await;
+        let goes_on = async {
+            while workspace.counts().ocis_lines == 100 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), goes_on)
+            .await
+            .unwrap();
+        workspace.pause().await;
+        assert_eq!(workspace.ocis().rotations(), 0);
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
-use super::{Place, deeds, enter, event, on_terminal};
+use super::{Place, deeds, enter, event, hostile_events, on_terminal};
 
 #[tokio::test]
 async fn a_dash_is_standard_output() {
@@ -59,6 +59,80 @@ async fn progress_is_not_drawn_into_the_events() {
     let out = place.path("out.csv");
     assert!(export(&format!("-o {}", out.display()), "xterm").contains('\u{1b}'));
     assert!(!export(&format!("--force -o {}", out.display()), "dumb").contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn names_act_on_no_terminal_and_stand_as_they_are_elsewhere() {
+    let place = Place::new().await;
+    enter(&*place.store, &hostile_events()).await;
+    let acts = |text: &str| text.contains(['\u{9b}', '\u{202e}']);
+    for format in ["ndjson", "csv", "ecs"] {
+        let shell = format!("DAYBOOK export --format {format} --source stalwart -c CONFIG");
+        let shown = on_terminal(&place, &shell, &[]);
+        assert!(shown.contains("\\u202ecod.exe"), "{format}: {shown}");
+        assert!(!acts(&shown) && !shown.contains('\u{1b}'), "{format}");
+        let piped = place.succeeds("export", &["--format", format, "--source", "stalwart"]);
+        assert!(acts(&piped), "{format}");
+    }
+}
+
+#[tokio::test]
+async fn a_replay_draws_no_progress_on_a_dumb_terminal() {
+    let place = Place::new().await;
+    let log = place.path("audit.log");
+    std::fs::write(&log, "no record\n").unwrap();
+    let source = format!(
+        "[[sources]]\nkind = \"ocis\"\npath = \"{}\"\n",
+        log.display()
+    );
+    let config = std::fs::read_to_string(&place.config).unwrap();
+    std::fs::write(&place.config, config + &source).unwrap();
+    let replay = "DAYBOOK replay --source ocis --since 7d -c CONFIG";
+    for (term, is_drawn) in [("xterm", true), ("dumb", false)] {
+        let shown = on_terminal(&place, replay, &[("TERM", term)]);
+        assert!(shown.contains("read 1, new 0"), "{term}: {shown}");
+        assert_eq!(shown.contains('\u{1b}'), is_drawn, "{term}: {shown}");
+    }
+}
+
+#[test]
+fn a_replay_into_a_store_that_was_not_there_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("audit.log"), "no record\n").unwrap();
+    let source = "[[sources]]\nkind = \"ocis\"\npath = \"audit.log\"\n";
+    std::fs::write(dir.path().join("daybook.toml"), source).unwrap();
+    for is_new in [true, false] {
+        let mut daybook = Command::new(env!("CARGO_BIN_EXE_daybook"));
+        daybook.args(["replay", "--source", "ocis", "--since", "7d"]);
+        daybook.current_dir(&dir).env_remove("DAYBOOK_CONFIG");
+        let output = daybook.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.starts_with("warning: the store /"), is_new, "{said}");
+        assert_eq!(said.contains("was not there"), is_new, "{said}");
+    }
+}
+
+/// Root may look into every directory, but nobody into a file.
+#[test]
+fn a_store_that_cannot_be_looked_at_is_not_called_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("closed"), "").unwrap();
+    std::fs::write(
+        dir.path().join("daybook.toml"),
+        "[store]\nurl = \"sqlite:closed/daybook.db\"\n",
+    )
+    .unwrap();
+    for arguments in [&["status"][..], &["token", "new", "--role", "operator"]] {
+        let mut daybook = Command::new(env!("CARGO_BIN_EXE_daybook"));
+        daybook.args(arguments).current_dir(&dir);
+        let output = daybook.env_remove("DAYBOOK_CONFIG").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let wanted = "error: this user cannot look at the store at /";
+        assert!(said.starts_with(wanted), "{arguments:?}: {said}");
+        assert!(said.contains("closed/daybook.db"), "{arguments:?}: {said}");
+    }
 }
 
 #[test]

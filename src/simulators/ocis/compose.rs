@@ -38,7 +38,8 @@ impl Shape {
         let file = scene.file;
         let named = format!("{root}/{file}");
         let node = format!("{}${}!{}", scene.storage, scene.space, scene.node);
-        let old_path = format!("./old {file}");
+        // Those of a move begin at the root, all others at the space.
+        let (moved, old_path) = (format!("/{file}"), format!("/old {file}"));
         let version = format!("{}.REV.{}", scene.node, scene.time);
         let (path, id, message) = match self {
             Self::ContainerCreated => (
@@ -57,9 +58,9 @@ impl Shape {
                 format!("user '{who}' read file '{named}'"),
             ),
             Self::ItemMoved => (
-                format!("./{file}"),
+                moved.clone(),
                 named.clone(),
-                format!("user '{who}' moved file '{named}' from '{old_path}' to './{file}'"),
+                format!("user '{who}' moved file '{named}' from '{old_path}' to '{moved}'"),
             ),
             Self::ItemTrashed => (
                 format!("./{file}"),

@@ -4,12 +4,13 @@
 //! `User` on most lines, swapped ids in group messages); actions that only newer ones write have
 //! shapes of their own.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 
 use super::compose::Scene;
 use super::line::OcisLine;
 use crate::simulators::people::People;
+use crate::simulators::whole_seconds;
 
 /// Which thing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -219,8 +220,13 @@ impl Shape {
             | Self::SpaceUpdated => self.space(&scene),
             _ => self.directory(&scene),
         };
-        let time = if self.has_no_time() { "" } else { &scene.time };
-        OcisLine::new(self.action(), &user, time, message, extra)
+        let time = match self {
+            _ if self.has_no_time() => String::new(),
+            // That of the link, made the day before.
+            Self::LinkAccessed => whole_seconds(at - SignedDuration::from_hours(24)),
+            _ => scene.time,
+        };
+        OcisLine::new(self.action(), &user, &time, message, extra)
     }
 
     fn has_no_time(self) -> bool {

@@ -101,6 +101,9 @@ fn times_and_users_are_missing_where_the_original_leaves_them_out() {
         read.field("Time"),
         Some(&Json::from("2026-11-24T03:44:09Z"))
     );
+    let visit = Shape::LinkAccessed.line(&mut rng, &people, at());
+    let of_the_link = Json::from("2026-11-23T03:44:09Z");
+    assert_eq!(visit.field("Time"), Some(&of_the_link));
     assert_eq!(read.field("User"), Some(&Json::from("")));
     let Some(Json::Text(message)) = read.field("Message") else {
         panic!("a message is text");
@@ -111,6 +114,18 @@ fn times_and_users_are_missing_where_the_original_leaves_them_out() {
             .iter()
             .any(|p| message.starts_with(&format!("user '{}'", p.uid)))
     );
+}
+
+#[test]
+fn a_move_has_paths_from_the_root_as_on_a_full_server() {
+    let mut rng = StdRng::seed_from_u64(3);
+    let moved = Shape::ItemMoved.line(&mut rng, &People::new(1), at());
+    for key in ["Path", "OldPath"] {
+        let Some(Json::Text(path)) = moved.field(key) else {
+            panic!("a path is text");
+        };
+        assert!(path.starts_with('/'), "{path}");
+    }
 }
 
 struct World {
