@@ -84,17 +84,18 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1000.0
 }
 
-/// A minute (scaled) with four sources and nothing to do.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A minute, whatever the scale, with four sources and nothing to do.
 pub async fn idle(world: &World, results: &mut Results) -> Result<()> {
     let scene = Scene::new(world).await?;
     let mut daybook = scene.start(world)?;
     daybook.ready().await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let minute = Duration::from_secs(60).mul_f64(world.scale.clamp(0.2, 1.0));
     let before = daybook.usage()?;
-    tokio::time::sleep(minute).await;
+    tokio::time::sleep(MINUTE).await;
     let after = daybook.usage()?;
-    let cpu = (after.cpu_seconds - before.cpu_seconds) / minute.as_secs_f64() * 100.0;
+    let cpu = (after.cpu_seconds - before.cpu_seconds) / MINUTE.as_secs_f64() * 100.0;
     let values = vec![
         ("cpu_percent_of_a_core", cpu),
         ("rss_mib", after.rss as f64 / MIB),
