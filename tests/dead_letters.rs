@@ -306,8 +306,11 @@ async fn retention_lets_go_what_is_old(plan: Plan) {
     let mut world = plan
         .settings("[retention]\ndays = 2")
         .source("kind = \"recorder\"")
+        // What is answered stands in the store.
+        .journal_size("0B")
         .start()
         .await;
+    world.ready().await;
     let mut events: Vec<Value> = (0..OLD)
         .map(|number| json!({"action": "a.old", "at": old, "externalId": number.to_string()}))
         .collect();
@@ -349,7 +352,8 @@ async fn retention_lets_go_what_is_old(plan: Plan) {
     assert_eq!(left[0].letter.position, "met again");
 
     // What is sent again is entered again, and goes with the next sweep.
-    world.post("/api/v1/events", body, &[]).await;
+    let (status, _) = world.post("/api/v1/events", body, &[]).await;
+    assert_eq!(status, 200);
     assert!(world.events().await.len() > 1);
     world.restart().await;
     eventually("another sweep", async || only_young(&world.events().await)).await;

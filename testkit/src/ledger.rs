@@ -3,9 +3,11 @@
 //! Exact, event by event: every Authentik `pk`, every recorded `externalId`, every mail event as
 //! often as it was pushed, every line of every log file at its own offset and with all that it
 //! says. The log's promise is in its files, so the workspace must keep all rotated ones.
+//!
+//! What events of Authentik and of the platform say is compared by the [oracle](crate::oracle).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt::Debug;
+use std::fmt;
 use std::time::Instant;
 
 use daybook::event::{Decoded, SourceName};
@@ -13,8 +15,9 @@ use daybook::simulators::workspace::Workspace;
 use daybook::sources::ocis::decode::{LineContext, decode_line};
 use daybook::store::{EventFilter, PageKey, Store, StoreError, StoredEvent};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::oracle::says;
 use crate::world::eventually;
 
 /// The names that [`workspace_toml`](crate::world::workspace_toml) gives to the sources.
@@ -23,20 +26,20 @@ pub const SOURCES: [&str; 4] = ["authentik", "ocis", "stalwart", "platform-api"]
 /// How many of each difference are shown.
 const SHOWN: usize = 3;
 
-/// All events of a store, newest first.
-///
-/// # Errors
-/// Those of the store.
-pub async fn all_events(store: &dyn Store) -> Result<Vec<StoredEvent>, StoreError> {
-    let mut all: Vec<StoredEvent> = Vec::new();
+/// Reads all events of a store, newest first, a page at a time: all at once may be too many.
+async fn each_event(
+    store: &dyn Store,
+    mut take: impl FnMut(StoredEvent),
+) -> Result<(), StoreError> {
+    let mut before = None;
     loop {
-        let before = all.last().map(PageKey::of);
         let filter = EventFilter::default();
         let page = store.find_events(&filter, before.as_ref(), 1000).await?;
-        if page.is_empty() {
-            return Ok(all);
-        }
-        all.extend(page);
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        before = Some(PageKey::of(last));
+        page.into_iter().for_each(&mut take);
     }
 }
 
@@ -47,22 +50,18 @@ pub async fn all_events(store: &dyn Store) -> Result<Vec<StoredEvent>, StoreErro
 /// When one is missing, too many, or says something else than was promised.
 pub async fn settle(workspace: &Workspace, store: &dyn Store) -> usize {
     let promised = Promised::of(workspace);
-    let wanted = promised.count();
-    let mut events = Vec::new();
-    let mut seen = 0;
+    let wanted = count(&promised.keys);
+    let mut stored = Stored::default();
     eventually("all promised events stand in the store", async || {
         let started = Instant::now();
-        let Ok(found) = all_events(store).await else {
+        let Ok(found) = Stored::of(store).await else {
             return false;
         };
-        events = found;
-        if events.len() != seen {
-            seen = events.len();
-            println!(
-                "{seen} of {wanted} promised events are there: {}",
-                counts(&events)
-            );
+        let seen = count(&found.keys);
+        if seen != count(&stored.keys) {
+            println!("{seen} of {wanted} promised events are there: {found}");
         }
+        stored = found;
         if seen < wanted {
             // Looking takes more of the machine than what is looked at: not most of the time.
             tokio::time::sleep(started.elapsed() * 2).await;
@@ -70,99 +69,138 @@ pub async fn settle(workspace: &Workspace, store: &dyn Store) -> usize {
         seen >= wanted
     })
     .await;
-    promised.compare(&events);
+    let differences = promised.differences(&stored);
+    assert!(differences.is_empty(), "{differences:#?}");
     let letters = store.dead_letters(10).await.expect("the store answers");
     assert!(letters.is_empty(), "dead letters: {letters:?}");
-    events.len()
+    count(&stored.keys)
 }
 
-fn counts(events: &[StoredEvent]) -> String {
-    let of = |source| events.iter().filter(|event| event.source == source).count();
-    let counts = SOURCES.map(|source| format!("{source} {}", of(source)));
-    counts.join(", ")
+/// What stands in the store otherwise than the workspace, which is paused and drained, has promised.
+///
+/// # Errors
+/// Those of the store.
+pub async fn differences(
+    workspace: &Workspace,
+    store: &dyn Store,
+) -> Result<Vec<String>, StoreError> {
+    let stored = Stored::of(store).await?;
+    Ok(Promised::of(workspace).differences(&stored))
 }
 
-/// The keys of what was promised, with how often.
+/// By source: what its events can be told by, with how often.
+type Keys = BTreeMap<String, BTreeMap<String, u64>>;
+
+fn count(keys: &Keys) -> usize {
+    let counts = keys.values().flat_map(BTreeMap::values);
+    counts.sum::<u64>() as usize
+}
+
+fn note(keys: &mut Keys, source: &str, key: String) {
+    let of_source = keys.entry(source.to_owned()).or_default();
+    *of_source.entry(key).or_default() += 1;
+}
+
 struct Promised {
-    authentik: BTreeMap<String, u64>,
-    ocis: BTreeMap<String, u64>,
-    stalwart: BTreeMap<String, u64>,
-    platform: BTreeMap<String, u64>,
+    keys: Keys,
     files: usize,
 }
 
 impl Promised {
     fn of(workspace: &Workspace) -> Self {
         let promises = workspace.promises();
-        let (ocis, files) = lines(workspace);
-        Self {
-            authentik: counted(promises.authentik),
-            ocis: counted(ocis),
-            stalwart: counted(promises.stalwart),
-            platform: counted(promises.platform),
-            files,
+        let (lines, files) = lines(workspace);
+        let mut keys = Keys::new();
+        for (source, promised) in [
+            ("authentik", promises.authentik),
+            ("ocis", lines),
+            ("stalwart", promises.stalwart),
+            ("platform-api", promises.platform),
+        ] {
+            promised
+                .into_iter()
+                .for_each(|key| note(&mut keys, source, key));
         }
+        Self { keys, files }
     }
 
-    fn count(&self) -> usize {
-        let all = [&self.authentik, &self.ocis, &self.stalwart, &self.platform];
-        all.iter()
-            .map(|keys| keys.values().sum::<u64>() as usize)
-            .sum()
+    fn differences(&self, stored: &Stored) -> Vec<String> {
+        let mut differences = stored.twice.clone();
+        let sources: BTreeSet<_> = self.keys.keys().chain(stored.keys.keys()).collect();
+        for source in sources {
+            let nothing = BTreeMap::new();
+            let promised = self.keys.get(source).unwrap_or(&nothing);
+            let stored = stored.keys.get(source).unwrap_or(&nothing);
+            differences.extend(beyond("lost", source, promised, stored));
+            let what = "never promised or too often";
+            differences.extend(beyond(what, source, stored, promised));
+        }
+        if stored.files.len() > self.files {
+            differences.push(format!("{} files became {:?}", self.files, stored.files));
+        }
+        differences
+    }
+}
+
+/// What is here more often than there.
+fn beyond(
+    what: &str,
+    source: &str,
+    here: &BTreeMap<String, u64>,
+    there: &BTreeMap<String, u64>,
+) -> Option<String> {
+    let more: Vec<_> = here
+        .iter()
+        .filter(|(key, count)| there.get(*key).copied().unwrap_or(0) < **count)
+        .collect();
+    let shown = &more[..more.len().min(SHOWN)];
+    (!more.is_empty()).then(|| format!("{source}: {} {what}, as {shown:#?}", more.len()))
+}
+
+#[derive(Default)]
+struct Stored {
+    keys: Keys,
+    /// Of the log.
+    files: BTreeSet<String>,
+    ids: HashSet<(String, String)>,
+    twice: Vec<String>,
+}
+
+impl Stored {
+    async fn of(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut stored = Self::default();
+        each_event(store, |event| stored.take(event)).await?;
+        Ok(stored)
     }
 
-    fn compare(&self, events: &[StoredEvent]) {
-        let mut keys = HashSet::new();
-        for event in events {
-            let key = (event.source.as_str(), event.external_id.as_str());
-            assert!(keys.insert(key), "{key:?} stands in the store twice");
-        }
-        let of = |source: &str, key: fn(&StoredEvent) -> String| {
-            let events = events.iter().filter(|event| event.source == source);
-            counted(events.map(key))
+    fn take(&mut self, event: StoredEvent) {
+        let key = match event.source.as_str() {
+            "stalwart" => said_by_mail(&event),
+            "ocis" => said_by_line(&event),
+            _ => event.external_id.clone(),
         };
-        let id = |event: &StoredEvent| event.external_id.clone();
-        same("authentik", &self.authentik, &of("authentik", id));
-        same("platform-api", &self.platform, &of("platform-api", id));
-        same("stalwart", &self.stalwart, &of("stalwart", said_by_mail));
-        same("ocis", &self.ocis, &of("ocis", said_by_line));
-        let files: BTreeSet<&str> = events
-            .iter()
-            .filter(|event| event.source == "ocis")
-            .filter_map(|event| Some(event.external_id.rsplit_once(':')?.0))
-            .collect();
-        assert!(
-            files.len() <= self.files,
-            "{} files became {files:?}",
-            self.files
-        );
+        note(&mut self.keys, &event.source, key);
+        if event.source == "ocis"
+            && let Some((file, _)) = event.external_id.rsplit_once(':')
+        {
+            self.files.insert(file.to_owned());
+        }
+        let id = (event.source, event.external_id);
+        if !self.ids.insert(id.clone()) {
+            self.twice.push(format!("{id:?} stands in the store twice"));
+        }
     }
 }
 
-fn counted(keys: impl IntoIterator<Item = String>) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
-    for key in keys {
-        *counts.entry(key).or_insert(0) += 1;
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |source: &str| {
+            let keys = self.keys.get(source);
+            keys.map_or(0, |keys| keys.values().sum::<u64>())
+        };
+        let counts = SOURCES.map(|source| format!("{source} {}", of(source)));
+        f.write_str(&counts.join(", "))
     }
-    counts
-}
-
-fn same<K: Ord + Debug>(source: &str, promised: &BTreeMap<K, u64>, stored: &BTreeMap<K, u64>) {
-    let differs = |here: &BTreeMap<K, u64>, there: &BTreeMap<K, u64>| -> Vec<String> {
-        here.iter()
-            .filter(|(key, count)| there.get(*key).copied().unwrap_or(0) < **count)
-            .map(|(key, count)| format!("{count} × {key:?}"))
-            .collect()
-    };
-    let (lost, double) = (differs(promised, stored), differs(stored, promised));
-    assert!(
-        lost.is_empty() && double.is_empty(),
-        "{source}: {} lost, as {:#?}; {} never promised or too often, as {:#?}",
-        lost.len(),
-        &lost[..lost.len().min(SHOWN)],
-        double.len(),
-        &double[..double.len().min(SHOWN)],
-    );
 }
 
 /// What a stored mail event says, as its fingerprint says it.
@@ -178,7 +216,7 @@ fn said_by_line(event: &StoredEvent) -> String {
     line_key(offset, &event.action, &event.metadata)
 }
 
-fn line_key(offset: &str, action: &str, metadata: &serde_json::Map<String, Value>) -> String {
+fn line_key(offset: &str, action: &str, metadata: &Map<String, Value>) -> String {
     format!("{offset} {action} {}", Value::Object(metadata.clone()))
 }
 
@@ -207,6 +245,7 @@ fn lines(workspace: &Workspace) -> (Vec<String>, usize) {
             for piece in decode_line(line.trim_ascii_end(), &context) {
                 match piece {
                     Decoded::Event(event, _) => {
+                        assert_says(&event.metadata, line);
                         let offset = offset.to_string();
                         keys.push(line_key(&offset, &event.action, &event.metadata));
                     }
@@ -222,5 +261,21 @@ fn lines(workspace: &Workspace) -> (Vec<String>, usize) {
         log.lines_written(),
         "the workspace must keep every rotated file"
     );
+    let counts = workspace.counts();
+    assert_eq!(
+        keys.len() as u64,
+        counts.ocis_lines - counts.ocis_reads,
+        "a line that changes something is an event, and one that reads is none"
+    );
     (keys, files)
+}
+
+/// The decoder must not be the only witness of what a line says.
+fn assert_says(metadata: &Map<String, Value>, line: &[u8]) {
+    let mut kept = metadata.clone();
+    kept.remove("daybook");
+    let said: Value = serde_json::from_slice(line).expect("a line is JSON");
+    let as_many = said.as_object().map(Map::len) == Some(kept.len());
+    let kept = Value::Object(kept);
+    assert!(as_many && says(&kept, &said), "{said} is decoded as {kept}");
 }

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Document, doc};
 use mongodb::options::ClientOptions;
 use mongodb::{Client, Database};
@@ -19,6 +20,9 @@ use tokio::sync::OnceCell;
 
 /// The longest a server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// The longest that a look at a server waits for its answer.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often a server is started again because its port was taken meanwhile.
 const PORT_ATTEMPTS: u32 = 5;
@@ -328,6 +332,27 @@ async fn database(url: &str, name: &str) -> Result<Database> {
     let mut options = ClientOptions::parse(url).await?;
     options.server_selection_timeout = Some(Duration::from_secs(2));
     Ok(Client::with_options(options)?.database(name))
+}
+
+/// Which run of which server answers; `None`: none does.
+pub async fn server_run(database: &Database) -> Option<ObjectId> {
+    let hello = tokio::time::timeout(PROBE_LIMIT, database.run_command(doc! { "hello": 1 })).await;
+    let hello = hello.ok()?.ok()?;
+    let version = hello.get_document("topologyVersion").ok()?;
+    version.get_object_id("processId").ok()
+}
+
+/// Whether what was read from this run of a server outlasts its SIGKILL: a write behind it is in the
+/// journal, of a majority where there are several servers. A server shows what it may yet lose.
+pub async fn outlasts(database: &Database, run: Option<ObjectId>) -> bool {
+    let write = doc! {
+        "update": "probe",
+        "updates": [{ "q": { "_id": 1 }, "u": { "$inc": { "looks": 1 } }, "upsert": true }],
+        "writeConcern": { "w": "majority", "j": true, "wtimeout": 1000 },
+    };
+    let written = tokio::time::timeout(PROBE_LIMIT, database.run_command(write)).await;
+    let is_synced = matches!(written, Ok(Ok(answer)) if !answer.contains_key("writeConcernError"));
+    is_synced && run.is_some() && server_run(database).await == run
 }
 
 /// A replica set whose members run on this machine and elect quickly.

@@ -74,10 +74,20 @@ impl Process {
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
-    /// Gets a path as JSON.
+    /// Gets a path as text, asking until somebody answers.
+    pub async fn text(&self, path: &str) -> String {
+        let mut text = None;
+        eventually(&format!("{path} is answered"), async || {
+            text = self.try_get(path).await.map(|(_, text)| text);
+            text.is_some()
+        })
+        .await;
+        text.expect("it was answered")
+    }
+
+    /// The same as JSON.
     pub async fn json(&self, path: &str) -> Value {
-        let (_, text) = self.try_get(path).await.expect("an answer");
-        serde_json::from_str(&text).expect("JSON")
+        serde_json::from_str(&self.text(path).await).expect("JSON")
     }
 
     /// Waits until it is ready.
@@ -94,10 +104,7 @@ impl Process {
 
     /// Sum of a metric's series whose labels contain `labels`.
     pub async fn metric(&self, name: &str, labels: &str) -> f64 {
-        let Some((_, text)) = self.try_get("/metrics").await else {
-            return 0.0;
-        };
-        crate::world::sum_of(&text, name, labels)
+        crate::world::sum_of(&self.text("/metrics").await, name, labels)
     }
 
     /// Resident memory now and at its highest, in bytes.
@@ -146,6 +153,24 @@ impl Drop for Process {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
+}
+
+/// Writes `daybook.toml` into a folder: this store, a journal beside the file, and a port that is
+/// open to everyone; its path. `rest` comes after the lines of `[journal]`.
+pub fn write_config(dir: &Path, port: u16, store: &str, rest: &str) -> String {
+    let path = dir.join("daybook.toml");
+    let text = format!(
+        "[store]\nurl = \"{store}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\nauth = \"none\"\n\
+         [journal]\ndir = \"{}\"\n{rest}",
+        dir.join("journal").display()
+    );
+    std::fs::write(&path, text).expect("a file in the folder");
+    path.display().to_string()
+}
+
+/// The URL of a SQLite store in a folder.
+pub fn sqlite_in(dir: &Path) -> String {
+    format!("sqlite:{}", dir.join("daybook.db").display())
 }
 
 /// A port that was free a moment ago.

@@ -1,5 +1,7 @@
 //! Server-sent events, as a browser reads them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +16,7 @@ pub struct EventStream {
     chunks: std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<Bytes>> + Send>>,
     read: BytesMut,
     last_event_id: String,
-    heartbeats: u64,
+    heartbeats: Arc<AtomicU64>,
 }
 
 /// How a stream ended.
@@ -55,7 +57,7 @@ impl EventStream {
             chunks: Box::pin(response.bytes_stream()),
             read: BytesMut::new(),
             last_event_id: last_event_id.unwrap_or_default().to_owned(),
-            heartbeats: 0,
+            heartbeats: Arc::default(),
         })
     }
 
@@ -64,9 +66,9 @@ impl EventStream {
         &self.last_event_id
     }
 
-    /// Heartbeats met so far.
-    pub fn heartbeats(&self) -> u64 {
-        self.heartbeats
+    /// Heartbeats met so far; it goes on counting while somebody else reads the stream.
+    pub fn heartbeats(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.heartbeats)
     }
 
     /// The next event's data.
@@ -104,7 +106,9 @@ impl EventStream {
                     match line.split_once(": ") {
                         Some(("id", id)) => id.clone_into(&mut self.last_event_id),
                         Some(("data", text)) => data.push_str(text),
-                        Some(("", "heartbeat")) => self.heartbeats += 1,
+                        Some(("", "heartbeat")) => {
+                            self.heartbeats.fetch_add(1, Ordering::Relaxed);
+                        }
                         _ => {}
                     }
                 }

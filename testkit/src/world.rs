@@ -157,16 +157,20 @@ impl World {
     pub async fn events(&self) -> Vec<StoredEvent> {
         let store = self.daybook().store();
         let mut all: Vec<StoredEvent> = Vec::new();
+        let filter = EventFilter::default();
         loop {
             let before = all.last().map(PageKey::of);
-            let found = store
-                .find_events(&EventFilter::default(), before.as_ref(), 1000)
-                .await;
-            let page = match found {
-                // The first start is just making the tables.
-                Err(StoreError::Unavailable(why)) if why.contains("no such table") => Vec::new(),
-                found => found.expect("the store answers"),
-            };
+            let page = patiently(async || {
+                let found = store.find_events(&filter, before.as_ref(), 1000).await;
+                match found {
+                    // The first start is just making the tables.
+                    Err(StoreError::Unavailable(why)) if why.contains("no such table") => {
+                        Ok(Vec::new())
+                    }
+                    found => found,
+                }
+            })
+            .await;
             if page.is_empty() {
                 return all;
             }
@@ -414,8 +418,35 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Asks a store again while it is away or too slow.
+///
+/// # Panics
+/// When it goes on so, or fails in another way.
+pub async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+    let started = Instant::now();
+    loop {
+        let answer = ask().await;
+        let comes_back = matches!(
+            answer,
+            Err(StoreError::Unavailable(_) | StoreError::Timeout { .. })
+        );
+        if !comes_back || started.elapsed() >= PATIENCE {
+            return answer.expect("the store answers");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Sum of a metric's series whose labels contain `labels`, in a scrape.
+///
+/// # Panics
+/// When there is no metric of that name: a sum of nothing would say that all is well.
 pub fn sum_of(scrape: &str, name: &str, labels: &str) -> f64 {
+    let is_there = scrape
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .any(|family| matches!(name.strip_prefix(family), Some("" | "_sum" | "_count")));
+    assert!(is_there, "no metric {name} in: {scrape}");
     scrape
         .lines()
         .filter(|line| {
@@ -424,4 +455,30 @@ pub fn sum_of(scrape: &str, name: &str, labels: &str) -> f64 {
         })
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sum_of;
+
+    const SCRAPE: &str = "# TYPE a_total counter\na_total{of=\"x\"} 2\na_total{of=\"y\"} 3\n\n\
+        # TYPE b histogram\nb_count 7\n";
+
+    #[test]
+    fn series_of_a_name_are_summed() {
+        for (name, labels, sum) in [
+            ("a_total", "", 5.0),
+            ("a_total", "x", 2.0),
+            ("a_total", "z", 0.0),
+            ("b_count", "", 7.0),
+        ] {
+            assert_eq!(sum_of(SCRAPE, name, labels), sum, "{name} {labels}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no metric a")]
+    fn a_name_that_is_not_there_is_no_zero() {
+        sum_of(SCRAPE, "a", "");
+    }
 }

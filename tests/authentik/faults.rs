@@ -1,10 +1,11 @@
 //! Every way in which the other side does not answer: told apart, shown, and over when it is over.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use daybook::simulators::authentik::{
-    FakeAuthentik, FakeAuthentikConfig, Fault, Permissions, Scripted, Times,
+    AuthentikControls, FakeAuthentik, FakeAuthentikConfig, Fault, Permissions, Scripted, Times,
 };
 use serde_json::Value;
 use testkit::World;
@@ -200,6 +201,33 @@ async fn starting_is_known_in_every_version_and_form() {
     futures_util::future::join_all(stories).await;
 }
 
+/// When requests arrived, by their number.
+#[derive(Clone, Default)]
+struct Arrivals(Arc<Mutex<BTreeMap<u64, Instant>>>);
+
+impl Arrivals {
+    /// Notes the next request and, before that one is answered, the one after it.
+    fn note_next(&self, fake: &AuthentikControls) {
+        let arrivals = self.clone();
+        fake.at_request(1, move |fake| {
+            let number = fake.request_count();
+            arrivals.0.lock().unwrap().insert(number, Instant::now());
+            arrivals.note_next(fake);
+        });
+    }
+
+    fn pause_after(&self, number: u64) -> Option<Duration> {
+        let arrivals = self.0.lock().unwrap();
+        Some(*arrivals.get(&(number + 1))? - *arrivals.get(&number)?)
+    }
+
+    fn longest_pause(&self) -> Duration {
+        let arrivals: Vec<Instant> = self.0.lock().unwrap().values().copied().collect();
+        let pauses = arrivals.windows(2).map(|pair| pair[1] - pair[0]);
+        pauses.max().unwrap_or_default()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_for_a_pause_gets_it() {
     let stories = [false, true].map(|html| async move {
@@ -207,22 +235,25 @@ async fn whoever_asks_for_a_pause_gets_it() {
         fake.insert(new_event(), Duration::ZERO);
         let world = world_of(&fake, "").await;
         written_reaches(&world, 1).await;
-        let instants: Arc<Mutex<Vec<Instant>>> = Arc::default();
-        for nth in 1..=2 {
-            let instants = Arc::clone(&instants);
-            fake.at_request(nth, move |_| instants.lock().unwrap().push(Instant::now()));
-        }
+        let arrivals = Arrivals::default();
+        arrivals.note_next(&fake);
         let pause = Fault::TooManyRequests {
             retry_after: 4,
             html,
         };
         fake.set_fault(pause, Times::Next(1));
+        let mut pause = Duration::ZERO;
         eventually("the request after", async || {
-            instants.lock().unwrap().len() == 2
+            let answers = fake.requests();
+            let refused = answers.iter().position(|answer| answer.status == 429);
+            let Some(after) = refused.and_then(|index| arrivals.pause_after(index as u64 + 1))
+            else {
+                return false;
+            };
+            pause = after;
+            true
         })
         .await;
-        let seen = instants.lock().unwrap().clone();
-        let pause = seen[1] - seen[0];
         assert!(pause >= Duration::from_millis(3990), "{pause:?}");
         assert!(pause < Duration::from_secs(15), "{pause:?}");
         assert_eq!(fake.fault_hits(), 1);
@@ -404,12 +435,10 @@ async fn an_event_that_is_too_long_is_told_and_asked_for_ever_more_seldom() {
     fake.insert(new_event(), Duration::ZERO);
     written_reaches(&world, 31).await;
     // Pauses that did not grow would be half a second each.
-    let (mut requests, mut since) = (0, Instant::now());
+    let arrivals = Arrivals::default();
+    arrivals.note_next(&fake);
     eventually("a pause of three seconds", async || {
-        if requests != fake.request_count() {
-            (requests, since) = (fake.request_count(), Instant::now());
-        }
-        since.elapsed() > Duration::from_secs(3)
+        arrivals.longest_pause() > Duration::from_secs(3)
     })
     .await;
     shows(&world, what, "failing", "an event is longer than 64 MiB").await;

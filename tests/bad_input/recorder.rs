@@ -62,6 +62,8 @@ async fn a_wrong_request_is_refused_whole_and_told_where() {
     let world = World::sqlite()
         .await
         .source("kind = \"recorder\"")
+        // What is answered stands in the store.
+        .journal_size("0B")
         .start()
         .await;
     world.ready().await;

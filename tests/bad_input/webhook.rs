@@ -147,8 +147,9 @@ pub const EVENTS: &[(&str, &str)] = &[
     (r#"{"type":"auth.failed","createdAt":"2026-11-24T04:00:00Z","data":"x"}"#, "`data` is no object"),
 ];
 
+/// Without a journal: what is answered stands in the store.
 async fn world() -> World {
-    let plan = World::sqlite().await;
+    let plan = World::sqlite().await.journal_size("0B");
     let key = plan.file("key", KEY);
     let source = format!("kind = \"stalwart\"\nsecret_files = [{key:?}]");
     let world = plan.source(&source).start().await;

@@ -22,7 +22,7 @@ const NAME_LENGTH: usize = 400;
 const ROUNDS: u64 = 15;
 /// How late the others may be. On a busy machine they take their time, but the flood must not add
 /// to it for ever.
-const LAG_LIMIT: Duration = Duration::from_secs(10);
+const LAG_LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_one_source_floods_the_lag_of_the_others_stays_bounded() {
@@ -65,6 +65,7 @@ async fn while_one_source_floods_the_lag_of_the_others_stays_bounded() {
 
     let mut fullest: f64 = 0.0;
     let mut slowest = Duration::ZERO;
+    let mut longest: f64 = 0.0;
     for round in 1..=ROUNDS {
         let started = Instant::now();
         append_line(&log, &format!("report-{round}.txt"));
@@ -76,6 +77,7 @@ async fn while_one_source_floods_the_lag_of_the_others_stays_bounded() {
         let lag = world
             .metric("daybook_ingest_lag_seconds", "source=\"ocis\"")
             .await;
+        longest = longest.max(lag);
         assert!(lag < LAG_LIMIT.as_secs_f64(), "round {round}: {lag} s");
         fullest = fullest.max(world.metric("daybook_in_flight_bytes", "").await);
     }
@@ -87,7 +89,7 @@ async fn while_one_source_floods_the_lag_of_the_others_stays_bounded() {
     let taken = answers.values().filter(|status| **status == 200).count();
     let delivered = taken as u64 * BODY_EVENTS;
     println!(
-        "{delivered} events flooded in; the others were {slowest:.1?} late at most; {fullest} bytes in flight at most"
+        "{delivered} events flooded in; the others were {slowest:.1?} late at most, with a lag of {longest:.1} s; {fullest} bytes in flight at most"
     );
     assert!(slowest < LAG_LIMIT, "{slowest:?}");
     // It was a flood: far more than the others said, and as much room as one source may have.

@@ -240,7 +240,7 @@ async fn a_hundred_thousand_lines_at_once_in_bounded_memory() {
     });
     let mut busiest: f64 = 0.0;
     eventually("all lines are received and durable", async || {
-        let scrape = process.try_get("/metrics").await.unwrap().1;
+        let scrape = process.text("/metrics").await;
         let metric = |name: &str| testkit::world::sum_of(&scrape, name, "");
         let in_flight = metric("daybook_in_flight_bytes");
         assert!(in_flight <= LIMIT, "{in_flight} bytes in flight");

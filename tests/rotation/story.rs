@@ -14,7 +14,7 @@ use daybook::store::{Cursor, StoredEvent};
 use serde_json::Value;
 use testkit::World;
 use testkit::mongod::Mongod;
-use testkit::world::{Plan, eventually};
+use testkit::world::{Plan, eventually, patiently};
 
 pub const GAP: &str = "daybook.gap_detected";
 const SPACE: &str = "7ce4cda5-f7b4-41e8-a0d2-4ea5ed2668b5$b1f74ec4-dd7e-11ef-a543-03775734d0f7";
@@ -317,8 +317,8 @@ impl Story {
             .collect();
         found.sort_unstable();
         assert_eq!(found, gaps, "gaps: {lost:?}");
-        let letters = self.world.daybook().store().dead_letters(1000).await;
-        let letters = letters.expect("the store answers");
+        let store = self.world.daybook().store();
+        let letters = patiently(async || store.dead_letters(1000).await).await;
         assert_eq!(letters.len(), dead_letters, "{letters:?}");
         self.accounts_are_closed().await;
         lost

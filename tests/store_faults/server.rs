@@ -8,7 +8,7 @@ use testkit::World;
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
-use crate::scene::{BACK_GOAL, Scene};
+use crate::scene::{STORE_TIMEOUT, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_or_frozen_again_and_again() {
@@ -22,9 +22,7 @@ async fn a_server_that_is_killed_or_frozen_again_and_again() {
         scene.store_is_seen_away().await;
         assert!(scene.metric("daybook_store_errors_total", "").await > failed);
         mongod.restart().await;
-        scene
-            .flows_within(BACK_GOAL, &format!("after kill {round}"))
-            .await;
+        scene.flows_soon(&format!("after kill {round}")).await;
     }
     for round in 1..=2 {
         let label = "reason=\"timeout\"";
@@ -33,17 +31,26 @@ async fn a_server_that_is_killed_or_frozen_again_and_again() {
         scene.store_is_seen_away().await;
         assert!(scene.metric("daybook_store_errors_total", label).await > timeouts);
         mongod.thaw();
-        scene
-            .flows_within(BACK_GOAL, &format!("after freeze {round}"))
-            .await;
+        scene.flows_soon(&format!("after freeze {round}")).await;
     }
-    // Frozen for less than an operation's time is no outage.
-    let errors = scene.metric("daybook_store_errors_total", "").await;
-    mongod.freeze();
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    mongod.thaw();
-    scene.flows_soon("after a hiccup").await;
-    assert_eq!(scene.metric("daybook_store_errors_total", "").await, errors);
+    // Frozen for less than an operation's time is no outage. The machine may stand still meanwhile;
+    // then it was longer, and is tried again.
+    let mut is_proven = false;
+    for _ in 0..20 {
+        let errors = scene.metric("daybook_store_errors_total", "").await;
+        let began = Instant::now();
+        mongod.freeze();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        mongod.thaw();
+        let lasted = began.elapsed();
+        scene.flows_soon("after a hiccup").await;
+        is_proven = lasted < STORE_TIMEOUT / 2;
+        if is_proven {
+            assert_eq!(scene.metric("daybook_store_errors_total", "").await, errors);
+            break;
+        }
+    }
+    assert!(is_proven, "the server was always frozen for longer");
     let restarts = scene.metric("daybook_actor_restarts_total", "").await;
     assert_eq!(restarts, 0.0, "a store that is away is not a crash");
     scene.finish().await;
@@ -122,7 +129,9 @@ async fn cursors_that_the_store_has_lost_are_claimed_anew_at_once() {
         },
     )
     .await;
+    // Whoever is fenced waits for fifteen seconds.
     let took = started.elapsed();
+    println!("claimed anew after {took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     world.events_reach(2).await;
     world.stop().await;

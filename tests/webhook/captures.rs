@@ -1,4 +1,4 @@
-//! Every captured request of real servers, replayed with its original head, into MongoDB.
+//! Every captured request of real servers, replayed with its original head, into real stores.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,16 +46,15 @@ async fn replay(world: &World, capture: &Capture) -> usize {
 }
 
 async fn alone_in_mongodb() -> World {
-    let mongod = Mongod::shared().await;
-    // Without a journal an answer 200 comes from the store, however busy that is.
-    let plan = World::mongodb(mongod).await.journal_size("0B");
+    let plan = World::mongodb(Mongod::shared().await).await;
     with_every_key(plan).start().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_capture_alone_is_answered_and_stored_whole() {
     for capture in Capture::all() {
-        let world = alone_in_mongodb().await;
+        let world = with_every_key(World::sqlite().await).start().await;
+        world.ready().await;
         let count = replay(&world, &capture).await;
         // Answered means durable: nothing to wait for.
         let events = world.events().await;

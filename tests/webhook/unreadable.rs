@@ -155,9 +155,7 @@ async fn what_went_over_the_wire_reaches_neither_store_nor_log() {
 /// does not fit is kept as a dead letter, as much of it as fits, and acknowledged.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_larger_than_a_document_is_kept_aside() {
-    let mongod = Mongod::shared().await;
-    // Without a journal the answer comes from the store, which refuses one, however slow it is.
-    let plan = World::mongodb(mongod).await.journal_size("0B");
+    let plan = World::mongodb(Mongod::shared().await).await;
     let world = with_keys(plan, &[KEY]).start().await;
     for (size, received) in [(15 << 20, 3), (17 << 20, 2)] {
         let huge = format!(

@@ -231,7 +231,7 @@ impl Model {
 }
 
 pub(super) async fn random_steps_agree_with_a_model(store: Subject) {
-    for seed in 0..8_u64 {
+    for seed in 0..4_u64 {
         random_steps(&store, seed).await;
     }
 }

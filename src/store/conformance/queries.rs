@@ -396,7 +396,7 @@ pub(super) async fn any_part_of_an_odd_text_is_found_and_counted(store: Subject)
     let all = of_source(&store, "odd texts").await;
     assert_eq!(all.len(), events.len());
     let mut found_something = 0;
-    for _ in 0..200 {
+    for _ in 0..80 {
         let of = &events[random.random_range(0..events.len())].0;
         let (actor, target) = (&of.actor, &of.target);
         let texts = [&actor.id, &actor.name, &actor.ip, &target.id, &target.kind];
@@ -439,17 +439,19 @@ pub(super) async fn any_part_of_an_odd_text_is_found_and_counted(store: Subject)
         found_something += usize::from(!expected.is_empty());
     }
     assert!(
-        found_something > 100,
+        found_something > 40,
         "{found_something} filters found anything"
     );
 }
 
 pub(super) async fn an_event_is_found_by_its_id_only(store: Subject) {
     let written = full_event("by id", "1");
-    commit_records(&store, records([&written])).await;
+    enter(&store, "acme", std::slice::from_ref(&written)).await;
     let stored = of_source(&store, "by id").await.remove(0);
-    let found = store.event(&stored.id).await.expect("event");
-    assert_eq!(found.as_ref(), Some(&stored));
+    let find = async |id: &str, tenant| store.event(id, tenant).await.expect("event");
+    assert_eq!(find(&stored.id, None).await.as_ref(), Some(&stored));
+    assert_eq!(find(&stored.id, Some("acme")).await.as_ref(), Some(&stored));
+    assert_eq!(find(&stored.id, Some("another")).await, None);
     let upper = stored.id.to_uppercase();
     for id in [
         "",
@@ -461,7 +463,7 @@ pub(super) async fn an_event_is_found_by_its_id_only(store: Subject) {
         "{\"$ne\":null}",
         &upper,
     ] {
-        let found = store.event(id).await.expect("event");
+        let found = find(id, None).await;
         assert!(found.is_none() || id == stored.id, "{id:?} finds {found:?}");
     }
 }

@@ -19,6 +19,25 @@ fn open(directory: &TempDir, timeout: Duration) -> SqliteStore {
     SqliteStore::open(&path, timeout, &Collections::default()).unwrap()
 }
 
+/// One with little time for each operation, and one with ample time that has prepared the file.
+async fn hasty_and_patient(directory: &TempDir, timeout: Duration) -> [SqliteStore; 2] {
+    let patient = open(directory, AMPLE);
+    patient.prepare().await.unwrap();
+    [open(directory, timeout), patient]
+}
+
+/// Repeats what a busy machine may not do in its short time.
+async fn at_last<T>(mut operation: impl AsyncFnMut() -> Result<T>) -> T {
+    let repeated = async {
+        loop {
+            if let Ok(done) = operation().await {
+                return done;
+            }
+        }
+    };
+    tokio::time::timeout(AMPLE, repeated).await.unwrap()
+}
+
 fn event(number: usize) -> AuditEvent {
     AuditEvent {
         at: jiff::Timestamp::UNIX_EPOCH,
@@ -171,7 +190,7 @@ async fn what_was_answered_is_there_after_a_reopening() {
     assert_eq!(id, "0000000000000001");
     drop(store);
     let store = open(&directory, AMPLE);
-    assert!(store.event(&id).await.unwrap().is_some());
+    assert!(store.event(&id, None).await.unwrap().is_some());
     let modes = store.write("a look", |connection, _| {
         let journal: String =
             connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
@@ -187,11 +206,16 @@ async fn what_was_answered_is_there_after_a_reopening() {
 async fn the_log_is_copied_beside_the_writer_and_stays_bounded() {
     const MIB: u64 = 1 << 20;
     let directory = TempDir::new().unwrap();
+    // The bounds count pages: with pages of an eighth, an eighth of the data meets them.
+    Connection::open(directory.path().join("daybook.db"))
+        .unwrap()
+        .execute_batch("PRAGMA page_size = 512; CREATE TABLE one (n); DROP TABLE one")
+        .unwrap();
     let store = open(&directory, AMPLE);
     store.prepare().await.unwrap();
     let length = |name| std::fs::metadata(directory.path().join(name)).map_or(0, |file| file.len());
     let large = |number| AuditEvent {
-        metadata: json!({ "filler": "x".repeat(1 << 20) })
+        metadata: json!({ "filler": "x".repeat(1 << 17) })
             .as_object()
             .unwrap()
             .clone()
@@ -201,29 +225,28 @@ async fn the_log_is_copied_beside_the_writer_and_stays_bounded() {
     let events: Vec<AuditEvent> = (0..20).map(large).collect();
     enter(&store, &events).await.unwrap();
     // No commit of the writer's copies so short a log.
-    assert!(length("daybook.db-wal") < 64 * MIB);
+    assert!(length("daybook.db-wal") < 8 * MIB);
     let copied = async {
         let mut number = 1000;
-        while length("daybook.db") < 20 * MIB {
+        while length("daybook.db") < 20 * MIB / 8 {
             enter(&store, &[event(number)]).await.unwrap();
             number += 1;
         }
     };
     tokio::time::timeout(AMPLE, copied).await.unwrap();
-    for first in (20..200).step_by(20) {
+    for first in (20..320).step_by(20) {
         let events: Vec<AuditEvent> = (first..first + 20).map(large).collect();
         enter(&store, &events).await.unwrap();
     }
-    // It was begun anew, however late: it would have 200 MiB otherwise.
-    assert!(length("daybook.db-wal") < 160 * MIB);
+    // It was begun anew, however late: it would have 40 MiB otherwise.
+    assert!(length("daybook.db-wal") < 30 * MIB);
 }
 
 #[tokio::test]
 async fn a_lock_of_another_is_unavailable_until_it_goes() {
     let directory = TempDir::new().unwrap();
     // SQLite gives up a tenth of it before the operation's time is over.
-    let store = open(&directory, Duration::from_secs(3));
-    store.prepare().await.unwrap();
+    let [store, _patient] = hasty_and_patient(&directory, Duration::from_secs(3)).await;
     let other = Connection::open(directory.path().join("daybook.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let error = enter(&store, &[event(1)]).await.unwrap_err();
@@ -285,8 +308,7 @@ async fn a_full_disk_is_full_and_keeps_commits_whole() {
 #[tokio::test]
 async fn an_endless_query_ends_in_time_and_frees_its_thread() {
     let directory = TempDir::new().unwrap();
-    let store = open(&directory, Duration::from_millis(200));
-    store.prepare().await.unwrap();
+    let [store, _patient] = hasty_and_patient(&directory, Duration::from_millis(200)).await;
     for _ in 0..2 * READERS {
         let endless = store.read("an endless query", |connection, _| {
             connection.query_row(
@@ -307,14 +329,14 @@ async fn an_endless_query_ends_in_time_and_frees_its_thread() {
             "{error}"
         );
     }
-    assert_eq!(count(&store).await, 0);
+    let found = at_last(async || store.find_events(&EventFilter::default(), None, 1).await);
+    assert!(found.await.is_empty());
 }
 
 #[tokio::test]
 async fn a_commit_of_many_pieces_is_told_in_time_that_the_writer_is_busy() {
     let directory = TempDir::new().unwrap();
-    let store = open(&directory, Duration::from_secs(1));
-    store.prepare().await.unwrap();
+    let [store, patient] = hasty_and_patient(&directory, Duration::from_secs(1)).await;
     let (release, held) = std::sync::mpsc::channel::<()>();
     let holding = store.write("a long one", move |_, _| {
         let _released = held.recv();
@@ -326,7 +348,8 @@ async fn a_commit_of_many_pieces_is_told_in_time_that_the_writer_is_busy() {
     let refused = tokio::time::timeout(AMPLE, enter(&store, &events)).await;
     assert_eq!(refused.unwrap().unwrap_err().reason(), "timeout");
     drop(release);
-    assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Written]);
+    at_last(async || enter(&store, &[event(1)]).await).await;
+    assert_eq!(count(&patient).await, 1, "nothing stands of the refused");
 }
 
 #[tokio::test]

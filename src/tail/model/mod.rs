@@ -95,7 +95,7 @@ fn every_line_that_could_be_read_comes_once_and_in_order() {
         .ok()
         .map(|cases| cases.parse().unwrap());
     let config = ProptestConfig {
-        cases: search.unwrap_or(600),
+        cases: search.unwrap_or(300),
         rng_seed: search.map_or(RngSeed::Fixed(1), |_| RngSeed::Random),
         failure_persistence: None,
         max_shrink_iters: 2000,
@@ -104,7 +104,7 @@ fn every_line_that_could_be_read_comes_once_and_in_order() {
     proptest!(config, |(ops in ops(), dated in any::<bool>())| holds(&ops, dated));
     assert!(ROTATIONS.load(Ordering::Relaxed) > 50);
     assert!(SUFFIXES.load(Ordering::Relaxed) > 0);
-    assert!(ROTATED_UNSEEN.load(Ordering::Relaxed) > 20);
+    assert!(ROTATED_UNSEEN.load(Ordering::Relaxed) > 10);
 }
 
 fn holds(ops: &[Op], dated: bool) {

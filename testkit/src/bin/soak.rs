@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use testkit::arguments::Arguments;
-use testkit::chaos::{self, Plan};
+use testkit::chaos::{self, Length, Plan};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -22,7 +22,9 @@ async fn main() -> ExitCode {
 async fn soak(arguments: &Arguments) -> Result<bool, anyhow::Error> {
     let plan = Plan {
         seed: arguments.number("--seed", 1.0)? as u64,
-        length: Duration::from_secs_f64(arguments.number("--minutes", 1.0)? * 60.0),
+        length: Length::Time(Duration::from_secs_f64(
+            arguments.number("--minutes", 1.0)? * 60.0,
+        )),
         events_per_second: arguments.number("--rate", 100.0)?,
         child: (std::env::current_exe()?, vec!["child".to_owned()]),
         verbose: arguments.has("--verbose"),

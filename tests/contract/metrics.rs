@@ -1,0 +1,129 @@
+//! What some figures say, not only that they are there.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use testkit::World;
+
+use super::EVENTS;
+
+/// A world whose pushes are counted when they are answered, in batches of ten.
+async fn world() -> World {
+    let plan = World::sqlite().await.journal_size("0B");
+    let world = plan
+        .settings("[writer]\nbatch_events = 10")
+        .source("kind = \"recorder\"\nname = \"platform-api\"")
+        .start()
+        .await;
+    world.ready().await;
+    world
+}
+
+async fn record(world: &World, events: &[Value]) {
+    let body = json!({ "events": events }).to_string();
+    let answer = world.post(EVENTS, body, &[]).await;
+    assert_eq!(answer, (200, json!({"received": events.len()})));
+}
+
+/// The one series of this name with these labels.
+fn value(scrape: &str, name: &str, labels: &[&str]) -> f64 {
+    let is_it = |line: &&str| {
+        line.split(['{', ' ']).next() == Some(name)
+            && labels.iter().all(|label| line.contains(label))
+    };
+    let series: Vec<&str> = scrape.lines().filter(is_it).collect();
+    assert_eq!(series.len(), 1, "{name} {labels:?} in: {scrape}");
+    let (_, value) = series[0].rsplit_once(' ').unwrap();
+    value.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_found_no_tenant_is_counted_once() {
+    let world = world().await;
+    let event = |id: &str, tenant: Option<&str>| json!({"action": "a", "externalId": id, "tenantSlug": tenant});
+    let events = [
+        event("1", Some("acme")),
+        event("2", None),
+        event("3", None),
+        event("4", Some("globex")),
+        event("5", None),
+    ];
+    for _ in 0..2 {
+        record(&world, &events).await;
+    }
+    let scrape = world.text("/metrics").await;
+    let of = |name: &str| value(&scrape, name, &["source=\"platform-api\""]);
+    assert_eq!(of("daybook_events_written_total"), 5.0);
+    assert_eq!(of("daybook_events_duplicate_total"), 5.0);
+    assert_eq!(of("daybook_events_unresolved_tenant_total"), 3.0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_age_of_an_event_counts_from_when_it_happened() {
+    const TWO_HOURS: Duration = Duration::from_secs(7200);
+    let world = world().await;
+    let begun = Instant::now();
+    let at = Timestamp::now() - TWO_HOURS;
+    record(&world, &[json!({"action": "a", "at": at.to_string()})]).await;
+    let scrape = world.text("/metrics").await;
+    let longest = (TWO_HOURS + begun.elapsed()).as_secs_f64();
+    let name = "daybook_event_age_seconds";
+    let source = "source=\"platform-api\"";
+    let sum = value(&scrape, &format!("{name}_sum"), &[source]);
+    // Times of events have whole milliseconds.
+    let millisecond = 0.001;
+    assert!(
+        sum >= TWO_HOURS.as_secs_f64() - millisecond && sum <= longest + millisecond,
+        "{sum} s, {longest} s at most"
+    );
+    assert_eq!(value(&scrape, &format!("{name}_count"), &[source]), 1.0);
+    for (bound, count) in [("3600", 0.0), ("21600", 1.0), ("+Inf", 1.0)] {
+        let bound = format!("le=\"{bound}\"");
+        let bucket = value(&scrape, &format!("{name}_bucket"), &[source, &bound]);
+        assert_eq!(bucket, count, "{bound}");
+    }
+    world.stop().await;
+}
+
+/// Requests of seven at one moment: a flush has no room for two of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_holds_no_more_events_than_a_batch() {
+    let world = world().await;
+    let requests = (0..8).map(|request| {
+        let events: Vec<Value> = (0..7)
+            .map(|number| json!({"action": "a", "externalId": format!("{request}-{number}")}))
+            .collect();
+        let world = &world;
+        async move { record(world, &events).await }
+    });
+    futures_util::future::join_all(requests).await;
+    let scrape = world.text("/metrics").await;
+    let name = "daybook_writer_batch_events";
+    assert_eq!(value(&scrape, &format!("{name}_sum"), &[]), 56.0);
+    let at_most_ten = value(&scrape, &format!("{name}_bucket"), &["le=\"10\""]);
+    let flushes = value(&scrape, &format!("{name}_count"), &[]);
+    assert_eq!(at_most_ten, flushes);
+    world.stop().await;
+}
+
+/// A request of 25 events is entered by ten, ten and five.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_request_is_entered_batch_by_batch() {
+    let world = world().await;
+    let events: Vec<Value> = (0..25)
+        .map(|number| json!({"action": "a", "externalId": number.to_string()}))
+        .collect();
+    record(&world, &events).await;
+    let scrape = world.text("/metrics").await;
+    let name = "daybook_writer_batch_events";
+    assert_eq!(value(&scrape, &format!("{name}_sum"), &[]), 25.0);
+    assert_eq!(value(&scrape, &format!("{name}_count"), &[]), 3.0);
+    for (bound, count) in [("2", 0.0), ("5", 1.0), ("10", 3.0)] {
+        let bound = format!("le=\"{bound}\"");
+        let bucket = value(&scrape, &format!("{name}_bucket"), &[&bound]);
+        assert_eq!(bucket, count, "{bound}");
+    }
+    world.stop().await;
+}
