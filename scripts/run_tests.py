@@ -20,14 +20,15 @@ FIRST = [
     "store_faults",
     "store_index",
     "daybook",
+    "kill_matrix",
     "process_kill",
     "chaos",
     "outage",
 ]
 # Seconds after which a program hangs.
 LONGEST = 900
-# These say how soon or how often something has to happen, or keep both processors busy.
-ALONE = {"kill_matrix", "operated", "page_browser"}
+# These say how soon something has to happen; beside each other, but nothing else, they can tell.
+TIMED = {"operated", "page_browser"}
 
 CARGO_TEST = ["cargo", "test", "--locked", "--workspace"]
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
@@ -112,8 +113,8 @@ class Runs:
 def main():
     tests = build()
     runs = Runs()
-    runs.run_all([test for test in tests if test[0] in ALONE], 1)
-    others = [test for test in tests if test[0] not in ALONE]
+    runs.run_all([test for test in tests if test[0] in TIMED], len(TIMED))
+    others = [test for test in tests if test[0] not in TIMED]
     others.sort(key=lambda test: FIRST.index(test[0]) if test[0] in FIRST else len(FIRST))
     runs.run_all(others, AT_ONCE)
     runs.run("documentation", [*CARGO_TEST, "--doc"], os.getcwd())

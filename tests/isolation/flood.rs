@@ -19,7 +19,7 @@ const SENDERS: usize = 48;
 const BODY_EVENTS: u64 = 30;
 const NAME_LENGTH: usize = 400;
 /// Rounds of one line and one record, while the flood lasts.
-const ROUNDS: u64 = 15;
+const ROUNDS: u64 = 8;
 /// How late the others may be. On a busy machine they take their time, but the flood must not add
 /// to it for ever.
 const LAG_LIMIT: Duration = Duration::from_secs(30);
