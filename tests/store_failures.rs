@@ -229,6 +229,35 @@ async fn refusals_and_full_disks_are_told_apart() {
     assert_eq!(stored(&store).await, events.len());
 }
 
+/// The events stand when a cursor is refused: none of them may be condemned for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_cursor_is_no_events_fault() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let store = store(&mongod.url("d"), AMPLE).await;
+    store.prepare().await.expect("prepare");
+    let generation = claim(&store).await;
+    // What has to stand before events of this kind does: only the cursor is updated.
+    let first = events(11).split_off(10);
+    let first = Commit {
+        moves: Vec::new(),
+        ..commit_of(&first, generation)
+    };
+    store.commit(&first).await.expect("commit");
+    let events = events(10);
+    let commit = commit_of(&events, generation);
+    for code in [8, 9, 2] {
+        let data = doc! { "failCommands": ["update"], "errorCode": code };
+        let fail_point = FailPoint::set(&mongod, "alwaysOn", data).await;
+        let error = store.commit(&commit).await.expect_err("a failed update");
+        assert!(fail_point.off().await >= 1, "{code} was hit");
+        assert_eq!(error.reason(), "unavailable", "{code}: {error}");
+        assert_eq!(stored(&store).await, events.len() + 1);
+    }
+    let again = store.commit(&commit).await.expect("commit");
+    assert!(again.records.iter().all(|fate| *fate == Fate::Duplicate));
+    assert_eq!(again.moves, [MoveFate::Moved]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_are_no_outage_and_stay_secret() {
     let mongod = Mongod::start_with(&["--auth"]).await;

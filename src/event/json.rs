@@ -40,19 +40,43 @@ pub fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
     }
 }
 
+/// How the error of [`unambiguous_object`] begins.
+pub const TWICE: &str = "a name stands twice in an object";
+
+/// A JSON object in which no name stands twice: of two that do, a reader keeps one, whatever was meant.
+///
+/// # Errors
+/// As of [`object`], and when one does.
+pub fn unambiguous_object(text: &str) -> serde_json::Result<Map<String, Value>> {
+    match serde_json::from_str::<Read<true>>(text)?.0 {
+        Value::Object(object) => Ok(object),
+        _ => Err(de::Error::custom("not an object")),
+    }
+}
+
 /// A value within what is read otherwise.
 #[derive(Clone, Debug)]
 pub struct Json(pub Value);
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyValue).map(Self)
+        let Read::<false>(value) = Read::deserialize(deserializer)?;
+        Ok(Self(value))
     }
 }
 
-struct AnyValue;
+/// `ONCE`: no name may stand twice.
+struct Read<const ONCE: bool>(Value);
 
-impl<'de> Visitor<'de> for AnyValue {
+impl<'de, const ONCE: bool> Deserialize<'de> for Read<ONCE> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue::<ONCE>).map(Self)
+    }
+}
+
+struct AnyValue<const ONCE: bool>;
+
+impl<'de, const ONCE: bool> Visitor<'de> for AnyValue<ONCE> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,7 +109,7 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let mut elements = Vec::new();
-        while let Some(Json(element)) = list.next_element()? {
+        while let Some(Read::<ONCE>(element)) = list.next_element()? {
             elements.push(element);
         }
         Ok(Value::Array(elements))
@@ -101,12 +125,14 @@ impl<'de> Visitor<'de> for AnyValue {
                 return Ok(Value::Number(number));
             }
             Some(Key::Said(key)) => {
-                let Json(value) = map.next_value()?;
+                let Read::<ONCE>(value) = map.next_value()?;
                 object.insert(key, value);
             }
         }
-        while let Some((key, Json(value))) = map.next_entry()? {
-            object.insert(key, value);
+        while let Some((key, Read::<ONCE>(value))) = map.next_entry()? {
+            if object.insert(key, value).is_some() && ONCE {
+                return Err(de::Error::custom(TWICE));
+            }
         }
         Ok(Value::Object(object))
     }
@@ -175,6 +201,26 @@ mod tests {
         assert_eq!(read["$serde_json::private::Number"], "7");
         let again = serde_json::to_string(&read).unwrap();
         assert_eq!(object(&again).unwrap(), read);
+    }
+
+    #[test]
+    fn of_two_names_that_are_alike_the_last_counts_where_they_may_stand() {
+        for (text, last) in [
+            (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
+            (r#"{"a":1,"\u0061":2}"#, r#"{"a":2}"#),
+            (
+                r#"{"m":[{"b":{"a":1,"c":0,"a":2}}]}"#,
+                r#"{"m":[{"b":{"a":2,"c":0}}]}"#,
+            ),
+        ] {
+            let read = Value::Object(object(text).unwrap());
+            assert_eq!(read, from_str(last).unwrap());
+            let error = unambiguous_object(text).unwrap_err().to_string();
+            assert!(error.starts_with(TWICE), "{error}");
+            let once = Value::Object(unambiguous_object(last).unwrap());
+            assert_eq!(once, from_str(last).unwrap());
+        }
+        assert!(unambiguous_object(r#"{"a":{"b":1.0},"b":{"b":2}}"#).is_ok());
     }
 
     #[test]

@@ -274,5 +274,21 @@ pub enum Decoded {
 
 /// Rounds down to whole milliseconds: what both stores keep, so that an event reads back as it was written.
 pub fn to_millis(at: Timestamp) -> Timestamp {
-    Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
+    let milliseconds = at.as_nanosecond().div_euclid(1_000_000);
+    from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX))
+}
+
+/// The time so many milliseconds after 1970, or the first or last that can be counted in them.
+pub fn from_millis(milliseconds: i64) -> Timestamp {
+    let end = if milliseconds < 0 {
+        Timestamp::MIN
+    } else {
+        last_time()
+    };
+    Timestamp::from_millisecond(milliseconds).unwrap_or(end)
+}
+
+/// The last time that can be counted in milliseconds: 9999-12-30T22:00:00Z.
+pub fn last_time() -> Timestamp {
+    Timestamp::from_second(Timestamp::MAX.as_second()).unwrap_or(Timestamp::MAX)
 }

@@ -14,7 +14,7 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 
 /// The same time with as many digits as are kept; `None` when it has fewer.
 fn shortened(text: &str) -> Option<String> {
-    let (start, rest) = text.split_once('.')?;
+    let (start, rest) = text.split_once(['.', ','])?;
     let is_no_digit = |each: char| !each.is_ascii_digit();
     let (digits, zone) = rest.split_at(rest.find(is_no_digit).unwrap_or(rest.len()));
     let (kept, cut) = digits.split_at_checked(DIGITS)?;
@@ -40,6 +40,7 @@ mod tests {
             ("39.123000000000Z", "39.123Z"),
             ("39.12300000000000001Z", "39.123000001Z"),
             ("39.0009999999999Z", "39.000999999Z"),
+            ("39,1234567891Z", "39.123456789Z"),
             ("39.9999999999999999999Z", "39.999999999Z"),
         ] {
             let given = parse_time(&format!("2026-11-24T04:05:{given}"));

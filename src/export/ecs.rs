@@ -51,12 +51,12 @@ pub(super) fn document(event: &StoredEvent) -> Value {
     }
     let mut related_users: Vec<&ByteString> = [&actor.id, &actor.email, &actor.name]
         .into_iter()
-        .flatten()
+        .filter_map(said)
         .collect();
     let named = object([("id", &target.id), ("name", &target.name)]);
     match target.kind.as_deref() {
         Some("account" | "user") if !named.is_empty() => {
-            related_users.extend([&target.id, &target.name].into_iter().flatten());
+            related_users.extend([&target.id, &target.name].into_iter().filter_map(said));
             user.insert("target".to_owned(), Value::Object(named));
         }
         Some("group") if !named.is_empty() => document["group"] = Value::Object(named),
@@ -97,10 +97,15 @@ pub(super) fn document(event: &StoredEvent) -> Value {
     document
 }
 
+/// A text, unless it is empty.
+fn said(text: &Option<ByteString>) -> Option<&ByteString> {
+    text.as_ref().filter(|text| !text.is_empty())
+}
+
 fn object<const N: usize>(fields: [(&str, &Option<ByteString>); N]) -> Map<String, Value> {
     fields
         .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), Value::from(&**value.as_ref()?))))
+        .filter_map(|(name, value)| Some((name.to_owned(), Value::from(&**said(value)?))))
         .collect()
 }
 

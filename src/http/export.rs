@@ -23,7 +23,7 @@ use super::Peer;
 use super::auth::{Authenticator, Caller, credentials};
 use super::error::ApiError;
 use super::ingest::client_address;
-use super::query::{EventQuery, confine, form_pairs, wrong};
+use super::query::{confine, parse_filter, wrong};
 use super::router::Edge;
 use super::turns::Taken;
 use crate::event::Outcome;
@@ -202,36 +202,28 @@ struct Wanted {
 
 /// The filters of a list, and `format` and `limit` of its own.
 fn parse(query: &str) -> Result<Wanted, ApiError> {
-    let mut format = None;
-    let mut limit = None;
-    let mut seen = Vec::new();
-    for (name, value) in form_pairs(query)? {
-        if matches!(&*name, "format" | "limit") && seen.contains(&name) {
-            return Err(wrong(&name, "is given twice"));
-        }
-        match name.as_str() {
-            _ if value.is_empty() => {}
-            "format" => {
-                let known = Format::from_word(&value);
-                let known = known.ok_or_else(|| wrong("format", "must be ndjson, csv or ecs"))?;
-                format = Some(known);
+    let (mut format, mut limit) = (Format::Ndjson, None);
+    let filter = parse_filter(query, |name, value| {
+        match (name, value) {
+            ("format" | "limit" | "before", None) => {}
+            ("format", Some(word)) => {
+                let known = Format::from_word(&word);
+                format = known.ok_or_else(|| wrong("format", "must be ndjson, csv or ecs"))?;
             }
-            "limit" => {
-                let most = value.parse().ok().filter(|most| *most > 0);
+            ("limit", Some(number)) => {
+                let most = number.parse().ok().filter(|most| *most > 0);
                 limit = Some(most.ok_or_else(|| wrong("limit", "must be a number above 0"))?);
             }
-            "before" => return Err(wrong("before", "goes with a list, not with an export")),
-            _ => {}
+            ("before", Some(_)) => {
+                return Err(wrong("before", "goes with a list, not with an export"));
+            }
+            _ => return Ok(false),
         }
-        seen.push(name);
-    }
-    let of_list: Vec<&str> = query
-        .split('&')
-        .filter(|pair| !matches!(pair.split('=').next(), Some("format" | "limit")))
-        .collect();
+        Ok(true)
+    })?;
     Ok(Wanted {
-        filter: EventQuery::parse(&of_list.join("&"))?.filter,
-        format: format.unwrap_or(Format::Ndjson),
+        filter,
+        format,
         limit,
     })
 }
@@ -277,6 +269,8 @@ mod tests {
             (Format::Csv, Some(2_000_000))
         );
         assert_eq!(wanted.filter.actor.as_deref(), Some("a&b"));
+        let escaped = parse("%66ormat=csv&%6Cimit=5000").unwrap();
+        assert_eq!((escaped.format, escaped.limit), (Format::Csv, Some(5000)));
         for nothing in ["", "format=", "limit=&before="] {
             let wanted = parse(nothing).expect(nothing);
             assert_eq!((wanted.format, wanted.limit), (Format::Ndjson, None));

@@ -148,6 +148,12 @@ impl Enterer<'_> {
         Ok(())
     }
 
+    /// Input that nobody can read.
+    fn passes_over(&mut self, count: u64) {
+        self.replayed.read += count;
+        self.replayed.unreadable += count;
+    }
+
     async fn enter_all(&mut self, unknown: Vec<Read>) -> Result<(), ReplayError> {
         let unknown: Vec<Decoded> = unknown
             .into_iter()

@@ -11,7 +11,7 @@ use crate::event::{AuditEvent, Decoded, SourceName};
 use crate::sources::ocis::decode::{LineContext, decode_line};
 use crate::sources::ocis::verbs::READS;
 use crate::sources::text::text;
-use crate::tail::{Chunk, LineKind, Step, TailOptions, Tailer};
+use crate::tail::{Chunk, Line, LineKind, Step, TailOptions, Tailer};
 
 pub(super) async fn replay(
     config: &OcisConfig,
@@ -33,6 +33,8 @@ pub(super) async fn replay(
             Step::Lines(chunk) => {
                 let mut decoded = decode(&chunk, &source);
                 clock.turn_to(&chunk);
+                let is_long = |line: &&Line| matches!(line.kind, LineKind::Oversized { .. });
+                enterer.passes_over(chunk.lines.iter().filter(is_long).count() as u64);
                 for part in &mut decoded {
                     let Decoded::Event(event, _) = &*part else {
                         continue;
@@ -64,7 +66,7 @@ pub(super) async fn replay(
 fn decode(chunk: &Chunk, source: &SourceName) -> Vec<Decoded> {
     let read_at = Timestamp::now();
     let lines = chunk.lines.iter();
-    // A line that is too long is a dead letter of the source itself.
+    // What is too long is passed over.
     let lines = lines.filter(|line| !matches!(line.kind, LineKind::Oversized { .. }));
     let decoded = lines.flat_map(|line| {
         let context = LineContext {

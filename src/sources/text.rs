@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::event::{DeadLetter, DeadLetterReason, SourceName};
+use crate::event::{DeadLetter, DeadLetterReason, SourceName, json};
 
 /// The key of `metadata` under which Daybook's own remarks on an event stand.
 pub const REMARKS: &str = "daybook";
@@ -172,6 +172,9 @@ pub fn json_trouble(error: &serde_json::Error) -> String {
     }
     if error.to_string().starts_with("recursion limit") {
         return format!("JSON is nested deeper than 128 levels at {place}");
+    }
+    if error.to_string().starts_with(json::TWICE) {
+        return format!("{} at {place}", json::TWICE);
     }
     format!("not JSON at {place}")
 }

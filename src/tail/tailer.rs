@@ -38,6 +38,8 @@ pub struct Tailer {
     pub(super) passed: Vec<Passed>,
     pub(super) events: Vec<FileEvent>,
     pub(super) missing: bool,
+    /// What the last look saw beside the path while no file stood there.
+    pub(super) beside: Vec<FileStat>,
     pub(super) appeared: bool,
     pub(super) moved: bool,
 }
@@ -187,6 +189,7 @@ impl Tailer {
             passed,
             events: Vec::new(),
             missing: false,
+            beside: Vec::new(),
             appeared: false,
             moved: false,
         }

@@ -36,6 +36,7 @@ impl Tailer {
 
     pub(super) fn note_present(&mut self, stat: &FileStat) {
         let was_missing = std::mem::take(&mut self.missing);
+        self.beside.clear();
         let was_known = std::mem::replace(&mut self.appeared, true);
         if was_missing || !was_known {
             self.events.push(FileEvent::Appeared { inode: stat.inode });
@@ -56,7 +57,7 @@ impl Tailer {
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.note_missing();
-                    return Ok(());
+                    return self.queue_unseen();
                 }
                 Err(error) => return Err(TailError::from_io(&path, "look at", error)),
             }
@@ -74,25 +75,8 @@ impl Tailer {
             }
             let mut begun = None;
             let mut seen = stat;
-            let newest = match (self.queue.back(), &self.current) {
-                (Some(queued), _) => Some((queued.fresh_stat(), queued.begun(), queued.file())),
-                (None, Some(current)) => Some((
-                    newest_stat(&current.reader),
-                    current.begun,
-                    Some(current.reader.file()),
-                )),
-                (None, None) => None,
-            };
-            if let Some((newest, newest_begun, newest_file)) = newest {
-                let anchor = Anchor::new(&newest, &beside).begun(newest_begun);
-                let mut parts = later_parts(anchor, &beside);
-                // Of a file that has no name any more, what has all of it goes on where it ended.
-                let ended = newest_file.and_then(length_without_name);
-                parts.retain(|part| {
-                    !part.stat.is_same_inode(&stat)
-                        && (ended.is_some_and(|length| length <= part.stat.size)
-                            || !self.is_copy_of_any(part, newest_file.into_iter()))
-                });
+            let is_wanted = |part: &Sibling| !part.stat.is_same_inode(&stat);
+            if let Some((newest, anchor, mut parts)) = self.parts_after_newest(&beside, is_wanted) {
                 seen = self.without_copies_of(&file, stat, anchor, &mut parts);
                 self.declare_compressed(&newest, &beside);
                 begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
@@ -102,6 +86,54 @@ impl Tailer {
             return self.queue_open(file, seen, false, begun);
         }
         Ok(())
+    }
+
+    /// Queues what was born and rotated between two looks while no file stands at the path: none may
+    /// come for long, and nobody keeps these parts until then.
+    fn queue_unseen(&mut self) -> Result<(), TailError> {
+        let beside = self.beside_if_permitted()?;
+        // Each once: where times are alike, one that was read looks later than another for ever.
+        let is_new = |part: &Sibling| {
+            let is_it = |other: &FileStat| {
+                other.is_same_inode(&part.stat) && other.birth == part.stat.birth
+            };
+            !self.beside.iter().any(is_it)
+        };
+        if let Some((newest, anchor, parts)) = self.parts_after_newest(&beside, is_new)
+            && !parts.is_empty()
+        {
+            self.declare_compressed(&newest, &beside);
+            self.queue_parts(parts, Some(anchor), None);
+        }
+        self.beside = beside.iter().map(|part| part.stat).collect();
+        Ok(())
+    }
+
+    /// The newest file known, and the wanted parts that came after it; `None` when no file is known.
+    fn parts_after_newest(
+        &self,
+        beside: &[Sibling],
+        is_wanted: impl Fn(&Sibling) -> bool,
+    ) -> Option<(FileStat, Anchor, Vec<Sibling>)> {
+        let (newest, begun, file) = match (self.queue.back(), &self.current) {
+            (Some(queued), _) => (queued.fresh_stat(), queued.begun(), queued.file()),
+            (None, Some(current)) => (
+                newest_stat(&current.reader),
+                current.begun,
+                Some(current.reader.file()),
+            ),
+            (None, None) => return None,
+        };
+        let anchor = Anchor::new(&newest, beside).begun(begun);
+        let mut parts = later_parts(anchor, beside);
+        // Of a file that has no name any more, what has all of it goes on where it ended.
+        let ended = file.and_then(length_without_name);
+        parts.retain(|part| {
+            is_wanted(part)
+                && (ended.is_some_and(|length| length <= part.stat.size)
+                    || !self.is_copy_of_any(part, file.into_iter()))
+        });
+        Some((newest, anchor, parts))
     }
 
     pub(super) fn declare_compressed(&mut self, newest: &FileStat, beside: &[Sibling]) {

@@ -106,6 +106,42 @@ async fn rotated_before_the_first_line_was_durable() {
     }
 }
 
+/// A quiet night follows: no live file comes for long, and the parts are kept for a while only.
+#[tokio::test(flavor = "multi_thread")]
+async fn born_and_rotated_between_two_looks_with_nothing_behind() {
+    let mut story = Story::of(World::sqlite().await, "logs/audit.log").await;
+    std::fs::create_dir(story.path("logs")).unwrap();
+    story.pen.write(4);
+    story.settled().await;
+    let aside = story.path("aside");
+    std::fs::rename(story.path("logs"), &aside).unwrap();
+    let unseen = Pen::new(&aside.join("audit.log"));
+    rotate(&unseen, 1);
+    for _ in 0..4 {
+        let line = story.pen.promise();
+        unseen.log.append(&line).unwrap();
+    }
+    rotate(&unseen, 2);
+    let end = {
+        let last = std::fs::metadata(aside.join("audit.log.1")).unwrap();
+        format!(
+            "{}:{}",
+            std::os::unix::fs::MetadataExt::ino(&last),
+            last.len()
+        )
+    };
+    std::fs::rename(&aside, story.path("logs")).unwrap();
+    story.settled_at(&end).await;
+    std::fs::remove_file(story.path("logs/audit.log.1")).unwrap();
+    story.pen.write(4);
+    story.settled().await;
+    story.world.restart().await;
+    story.pen.write(4);
+    story.settled().await;
+    story.holds(&[], 0).await;
+    story.world.stop().await;
+}
+
 /// Moved into place as a whole, so that no look comes in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn born_and_rotated_between_two_looks() {

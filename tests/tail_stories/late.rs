@@ -162,6 +162,49 @@ fn a_part_is_read_before_there_is_a_live_file_again() {
     assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
 }
 
+/// Born, rotated and perhaps destroyed between two looks, with no live file afterwards.
+#[test]
+fn parts_that_were_born_and_rotated_unseen_are_read_without_a_live_file() {
+    for missing_before in [false, true] {
+        for restarts in [false, true] {
+            let mut world = World::new();
+            world.append("one\n");
+            world.drain();
+            if missing_before {
+                world.rename("audit.log", "audit.log.1");
+                world.drain();
+                assert!(world.tailer.is_missing());
+                world.await_tick();
+                world.rename("audit.log.1", "audit.log.3");
+            } else {
+                world.await_tick();
+                world.rename("audit.log", "audit.log.3");
+            }
+            world.append("two\n");
+            world.rename("audit.log", "audit.log.2");
+            world.append("three\n");
+            world.rename("audit.log", "audit.log.1");
+            world.append_to("audit.log.2.part", "under way\n");
+            world.drain();
+            assert_eq!(world.lines, ["one", "two", "three"]);
+            // Nothing is read again, however often it is looked at and in whatever order they stand.
+            world.drain();
+            world.rename("audit.log.2", "audit.log.5");
+            world.drain();
+            if restarts {
+                world.restart();
+                world.drain();
+            }
+            std::fs::remove_file(world.path("audit.log.1")).unwrap();
+            world.append("four\n");
+            world.drain();
+            assert_eq!(world.lines, ["one", "two", "three", "four"]);
+            assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+            world.is_delivered_once();
+        }
+    }
+}
+
 #[test]
 fn the_copy_of_a_log_that_was_truncated_unseen_is_read_first() {
     let mut world = awaited();

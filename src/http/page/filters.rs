@@ -88,7 +88,10 @@ fn moment(view: &View, name: &str, label: &str) -> Markup {
     let given = view.get(name);
     // What the field cannot hold stands in a field for text: nothing that was given is dropped.
     let bare = given.map(|given| given.strip_suffix('Z').unwrap_or(given));
-    let fits = bare.is_none_or(|bare| is_bare(bare) && bare.parse::<DateTime>().is_ok());
+    let fits = bare.is_none_or(|bare| {
+        let is_read = |time: DateTime| time.year() > 0 && !bare.contains(":60");
+        is_bare(bare) && bare.parse().is_ok_and(is_read)
+    });
     html! {
         label.field {
             span { (label) " " em.zone-name { "(UTC)" } }

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -19,7 +19,9 @@ use sha2::{Digest, Sha256};
 
 use crate::event::json;
 use crate::event::mask::{SECRET_KEYS, mask_value};
-use crate::event::{Actor, AuditEvent, Outcome, SourceName, Target, parse_time, to_millis};
+use crate::event::{
+    Actor, AuditEvent, Outcome, SourceName, Target, last_time, parse_time, to_millis,
+};
 use crate::sources::text::{Elements, MAX_VALUES, has_too_many_values, json_trouble, sha256_hex};
 
 /// The longest action, in characters.
@@ -218,7 +220,9 @@ impl<'de> Visitor<'de> for OutlineVisitor {
         };
         while let Some(key) = map.next_key::<String>()? {
             if key == "events" {
-                outline.events = Some(map.next_value()?);
+                if outline.events.replace(map.next_value()?).is_some() {
+                    return Err(de::Error::custom(json::TWICE));
+                }
                 continue;
             }
             map.next_value::<IgnoredAny>()?;
@@ -284,7 +288,7 @@ impl RequestEvents<'_> {
             Pieces::One(_) => "the body is",
             Pieces::Many(_) => "is",
         };
-        let fields = json::object(piece.get())
+        let fields = json::unambiguous_object(piece.get())
             .map_err(|error| whole(format!("{subject} not valid ({})", json_trouble(&error))))?;
         event(fields, &self.ctx, || self.made_id())
     }
@@ -325,7 +329,7 @@ fn event(
     let at = match string("at", fields.remove("at"))? {
         // Many a reader of the collection fails at a year before the first.
         Some(at) => parse_time(&at)
-            .filter(|at| at.as_second() >= FIRST_YEAR)
+            .filter(|at| at.as_second() >= FIRST_YEAR && *at <= last_time())
             .ok_or_else(|| {
                 Wrong::new(
                     "at",

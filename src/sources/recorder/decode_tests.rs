@@ -96,6 +96,38 @@ fn an_idempotency_key_makes_the_ids() {
     assert_ne!(first[0].external_id, other[0].external_id);
 }
 
+/// Of two that are alike one would be lost, with an answer that all is well.
+#[test]
+fn a_name_that_stands_twice_is_refused() {
+    for body in [
+        r#"{"events":[{"action":"one"}],"events":[{"action":"two"}]}"#,
+        r#"{"action":"one","action":"two"}"#,
+        r#"{"action":"one","actor":{"id":"a","id":"b"}}"#,
+        r#"{"events":[{"action":"one","metadata":{"list":[{"a":1,"\u0061":2}]}}]}"#,
+    ] {
+        let error = decode_with(body.as_bytes(), None).unwrap_err().to_string();
+        assert!(error.contains("a name stands twice"), "{error}");
+    }
+}
+
+#[test]
+fn times_are_cut_to_milliseconds_also_before_1970_and_at_the_end() {
+    for (at, kept) in [
+        ("1969-12-31T23:59:59.9999Z", "1969-12-31T23:59:59.999Z"),
+        ("1960-01-01T00:00:00.0005Z", "1960-01-01T00:00:00Z"),
+        (
+            "2026-11-24T04:05:39.9999999999Z",
+            "2026-11-24T04:05:39.999Z",
+        ),
+        ("9999-12-30T22:00:00.000Z", "9999-12-30T22:00:00Z"),
+    ] {
+        let event = decode(json!({"action": "a", "at": at})).unwrap().remove(0);
+        assert_eq!(event.at, kept.parse().unwrap(), "{at}");
+    }
+    let error = decode(json!({"action": "a", "at": "9999-12-30T22:00:00.5Z"}));
+    assert!(error.unwrap_err().to_string().starts_with("at: must be"));
+}
+
 #[test]
 fn every_error_names_its_place() {
     let long = "x".repeat(513);

@@ -62,10 +62,9 @@ impl MongoStore {
         let ingested_at = Timestamp::now();
         let _committing = self.upkeep.committing();
         let connections = self.connections.load(Ordering::Acquire);
-        let (entered, ()) = tokio::try_join!(
-            self.enter_all(commit, ingested_at),
-            self.learn(&commit.learned),
-        )?;
+        let (entered, ()) = tokio::try_join!(self.enter_all(commit, ingested_at), async {
+            self.learn(&commit.learned).await.map_err(no_events_fault)
+        },)?;
         if self.connections.load(Ordering::Acquire) != connections {
             for chunk in &entered {
                 self.announce(&chunk.news, &durable(self.timeout)).await?;
@@ -76,14 +75,16 @@ impl MongoStore {
             self.remember(chunk.news);
             fates.extend(chunk.fates);
         }
-        self.count_repeated_letters(commit, &fates).await?;
+        let counted = self.count_repeated_letters(commit, &fates).await;
+        counted.map_err(no_events_fault)?;
 
         self.pass("between_insert_and_cursor").await?;
         let rejected = fates.iter().any(|fate| matches!(fate, Fate::Rejected(_)));
         let moves = if rejected {
             Vec::new()
         } else {
-            self.move_cursors(&commit.moves).await?
+            let moved = self.move_cursors(&commit.moves).await;
+            moved.map_err(no_events_fault)?
         };
         Ok(Committed {
             records: fates,
@@ -218,6 +219,15 @@ impl MongoStore {
         };
         let counted = self.dead_letters.update_one(filter, update).await;
         counted.map(|_| ()).map_err(|error| store_error(&error))
+    }
+}
+
+/// What is refused here holds nothing of an event: to condemn one for it would be wrong, and to wait is
+/// right.
+fn no_events_fault(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Other(message) => StoreError::Unavailable(message),
+        known => known,
     }
 }
 

@@ -14,7 +14,7 @@ use mongodb::bson::{Decimal128, RawArray, RawBsonRef, RawDocument};
 use serde_json::{Map, Number, Value};
 
 use crate::event::json;
-use crate::event::{Actor, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
+use crate::event::{Actor, DeadLetter, DeadLetterReason, Outcome, SourceName, Target, from_millis};
 use crate::store::{
     Cursor, DeadLetterHead, Role, StoredDeadLetter, StoredEvent, TenantRecord, TokenRecord,
     UserRecord,
@@ -26,7 +26,7 @@ pub(super) fn event(document: &RawDocument) -> Option<StoredEvent> {
         let nearest = document.get_document("metadata");
         nearest.map(object).unwrap_or_default()
     });
-    let at = saturating_date(document.get_datetime("at").ok()?);
+    let at = from_millis(document.get_datetime("at").ok()?.timestamp_millis());
     let id = document.get("_id").ok()??;
     Some(StoredEvent {
         id: id_text(id).unwrap_or_else(|| format!("{id:?}")),
@@ -216,16 +216,6 @@ fn texts(document: &RawDocument, name: &str) -> Vec<String> {
 pub(super) fn date(document: &RawDocument, name: &str) -> Option<Timestamp> {
     let date = document.get_datetime(name).ok()?;
     Timestamp::from_millisecond(date.timestamp_millis()).ok()
-}
-
-/// BSON's dates reach beyond the year 9999, where timestamps end.
-fn saturating_date(date: mongodb::bson::DateTime) -> Timestamp {
-    let milliseconds = date.timestamp_millis();
-    Timestamp::from_millisecond(milliseconds).unwrap_or(if milliseconds < 0 {
-        Timestamp::MIN
-    } else {
-        Timestamp::MAX
-    })
 }
 
 pub(super) fn count(document: &RawDocument, name: &str) -> Option<u64> {

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
-use super::query::{ceiling, id_text, parse_id, timestamp};
+use super::query::{ceiling, id_text, parse_id};
 use super::schema::Tables;
-use crate::event::{DeadLetter, DeadLetterReason, SourceName};
+use crate::event::{DeadLetter, DeadLetterReason, SourceName, from_millis};
 use crate::store::{DeadLetterFilter, DeadLetterHead, PageKey, StoredDeadLetter};
 
 const HEAD_COLUMNS: &str = "id, source, position, reason, detail, rawLength, at, attempts, lastAt";
@@ -93,9 +93,9 @@ fn head(row: &Row<'_>) -> rusqlite::Result<DeadLetterHead> {
         reason: DeadLetterReason::from_word(&reason).unwrap_or(DeadLetterReason::Malformed),
         detail: row.get(4)?,
         raw_length: row.get::<_, i64>(5)?.unsigned_abs(),
-        first_at: timestamp(row.get(6)?),
+        first_at: from_millis(row.get(6)?),
         attempts: row.get::<_, i64>(7)?.unsigned_abs(),
-        last_at: timestamp(row.get(8)?),
+        last_at: from_millis(row.get(8)?),
     })
 }
 

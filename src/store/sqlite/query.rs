@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 use super::plan::{self, Asks, MOST_TEXTS, Merged, Way};
 use super::schema::Tables;
 use crate::event::json;
-use crate::event::{Actor, Outcome, SourceName, Target};
+use crate::event::{Actor, Outcome, SourceName, Target, from_millis};
 use crate::store::keys::{first_behind, lower};
 use crate::store::page::{Filling, tree_bytes};
 use crate::store::{
@@ -277,8 +277,8 @@ fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     };
     Ok(StoredEvent {
         id: id_text(row.get(0)?),
-        at: timestamp(row.get(1)?),
-        ingested_at: timestamp(row.get(2)?),
+        at: from_millis(row.get(1)?),
+        ingested_at: from_millis(row.get(2)?),
         source: row.get(3)?,
         external_id: row.get(4)?,
         action: row.get(5)?,
@@ -305,10 +305,6 @@ fn parsed(metadata: &str) -> Map<String, Value> {
         let text = Value::String(metadata.to_owned());
         Map::from_iter([("unparsed".to_owned(), text)])
     })
-}
-
-pub(super) fn timestamp(milliseconds: i64) -> Timestamp {
-    Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 pub(super) fn claim(
@@ -350,9 +346,9 @@ fn cursor(row: &Row<'_>) -> rusqlite::Result<Cursor> {
         generation: row.get::<_, i64>(1)?.unsigned_abs(),
         seq: row.get::<_, i64>(2)?.unsigned_abs(),
         detail: serde_json::from_str(&detail).unwrap_or(Value::Null),
-        last_event_at: row.get::<_, Option<i64>>(4)?.map(timestamp),
+        last_event_at: row.get::<_, Option<i64>>(4)?.map(from_millis),
         last_event_id: row.get(5)?,
-        updated_at: timestamp(row.get(6)?),
+        updated_at: from_millis(row.get(6)?),
     })
 }
 
@@ -380,8 +376,8 @@ pub(super) fn token(
             hash: hash.to_owned(),
             role,
             name: row.get(2)?,
-            created_at: timestamp(row.get(3)?),
-            expires_at: row.get::<_, Option<i64>>(4)?.map(timestamp),
+            created_at: from_millis(row.get(3)?),
+            expires_at: row.get::<_, Option<i64>>(4)?.map(from_millis),
             opened_by: row.get(5)?,
         }))
     });
