@@ -250,7 +250,7 @@ async fn a_refused_cursor_is_no_events_fault() {
         let fail_point = FailPoint::set(&mongod, "alwaysOn", data).await;
         let error = store.commit(&commit).await.expect_err("a failed update");
         assert!(fail_point.off().await >= 1, "{code} was hit");
-        assert_eq!(error.reason(), "unavailable", "{code}: {error}");
+        assert!(matches!(error, StoreError::Refused(_)), "{code}: {error}");
         assert_eq!(stored(&store).await, events.len() + 1);
     }
     let again = store.commit(&commit).await.expect("commit");

@@ -98,7 +98,7 @@ fn trouble(error: &StoreError, config: &Config) -> Trouble {
             "check user and password (a user of another database needs ?authSource=…), and grant it readWrite on this database, or the smaller role of deploy/mongodb/init.js: find, insert, update, remove, createCollection and createIndex on Daybook's collections, find on tenants and users".to_owned()
         }
         StoreError::Full(_) => "make room on the store's disk, and let it be writable".to_owned(),
-        StoreError::Other(_) => {
+        StoreError::Refused(_) | StoreError::Other(_) => {
             "the server does not do what Daybook needs: MongoDB 6.0 or newer, and no view or other index of the same name in the way".to_owned()
         }
     };

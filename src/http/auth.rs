@@ -201,7 +201,7 @@ impl Authenticator {
                 caller.ok_or_else(unknown_token)
             }
             // Whatever the writer waits for: what is let in meanwhile waits in the journal.
-            (Err(error), Some(finding), Some(caller)) if !matches!(error, StoreError::Other(_)) => {
+            (Err(error), Some(finding), Some(caller)) if error.is_away() => {
                 let asked = Instant::now();
                 self.remember(hash, Finding { asked, ..finding });
                 Ok(caller)

@@ -359,6 +359,9 @@ pub enum StoreError {
     /// The disk is full or read-only.
     #[error("store cannot write: {0}")]
     Full(String),
+    /// It refuses what goes with the events, a cursor say: no event is at fault.
+    #[error("store failed: {0}")]
+    Refused(String),
     /// Anything else; not helped by waiting.
     #[error("store failed: {0}")]
     Other(String),
@@ -372,8 +375,13 @@ impl StoreError {
             Self::Timeout { .. } => "timeout",
             Self::Unauthorized(_) => "unauthorized",
             Self::Full(_) => "full",
-            Self::Other(_) => "other",
+            Self::Refused(_) | Self::Other(_) => "other",
         }
+    }
+
+    /// Whether nobody could be served just now, whatever was asked.
+    pub fn is_away(&self) -> bool {
+        !matches!(self, Self::Refused(_) | Self::Other(_))
     }
 }
 

@@ -204,15 +204,17 @@ impl Tailer {
         live: Option<Opened>,
         copies_of: Option<FileStat>,
     ) -> Result<(), TailError> {
+        let current = self.current.as_ref().map(|current| current.reader.file());
+        let live_stat = live.as_ref().map(|(_, stat)| *stat);
+        parts.retain(|part| {
+            !live_stat.is_some_and(|stat| part.stat.is_same_inode(&stat))
+                && !self.is_copy_of_any(part, current.into_iter())
+        });
         let Some((file, stat)) = live else {
             self.note_missing();
             self.queue_parts(parts, Some(anchor), None);
             return Ok(());
         };
-        let current = self.current.as_ref().map(|current| current.reader.file());
-        parts.retain(|part| {
-            !part.stat.is_same_inode(&stat) && !self.is_copy_of_any(part, current.into_iter())
-        });
         let mut seen = self.without_copies_of(&file, stat, anchor, &mut parts);
         if copies_of.is_some()
             && let Some(newest) = parts.last()

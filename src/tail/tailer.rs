@@ -16,6 +16,7 @@ use super::gather::Gathered;
 use super::identity::{FileStat, PRINT_BYTES, base_key, length_without_name, nanoseconds};
 use super::reader::{Fill, Reader, Taken};
 use super::rotation::{Sibling, is_copy, open_sibling};
+use super::watch::Absence;
 use super::{Chunk, FileEvent, GapReason, Line, Step, TailError, TailOptions};
 
 /// Reads of one step. It may end without a line: the end of an oversized line is looked for, or
@@ -38,8 +39,7 @@ pub struct Tailer {
     pub(super) passed: Vec<Passed>,
     pub(super) events: Vec<FileEvent>,
     pub(super) missing: bool,
-    /// What the last look saw beside the path while no file stood there.
-    pub(super) beside: Vec<FileStat>,
+    pub(super) absence: Option<Absence>,
     pub(super) appeared: bool,
     pub(super) moved: bool,
 }
@@ -189,7 +189,7 @@ impl Tailer {
             passed,
             events: Vec::new(),
             missing: false,
-            beside: Vec::new(),
+            absence: None,
             appeared: false,
             moved: false,
         }

@@ -16,6 +16,24 @@ const HELD_OPEN: usize = 64;
 /// How often a path is looked at again that changes while its directory is read.
 const LOOKS_AT_A_CHANGING_PATH: usize = 4;
 
+/// While no file stands at the path.
+#[derive(Debug)]
+pub(super) struct Absence {
+    /// The newest file known when that began: what is later is looked for, in whatever order it appears.
+    newest: FileStat,
+    anchor: Anchor,
+    /// The parts that the last look saw.
+    seen: Vec<FileStat>,
+}
+
+impl Absence {
+    fn has_seen(&self, part: &FileStat) -> bool {
+        let told = |stat: &FileStat| (stat.birth, stat.modified, stat.size);
+        let is_it = |seen: &FileStat| seen.is_same_inode(part) && told(seen) == told(part);
+        self.seen.iter().any(is_it)
+    }
+}
+
 impl Tailer {
     pub(super) fn is_known(&self, stat: &FileStat) -> bool {
         let current = self.current.iter().map(|current| current.reader.stat());
@@ -36,7 +54,7 @@ impl Tailer {
 
     pub(super) fn note_present(&mut self, stat: &FileStat) {
         let was_missing = std::mem::take(&mut self.missing);
-        self.beside.clear();
+        self.absence = None;
         let was_known = std::mem::replace(&mut self.appeared, true);
         if was_missing || !was_known {
             self.events.push(FileEvent::Appeared { inode: stat.inode });
@@ -75,8 +93,11 @@ impl Tailer {
             }
             let mut begun = None;
             let mut seen = stat;
-            let is_wanted = |part: &Sibling| !part.stat.is_same_inode(&stat);
-            if let Some((newest, anchor, mut parts)) = self.parts_after_newest(&beside, is_wanted) {
+            if let Some((newest, anchor, known)) = self.newest_known(&beside) {
+                let mut parts = later_parts(anchor, &beside);
+                parts.retain(|part| {
+                    !part.stat.is_same_inode(&stat) && self.goes_beyond(part, known)
+                });
                 seen = self.without_copies_of(&file, stat, anchor, &mut parts);
                 self.declare_compressed(&newest, &beside);
                 begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
@@ -92,29 +113,37 @@ impl Tailer {
     /// come for long, and nobody keeps these parts until then.
     fn queue_unseen(&mut self) -> Result<(), TailError> {
         let beside = self.beside_if_permitted()?;
-        // Each once: where times are alike, one that was read looks later than another for ever.
-        let is_new = |part: &Sibling| {
-            let is_it = |other: &FileStat| {
-                other.is_same_inode(&part.stat) && other.birth == part.stat.birth
-            };
-            !self.beside.iter().any(is_it)
+        let former = self.absence.take();
+        let Some((newest, anchor, file)) = self.newest_known(&beside) else {
+            return Ok(());
         };
-        if let Some((newest, anchor, parts)) = self.parts_after_newest(&beside, is_new)
-            && !parts.is_empty()
-        {
-            self.declare_compressed(&newest, &beside);
-            self.queue_parts(parts, Some(anchor), None);
+        let absence = former.unwrap_or_else(|| Absence {
+            newest,
+            anchor,
+            seen: Vec::new(),
+        });
+        let mut parts = later_parts(absence.anchor, &beside);
+        // Looked into once, unless it changes.
+        parts.retain(|part| {
+            !absence.has_seen(&part.stat)
+                && !self.is_known(&part.stat)
+                && self.goes_beyond(part, file)
+                && !self.was_read_to_its_end(part)
+        });
+        if !parts.is_empty() {
+            self.declare_compressed(&absence.newest, &beside);
+            self.queue_parts(parts, Some(absence.anchor), None);
         }
-        self.beside = beside.iter().map(|part| part.stat).collect();
+        let named = beside.iter().filter(|part| part.name.is_some());
+        self.absence = Some(Absence {
+            seen: named.map(|part| part.stat).collect(),
+            ..absence
+        });
         Ok(())
     }
 
-    /// The newest file known, and the wanted parts that came after it; `None` when no file is known.
-    fn parts_after_newest(
-        &self,
-        beside: &[Sibling],
-        is_wanted: impl Fn(&Sibling) -> bool,
-    ) -> Option<(FileStat, Anchor, Vec<Sibling>)> {
+    /// The newest file known; `None` when none is.
+    fn newest_known(&self, beside: &[Sibling]) -> Option<(FileStat, Anchor, Option<&File>)> {
         let (newest, begun, file) = match (self.queue.back(), &self.current) {
             (Some(queued), _) => (queued.fresh_stat(), queued.begun(), queued.file()),
             (None, Some(current)) => (
@@ -125,15 +154,15 @@ impl Tailer {
             (None, None) => return None,
         };
         let anchor = Anchor::new(&newest, beside).begun(begun);
-        let mut parts = later_parts(anchor, beside);
-        // Of a file that has no name any more, what has all of it goes on where it ended.
+        Some((newest, anchor, file))
+    }
+
+    /// Whether a part is no copy of this file; or, of one that has no name any more, whether it goes
+    /// on where that ended.
+    fn goes_beyond(&self, part: &Sibling, file: Option<&File>) -> bool {
         let ended = file.and_then(length_without_name);
-        parts.retain(|part| {
-            is_wanted(part)
-                && (ended.is_some_and(|length| length <= part.stat.size)
-                    || !self.is_copy_of_any(part, file.into_iter()))
-        });
-        Some((newest, anchor, parts))
+        ended.is_some_and(|length| length < part.stat.size)
+            || !self.is_copy_of_any(part, file.into_iter())
     }
 
     pub(super) fn declare_compressed(&mut self, newest: &FileStat, beside: &[Sibling]) {

@@ -53,7 +53,7 @@ pub(super) async fn flush(
             }
             Ok(true)
         }
-        Err(error @ StoreError::Other(_)) if batches.len() > 1 => {
+        Err(error) if !error.is_away() && batches.len() > 1 => {
             metrics.store_errors(error.reason()).increment(1);
             one_by_one(&*store, batches, metrics).await
         }
@@ -63,9 +63,10 @@ pub(super) async fn flush(
             for resolved in batches {
                 answer(resolved.delivery, Err(nack.clone()));
             }
-            match error {
-                StoreError::Other(_) => Ok(false),
-                away => Err(away),
+            if error.is_away() {
+                Err(error)
+            } else {
+                Ok(false)
             }
         }
     }
@@ -96,7 +97,7 @@ async fn one_by_one(
             Err(error) => {
                 metrics.store_errors(error.reason()).increment(1);
                 answer(resolved.delivery, Err(nack_of(&error)));
-                if !matches!(error, StoreError::Other(_)) {
+                if error.is_away() {
                     away = Some(error);
                 }
             }
@@ -111,9 +112,9 @@ fn nack_of(error: &StoreError) -> Nack {
             reason: reason.clone(),
             refuses_letter: reason.starts_with(LETTER_REFUSED),
         },
-        away => Nack::Unavailable {
+        error => Nack::Unavailable {
             retry_after: Duration::from_millis(200),
-            reason: away.to_string(),
+            reason: error.to_string(),
         },
     }
 }

@@ -327,6 +327,37 @@ fn a_log_that_was_renamed_is_not_replaced_by_its_copy() {
 
 /// Its time says that the truncation is not over yet; the next file is read all the same.
 #[test]
+fn a_log_that_comes_back_from_its_copy_is_read_once() {
+    let mut world = World::new();
+    world.append(&content("one"));
+    world.drain();
+    let lines = world.lines.len();
+    std::fs::copy(world.path("audit.log"), world.path("audit.log.bak")).unwrap();
+    std::fs::remove_file(world.path("audit.log")).unwrap();
+    world.drain();
+    std::fs::copy(world.path("audit.log.bak"), world.path("audit.log")).unwrap();
+    world.append("two\n");
+    world.drain();
+    assert_eq!(world.lines[lines..], ["two"]);
+    world.is_delivered_once();
+}
+
+#[test]
+fn a_copy_is_no_part_after_a_restart_without_a_live_file() {
+    let mut world = World::new();
+    world.append(&content("one"));
+    world.drain();
+    let lines = world.lines.len();
+    std::fs::copy(world.path("audit.log"), world.path("audit.log.saved")).unwrap();
+    world.append("two\n");
+    world.rename("audit.log", "audit.log.1");
+    world.restart();
+    world.drain();
+    assert_eq!(world.lines[lines..], ["two"]);
+    world.is_delivered_once();
+}
+
+#[test]
 fn a_copy_from_the_future_holds_nothing_up() {
     let mut world = World::new();
     world.append(&content("first"));

@@ -205,6 +205,33 @@ fn parts_that_were_born_and_rotated_unseen_are_read_without_a_live_file() {
     }
 }
 
+/// Put into place one after the other, the younger first.
+#[test]
+fn unseen_parts_are_read_in_whatever_order_they_appear() {
+    let mut world = World::new();
+    world.append("one\n");
+    world.drain();
+    world.await_tick();
+    world.rename("audit.log", "audit.log.3");
+    world.append("two\n");
+    world.rename("audit.log", "second");
+    world.await_tick();
+    world.append("three\n");
+    world.rename("audit.log", "third");
+    for (from, to, lines) in [
+        ("third", "audit.log.1", &["one", "three"][..]),
+        ("second", "audit.log.2", &["one", "three", "two"]),
+    ] {
+        world.rename(from, to);
+        world.drain();
+        assert_eq!(world.lines, lines);
+    }
+    world.append("four\n");
+    world.drain();
+    assert_eq!(world.lines[3..], ["four"]);
+    world.is_delivered_once();
+}
+
 #[test]
 fn the_copy_of_a_log_that_was_truncated_unseen_is_read_first() {
     let mut world = awaited();

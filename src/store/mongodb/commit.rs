@@ -67,7 +67,8 @@ impl MongoStore {
         },)?;
         if self.connections.load(Ordering::Acquire) != connections {
             for chunk in &entered {
-                self.announce(&chunk.news, &durable(self.timeout)).await?;
+                let announced = self.announce(&chunk.news, &durable(self.timeout)).await;
+                announced.map_err(no_events_fault)?;
             }
         }
         let mut fates = Vec::with_capacity(commit.records.len());
@@ -222,11 +223,10 @@ impl MongoStore {
     }
 }
 
-/// What is refused here holds nothing of an event: to condemn one for it would be wrong, and to wait is
-/// right.
+/// The events stand, or have nothing to do with it: none may be condemned for it.
 fn no_events_fault(error: StoreError) -> StoreError {
     match error {
-        StoreError::Other(message) => StoreError::Unavailable(message),
+        StoreError::Other(message) => StoreError::Refused(message),
         known => known,
     }
 }

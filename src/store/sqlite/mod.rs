@@ -194,7 +194,7 @@ fn in_file(path: &Path, error: StoreError) -> StoreError {
         StoreError::Unauthorized(message) => StoreError::Unauthorized(named(message)),
         StoreError::Full(message) => StoreError::Full(named(message)),
         StoreError::Other(message) => StoreError::Other(named(message)),
-        timeout @ StoreError::Timeout { .. } => timeout,
+        other @ (StoreError::Timeout { .. } | StoreError::Refused(_)) => other,
     }
 }
 
