@@ -64,7 +64,7 @@ pub async fn export(
         return Ok((file_headers, Body::from_stream(nothing)).into_response());
     }
     let turn = edge.exports.try_take(&caller.role);
-    let turn = turn.map_err(|taken| {
+    let mut turn = turn.map_err(|taken| {
         ApiError::unavailable(match taken {
             Taken::All => "too many exports are under way",
             Taken::OfTenant => "too many exports of this tenant are under way",
@@ -103,6 +103,8 @@ pub async fn export(
         } else {
             Outcome::Failure
         };
+        // Before the client sees the end: who then asks for the next must not meet this one.
+        turn.is_over_for_tenant();
         drop(pieces);
         edge.metrics.exports(outcome.as_str()).increment(1);
         let mut deed = record.deed(Some((outcome, count)));

@@ -19,7 +19,14 @@ pub struct Turns {
 /// One turn, until it is dropped.
 pub struct Turn {
     _one_of_all: OwnedSemaphorePermit,
-    _one_of_tenant: Option<OwnedSemaphorePermit>,
+    one_of_tenant: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// The tenant may have another, though this one is not over yet.
+    pub fn is_over_for_tenant(&mut self) {
+        self.one_of_tenant = None;
+    }
 }
 
 /// Why there is no turn just now.
@@ -52,7 +59,7 @@ impl Turns {
         let of_all = Arc::clone(&self.all).try_acquire_owned();
         Ok(Turn {
             _one_of_all: of_all.map_err(|_| Taken::All)?,
-            _one_of_tenant: of_tenant,
+            one_of_tenant: of_tenant,
         })
     }
 
@@ -67,7 +74,7 @@ impl Turns {
         };
         Ok(Turn {
             _one_of_all: Arc::clone(&self.all).acquire_owned().await?,
-            _one_of_tenant: of_tenant,
+            one_of_tenant: of_tenant,
         })
     }
 
@@ -97,7 +104,7 @@ mod tests {
     async fn a_tenant_leaves_turns_to_others() {
         let turns = Turns::new(3, 2);
         let [acme, globex] = ["acme", "globex"].map(|slug| Role::Tenant(slug.to_owned()));
-        let first = turns.try_take(&acme).unwrap();
+        let mut first = turns.try_take(&acme).unwrap();
         let second = turns.take(&acme).await.unwrap();
         assert_eq!(turns.try_take(&acme).err(), Some(Taken::OfTenant));
         let third = turns.try_take(&globex).unwrap();
@@ -106,7 +113,12 @@ mod tests {
         drop(second);
         let fourth = turns.try_take(&Role::Operator).unwrap();
         assert_eq!(turns.try_take(&acme).err(), Some(Taken::All));
-        drop((first, third, fourth));
+        drop(fourth);
+        first.is_over_for_tenant();
+        let fifth = turns.try_take(&acme).unwrap();
+        let sixth = turns.try_take(&acme).err();
+        assert_eq!(sixth, Some(Taken::All), "the first is under way still");
+        drop((first, third, fifth));
         turns.are_over().await;
     }
 }

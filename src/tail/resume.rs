@@ -205,16 +205,18 @@ impl Tailer {
         copies_of: Option<FileStat>,
     ) -> Result<(), TailError> {
         let current = self.current.as_ref().map(|current| current.reader.file());
-        let live_stat = live.as_ref().map(|(_, stat)| *stat);
-        parts.retain(|part| {
-            !live_stat.is_some_and(|stat| part.stat.is_same_inode(&stat))
-                && !self.is_copy_of_any(part, current.into_iter())
-        });
+        let is_copy = |part: &Sibling| self.is_copy_of_any(part, current.into_iter());
         let Some((file, stat)) = live else {
+            if let Some(stat) = current.and_then(|file| FileStat::of(file).ok()) {
+                // What is longer holds more than a copy; what is empty is at best just being made.
+                let is_longer = |part: &Sibling| part.stat.size > stat.size;
+                parts.retain(|part| part.stat.size > 0 && (is_longer(part) || !is_copy(part)));
+            }
             self.note_missing();
             self.queue_parts(parts, Some(anchor), None);
             return Ok(());
         };
+        parts.retain(|part| !part.stat.is_same_inode(&stat) && !is_copy(part));
         let mut seen = self.without_copies_of(&file, stat, anchor, &mut parts);
         if copies_of.is_some()
             && let Some(newest) = parts.last()

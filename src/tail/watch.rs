@@ -19,8 +19,7 @@ const LOOKS_AT_A_CHANGING_PATH: usize = 4;
 /// While no file stands at the path.
 #[derive(Debug)]
 pub(super) struct Absence {
-    /// The newest file known when that began: what is later is looked for, in whatever order it appears.
-    newest: FileStat,
+    /// Of the newest file known when that began: what is later is looked for, in whatever order it appears.
     anchor: Anchor,
     /// The parts that the last look saw.
     seen: Vec<FileStat>,
@@ -118,20 +117,20 @@ impl Tailer {
             return Ok(());
         };
         let absence = former.unwrap_or_else(|| Absence {
-            newest,
             anchor,
             seen: Vec::new(),
         });
         let mut parts = later_parts(absence.anchor, &beside);
-        // Looked into once, unless it changes.
+        // Looked into once, unless it changes. An empty one is at best just being made: a copy, perhaps.
         parts.retain(|part| {
-            !absence.has_seen(&part.stat)
+            part.stat.size > 0
+                && !absence.has_seen(&part.stat)
                 && !self.is_known(&part.stat)
                 && self.goes_beyond(part, file)
                 && !self.was_read_to_its_end(part)
         });
         if !parts.is_empty() {
-            self.declare_compressed(&absence.newest, &beside);
+            self.declare_compressed(&newest, &beside);
             self.queue_parts(parts, Some(absence.anchor), None);
         }
         let named = beside.iter().filter(|part| part.name.is_some());

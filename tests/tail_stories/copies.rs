@@ -343,6 +343,26 @@ fn a_log_that_comes_back_from_its_copy_is_read_once() {
 }
 
 #[test]
+fn a_copy_that_is_just_being_made_is_no_part_without_a_live_file() {
+    for restarts in [false, true] {
+        let mut world = World::new();
+        world.append(&content("one"));
+        world.drain();
+        world.rename("audit.log", "audit.log.1");
+        world.drain();
+        world.append_to("audit.log.1.bak", "");
+        if restarts {
+            world.restart();
+        }
+        world.drain();
+        world.append_to("audit.log.1.bak", &content("one"));
+        world.drain();
+        assert_same(&world.lines, &content("one"), &format!("{restarts}"));
+        world.is_delivered_once();
+    }
+}
+
+#[test]
 fn a_copy_is_no_part_after_a_restart_without_a_live_file() {
     let mut world = World::new();
     world.append(&content("one"));

@@ -205,6 +205,27 @@ fn parts_that_were_born_and_rotated_unseen_are_read_without_a_live_file() {
     }
 }
 
+#[test]
+fn what_was_read_unseen_and_compressed_is_no_gap() {
+    let mut world = World::new();
+    world.append("one\n");
+    world.drain();
+    world.await_tick();
+    world.rename("audit.log", "audit.log.3");
+    for (line, part) in [("two", "audit.log.2"), ("three", "audit.log.1")] {
+        world.append(&format!("{line}\n"));
+        world.rename("audit.log", part);
+        world.drain();
+        assert_eq!(world.lines.last().unwrap(), line);
+        compress(&world, part);
+        world.await_tick();
+    }
+    world.append("four\n");
+    world.drain();
+    assert_eq!(world.lines, ["one", "two", "three", "four"]);
+    assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+}
+
 /// Put into place one after the other, the younger first.
 #[test]
 fn unseen_parts_are_read_in_whatever_order_they_appear() {
