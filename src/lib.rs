@@ -30,6 +30,7 @@ pub mod dead_letters;
 pub mod event;
 pub mod export;
 pub mod feed;
+mod figures;
 pub mod http;
 pub mod janitor;
 pub mod journal;

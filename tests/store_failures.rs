@@ -170,19 +170,23 @@ async fn a_killed_server_is_unavailable_and_keeps_what_was_answered() {
     assert_eq!(stored(&patient).await, events.len());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_concern_error_is_never_success() {
-    let mongod = Mongod::start_with(TEST_COMMANDS).await;
-    let store = store(&mongod.url("d"), AMPLE).await;
-    store.prepare().await.expect("prepare");
-    let generation = claim(&store).await;
-    // What has to stand before events of this kind does: the fault meets the events themselves.
+/// Then what has to stand before events of this kind does, and a fault meets the events or the cursor.
+async fn enter_one_before(store: &MongoStore, generation: u64) {
     let first = events(11).split_off(10);
     let first = Commit {
         moves: Vec::new(),
         ..commit_of(&first, generation)
     };
     store.commit(&first).await.expect("commit");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_concern_error_is_never_success() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let store = store(&mongod.url("d"), AMPLE).await;
+    store.prepare().await.expect("prepare");
+    let generation = claim(&store).await;
+    enter_one_before(&store, generation).await;
     let events = events(10);
     let commit = commit_of(&events, generation);
     for (command, expected) in [("insert", 0), ("update", 10)] {
@@ -236,13 +240,7 @@ async fn a_refused_cursor_is_no_events_fault() {
     let store = store(&mongod.url("d"), AMPLE).await;
     store.prepare().await.expect("prepare");
     let generation = claim(&store).await;
-    // What has to stand before events of this kind does: only the cursor is updated.
-    let first = events(11).split_off(10);
-    let first = Commit {
-        moves: Vec::new(),
-        ..commit_of(&first, generation)
-    };
-    store.commit(&first).await.expect("commit");
+    enter_one_before(&store, generation).await;
     let events = events(10);
     let commit = commit_of(&events, generation);
     for code in [8, 9, 2] {

@@ -12,6 +12,7 @@ use tempfile::TempPath;
 
 use crate::event::Outcome;
 use crate::export::{Export, Format, deed, new_id};
+use crate::figures::thousands;
 use crate::own_events;
 use crate::store::{EventFilter, Store};
 
@@ -289,19 +290,6 @@ fn told(count: u64, total: Option<u64>, bytes: u64, elapsed: Duration) -> String
     }
     let (count, total, rate) = (thousands(count), thousands(total), thousands(rate as u64));
     format!("{percent:3} % [{bar:BAR$}] {count} of {total} events, {mebibytes:.0} MiB, {rate}/s")
-}
-
-/// `12,345`
-fn thousands(count: u64) -> String {
-    let digits = count.to_string();
-    let mut shown = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            shown.push(',');
-        }
-        shown.push(digit);
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use maud::{Markup, html};
 use super::layout::{Reader, answer, page, trouble};
 use super::view::View;
 use super::{kind_of, now, session};
+use crate::figures::thousands;
 use crate::http::error::ApiError;
 use crate::http::query::{EventQuery, confine};
 use crate::http::router::Edge;
@@ -246,34 +247,13 @@ fn bar_width(bucket: Duration) -> String {
     format!("{count} {unit}{plural}")
 }
 
-/// `12,345`
-fn thousands(count: u64) -> String {
-    let digits = count.to_string();
-    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            shown.push(',');
-        }
-        shown.push(digit);
-    }
-    shown
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_readable() {
-        for (count, shown) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(thousands(count), shown);
-        }
+    fn a_width_is_told_in_its_largest_unit() {
         assert_eq!(bar_width(Duration::from_secs(60)), "1 minute");
         assert_eq!(bar_width(Duration::from_secs(7_200)), "2 hours");
         assert_eq!(bar_width(DAY), "1 UTC day");
