@@ -9,7 +9,6 @@
 //! What a source itself would do first is left out here: nobody's groups are looked up at Authentik,
 //! so a tenant is found by the directory alone, and no cursor moves.
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
@@ -169,10 +168,10 @@ impl<'a> Retrier<'a> {
         }))
     }
 
-    /// Met once more: the store counts a repeat of the same position.
+    /// Met once more: the store counts a repeat of the same position. One that somebody dropped
+    /// meanwhile comes back, and whole.
     async fn stays(&self, letter: &DeadLetter, why: String) -> Result<Retried, RetryError> {
         let again = DeadLetter {
-            raw: Bytes::new(),
             at: to_millis(Timestamp::now()),
             ..letter.clone()
         };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -156,6 +157,20 @@ async fn what_is_still_unreadable_stays_and_is_counted() {
     assert_eq!(stored.attempts, 2);
     assert!(stored.last_at > kept.at);
     assert_eq!(desk.events().await.len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_dropped_while_it_is_tried_again_comes_back_whole() {
+    let desk = Desk::new().await;
+    let kept = letter("ocis", "7:100", &LINE[..50]);
+    desk.retry(&kept).await;
+    let stored = desk.letter("7:100").await.unwrap();
+    let ids = std::slice::from_ref(&stored.id);
+    assert_eq!(desk.store.delete_dead_letters(ids).await.unwrap(), 1);
+    let tried = desk.retry_stored(&stored).await;
+    assert!(matches!(tried, Retried::Stays(_)), "{tried:?}");
+    let back = desk.letter("7:100").await.unwrap().letter;
+    assert_eq!((back.raw, back.raw_length), (kept.raw, kept.raw_length));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use rand::RngCore;
 use serde_json::{Map, Value};
 
 use crate::event::{Actor, AuditEvent, Outcome, SourceName, Target, to_millis};
-use crate::store::{Commit, Record, Role, Store, StoreError};
+use crate::store::{Commit, Fate, Record, Role, Store, StoreError};
 
 /// The source of these events.
 pub const SOURCE: &str = "daybook";
@@ -85,5 +85,9 @@ pub async fn enter(store: &dyn Store, deed: Deed) -> Result<(), StoreError> {
         }],
         ..Commit::default()
     };
-    store.commit(&commit).await.map(|_| ())
+    let committed = store.commit(&commit).await?;
+    match committed.records.into_iter().next() {
+        Some(Fate::Rejected(why)) => Err(StoreError::Refused(why)),
+        _ => Ok(()),
+    }
 }

@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use daybook::config::Collections;
 use daybook::event::{Actor, AuditEvent, SourceName, Target};
+use daybook::http::auth::new_token;
 use daybook::store::mongodb::MongoStore;
 use daybook::store::{
-    Commit, Committed, CursorMove, CursorStep, EventFilter, Fate, MoveFate, Record, Store,
+    Commit, Committed, CursorMove, CursorStep, EventFilter, Fate, MoveFate, Record, Role, Store,
     StoreError,
 };
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
+use testkit::World;
 use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::{Mongod, ReplicaSet};
 use testkit::world::eventually;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// What a healthy operation is given.
 const AMPLE: Duration = Duration::from_secs(30);
@@ -33,6 +36,17 @@ async fn prepared(url: &str) -> MongoStore {
     let store = store(url, AMPLE).await;
     store.prepare().await.expect("prepare");
     store
+}
+
+/// The server whose commands are made to fail, for one test at a time; each takes a database of its
+/// own.
+async fn failing() -> MutexGuard<'static, Mongod> {
+    static SERVER: OnceCell<Mutex<Mongod>> = OnceCell::const_new();
+    let start = || async { Mutex::new(Mongod::start_with(TEST_COMMANDS).await) };
+    let mongod = SERVER.get_or_init(start).await.lock().await;
+    // Whoever was here before may have failed itself.
+    FailPoint::set(&mongod, "off", doc! {}).await;
+    mongod
 }
 
 fn events(count: usize) -> Vec<AuditEvent> {
@@ -114,7 +128,9 @@ async fn a_frozen_server_is_a_timeout_in_time_and_goes_on_when_it_thaws() {
     let mongod = Mongod::start().await;
     let patient = prepared(&mongod.url("d")).await;
     let generation = claim(&patient).await;
-    let store = store(&mongod.url("d"), SHORT).await;
+    // The driver notices by itself in so long a time, and not before the first operation ends.
+    let url = mongod.url("d") + "&connectTimeoutMS=20000";
+    let store = store(&url, SHORT).await;
     eventually("it is connected", async || store.ping().await.is_ok()).await;
     let events = events(500);
     let commit = commit_of(&events, generation);
@@ -182,8 +198,8 @@ async fn enter_one_before(store: &MongoStore, generation: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_concern_error_is_never_success() {
-    let mongod = Mongod::start_with(TEST_COMMANDS).await;
-    let store = store(&mongod.url("d"), AMPLE).await;
+    let mongod = failing().await;
+    let store = store(&mongod.url("concern"), AMPLE).await;
     store.prepare().await.expect("prepare");
     let generation = claim(&store).await;
     enter_one_before(&store, generation).await;
@@ -209,8 +225,8 @@ async fn a_write_concern_error_is_never_success() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_and_full_disks_are_told_apart() {
-    let mongod = Mongod::start_with(TEST_COMMANDS).await;
-    let store = store(&mongod.url("d"), AMPLE).await;
+    let mongod = failing().await;
+    let store = store(&mongod.url("refusals"), AMPLE).await;
     store.prepare().await.expect("prepare");
     let generation = claim(&store).await;
     let events = events(10);
@@ -236,8 +252,8 @@ async fn refusals_and_full_disks_are_told_apart() {
 /// The events stand when a cursor is refused: none of them may be condemned for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_cursor_is_no_events_fault() {
-    let mongod = Mongod::start_with(TEST_COMMANDS).await;
-    let store = store(&mongod.url("d"), AMPLE).await;
+    let mongod = failing().await;
+    let store = store(&mongod.url("cursor"), AMPLE).await;
     store.prepare().await.expect("prepare");
     let generation = claim(&store).await;
     enter_one_before(&store, generation).await;
@@ -288,8 +304,8 @@ async fn wrong_credentials_are_no_outage_and_stay_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_on_a_standalone_is_repeated_without_doubles() {
-    let mongod = Mongod::start_with(TEST_COMMANDS).await;
-    let store = store(&mongod.url("d"), AMPLE).await;
+    let mongod = failing().await;
+    let store = store(&mongod.url("connection"), AMPLE).await;
     store.prepare().await.expect("prepare");
     let generation = claim(&store).await;
     let events = events(10);
@@ -332,6 +348,36 @@ async fn another_unique_index_is_no_duplicate_of_ours() {
     let committed = store.commit(&commit).await.expect("commit");
     assert_eq!(committed.moves, [MoveFate::Moved]);
     assert_eq!(stored(&store).await, 2);
+}
+
+/// A validator of somebody's refuses Daybook's own events: what cannot be entered is not done.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_timeline_does_not_take_is_not_done() {
+    let mongod = Mongod::shared().await;
+    let plan = World::at(&mongod.url("own_events"));
+    let world = plan.start_with("auth = \"tokens\"", "").await;
+    world.ready().await;
+    let (token, record) = new_token(Role::Operator, None, None);
+    let store = world.daybook().store();
+    store.insert_token(&record).await.expect("a token");
+    let database = mongod.database("own_events").await;
+    let validator = doc! { "$jsonSchema": { "properties": { "source": { "enum": ["ocis"] } } } };
+    let command = doc! { "collMod": "auditevents", "validator": validator };
+    database.run_command(command).await.expect("a validator");
+
+    let url = world.url("/api/v1/export?format=ndjson");
+    let export = world.client().get(url).bearer_auth(&token);
+    let answer = export.send().await.expect("an answer");
+    assert_eq!(answer.status(), 503);
+    let form = format!("token={token}");
+    let is_form = ("content-type", "application/x-www-form-urlencoded");
+    let (status, _) = world.post("/audit/sign-in", form, &[is_form]).await;
+    assert_eq!(status, 503);
+    let tokens = database.collection::<Document>("daybooktokens");
+    let tokens = tokens.count_documents(doc! {}).await.expect("a count");
+    assert_eq!(tokens, 1, "no session is left");
+    assert_eq!(world.events().await.len(), 0);
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -480,7 +526,7 @@ async fn what_the_platform_keeps_beside_ours_is_read_as_far_as_it_goes() {
 
 #[tokio::test]
 async fn records_whose_order_matters_are_entered_in_it() {
-    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let mongod = failing().await;
     assert!(stand_as_sent(&mongod, "ordered", true).await);
     // Proves that the fault puts others out of order; not where the second insert came first and was late.
     for round in 0..20 {

@@ -359,7 +359,8 @@ pub enum StoreError {
     /// The disk is full or read-only.
     #[error("store cannot write: {0}")]
     Full(String),
-    /// It refuses what goes with the events, a cursor say: no event is at fault.
+    /// It refuses what goes with the events, a cursor say, or an event of Daybook's own: no source's
+    /// event is at fault.
     #[error("store failed: {0}")]
     Refused(String),
     /// Anything else; not helped by waiting.
@@ -428,6 +429,11 @@ pub trait Store: Send + Sync + 'static {
     /// On a large collection that lacks an index this may time out while the server goes on
     /// building; calling again waits for the same build.
     async fn prepare(&self) -> Result<()>;
+
+    /// Begins what is done beside the commits for as long as the store lives; for the service, once
+    /// the store is prepared. A command has none of it done: it could not tell when a service that
+    /// enters events leaves the server free for it.
+    fn begin_upkeep(&self) {}
 
     /// Whether the store answers *and can take writes* (a replica set without primary cannot).
     async fn ping(&self) -> Result<()>;

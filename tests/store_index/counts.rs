@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use daybook::config::Collections;
 use daybook::probe::{Fault, Probes};
@@ -10,7 +9,7 @@ use daybook::store::mongodb::MongoStore;
 use daybook::store::sqlite::SqliteStore;
 use daybook::store::{EventFilter, PageKey, Store};
 use futures_util::TryStreamExt as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{Document, doc};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -88,7 +87,7 @@ impl Scene {
     fn pass_time(&mut self, by: i64) {
         self.now += by;
         for store in &self.stores {
-            store.move_clock(Duration::from_millis(by.unsigned_abs()));
+            store.move_clock(SignedDuration::from_millis(by));
         }
     }
 
@@ -189,6 +188,14 @@ impl Scene {
                 store.delete_events_before(before, 5).await.unwrap();
                 "a deletion"
             }
+            7 => {
+                let ahead = 3 * HOUR;
+                self.pass_time(ahead);
+                self.compare("a jump of the clock").await;
+                // By now no mark from before holds.
+                self.pass_time(3 * 60_000 - ahead);
+                "a clock that was ahead"
+            }
             _ => {
                 let by = [60_000, 6 * 60_000, 90 * 60_000][self.random.random_range(0..3)];
                 self.pass_time(by);
@@ -220,7 +227,7 @@ async fn counts_agree_with_the_events_after_every_step() {
 /// A day that nobody marked since is not counted twice for one filter, and one that somebody did, is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_is_counted_once_for_a_filter() {
-    let mongod = Mongod::start().await;
+    let mongod = Mongod::shared().await;
     let store = mongo_store(&mongod.url("days")).await;
     let events = (0..600_i64).map(|number| {
         let mut one = event("s", &number.to_string(), number * 4_000_000);
@@ -230,9 +237,9 @@ async fn a_day_is_counted_once_for_a_filter() {
     });
     let events: Vec<AuditEvent> = events.collect();
     enter(&store, "acme", &events).await.unwrap();
-    settled(&mongod, "days").await;
+    settled(mongod, "days").await;
     // The marks of these events hold for some minutes.
-    store.move_clock(Duration::from_secs(600));
+    store.move_clock(SignedDuration::from_mins(10));
     let database = mongod.database("days").await;
     let of = |change: &dyn Fn(&mut EventFilter)| {
         let mut filter = EventFilter::default();
@@ -348,7 +355,7 @@ async fn a_text_in_actions_and_names_is_counted_once() {
 /// same term: then the events themselves decide. Either way the histogram counts what the pages show.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_actors_events_are_counted_from_the_index() {
-    let mongod = Mongod::start().await;
+    let mongod = Mongod::shared().await;
     let store = mongo_store(&mongod.url("actors")).await;
     let names = [
         "Gross",
@@ -374,31 +381,35 @@ async fn one_actors_events_are_counted_from_the_index() {
     enter(&store, "acme", &events).await.unwrap();
     let database = mongod.database("actors").await;
     let mut filters = Vec::new();
-    for action in [None, Some("test.1"), Some("test.*"), Some("none")] {
-        for tenant in [None, Some("acme"), Some("globex")] {
-            let base = EventFilter {
-                action: action.map(str::to_owned),
-                tenant: tenant.map(str::to_owned),
-                ..EventFilter::default()
-            };
-            for text in [
-                "gross",
-                "groß",
-                "alice",
-                "ÅLICE",
-                "inci",
-                "i̇nci",
-                "ანა",
-                "t-1",
-            ] {
-                let (mut actor, mut target) = (base.clone(), base.clone());
-                actor.actor = Some(text.to_owned());
-                target.target = Some(text.to_owned());
-                filters.extend([actor, target]);
-            }
-            let ip = Some("192.0.2.1".to_owned());
-            filters.push(EventFilter { ip, ..base });
+    for (action, tenant) in [
+        (None, None),
+        (None, Some("globex")),
+        (Some("test.1"), None),
+        (Some("test.*"), Some("acme")),
+        (Some("none"), Some("acme")),
+    ] {
+        let base = EventFilter {
+            action: action.map(str::to_owned),
+            tenant: tenant.map(str::to_owned),
+            ..EventFilter::default()
+        };
+        for text in [
+            "gross",
+            "groß",
+            "alice",
+            "ÅLICE",
+            "inci",
+            "i̇nci",
+            "ანა",
+            "t-1",
+        ] {
+            let (mut actor, mut target) = (base.clone(), base.clone());
+            actor.actor = Some(text.to_owned());
+            target.target = Some(text.to_owned());
+            filters.extend([actor, target]);
         }
+        let ip = Some("192.0.2.1".to_owned());
+        filters.push(EventFilter { ip, ..base });
     }
     for odd_ones in [false, true] {
         let mut counted_any = 0;
@@ -435,7 +446,7 @@ async fn one_actors_events_are_counted_from_the_index() {
 /// the index alone until an odd text could be meant.
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_on_several_terms_hold_together() {
-    let mongod = Mongod::start().await;
+    let mongod = Mongod::shared().await;
     let store = mongo_store(&mongod.url("several")).await;
     let events = (0..600_i64).map(|number| {
         let mut one = event("s", &format!("{number:03}"), number * 4_000_000);

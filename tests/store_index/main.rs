@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod clock;
 mod counts;
 mod crash;
 mod following;
@@ -9,6 +10,7 @@ mod guards;
 mod older;
 mod paging;
 mod texts;
+mod upkeep;
 
 use std::time::Duration;
 
@@ -21,10 +23,18 @@ use jiff::Timestamp;
 /// Generous: these tests are about what happens, not how soon.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-async fn mongo_store(url: &str) -> MongoStore {
+/// A store as a command has it.
+async fn prepared(url: &str) -> MongoStore {
     let store = MongoStore::connect(url, TIMEOUT, &Collections::default()).await;
     let store = store.unwrap();
     store.prepare().await.unwrap();
+    store
+}
+
+/// A store as the service has it.
+async fn mongo_store(url: &str) -> MongoStore {
+    let store = prepared(url).await;
+    store.begin_upkeep();
     store
 }
 

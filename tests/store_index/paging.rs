@@ -13,9 +13,9 @@ use tokio::sync::Semaphore;
 use super::{TIMEOUT, enter, filters, full_event, mongo_store};
 
 const START: i64 = 1_700_000_000_000;
-const COUNT: i64 = 300;
+const COUNT: i64 = 120;
 /// Events go in while pages are read, but not so many that walks become ever longer.
-const INSERTS_A_WALK: usize = 25;
+const INSERTS_A_WALK: usize = 8;
 
 /// Everything from before the walk began, once each and in order; nothing twice.
 async fn walk(store: &dyn Store, filter: &EventFilter) {

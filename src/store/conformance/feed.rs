@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::store::feed::{Entry, Follow, Matcher};
 
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
 
 async fn enter(store: &Subject, source: &str, ids: std::ops::Range<usize>) {
     let events: Vec<_> = ids

@@ -39,10 +39,11 @@ pub type Rule = (&'static str, fn(Subject) -> Check);
 
 macro_rules! rules {
     ($($module:ident :: $rule:ident),* $(,)?) => {
-        /// Every rule, by name.
-        pub const RULES: &[Rule] = &[
-            $((stringify!($rule), |store| Box::pin($module::$rule(store)))),*
-        ];
+        /// Every rule, by module and name.
+        pub const RULES: &[Rule] = &[$((
+            concat!(stringify!($module), "::", stringify!($rule)),
+            |store| Box::pin($module::$rule(store)),
+        )),*];
     };
 }
 
@@ -103,8 +104,17 @@ rules![
 /// # Panics
 /// At the first rule that the store breaks, after printing its name.
 pub async fn run(store: Subject) {
+    run_where(store, |_| true).await;
+}
+
+/// As [`run`], with only the rules whose name is wanted.
+///
+/// # Panics
+/// At the first of them that the store breaks, after printing its name.
+pub async fn run_where(store: Subject, is_wanted: impl Fn(&str) -> bool) {
     store.prepare().await.expect("prepare");
-    for (name, check) in RULES {
+    store.begin_upkeep();
+    for (name, check) in RULES.iter().filter(|(name, _)| is_wanted(name)) {
         println!("rule: {name}");
         check(Arc::clone(&store)).await;
     }

@@ -4,14 +4,17 @@
 //! A count is derived from the events, and exact without a transaction:
 //!
 //! - Only a *cell* (an hour, a day) that ended at least [`HOT`] ago is counted and kept.
-//! - Before a writer inserts an event into a cell that has ended, or deletes one, it *marks* the
-//!   cell: that drops the kept count, raises the cell's version and notes the time.
+//! - Before a writer inserts an event into a cell, or deletes one, it *marks* the cell: that drops
+//!   the kept count, raises the cell's version and notes the time. Its marks hold for half of [`HOT`].
 //! - A count is kept only if the last mark is older than [`HOT`] when counting begins, by when the
 //!   marked insert has landed or never will (an operation has seconds), and if the version is still
 //!   the same when it ends.
 //!
 //! So dying at any point leaves a cell without a kept count at worst. Daybooks that share a store
 //! need clocks that agree to within [`HOT`] less an operation's time.
+//!
+//! While a clock is ahead, cells are counted that have not ended. That is why those are marked too: such
+//! a count goes with the next mark, unless the clock was put right while the last mark still held.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{DateTime, RawDocumentBuf, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
@@ -184,9 +184,9 @@ impl MongoStore {
         })
     }
 
-    /// Lets this store believe that time has gone on.
+    /// Lets this store believe that time has gone on, or its clock was put back.
     #[doc(hidden)]
-    pub fn move_clock(&self, by: Duration) {
+    pub fn move_clock(&self, by: SignedDuration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         self.moved_clock.fetch_add(by, Ordering::Relaxed);
     }
@@ -278,9 +278,11 @@ impl Store for MongoStore {
         self.within("preparation of the indexes", self.create_indexes())
             .await?;
         self.within("a look for the dictionary", self.look_for_dictionary())
-            .await?;
-        self.begin_upkeep();
-        Ok(())
+            .await
+    }
+
+    fn begin_upkeep(&self) {
+        self.start_upkeep();
     }
 
     async fn ping(&self) -> Result<()> {

@@ -1,5 +1,5 @@
 //! What is done beside the commits: keys for events that lack them, texts settled, hours and days
-//! counted. All of it may stop at any point and is done again by the next process.
+//! counted. All of it may stop at any point and is done again by the next service.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -107,7 +107,7 @@ impl Upkeep {
 
 impl MongoStore {
     /// Starts the background task, once.
-    pub(super) fn begin_upkeep(&self) {
+    pub(super) fn start_upkeep(&self) {
         self.upkeep.task.get_or_init(|| {
             let upkeep = std::sync::Arc::downgrade(&self.upkeep);
             // A store of its own would keep itself alive.

@@ -103,6 +103,7 @@ async fn all(
     server: Option<mongodb::Database>,
 ) -> Result<()> {
     store.prepare().await?;
+    store.begin_upkeep();
     fill(&store, events, name).await?;
     measure(&store, name, measured, server.as_ref()).await
 }
