@@ -149,8 +149,7 @@ def sources():
             panel("timeseries", "Events", "Events taken from webhooks.", [target(of_kind("stalwart", "sum by (job, instance, source) (rate(daybook_events_received_total{%s}[$__rate_interval]))" % SOURCE), "{{source}}")], "eps"),
         ]),
         ("The platform's own services", [
-            panel("timeseries", "Recordings", "Requests to the API's events by answer (readers' too).",
-                  [target('sum by (code) (rate(daybook_http_requests_total{%s, route="/api/v1/events"}[$__rate_interval]))' % SELECTOR, "{{code}}")], "reqps"),
+            panel("timeseries", "Recordings", "What services sent to be recorded, by answer.", [target(rate("daybook_recorder_requests_total", "code", SELECTOR), "{{code}}")], "reqps", runbook="DaybookRecorderUnavailable"),
             panel("timeseries", "Events", "Events taken from recorders.", [target(of_kind("recorder", "sum by (job, instance, source) (rate(daybook_events_received_total{%s}[$__rate_interval]))" % SOURCE), "{{source}}")], "eps"),
             panel("timeseries", "All requests", "Requests by route.", [target(rate("daybook_http_requests_total", "route", SELECTOR), "{{route}}")], "reqps"),
         ]),
@@ -167,7 +166,7 @@ def actors():
                   width=12, thresholds=steps(GOOD, (SOSO, 1), (BAD, 10)), runbook="DaybookActorCrashLooping"),
             panel("state-timeline", "Suspended", "Actors that crashed too often are tried once in 5 minutes.", [target("max by (actor) (daybook_actor_suspended{%s})" % SELECTOR, "{{actor}}")],
                   width=24, height=9, mappings=SUSPENDED, thresholds=steps(GOOD, (BAD, 1)), runbook="DaybookActorSuspended"),
-            panel("timeseries", "Mailboxes", "Messages that wait for an actor.", [target("max by (actor) (daybook_actor_mailbox_messages{%s})" % SELECTOR, "{{actor}}")], width=12),
+            panel("timeseries", "Mailboxes", "Batches that wait for the resolver and for the writer.", [target("max by (actor) (daybook_actor_mailbox_messages{%s})" % SELECTOR, "{{actor}}")], width=12),
             panel("timeseries", "Busy", "Part of the time that an actor worked, without what it waited for others.", [target(rate("daybook_actor_busy_seconds_total", "actor", SELECTOR), "{{actor}}")], "percentunit", width=12),
         ]),
         ("The process", [

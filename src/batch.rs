@@ -141,6 +141,11 @@ impl Batch {
         self
     }
 
+    /// Whether somebody sent it: what is fetched belongs to a generation.
+    pub fn is_pushed(&self) -> bool {
+        self.generation == 0
+    }
+
     /// The entries, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries[self.range.clone()]

@@ -200,6 +200,9 @@ impl SourceStatus {
         if !changed {
             return;
         }
+        if state == SourceState::Fenced {
+            self.metrics.fenced.increment(1);
+        }
         let reason = reason.unwrap_or_default();
         match state {
             SourceState::Starting | SourceState::Running | SourceState::Stopped => {

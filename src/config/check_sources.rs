@@ -10,9 +10,15 @@ use super::section::Report;
 use super::tree::quote;
 use super::values::Mismatch;
 use super::{AuthentikConfig, Secret, SourceConfig, StalwartConfig};
+use crate::tail::is_part_of;
 
 /// Paths that Daybook itself serves.
 const OWN_ROUTES: [&str; 5] = ["/api", "/audit", "/healthz", "/readyz", "/metrics"];
+
+/// Actors and planes beside those of sources, whose names people see in the same places.
+pub(crate) const OWN_ACTORS: [&str; 8] = [
+    "writer", "resolver", "janitor", "http", "feed", "store", "sources", "edge",
+];
 
 /// A secret is a line, not a document; and nobody waits for a device to end.
 const LONGEST_SECRET: u64 = 64 * 1024;
@@ -47,11 +53,19 @@ pub(super) fn check(sources: &[(usize, SourceConfig)], report: &mut Report) {
             SourceConfig::Ocis(ocis) => {
                 // A missing path is reported already.
                 let path = ocis.path.as_path();
+                let key = format!("sources[{index}].path");
+                let shown = quote(&path.to_string_lossy());
+                let is_near = |other: &Path| is_part_of(path, other) || is_part_of(other, path);
+                let near = paths.iter().filter(|(other, _)| is_near(other));
                 if let Some(first) = paths.get(path).filter(|_| !path.as_os_str().is_empty()) {
-                    let shown = quote(&path.to_string_lossy());
                     let found = format!("{shown}, the log of sources[{first}] too");
                     let wanted = "a log of its own: two sources would enter its events twice";
-                    report.add(&format!("sources[{index}].path"), found, wanted);
+                    report.add(&key, found, wanted);
+                } else if let Some((other, _)) = near.min_by_key(|(_, first)| **first) {
+                    let other = quote(&other.to_string_lossy());
+                    let found = format!("{shown}: it or {other} is named as a part of the other");
+                    let wanted = "another name or directory: its events would be entered twice";
+                    report.add(&key, found, wanted);
                 }
                 paths.entry(path).or_insert(index);
             }
@@ -75,9 +89,10 @@ fn check_name(index: usize, source: &SourceConfig, report: &mut Report) {
             quote(name),
             "another name: \"daybook\" enters its own events",
         );
-    } else if name == crate::sources::drainer::NAME {
-        let wanted = "another name: \"journal\" is shown beside the sources itself";
-        report.add(&key, quote(name), wanted);
+    } else if name == crate::sources::drainer::NAME || OWN_ACTORS.contains(&name) {
+        let name = quote(name);
+        let wanted = format!("another name: {name} is an actor of Daybook's own");
+        report.add(&key, name, wanted);
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod tree;
 pub mod units;
 pub(crate) mod values;
 
+pub(crate) use check_sources::OWN_ACTORS;
 pub use load::{ConfigError, LoadedConfig, Problem};
 pub(crate) use secret::shown_path;
 pub use secret::{Secret, StoreTarget, StoreUrl};

@@ -1,11 +1,15 @@
 //! Errors as the API tells them: `{"error":{"code","message"}}`.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::store::StoreError;
+use crate::telemetry::incident::Incident;
 
 /// An error answer.
 #[derive(Debug)]
@@ -94,7 +98,11 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(error = %error, "a query failed");
+        static FAILED: Mutex<BTreeMap<&str, Incident>> = Mutex::new(BTreeMap::new());
+        let mut failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(untold) = failed.entry(error.reason()).or_default().note() {
+            tracing::warn!(error = %error, untold, "a query failed");
+        }
         Self::unavailable("the store does not answer")
     }
 }
@@ -118,5 +126,23 @@ impl IntoResponse for ApiError {
             _ => {}
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::captured::Captured;
+
+    #[test]
+    fn what_fails_in_the_store_is_told_once_and_not_with_every_request() {
+        let (captured, _guard) = Captured::begin();
+        for _ in 0..100 {
+            let error = ApiError::from(StoreError::Unavailable("nobody answers".to_owned()));
+            assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let _another = ApiError::from(StoreError::Full("no room".to_owned()));
+        let told = captured.lines_with("a query failed");
+        assert_eq!(told.len(), 2, "{told:?}");
     }
 }

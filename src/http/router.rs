@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -166,11 +167,13 @@ async fn count(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> R
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "none".to_owned(), |matched| matched.as_str().to_owned());
-    let is_ingest = request.method() == axum::http::Method::POST;
+    let is_push = request.method() == Method::POST;
     let response = next.run(request).await;
     let code = response.status().as_u16();
-    if is_ingest && edge.webhooks.contains_key(&route) {
+    if is_push && edge.webhooks.contains_key(&route) {
         edge.metrics.webhook_requests(code).increment(1);
+    } else if is_push && route == "/api/v1/events" {
+        edge.metrics.recorder_requests(code).increment(1);
     }
     edge.metrics.http_requests(&route, code).increment(1);
     response

@@ -9,6 +9,8 @@ use std::sync::{Arc, mpsc};
 
 use tokio::sync::oneshot;
 
+use crate::telemetry::incident::Incident;
+
 use super::disk::{self, DirectoryLock};
 use super::frame::{Piece, SEGMENT_HEAD, SegmentBytes, SegmentHead, check_segment_head};
 use super::read::{self, Window};
@@ -141,6 +143,7 @@ impl Journal {
             shared: Arc::clone(&shared),
             next_segment: highest + 1,
             current: None,
+            refusing: Incident::new(),
             lock,
         };
         std::thread::Builder::new()

@@ -9,6 +9,8 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::oneshot;
 
+use crate::telemetry::incident::Incident;
+
 use super::disk::{self, DirectoryLock};
 use super::frame::{FRAME_HEAD, Piece, SEGMENT_HEAD, SegmentBytes, frame_head, segment_head};
 use super::open::SyncFile;
@@ -62,6 +64,7 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) next_segment: u64,
     pub(super) current: Option<Segment>,
+    pub(super) refusing: Incident,
     /// Held until the thread ends.
     pub(super) lock: DirectoryLock,
 }
@@ -161,7 +164,11 @@ impl Worker {
     fn fail(&mut self, group: Vec<Begun>, error: &AppendError) {
         let reserved = group.iter().map(|begun| begun.frame.bytes()).sum();
         self.shared.release(reserved);
-        tracing::warn!(error = %error, pushes = group.len(), "journal takes no pushes");
+        if let Some(untold) = self.refusing.note() {
+            tracing::warn!(
+                error = %error, pushes = group.len(), untold, "journal takes no pushes"
+            );
+        }
         answer(group, &Err(error.clone()));
     }
 

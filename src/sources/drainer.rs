@@ -19,8 +19,9 @@ use daybook_actors::liveness::Progress;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::batch::{BATCH_WEIGHT, Batch, Entry};
 use crate::event::letter::mask_letter;
@@ -37,7 +38,12 @@ use crate::telemetry::metrics::Metrics;
 
 /// The drainer's name among the sources.
 pub const NAME: &str = "journal";
+/// Reads at once, beside each other only where some hang: each keeps its thread, perhaps for ever, and
+/// those after it may find another disk there.
+pub const READS: usize = 3;
 const WINDOW_BYTES: u64 = 1 << 20;
+/// How long a read waits for one that a killed drainer has begun.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// A disk that fails is asked again after this.
 const READ_RETRY: Duration = Duration::from_secs(5);
 
@@ -66,6 +72,9 @@ pub struct DrainerArgs {
     pub metrics: Metrics,
     /// Events a batch.
     pub batch_events: usize,
+    /// One read of the journal at a time. A disk that hangs keeps the thread that reads, whoever is
+    /// killed meanwhile, and the successor must not spend another on it.
+    pub reads: Arc<Semaphore>,
     /// Shown while the journal is read or noted, and during a pause.
     pub progress: Progress,
     /// Where tests strike.
@@ -219,10 +228,20 @@ impl Draining {
         Ok(())
     }
 
-    async fn read(&self) -> Result<Result<Window, String>, Stopped> {
+    async fn read(&mut self) -> Result<Result<Window, String>, Stopped> {
+        let turn = timeout(READ_PATIENCE, Arc::clone(&self.args.reads).acquire_owned());
+        let Ok(Ok(turn)) = unless_stopped(&mut self.stop, turn).await? else {
+            let hangs = "a read of the journal has not come back: its disk hangs";
+            return Ok(Err(hangs.to_owned()));
+        };
         let _working = self.args.progress.work();
-        let journal = self.args.journal.clone();
-        let window = tokio::task::spawn_blocking(move || journal.read(WINDOW_BYTES)).await;
+        let (journal, probe) = (self.args.journal.clone(), self.args.probe.clone());
+        let window = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let _struck = probe.hit_blocking("in_read");
+            journal.read(WINDOW_BYTES)
+        })
+        .await;
         self.strike("after_read").await?;
         Ok(window
             .map_err(|error| format!("reading the journal failed: {error}"))

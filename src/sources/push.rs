@@ -22,16 +22,19 @@ use crate::journal::{Journal, PushRecord};
 use crate::probe::Probe;
 use crate::sources::courier::{Courier, Undurable};
 use crate::status::{CursorView, SourceState};
+use crate::tenants;
 
 /// How long a push may take in all, unless the tree says otherwise. Stalwart gives up after 30 s
 /// and sends again.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the store may take for a batch before the push goes to the journal.
 pub const JOURNAL_AFTER: Duration = Duration::from_secs(2);
+// Or a slow directory of tenants would send pushes to the journal, and the store be blamed for it.
+const _: () = assert!(tenants::PATIENCE_OF_PUSHES.as_millis() * 2 < JOURNAL_AFTER.as_millis());
 
 const LATE: &str = "the store is late";
 /// After a store that was late, pushes go straight to the journal for so long, or until it is
-/// drained: one push at a time finds out whether the store is still late, not every one.
+/// drained: then one push finds out whether the store is still late, not every one.
 const DETOUR: Duration = Duration::from_secs(5);
 
 /// What became of a push.
@@ -192,12 +195,23 @@ pub struct Pusher {
 struct Detour(Arc<Mutex<Option<Instant>>>);
 
 impl Detour {
+    /// At its end one push tries the store, and the others take it until that one knows more.
     fn is_taken(&self, journal: &Journal) -> bool {
         let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if until.is_some_and(|until| Instant::now() >= until || journal.is_empty()) {
+        let Some(end) = *until else {
+            return false;
+        };
+        let now = Instant::now();
+        if journal.is_empty() {
             *until = None;
+        } else if now >= end {
+            *until = Some(now + JOURNAL_AFTER);
         }
-        until.is_some()
+        until.is_some() && now < end
+    }
+
+    fn leave(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn take(&self) {
@@ -330,6 +344,7 @@ impl Pusher {
             let at_most = left.min(JOURNAL_AFTER);
             match self.courier.deliver_once(parcel, at_most).await {
                 Ok(receipt) => {
+                    self.detour.leave();
                     refused += refused_downstream(&receipt);
                     self.strike("after_ack").await?;
                 }
@@ -445,5 +460,20 @@ mod tests {
         drop(hangs);
         journal.append(push.clone()).await.unwrap();
         assert_eq!(budget.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn at_the_end_of_a_detour_one_push_tries_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = JournalOptions::new(dir.path().to_owned(), 1 << 20);
+        let journal = Journal::open(options).unwrap();
+        let name = SourceName::new("mail");
+        let push = PushRecord::new(name, PushKind::Stalwart, Bytes::from_static(b"{}"));
+        journal.append(push).await.unwrap();
+        let detour = Detour(Arc::new(Mutex::new(Some(Instant::now()))));
+        assert!(!detour.is_taken(&journal));
+        assert!(detour.is_taken(&journal));
+        detour.leave();
+        assert!(!detour.is_taken(&journal));
     }
 }

@@ -83,11 +83,13 @@ declare! {
     gauge INFO = "daybook_source_info", None, "1 while the source is configured, 0 once it was removed; its kind is a label.";
     gauge INTERVAL = "daybook_source_interval_seconds", Some(Unit::Seconds), "How often a polled source is asked.";
     gauge UP = "daybook_source_up", None, "1 while the source can be read or accepts, else 0.";
+    counter FENCED = "daybook_source_fenced_total", Some(Unit::Count), "Times that another generation had taken the source's cursor: another service, if it goes on.";
     gauge LAST_SUCCESS = "daybook_source_last_success_timestamp_seconds", Some(Unit::Seconds), "When the source was last read, or last delivered, without an error.";
     gauge BYTES_BEHIND = "daybook_ocis_bytes_behind", Some(Unit::Bytes), "Bytes of the audit log that are not yet durable.";
     counter ROTATIONS = "daybook_ocis_rotations_total", Some(Unit::Count), "Times that another file took the place of the audit log, or that it was cut.";
     counter AUTHENTIK_REQUESTS = "daybook_authentik_requests_total", Some(Unit::Count), "Requests to Authentik by answer; code 000: none came.";
-    counter WEBHOOK_REQUESTS = "daybook_webhook_requests_total", Some(Unit::Count), "Requests to ingest endpoints by answer.";
+    counter WEBHOOK_REQUESTS = "daybook_webhook_requests_total", Some(Unit::Count), "Requests to the routes of Stalwart sources by answer.";
+    counter RECORDER_REQUESTS = "daybook_recorder_requests_total", Some(Unit::Count), "Recordings that were sent to the API, by answer.";
     counter WEBHOOK_REFUSED = "daybook_webhook_refused_total", Some(Unit::Count), "Webhooks refused for their signature.";
     counter HTTP_REQUESTS = "daybook_http_requests_total", Some(Unit::Count), "Requests to every route by answer.";
     gauge JOURNAL_BYTES = "daybook_journal_bytes", Some(Unit::Bytes), "Bytes in the journal that are not yet in the store.";
@@ -103,7 +105,7 @@ declare! {
     counter RETENTION_EVENTS = "daybook_retention_deleted_events_total", Some(Unit::Count), "Events deleted because they were older than retention allows.";
     counter RETENTION_LETTERS = "daybook_retention_deleted_dead_letters_total", Some(Unit::Count), "Dead letters deleted because they were older than retention allows.";
     counter RESTARTS = "daybook_actor_restarts_total", Some(Unit::Count), "Restarts of an actor by reason.";
-    gauge MAILBOX = "daybook_actor_mailbox_messages", Some(Unit::Count), "Messages waiting for an actor.";
+    gauge MAILBOX = "daybook_actor_mailbox_messages", Some(Unit::Count), "Batches waiting for the resolver and for the writer.";
     counter BUSY = "daybook_actor_busy_seconds_total", Some(Unit::Seconds), "Time that an actor worked, without what it waited for others.";
     gauge SUSPENDED = "daybook_actor_suspended", None, "1 while an actor that kept crashing is suspended, else 0.";
     gauge STREAM_READERS = "daybook_stream_readers", Some(Unit::Count), "Readers of the live stream.";
@@ -269,6 +271,12 @@ impl Metrics {
         self.counter(WEBHOOK_REQUESTS, vec![Label::new("code", code.to_string())])
     }
 
+    /// `recorder_requests_total{code}`
+    pub fn recorder_requests(&self, code: u16) -> Counter {
+        let labels = vec![Label::new("code", code.to_string())];
+        self.counter(RECORDER_REQUESTS, labels)
+    }
+
     /// `http_requests_total{route,code}`; `route` is the pattern, never the path a client sent.
     pub fn http_requests(&self, route: &str, code: u16) -> Counter {
         self.counter(
@@ -337,7 +345,6 @@ impl Metrics {
 
     /// Declares the series of an actor or a plane.
     pub fn declare_actor(&self, actor: &str) {
-        self.actor_mailbox(actor).set(0.0);
         self.actor_suspended(actor).set(0.0);
         for reason in Exit::REASONS {
             self.actor_restarts(actor, reason).increment(0);
@@ -368,7 +375,7 @@ impl Metrics {
         self.gauge(SUSPENDED, vec![Label::new("actor", actor.to_owned())])
     }
 
-    /// `actor_mailbox_messages{actor}`
+    /// `actor_mailbox_messages{actor}` of an actor whose mailbox is counted.
     pub fn actor_mailbox(&self, actor: &str) -> Gauge {
         self.gauge(MAILBOX, vec![Label::new("actor", actor.to_owned())])
     }
@@ -413,12 +420,14 @@ impl Metrics {
             age_seconds: histogram(AGE),
             info,
             up: self.gauge(UP, label()),
+            fenced: self.counter(FENCED, label()),
             last_success: self.gauge(LAST_SUCCESS, label()),
             bytes_behind: (kind == "ocis").then(|| self.gauge(BYTES_BEHIND, label())),
             rotations: (kind == "ocis").then(|| self.counter(ROTATIONS, label())),
         };
         metrics.lag_seconds.set(0.0);
         metrics.up.set(0.0);
+        metrics.fenced.increment(0);
         metrics
     }
 
@@ -443,6 +452,11 @@ impl Metrics {
                 }
                 for code in [200, 401, 413, 503] {
                     self.webhook_requests(code).increment(0);
+                }
+            }
+            "recorder" => {
+                for code in [200, 400, 401, 413, 503] {
+                    self.recorder_requests(code).increment(0);
                 }
             }
             _ => {}
@@ -493,6 +507,8 @@ pub struct SourceMetrics {
     pub info: Gauge,
     /// Gauge, set when metrics are rendered.
     pub up: Gauge,
+    /// Counter.
+    pub fenced: Counter,
     /// Gauge, set when metrics are rendered.
     pub last_success: Gauge,
     /// Gauge, for a tailed file only.

@@ -1,8 +1,8 @@
 //! The directory as one immutable snapshot, and how a tenant is found in it. Pure.
 //!
 //! Signals, best first: a group that is a tenant's slug or listed in its `groups`; a space listed
-//! in its `spaceIds`, or learned; a user's tenants; a mail domain. Of several values of one
-//! signal the first that matches wins. What several tenants claim tells none of them.
+//! in its `spaceIds`, a user's own, or learned; a user's tenants; a mail domain. Of several values
+//! of one signal the first that matches wins. What several tenants claim tells none of them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -154,21 +154,25 @@ impl Directory {
         by_subject.or_else(|| first(&hints.emails, &self.emails))
     }
 
-    /// A space's tenant. A personal space has its user's id.
+    /// A space's tenant. A personal space has its user's id, and is where that user is, whatever
+    /// was learned of it before the user was known.
     fn tenant_of_space(&self, space: &str) -> Option<&Slug> {
         self.spaces
             .get(space)
-            .or_else(|| self.learned.get(space).map(|learned| &learned.slug))
             .or_else(|| self.subjects.get(space))
+            .or_else(|| self.learned.get(space).map(|learned| &learned.slug))
     }
 
     /// Learns a space's tenant from its own line, if it was not known: from its owner, who is in
     /// the directory, before its name. Any user can choose that, so it teaches nothing where the
-    /// line's users belong to another tenant. What is known stays: a renamed
-    /// space does not change its tenant. Returns what the store should keep, again and again until
-    /// a snapshot shows that it does: the commit that carries it may fail.
+    /// line's users belong to another tenant, nor of a user's personal space. What is known stays:
+    /// a renamed space does not change its tenant. Returns what the store should keep, again and
+    /// again until a snapshot shows that it does: the commit that carries it may fail.
     pub fn learn(&mut self, hints: &TenantHints) -> Option<LearnedSpace> {
         let lesson = hints.learn.as_ref()?;
+        if self.subjects.contains_key(&*lesson.space) {
+            return None;
+        }
         if self.tenant_of_space(&lesson.space).is_none() {
             let by_owner = lesson
                 .owner
@@ -399,6 +403,30 @@ mod tests {
         // One of its own, and one that nobody knows.
         assert!(directory.learn(&renamed_by("u-1")).is_some());
         assert_eq!(directory.find(&of_globex).as_deref(), Some("acme"));
+    }
+
+    #[test]
+    fn a_personal_space_is_where_its_user_is_whatever_was_learned_of_it() {
+        let renamed = TenantHints {
+            spaces: strings(&["u-2"]),
+            learn: Some(SpaceLesson {
+                space: "u-2".into(),
+                owner: None,
+                name: Some("Acme Inc".into()),
+            }),
+            ..TenantHints::default()
+        };
+        let mut known = directory();
+        assert!(known.learn(&renamed).is_none());
+        assert_eq!(known.find(&renamed).as_deref(), Some("globex"));
+        // Learned while nobody knew the user, and perhaps not stored yet.
+        let mut unknown = directory();
+        unknown.subjects.remove("u-2");
+        assert!(unknown.learn(&renamed).is_some());
+        assert_eq!(unknown.find(&renamed).as_deref(), Some("acme"));
+        known.keep_learned_of(&unknown);
+        assert!(known.learn(&renamed).is_none());
+        assert_eq!(known.find(&renamed).as_deref(), Some("globex"));
     }
 
     #[test]

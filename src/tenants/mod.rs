@@ -13,28 +13,34 @@ pub mod directory;
 pub mod file;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daybook_actors::liveness::Progress;
 use daybook_actors::slot::Slot;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::batch::{Delivery, Entry, InMailbox, Nack};
-use crate::config::TenantsConfig;
+use crate::config::{ConfigError, TenantsConfig};
 use crate::probe::Probe;
-use crate::store::Store;
+use crate::store::{DirectoryRecords, Store};
 use crate::writer::{Resolved, WriterMessage};
 
 use directory::{Directory, Slug};
 
 /// The longest a batch waits for a fresh directory because of an unknown user.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same of one that was pushed, whose sender waits.
+pub(crate) const PATIENCE_OF_PUSHES: Duration = Duration::from_millis(750);
 /// A directory younger than this is not read again for an unknown user.
 const EARLY_REFRESH: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// Readings of a file at once. One that hangs keeps its thread, perhaps for ever, and those after it
+/// may find another disk there.
+pub const READINGS: usize = 3;
 /// One reading of the directory: the store has its own timeout, a file has none.
 const READING_LIMIT: Duration = Duration::from_secs(45);
 
@@ -66,6 +72,9 @@ pub struct ResolverArgs {
     pub writer: Slot<WriterMessage>,
     /// Its mailbox's gauge.
     pub writer_mailbox: metrics::Gauge,
+    /// One reading of the directory at a time. A disk that hangs keeps the thread that reads the
+    /// file, whoever is killed meanwhile, and the next reading must not spend another on it.
+    pub readings: Arc<Semaphore>,
     /// Shown while a message is handled.
     pub progress: Progress,
     /// Where tests strike.
@@ -171,9 +180,13 @@ impl ResolverState {
         };
         let stale = self.read_at.elapsed() >= EARLY_REFRESH || self.reading;
         if stale && names_a_stranger(directory, &delivery) {
+            let patience = match delivery.batch.is_pushed() {
+                true => PATIENCE_OF_PUSHES,
+                false => PATIENCE,
+            };
             self.patient
-                .push_back((delivery, Some(Instant::now() + PATIENCE)));
-            let _timer = myself.send_after(PATIENCE, || ResolverMessage::PatienceOver);
+                .push_back((delivery, Some(Instant::now() + patience)));
+            let _timer = myself.send_after(patience, || ResolverMessage::PatienceOver);
             self.read_directory(myself);
             return;
         }
@@ -236,9 +249,21 @@ impl ResolverState {
         let store = Arc::clone(&self.args.store);
         let file = self.args.config.file.clone();
         let ignored_groups = self.args.config.ignored_groups.clone();
+        let readings = Arc::clone(&self.args.readings);
+        let probe = self.args.probe.clone();
         let report = TellOnce(Some(myself.clone()));
         self.tasks.spawn(async move {
-            let reading = tokio::time::timeout(READING_LIMIT, read(&*store, file)).await;
+            let reading = async {
+                let turn = readings.acquire_owned().await;
+                let turn = turn.map_err(|error| error.to_string())?;
+                let read_file = move |path: &Path| {
+                    let _turn = turn;
+                    let _struck = probe.hit_blocking("in_read");
+                    file::read_directory_file(path)
+                };
+                read_with(&*store, file, read_file).await
+            };
+            let reading = tokio::time::timeout(READING_LIMIT, reading).await;
             let outcome =
                 reading.unwrap_or_else(|_| Err(format!("not read within {READING_LIMIT:?}")));
             report.tell(outcome.map(|records| Box::new(Directory::new(records, &ignored_groups))));
@@ -321,10 +346,18 @@ impl Drop for TellOnce {
 pub(crate) async fn read(
     store: &dyn Store,
     file: Option<PathBuf>,
-) -> Result<crate::store::DirectoryRecords, String> {
+) -> Result<DirectoryRecords, String> {
+    read_with(store, file, file::read_directory_file).await
+}
+
+async fn read_with(
+    store: &dyn Store,
+    file: Option<PathBuf>,
+    read_file: impl FnOnce(&Path) -> Result<DirectoryRecords, ConfigError> + Send + 'static,
+) -> Result<DirectoryRecords, String> {
     let mut records = store.directory().await.map_err(|error| error.to_string())?;
     if let Some(path) = file {
-        let from_file = tokio::task::spawn_blocking(move || file::read_directory_file(&path))
+        let from_file = tokio::task::spawn_blocking(move || read_file(&path))
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;

@@ -38,7 +38,7 @@ use ractor::{ActorRef, RpcReplyPort};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::config::Config;
+use crate::config::{Config, OWN_ACTORS};
 use crate::feed::{Feed, FeedActor, FeedArgs};
 use crate::http::auth::Authenticator;
 use crate::http::export::{MOST_EXPORTS, MOST_OF_TENANT};
@@ -53,7 +53,7 @@ use crate::sources::drainer::Couriers;
 use crate::status::{Board, SourceStatus};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
-use crate::tenants::{Resolver, ResolverArgs};
+use crate::tenants::{READINGS, Resolver, ResolverArgs};
 use crate::writer::{Writer, WriterArgs};
 
 pub use daybook_actors::supervisor::ChildState;
@@ -213,6 +213,7 @@ impl Daybook {
             config: config.tenants.clone(),
             writer: writer.clone(),
             writer_mailbox: metrics.actor_mailbox("writer"),
+            readings: Arc::new(Semaphore::new(READINGS)),
             progress: Progress::on_demand(),
             probe: options.probes.actor("resolver"),
         };
@@ -232,7 +233,6 @@ impl Daybook {
         ];
         if config.retention.days > 0 {
             store_children.push(janitor(&store, config.retention.days, &metrics));
-            metrics.declare_actor("janitor");
         }
 
         let journal = open_journal(config).await?;
@@ -318,10 +318,13 @@ impl Daybook {
             live_feed(&feed, &options),
         ];
 
-        for actor in [
-            "writer", "resolver", "http", "feed", "store", "sources", "edge",
-        ] {
-            metrics.declare_actor(actor);
+        for actor in OWN_ACTORS {
+            if actor != "janitor" || config.retention.days > 0 {
+                metrics.declare_actor(actor);
+            }
+        }
+        for actor in ["writer", "resolver"] {
+            metrics.actor_mailbox(actor).set(0.0);
         }
         let planes = Planes::default();
         let plane = |name, slot, children, end_order| {

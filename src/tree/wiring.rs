@@ -212,6 +212,7 @@ impl Wiring<'_> {
             couriers: self.pushing.clone(),
             metrics: self.metrics.clone(),
             batch_events: self.config.writer.batch_events as usize,
+            reads: Arc::new(Semaphore::new(drainer::READS)),
             progress: progress.clone(),
             probe: self.options.probes.actor(name.as_str()),
         };

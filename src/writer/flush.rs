@@ -1,6 +1,6 @@
 //! One flush: several batches, one commit, an answer for each.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::batch::{Delivery, Entry, Nack, Receipt, Reply, dead_letter_of};
@@ -9,6 +9,7 @@ use crate::probe::Probe;
 use crate::store::{
     Commit, Committed, CursorMove, CursorStep, Fate, MoveFate, Record, Store, StoreError,
 };
+use crate::telemetry::incident::Incident;
 use crate::telemetry::metrics::Metrics;
 
 use super::Resolved;
@@ -54,11 +55,11 @@ pub(super) async fn flush(
             Ok(true)
         }
         Err(error) if !error.is_away() && batches.len() > 1 => {
-            metrics.store_errors(error.reason()).increment(1);
+            note(&error, metrics);
             one_by_one(&*store, batches, metrics).await
         }
         Err(error) => {
-            metrics.store_errors(error.reason()).increment(1);
+            note(&error, metrics);
             let nack = nack_of(&error);
             for resolved in batches {
                 answer(resolved.delivery, Err(nack.clone()));
@@ -95,7 +96,7 @@ async fn one_by_one(
                 answer(resolved.delivery, reply);
             }
             Err(error) => {
-                metrics.store_errors(error.reason()).increment(1);
+                note(&error, metrics);
                 answer(resolved.delivery, Err(nack_of(&error)));
                 if error.is_away() {
                     away = Some(error);
@@ -104,6 +105,20 @@ async fn one_by_one(
         }
     }
     away.map_or(Ok(took), Err)
+}
+
+/// Counts a failure, and tells of one that opens no breaker: nobody else does.
+fn note(error: &StoreError, metrics: &Metrics) {
+    static FAILING: Mutex<Incident> = Mutex::new(Incident::new());
+    metrics.store_errors(error.reason()).increment(1);
+    if error.is_away() {
+        return;
+    }
+    let failing = FAILING.lock();
+    let untold = failing.unwrap_or_else(PoisonError::into_inner).note();
+    if let Some(untold) = untold {
+        tracing::warn!(error = %error, untold, "store fails at a batch");
+    }
 }
 
 fn nack_of(error: &StoreError) -> Nack {
@@ -267,6 +282,8 @@ fn receipt(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::path::Path;
+
     use bytes::Bytes;
     use daybook_actors::budget::Budget;
     use daybook_actors::delivery::Custody;
@@ -278,6 +295,18 @@ mod tests {
     use crate::config::Collections;
     use crate::event::{Actor, AuditEvent, SourceName, Target, TenantHints};
     use crate::store::sqlite::SqliteStore;
+    use crate::telemetry::captured::Captured;
+
+    /// A store whose events meet this trigger.
+    async fn store_with(trigger: &str, dir: &Path) -> SqliteStore {
+        let path = dir.join("daybook.db");
+        let collections = Collections::default();
+        let store = SqliteStore::open(&path, Duration::from_secs(30), &collections).unwrap();
+        store.prepare().await.unwrap();
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.execute_batch(trigger).unwrap();
+        store
+    }
 
     fn event(key: &str) -> Entry {
         let event = AuditEvent {
@@ -327,15 +356,10 @@ mod tests {
     #[tokio::test]
     async fn a_dead_letter_beside_a_refused_event_counts_once() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("daybook.db");
-        let collections = Collections::default();
-        let store = SqliteStore::open(&path, Duration::from_secs(30), &collections).unwrap();
-        store.prepare().await.unwrap();
         // It is refused as a row is that is too large.
         let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON auditevents
             WHEN NEW.externalId = 'huge' BEGIN SELECT zeroblob(2000000000); END";
-        let connection = rusqlite::Connection::open(&path).unwrap();
-        connection.execute_batch(refuse).unwrap();
+        let store = store_with(refuse, dir.path()).await;
         let cursor = store.claim_cursor(&SourceName::new("s")).await.unwrap();
 
         let entries = vec![letter(), event("huge"), event("good")];
@@ -348,5 +372,23 @@ mod tests {
         let attempts: Vec<u64> = letters.iter().map(|letter| letter.attempts).collect();
         assert_eq!(attempts, [1, 1]);
         assert_eq!(store.cursors().await.unwrap()[0].seq, 10);
+    }
+
+    #[tokio::test]
+    async fn what_a_store_says_that_fails_at_batches_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let fail = "CREATE TRIGGER fail BEFORE INSERT ON auditevents
+            BEGIN SELECT RAISE(ABORT, 'an odd failure'); END";
+        let store: Arc<dyn Store> = Arc::new(store_with(fail, dir.path()).await);
+        let (metrics, probe) = (Metrics::new(), Probe::default());
+        let (captured, _guard) = Captured::begin();
+        for _ in 0..10 {
+            let batches = vec![resolved(1, vec![event("a")])];
+            let taken = flush(Arc::clone(&store), batches, &metrics, &probe).await;
+            assert!(matches!(taken, Ok(false)), "{taken:?}");
+        }
+        let told = captured.lines_with("store fails at a batch");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("an odd failure"), "{told:?}");
     }
 }

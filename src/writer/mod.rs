@@ -16,6 +16,8 @@
 //! it, and with them the reply ports they hold.
 
 mod flush;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -108,6 +110,7 @@ pub struct WriterState {
     args: WriterArgs,
     waiting: VecDeque<Waiting>,
     waiting_entries: usize,
+    /// And probes; what has ended goes with the next message.
     flushes: JoinSet<()>,
     running: usize,
     breaker: Breaker,
@@ -197,6 +200,7 @@ impl Actor for Writer {
             WriterMessage::Watch => state.watch(&myself),
         }
         state.flush_what_is_ready(&myself);
+        while state.flushes.try_join_next().is_some() {}
         Ok(())
     }
 
@@ -289,7 +293,6 @@ impl WriterState {
             let outcome = flush::flush(store, taken, &metrics, &probe).await;
             report.send(outcome);
         });
-        while self.flushes.try_join_next().is_some() {}
     }
 
     fn open_breaker(&mut self, error: &StoreError, myself: &ActorRef<WriterMessage>) {
@@ -381,7 +384,7 @@ impl WriterState {
             report.send(if prepared {
                 probe_once(&*store).await
             } else {
-                store.prepare().await
+                store.prepare().await.inspect(|()| store.begin_upkeep())
             });
         });
     }

@@ -119,6 +119,8 @@ const BAD_FILES: &[(&str, &str, usize, &str)] = &[
     ("[[sources]]\nkind = \"stalwart\"\nsecret_env = \"TOKEN\"\nroute = \"/\"", "sources[0].route", 4, "ends in a word"),
     ("[[sources]]\nkind = \"stalwart\"\nsecret_env = \"TOKEN\"\n[[sources]]\nkind = \"stalwart\"\nname = \"b\"\nsecret_env = \"TOKEN\"", "sources[1].route", 4, "a route of its own"),
     ("[[sources]]\nkind = \"ocis\"\npath = \"/a\"\n[[sources]]\nkind = \"ocis\"\nname = \"b\"\npath = \"/./a\"", "sources[1].path", 7, "a log of its own"),
+    ("[[sources]]\nkind = \"ocis\"\npath = \"/a/audit.log\"\n[[sources]]\nkind = \"ocis\"\nname = \"b\"\npath = \"/a/audit-2.log\"", "sources[1].path", 7, "another name or directory"),
+    ("[[sources]]\nkind = \"ocis\"\npath = \"/a/audit.log.1\"\n[[sources]]\nkind = \"ocis\"\nname = \"b\"\npath = \"/a/audit.log\"", "sources[1].path", 7, "another name or directory"),
     // The recorder.
     ("[[sources]]\nkind = \"recorder\"\ntoken = \"s3cret\"", "sources[0].token", 3, "daybook token new"),
 ];

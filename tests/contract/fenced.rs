@@ -104,6 +104,8 @@ async fn of_two_services_on_one_log_one_waits_and_takes_over() {
     } else {
         (second, first)
     };
+    let fenced = waiting.metric("daybook_source_fenced_total", "").await;
+    assert!(fenced >= 1.0, "{fenced}");
 
     working.signal("TERM");
     let code = working.wait().await.code();

@@ -1,7 +1,10 @@
 //! What some figures say, not only that they are there.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use daybook::config::LoadedConfig;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use testkit::World;
@@ -36,6 +39,66 @@ fn value(scrape: &str, name: &str, labels: &[&str]) -> f64 {
     assert_eq!(series.len(), 1, "{name} {labels:?} in: {scrape}");
     let (_, value) = series[0].rsplit_once(' ').unwrap();
     value.parse().unwrap()
+}
+
+/// The actors that a metric tells of.
+fn actors_of(scrape: &str, name: &str) -> BTreeSet<String> {
+    let series = scrape.lines().filter_map(|line| line.strip_prefix(name));
+    let actors = series.map(|labels| labels.split('"').nth(1).unwrap().to_owned());
+    actors.collect()
+}
+
+/// Else one's figures would be taken for the other's.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_source_has_the_name_of_an_actor_of_daybooks_own() {
+    let plan = World::sqlite().await.settings("[retention]\ndays = 30");
+    let source = "kind = \"recorder\"\nname = \"platform-api\"";
+    let world = plan.source(source).start().await;
+    world.ready().await;
+    let scrape = world.text("/metrics").await;
+    let mut names = actors_of(&scrape, "daybook_actor_suspended{actor=");
+    names.extend(world.daybook().actors().await.into_keys());
+    assert!(names.remove("platform-api"));
+    let wanted = [
+        "edge", "feed", "http", "janitor", "journal", "resolver", "sources", "store", "writer",
+    ];
+    assert!(names.iter().eq(&wanted), "{names:?}");
+    for name in names {
+        let source = format!("[[sources]]\nkind = \"recorder\"\nname = \"{name}\"\n");
+        let file = (PathBuf::from("daybook.toml"), source);
+        let loaded = LoadedConfig::from_parts(Some(file), Vec::new());
+        let error = loaded.err().unwrap();
+        assert_eq!(error.problems[0].key, "sources[0].name", "{error}");
+        assert!(error.problems[0].wanted.contains("another name"), "{error}");
+    }
+    world.stop().await;
+}
+
+/// A figure that is always 0 says that all is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_mailbox_that_is_counted_has_a_figure() {
+    let world = world().await;
+    let scrape = world.text("/metrics").await;
+    let actors = actors_of(&scrape, "daybook_actor_mailbox_messages{actor=");
+    assert!(actors.iter().eq(&["resolver", "writer"]), "{actors:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_is_counted_by_its_answer_and_a_look_at_events_is_none() {
+    let world = world().await;
+    record(&world, &[json!({"action": "a"})]).await;
+    let (status, _) = world.post(EVENTS, "no json", &[]).await;
+    assert_eq!(status, 400);
+    let (status, _) = world.get(EVENTS).await;
+    assert_eq!(status, 200);
+    let scrape = world.text("/metrics").await;
+    for (code, count) in [(200, 1.0), (400, 1.0), (401, 0.0), (503, 0.0)] {
+        let code = format!("code=\"{code}\"");
+        let counted = value(&scrape, "daybook_recorder_requests_total", &[&code]);
+        assert_eq!(counted, count, "{code}");
+    }
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

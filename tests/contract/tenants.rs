@@ -215,3 +215,58 @@ async fn without_a_name_events_go_to_the_first_recorder() {
         world.stop().await;
     }
 }
+
+/// A file on a disk that does not answer: readings that hang keep their threads, and later ones wait.
+#[cfg(any(debug_assertions, feature = "probes"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_file_that_hangs_keeps_few_threads_however_often_its_reader_is_killed() {
+    use daybook::config::Config;
+    use daybook::probe::{Fault, Probes};
+    use daybook::tenants::READINGS;
+    use daybook::tree::{ChildState, TreeOptions};
+
+    let plan = World::sqlite().await.journal_size("0B");
+    let file = plan.file("tenants.toml", "[[tenants]]\nslug = \"acme\"\n");
+    let probes = Probes::new();
+    let standing = |nth| probes.strike("resolver", "in_read", Fault::Stand, nth);
+    let readings: Vec<_> = (1..=READINGS as u64).map(standing).collect();
+    let options = TreeOptions {
+        probes: probes.clone(),
+        ..TreeOptions::of(&Config::default())
+    };
+    let world = plan
+        .settings(&format!("[tenants]\nfile = \"{}\"", file.display()))
+        .source("kind = \"recorder\"")
+        .options(options)
+        .start()
+        .await;
+    // The last once more: nobody is left who could read.
+    for reading in readings.iter().chain(readings.last()) {
+        reading.struck().await;
+        eventually("the resolver is up, to be killed", async || {
+            let actors = world.daybook().actors().await;
+            let is_up = actors.get("resolver") == Some(&ChildState::Running);
+            is_up && world.daybook().kill("resolver").await
+        })
+        .await;
+    }
+    let restarts = "actor=\"resolver\",reason=\"killed\"";
+    eventually("it was restarted each time", async || {
+        let name = "daybook_actor_restarts_total";
+        world.metric(name, restarts).await == (READINGS + 1) as f64
+    })
+    .await;
+    assert_eq!(
+        readings[0].passes(),
+        READINGS as u64,
+        "nobody else has read"
+    );
+
+    drop(readings);
+    let event = r#"{"action":"invoice.paid"}"#;
+    eventually("the directory is read", async || {
+        world.post(EVENTS, event, &[]).await == (200, json!({"received": 1}))
+    })
+    .await;
+    world.stop().await;
+}

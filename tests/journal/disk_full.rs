@@ -38,6 +38,9 @@ async fn a_full_disk_is_a_clear_error_and_nothing_half_written_counts() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(told.contains("the limit was met"), "{told}");
+    // The first, and one in ten seconds.
+    let lines = told.matches("journal takes no pushes").count();
+    assert!((1..5).contains(&lines), "{lines} lines: {told}");
 
     let journal = open(dir.path());
     let numbers = kept_numbers(dir.path());
@@ -60,6 +63,8 @@ fn kept_numbers(dir: &Path) -> Vec<(u64, usize)> {
 
 /// What the limited process does.
 async fn under_the_limit(dir: &Path) {
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stdout);
+    lines.init();
     let unlimited_segments = JournalOptions {
         segment_bytes: u64::MAX,
         ..options(dir)

@@ -3,6 +3,7 @@
 
 mod appending;
 mod disk_full;
+mod hanging;
 mod model;
 mod pipeline;
 mod recovery;

@@ -33,6 +33,7 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("source_info", "gauge", &["kind", "source"]),
     ("source_interval_seconds", "gauge", &["source"]),
     ("source_up", "gauge", &["source"]),
+    ("source_fenced_total", "counter", &["source"]),
     (
         "source_last_success_timestamp_seconds",
         "gauge",
@@ -45,6 +46,7 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("authentik_pages_total", "counter", &["source"]),
     ("authentik_late_events_total", "counter", &["source"]),
     ("webhook_requests_total", "counter", &["code"]),
+    ("recorder_requests_total", "counter", &["code"]),
     ("webhook_refused_total", "counter", &["reason", "source"]),
     ("http_requests_total", "counter", &["code", "route"]),
     ("journal_bytes", "gauge", &[]),

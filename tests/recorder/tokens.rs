@@ -397,6 +397,9 @@ async fn a_token_that_was_good_is_believed_while_the_store_is_away() {
         let answer = guarded.record(unknown, paid(0)).await;
         assert_eq!(code(&answer), (503, "unavailable"));
     }
+    let name = "daybook_recorder_requests_total";
+    let refused = guarded.world.metric(name, "code=\"503\"").await;
+    assert_eq!(refused, 2.0, "seen by its alert");
     assert_eq!(guarded.get("/api/v1/events", &token).await.0, 403);
 
     mongod.thaw();
