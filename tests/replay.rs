@@ -3,6 +3,8 @@
 
 #[path = "replay/broken_off.rs"]
 mod broken_off;
+#[path = "replay/people.rs"]
+mod people;
 #[path = "replay/twins.rs"]
 mod twins;
 

@@ -71,7 +71,13 @@ pub(super) async fn replay(
             return Err(ClientError::Contradictory.into());
         }
         let pks = taken.rows.iter().filter_map(|index| rows[*index].0.user_pk);
-        people.look_up(&client, pks).await;
+        let pks: Vec<i64> = pks.collect();
+        while let Some(pause) = people.look_up(&client, &pks).await {
+            tokio::time::sleep(pause).await;
+        }
+        if let Some(error) = people.given_up() {
+            return Err(ReplayError::People(error.clone()));
+        }
         let context = EventContext {
             source: &source,
             received_at: Timestamp::now(),

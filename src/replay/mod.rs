@@ -60,6 +60,9 @@ pub enum ReplayError {
     /// Authentik does not answer as it should.
     #[error("authentik: {0}")]
     Authentik(#[from] ClientError),
+    /// It does not tell whose its events are, and they would be entered without a tenant for good.
+    #[error("authentik: users cannot be looked up: {0}")]
+    People(ClientError),
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] TailError),

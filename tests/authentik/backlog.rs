@@ -89,7 +89,7 @@ async fn a_lost_cursor_costs_a_second_reading_and_enters_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_backlog_arrives_once_and_then_polls_are_cheap() {
-    const BACKLOG: usize = 10_000;
+    const BACKLOG: usize = 3_000;
     let fake = fake().await;
     // Half of it lies within the overlap: the most a poll would have to read again.
     let old = history(

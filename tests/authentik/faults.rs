@@ -43,7 +43,10 @@ async fn recovers(world: &World, fake: &FakeAuthentik, what: &str, last_success:
     .await;
     let view = world.source_becomes("authentik", "running").await;
     assert_eq!(view["reason"], Value::Null, "{what}");
-    assert_eq!(world.metric("daybook_source_up", "authentik").await, 1.0);
+    eventually(&format!("{what}: up"), async || {
+        world.metric("daybook_source_up", "authentik").await == 1.0
+    })
+    .await;
     assert!(
         view["lastSuccessAt"].as_str() > last_success.as_str(),
         "{what}"
@@ -73,7 +76,7 @@ async fn is_told_and_over(case: Case) {
     let what = format!("{:?}", case.fault);
     let fake = fake().await;
     fake.insert_many(history(3, Duration::from_secs(10), Duration::from_secs(1)));
-    let world = world_of(&fake, "timeout = \"1s\"").await;
+    let world = world_of(&fake, "timeout = \"3s\"").await;
     written_reaches(&world, KNOWN).await;
     let well = world.source_becomes("authentik", "running").await;
 

@@ -11,10 +11,10 @@ use super::{
     written_reaches,
 };
 
-const PAGES: usize = 60;
+const PAGES: usize = 40;
 const EVENTS: usize = PAGES * 100;
 
-/// A backlog of sixty pages, each after a moment.
+/// A backlog of many pages, each after a moment.
 async fn slow_backlog() -> FakeAuthentik {
     let fake = fake().await;
     fake.insert_many(history(

@@ -10,7 +10,7 @@ use serde_json::Value;
 use testkit::World;
 use testkit::world::eventually;
 
-use super::{event_at, fake, fake_with, plan_of, ready};
+use super::{event_at, fake, fake_with, history, plan_of, ready};
 
 const DIRECTORY: &str = r#"
 [[tenants]]
@@ -206,14 +206,10 @@ async fn a_slow_look_up_holds_nothing_up_beyond_its_limit() {
     for pk in 200..300 {
         act(&fake, pk, "someone", "");
     }
-    for pk in 200..300 {
-        act(&fake, pk, "someone", "");
-    }
     let slow = Scripted::new(Fault::Delay(Duration::from_secs(120))).times(Times::Forever);
     fake.script(slow.on("/core/users/2"));
     let world = world(&fake, "").await;
-    world.events_reach(200).await;
-    // The first page's look-ups are waited for, the second page's are not even made.
+    world.events_reach(100).await;
     assert!(fake.fault_hits() <= 8, "{}", fake.fault_hits());
     let view = world.source_becomes("authentik", "warning").await;
     assert!(
@@ -225,7 +221,7 @@ async fn a_slow_look_up_holds_nothing_up_beyond_its_limit() {
 
     let asked = fake.fault_hits();
     act(&fake, 201, "someone", "");
-    world.events_reach(201).await;
+    world.events_reach(101).await;
     assert_eq!(fake.fault_hits(), asked, "nobody is looked up for a while");
     // After a pause they are tried again.
     fake.clear_faults();
@@ -235,5 +231,97 @@ async fn a_slow_look_up_holds_nothing_up_beyond_its_limit() {
         serde_json::to_value(status.view()).unwrap()["state"] == "running"
     })
     .await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_cannot_be_looked_up_costs_the_others_nothing() {
+    let fake = fake().await;
+    fake.add_group(group(2, "Acme Staff"));
+    for pk in 200..240 {
+        let name = format!("user{pk}");
+        fake.add_user(user(pk, &name, &[2]));
+        act(&fake, pk, &name, "");
+    }
+    let broken = Scripted::new(Fault::ServerError).times(Times::Forever);
+    fake.script(broken.on("/core/users/200/"));
+    let world = world(&fake, "").await;
+    let found = tenants_of(&world, 40).await;
+    let without = found.iter().filter(|(_, slug)| slug.is_none());
+    let without: Vec<&str> = without.map(|(name, _)| name.as_str()).collect();
+    assert_eq!(without, ["user200"]);
+
+    // Nor those who come after.
+    fake.add_user(user(300, "user300", &[2]));
+    act(&fake, 300, "user300", "");
+    act(&fake, 200, "user200", "");
+    let found = tenants_of(&world, 42).await;
+    assert!(found.contains(&("user300".to_owned(), Some("acme".to_owned()))));
+    // The broken one is asked for twice, and again only after a while.
+    assert_eq!(look_ups(&fake, 200), 2);
+    world.source_becomes("authentik", "running").await;
+    world.stop().await;
+}
+
+/// An hour ago, by members of a tenant whose keys begin with 2.
+fn insert_old(fake: &FakeAuthentik, count: usize) {
+    fake.add_group(group(2, "Acme Staff"));
+    let pks = 200..230;
+    for pk in pks.clone() {
+        fake.add_user(user(pk, "someone", &[2]));
+    }
+    let mut events = history(count, Duration::from_secs(3600), Duration::from_secs(1));
+    for (event, pk) in events.iter_mut().zip(pks.cycle()) {
+        event["user"] = serde_json::json!({"pk": pk, "email": "", "username": "someone"});
+    }
+    fake.insert_many(events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_events_wait_for_their_people_and_new_ones_do_not() {
+    let fake = fake().await;
+    insert_old(&fake, 150);
+    // A page of somebody else's above them.
+    fake.insert_many(history(
+        100,
+        Duration::from_secs(1),
+        Duration::from_millis(1),
+    ));
+    let slow_down = Fault::TooManyRequests {
+        retry_after: 1,
+        html: false,
+    };
+    let slow_down = Scripted::new(slow_down).times(Times::Forever);
+    fake.script(slow_down.on("/core/users/2"));
+    let world = world(&fake, "").await;
+    let view = world.source_becomes("authentik", "warning").await;
+    let reason = view["reason"].as_str().unwrap();
+    assert!(reason.contains("older events wait"), "{reason}");
+    act(&fake, 4, "alice", "");
+    world.events_reach(101).await;
+
+    fake.clear_faults();
+    let found = tenants_of(&world, 251).await;
+    let acme = found
+        .iter()
+        .filter(|(_, slug)| slug.as_deref() == Some("acme"));
+    assert_eq!(acme.count(), 150);
+    world.source_becomes("authentik", "running").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_nobody_can_ever_be_looked_up_older_events_come_all_the_same() {
+    let fake = fake().await;
+    insert_old(&fake, 350);
+    let broken = Scripted::new(Fault::ServerError).times(Times::Forever);
+    fake.script(broken.on("/core/users/2"));
+    let world = world(&fake, "").await;
+    world.events_reach(350).await;
+    let view = world.source_becomes("authentik", "warning").await;
+    let reason = view["reason"].as_str().unwrap();
+    assert!(reason.contains("users cannot be looked up"), "{reason}");
+    // Five times, and each time a few.
+    assert!(fake.fault_hits() <= 60, "{}", fake.fault_hits());
     world.stop().await;
 }

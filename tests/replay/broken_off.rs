@@ -38,7 +38,7 @@ fn start(plan: &Plan, config: &Path) -> Process {
     Process::spawn(env!("CARGO_BIN_EXE_daybook"), &arguments, 0, &log)
 }
 
-async fn open(config: &Path) -> Arc<dyn Store> {
+pub(super) async fn open(config: &Path) -> Arc<dyn Store> {
     let loaded = LoadedConfig::load_for_tools(Some(config)).unwrap();
     let store = store::open(&loaded.config.store).await.unwrap();
     store.prepare().await.unwrap();

@@ -96,6 +96,24 @@ async fn bad_events_among_good_ones_are_kept_aside() {
     world.stop().await;
 }
 
+/// Newer servers give an event another `id` each time that they send it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_event_that_is_sent_again_is_kept_once() {
+    let world = world().await;
+    for id in 1..=3 {
+        let bad = format!(r#"{{"id":"{id}","createdAt":"yesterday","type":"auth.failed"}}"#);
+        let body = format!("{{\"events\":[{bad},{}]}}", event("good", 0));
+        let answer = send(&world, &body).await;
+        let wanted = json!({"received": 1, "quarantined": 1});
+        assert_eq!((answer.status, answer.json()), (200, wanted));
+    }
+    assert_eq!(world.events().await.len(), 1);
+    let letters = world.daybook().store().dead_letters(100).await.unwrap();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0].attempts, 3);
+    world.stop().await;
+}
+
 /// The whole payload of every type that carries content, whole and cut: what was said over the
 /// wire stands in no event, dead letter or log line.
 #[tokio::test(flavor = "multi_thread")]

@@ -382,6 +382,20 @@ impl PollerState {
         } else if page.count > 0 {
             self.standing.warning = None;
         }
+        let pks: Vec<i64> = rows
+            .iter()
+            .filter(|(key, ..)| !walk.is_durable(key))
+            .filter_map(|(_, user_pk, _)| *user_pk)
+            .collect();
+        let is_older = walk.has_gaps() && !walk.is_at_head();
+        let pause = self.people.look_up(&self.args.client, &pks).await;
+        self.args.progress.tick();
+        if let Some(pause) = pause.filter(|_| is_older) {
+            // The page is asked for again; new events do not wait with it.
+            self.pages_since_head = PAGES_BETWEEN_HEADS;
+            self.show();
+            return Ok(Next::Continue(pause.min(self.args.config.interval)));
+        }
         let taken = walk.accept(&PageAnswer {
             rows: rows.iter().map(|(key, ..)| key.clone()).collect(),
             length: page.results.len() as u64,
@@ -396,9 +410,6 @@ impl PollerState {
             self.failures = 0;
             self.standing.got_further();
         }
-        let people = taken.rows.iter().filter_map(|index| rows[*index].1);
-        self.people.look_up(&self.args.client, people).await;
-        self.args.progress.tick();
         let mut entries = Vec::with_capacity(taken.rows.len() + placeless.len());
         let mut keys = Vec::with_capacity(taken.rows.len());
         for index in &taken.rows {
@@ -541,7 +552,8 @@ impl PollerState {
 
     fn show(&self) {
         let limit = self.walk.as_ref().and_then(Walk::limit);
-        let (state, reason) = self.standing.state(limit, self.people.trouble());
+        let looking_up = self.people.trouble();
+        let (state, reason) = self.standing.state(limit, looking_up.as_deref());
         self.args.courier.status.set_state(state, reason);
     }
 

@@ -1,9 +1,10 @@
 //! Who acted: groups, subject and address of a user, looked up through Authentik's API.
 //!
-//! No event names a group. What is found is remembered for a while; a look-up that fails leaves
-//! the event to the directory of tenants, and never holds the poll up for long.
+//! No event names a group. What is found is remembered for a while. A look-up that fails leaves the
+//! event to the directory of tenants, and for good: what stands is not altered. So whoever reads what
+//! is old waits and asks again, a few times; what is new is never held up for long.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
@@ -20,8 +21,15 @@ const AT_ONCE: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After a refusal nothing is looked up for this long.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
-/// After a failure for this long: a walk of a thousand pages must not wait at each of them.
+/// After a failure for this long.
 const FAILED_PAUSE: Duration = Duration::from_secs(15);
+/// After the first one that may be about a single user for this long only: new events do not wait.
+const DOUBT_PAUSE: Duration = Duration::from_secs(1);
+/// After so many failures in a row nobody is waited for: a walk of a thousand pages must not wait at
+/// each of them.
+const TRIES: u32 = 5;
+/// Where so many users in a row cannot be told, the server fails and not one of them.
+const SEVERAL: usize = 3;
 
 /// What Authentik knows of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,73 +46,145 @@ pub struct Person {
 #[derive(Default)]
 pub struct People {
     known: HashMap<i64, (Instant, Option<Person>)>,
-    paused_until: Option<Instant>,
-    trouble: Option<String>,
+    /// The users, up to `SEVERAL`, whom the server failed to tell since it told anybody.
+    untold: HashSet<i64>,
+    trouble: Option<Trouble>,
+}
+
+/// Why nobody is looked up for a while.
+struct Trouble {
+    error: ClientError,
+    until: Instant,
+    /// In a row: since anybody could be looked up.
+    failures: u32,
 }
 
 impl People {
-    /// Looks up those of `pks` that are not known, for `PATIENCE` at most.
-    pub async fn look_up(&mut self, client: &Client, pks: impl Iterator<Item = i64>) {
+    /// Looks up those of `pks` that are not known, for `PATIENCE` at most. After how long the rest can
+    /// be asked for again, if that is worth waiting for.
+    pub async fn look_up(&mut self, client: &Client, pks: &[i64]) -> Option<Duration> {
         let now = Instant::now();
-        if self.paused_until.is_some_and(|until| until > now) {
-            return;
-        }
-        let mut unknown: Vec<i64> = pks.filter(|pk| !self.is_fresh(*pk, now)).collect();
+        let mut unknown: Vec<i64> = pks
+            .iter()
+            .copied()
+            .filter(|pk| !self.is_fresh(*pk, now))
+            .collect();
         unknown.sort_unstable();
         unknown.dedup();
         if unknown.is_empty() {
-            return;
+            return None;
         }
-        self.make_room(now, unknown.len());
+        let pauses = |trouble: &Trouble| trouble.until > now;
+        if !self.trouble.as_ref().is_some_and(pauses) {
+            self.make_room(now, unknown.len());
+            if let Err(error) = self.ask_for(client, unknown).await {
+                self.pause(error);
+            }
+        }
+        let trouble = self.trouble.as_ref()?;
+        let is_worth_it = !lacks_right(&trouble.error) && trouble.failures < TRIES;
+        is_worth_it.then(|| trouble.until.saturating_duration_since(Instant::now()))
+    }
+
+    async fn ask_for(&mut self, client: &Client, unknown: Vec<i64>) -> Result<(), ClientError> {
         let answers = futures_util::stream::iter(unknown)
             .map(|pk| async move { (pk, look_up_one(client, pk).await) })
             .buffer_unordered(AT_ONCE);
         let mut answers = std::pin::pin!(answers);
         let deadline = tokio::time::Instant::now() + PATIENCE;
+        let untold_before = self.untold.clone();
+        let mut untold = Vec::new();
+        let mut is_anybody_told = false;
         loop {
             match tokio::time::timeout_at(deadline, answers.next()).await {
-                Ok(Some((pk, Ok(person)))) => self.learn(pk, person),
-                Ok(Some((_, Err(error)))) => return self.pause(&error),
-                Ok(None) => return,
-                Err(_) => {
-                    let error = ClientError::Transport("no answer in time".to_owned());
-                    return self.pause(&error);
+                Ok(Some((pk, Ok(person)))) => {
+                    is_anybody_told = true;
+                    self.untold.clear();
+                    if let Some(trouble) = &mut self.trouble {
+                        trouble.failures = 0;
+                    }
+                    self.learn(pk, person);
                 }
+                Ok(Some((pk, Err(error)))) if self.is_about_one(pk, &error) => {
+                    untold.push((pk, error));
+                }
+                Ok(Some((_, Err(error)))) => return Err(error),
+                Ok(None) => break,
+                Err(_) => return Err(ClientError::Transport("no answer in time".to_owned())),
             }
         }
+        let is_new = |(pk, _): &&(i64, ClientError)| !untold_before.contains(pk);
+        if !is_anybody_told
+            && self.given_up().is_none()
+            && let Some((_, error)) = untold.iter().find(is_new)
+        {
+            // It may be the server that fails: if these fail once more, it is they.
+            return Err(error.clone());
+        }
+        for (pk, _) in untold {
+            self.learn(pk, None);
+        }
+        if self.untold.len() < SEVERAL {
+            self.trouble = None;
+        }
+        Ok(())
     }
 
-    /// Why nobody is looked up at present.
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    /// Whether a failure is taken for this user's alone, so that the others are asked for.
+    fn is_about_one(&mut self, pk: i64, error: &ClientError) -> bool {
+        let may_be = may_be_about_one(error);
+        if may_be && self.untold.len() < SEVERAL {
+            self.untold.insert(pk);
+        }
+        may_be && (self.untold.len() < SEVERAL || self.given_up().is_some())
+    }
+
+    /// Why users cannot be looked up at present.
+    pub fn trouble(&self) -> Option<String> {
+        let error = &self.trouble.as_ref()?.error;
+        Some(if lacks_right(error) {
+            format!(
+                "the token may not look users up ({error}): grant view_user and view_group, or tenants come from the directory alone"
+            )
+        } else {
+            format!(
+                "users cannot be looked up ({error}): for now tenants come from the directory alone, and older events wait for a while"
+            )
+        })
+    }
+
+    /// Why nobody is waited for any more, although it may pass.
+    pub fn given_up(&self) -> Option<&ClientError> {
+        let Trouble {
+            error, failures, ..
+        } = self.trouble.as_ref()?;
+        (*failures >= TRIES && !lacks_right(error)).then_some(error)
     }
 
     fn learn(&mut self, pk: i64, person: Option<Person>) {
-        self.trouble = None;
         let former = self.known.remove(&pk).and_then(|(_, person)| person);
         // Whoever has been deleted had groups when the events were made.
         self.known.insert(pk, (Instant::now(), person.or(former)));
     }
 
-    /// Events are entered without look-ups for a while rather than late.
-    fn pause(&mut self, error: &ClientError) {
-        let (pause, trouble) = if error.needs_a_person() {
-            let trouble = format!(
-                "the token may not look users up ({error}): grant view_user and view_group, or tenants come from the directory alone"
-            );
-            (REFUSED_PAUSE, trouble)
+    fn pause(&mut self, error: ClientError) {
+        let former = self.trouble.take();
+        let failures = former.as_ref().map_or(0, |former| former.failures);
+        let pause = if lacks_right(&error) {
+            REFUSED_PAUSE
+        } else if failures == 0 && may_be_about_one(&error) {
+            DOUBT_PAUSE
         } else {
-            let trouble = format!(
-                "users cannot be looked up ({error}): for now tenants come from the directory alone"
-            );
-            let asked = error.retry_after().unwrap_or_default();
-            (FAILED_PAUSE.max(asked), trouble)
+            FAILED_PAUSE.max(error.retry_after().unwrap_or_default())
         };
-        self.paused_until = Some(Instant::now() + pause);
-        if self.trouble.is_none() {
-            tracing::warn!(reason = trouble, "look-ups pause");
+        self.trouble = Some(Trouble {
+            error,
+            until: Instant::now() + pause,
+            failures: failures + 1,
+        });
+        if former.is_none() {
+            tracing::warn!(reason = self.trouble(), "look-ups pause");
         }
-        self.trouble = Some(trouble);
     }
 
     /// What is known of a user.
@@ -132,6 +212,18 @@ impl People {
             self.known.clear();
         }
     }
+}
+
+/// Whether the token may not look users up. Any other refusal passes: it read events a moment ago.
+fn lacks_right(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { status: 403, .. })
+}
+
+/// Whether it may be for what is known of one user. A server that wants to be left alone says so of
+/// itself.
+fn may_be_about_one(error: &ClientError) -> bool {
+    use ClientError::{ServerError, TooLong, Unreadable};
+    matches!(error, ServerError { .. } | TooLong | Unreadable(_)) && error.retry_after().is_none()
 }
 
 /// Asks twice before it gives up on a server that stumbles.

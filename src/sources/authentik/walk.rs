@@ -531,6 +531,11 @@ impl Walk {
         self.durable.add(rows);
     }
 
+    /// Whether it is known of a row that it need not be entered again.
+    pub fn is_durable(&self, row: &RowKey) -> bool {
+        self.durable.contains(row)
+    }
+
     /// What was there at a head has been read since, or stands in a gap.
     fn unseen_before(&mut self, answer: &PageAnswer) -> Option<Unseen> {
         let now = answer.server_time;
@@ -554,7 +559,7 @@ impl Walk {
     }
 
     fn unknown_rows(&self, answer: &PageAnswer, from: usize) -> Vec<usize> {
-        let unknown = |index: &usize| !self.durable.contains(&answer.rows[*index]);
+        let unknown = |index: &usize| !self.is_durable(&answer.rows[*index]);
         (from..answer.rows.len()).filter(unknown).collect()
     }
 }

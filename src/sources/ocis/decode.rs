@@ -430,13 +430,14 @@ fn hints(line: &impl Record, verb: &Verb, acting_user: Option<&str>) -> TenantHi
         add(&mut subjects, user);
     }
     hints.subjects = subjects;
-    hints.learn = lesson(line, verb);
+    hints.learn = lesson(line, verb, acting_user);
     hints
 }
 
-/// What a line about a space teaches. The name of a personal space is its user's display name,
-/// which anybody can choose: it teaches nothing about a tenant.
-fn lesson(line: &impl Record, verb: &Verb) -> Option<SpaceLesson> {
+/// What a line about a space teaches. The name of a personal space is its user's display name, or
+/// what the user chose instead, and anybody can choose any: it teaches nothing about a tenant. A
+/// line that tells no type is known by the space's id, which is its user's.
+fn lesson(line: &impl Record, verb: &Verb, acting_user: Option<&str>) -> Option<SpaceLesson> {
     let name = match &*verb.action {
         "ocis.space_created" | "ocis.space_updated" => line.text(key!("Name")),
         "ocis.space_renamed" => line.text(key!("NewName")),
@@ -447,7 +448,8 @@ fn lesson(line: &impl Record, verb: &Verb) -> Option<SpaceLesson> {
         .iter()
         .find_map(|key| line.inner_text(key, "spaceAlias"));
     let is_personal = line.text(key!("Type")) == Some("personal")
-        || alias.is_some_and(|alias| alias.starts_with("personal/"));
+        || alias.is_some_and(|alias| alias.starts_with("personal/"))
+        || acting_user == Some(space);
     // A project space is its own owner: no user.
     let owner = line
         .text(key!("Owner"))

@@ -197,6 +197,21 @@ fn spaces_teach_their_names_but_personal_ones_do_not() {
     assert_eq!(hints.learn.unwrap().name, None);
 }
 
+/// Such a line has neither a type nor an alias.
+#[test]
+fn a_personal_space_that_is_renamed_teaches_no_name() {
+    let renamed = |space: &str| {
+        let (_, hints) = one(record(
+            "space_renamed",
+            &format!("user 'mallory' renamed space '{space}!{space}' to 'Acme'"),
+            json!({"SpaceID": format!("st${space}!{space}"), "NewName": "Acme"}),
+        ));
+        hints.learn.unwrap().name
+    };
+    assert_eq!(renamed("mallory"), None);
+    assert_eq!(renamed("project").as_deref(), Some("Acme"));
+}
+
 #[test]
 fn reads_are_filtered_unless_wanted() {
     for action in ["file_read", "file_viewed"] {

@@ -7,7 +7,7 @@
 //! - The body is checked to be JSON first; each piece of its list is found and decoded only when the
 //!   iterator comes to it. A piece that is no event becomes a dead letter, and the others go on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -77,6 +77,8 @@ pub struct BodyEvents<'a> {
     ctx: &'a BodyContext<'a>,
     /// How often each key was met in this body.
     twins: HashMap<[u8; KEY_BYTES], u32>,
+    /// How often each position of a letter was.
+    twin_letters: HashMap<String, u32>,
 }
 
 /// Finds the events of a body without decoding them.
@@ -104,15 +106,18 @@ pub fn decode_body<'a>(
         pieces: Elements::of(body.events).ok_or(BodyError::NoEvents)?,
         ctx,
         twins: HashMap::new(),
+        twin_letters: HashMap::new(),
     })
 }
 
 /// The dead letter of a body that cannot be read. Its position is the body's SHA-256.
 pub fn quarantine(body: &[u8], ctx: &BodyContext<'_>, error: &BodyError) -> DeadLetter {
-    letter(body, ctx, error.reason(), error.to_string())
+    let position = sha256_hex(body);
+    letter(position, body, ctx, error.reason(), error.to_string())
 }
 
 fn letter(
+    position: String,
     raw: &[u8],
     ctx: &BodyContext<'_>,
     reason: DeadLetterReason,
@@ -122,7 +127,24 @@ fn letter(
         source: ctx.source,
         at: ctx.received_at,
     };
-    letters.letter(sha256_hex(raw), reason, detail, raw, mask_letter)
+    letters.letter(position, reason, detail, raw, mask_letter)
+}
+
+/// The position of a piece that is no event: its SHA-256 without its `id`, which is another one each
+/// time that the same is sent.
+fn position_of(piece: &str) -> String {
+    let hashed = without_id(piece);
+    sha256_hex(hashed.as_deref().unwrap_or(piece.as_bytes()))
+}
+
+/// `None` for what has no `id`, and for what has so many members that they are not looked at.
+fn without_id(piece: &str) -> Option<Vec<u8>> {
+    if has_too_many_values(piece) {
+        return None;
+    }
+    let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(piece).ok()?;
+    members.remove("id")?;
+    serde_json::to_vec(&members).ok()
 }
 
 impl Iterator for BodyEvents<'_> {
@@ -130,10 +152,11 @@ impl Iterator for BodyEvents<'_> {
 
     fn next(&mut self) -> Option<Decoded> {
         let piece = self.pieces.next()?;
-        Some(
-            self.decode(piece)
-                .unwrap_or_else(|letter| Decoded::Dead(*letter)),
-        )
+        Some(self.decode(piece).unwrap_or_else(|mut letter| {
+            let seen = self.twin_letters.entry(letter.position.clone());
+            letter.position = numbered(letter.position, seen.or_insert(0));
+            Decoded::Dead(*letter)
+        }))
     }
 }
 
@@ -142,6 +165,7 @@ impl BodyEvents<'_> {
         let raw = piece.get().as_bytes();
         let refuse = |detail: String| {
             Box::new(letter(
+                position_of(piece.get()),
                 raw,
                 self.ctx,
                 DeadLetterReason::UnexpectedShape,
@@ -201,16 +225,19 @@ impl BodyEvents<'_> {
 
     /// The key, with the ordinal of a twin.
     fn external_id(&mut self, key: [u8; KEY_BYTES]) -> String {
-        let seen = self.twins.entry(key).or_insert(0);
-        let ordinal = *seen;
-        *seen += 1;
-        let mut id = hex(&key);
-        if ordinal > 0 {
-            id.push('-');
-            id.push_str(&ordinal.to_string());
-        }
-        id
+        numbered(hex(&key), self.twins.entry(key).or_insert(0))
     }
+}
+
+/// With the ordinal of a twin behind it.
+fn numbered(mut id: String, seen: &mut u32) -> String {
+    let ordinal = *seen;
+    *seen += 1;
+    if ordinal > 0 {
+        id.push('-');
+        id.push_str(&ordinal.to_string());
+    }
+    id
 }
 
 /// The hash of an event. Keys are sorted and numbers keep their text, so a body that says the same

@@ -267,6 +267,38 @@ fn a_bad_event_is_quarantined_alone() {
 }
 
 #[test]
+fn an_unreadable_event_has_the_same_position_under_another_id() {
+    let position = |piece: &str| {
+        let decoded = decode(format!("{{\"events\":[{piece}]}}").as_bytes()).unwrap();
+        let [Decoded::Dead(letter)] = &decoded[..] else {
+            panic!("{decoded:?}");
+        };
+        letter.position.clone()
+    };
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for data in ["[1]", deep.as_str()] {
+        let sent = |id: u32, kind: &str| {
+            position(&format!(
+                r#"{{"id":"{id}","createdAt":"2026-11-24T04:00:00Z","type":"{kind}","data":{data}}}"#
+            ))
+        };
+        assert_eq!(sent(1, "auth.failed"), sent(2, "auth.failed"), "{data}");
+        assert_ne!(sent(1, "auth.failed"), sent(1, "auth.success"), "{data}");
+    }
+}
+
+#[test]
+fn unreadable_twins_of_one_body_are_two_letters() {
+    let piece = |id: u32| format!(r#"{{"id":"{id}","type":"auth.failed","data":[1]}}"#);
+    let body = format!("{{\"events\":[{},{}]}}", piece(1), piece(2));
+    let decoded = decode(body.as_bytes()).unwrap();
+    let [Decoded::Dead(first), Decoded::Dead(second)] = &decoded[..] else {
+        panic!("{decoded:?}");
+    };
+    assert_eq!(second.position, format!("{}-1", first.position));
+}
+
+#[test]
 fn an_event_nested_too_deep_is_quarantined_alone() {
     let deep = format!(
         r#"{{"events":[{{"type":"a.b","createdAt":"2026-11-24T04:00:00Z","data":{{"x":{}{}}}}},{}]}}"#,

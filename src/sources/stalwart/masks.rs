@@ -1,8 +1,9 @@
 //! Which parts of a Stalwart event are secrets or content.
 //!
-//! Some types carry what went over the wire: log-ins in clear, request headers, new passwords,
-//! mail. Of those only what describes the connection stays; a new key of such a type is masked
-//! until somebody has looked at it.
+//! Some types carry what went over the wire or came out of a store: log-ins in clear, request
+//! headers, new passwords, password hashes, mail. Of those only what describes the connection stays;
+//! a new key of such a type is masked until somebody has looked at it. A few more carry a secret
+//! under one key.
 
 use serde_json::{Map, Value};
 
@@ -32,20 +33,37 @@ const STRUCTURAL_KEYS: &[&str] = &[
     "id",
 ];
 
-/// Keys that carry content in any type; for text that cannot be read as JSON.
-const CONTENT_KEYS: &[&str] = &["contents", "details"];
+/// Types of which one key may be a secret: a token or a password's hash that could not be read, and
+/// the bytes that stand in a store for an account or a message.
+const SECRETS_OF: &[(&str, &str)] = &[
+    ("auth.error", "details"),
+    ("registry.deserialization-error", "value"),
+    ("store.data-corruption", "value"),
+    ("store.decompress-error", "value"),
+    ("store.deserialize-error", "value"),
+];
+
+/// Keys that may carry content, whatever the type; for what becomes no event.
+const CONTENT_KEYS: &[&str] = &["contents", "details", "result", "value"];
 
 /// Parameters of a requested URL that are secrets, besides the common list.
 const QUERY_KEYS: &[&str] = &["code", "key", "auth", "sig", "signature"];
 
-/// Whether events of this type carry what went over the wire.
-pub(super) fn carries_content(kind: &str) -> bool {
+/// Whether events of this type carry what went over the wire, rows of a directory, or what a model
+/// was asked and answered.
+fn carries_content(kind: &str) -> bool {
     let Some((_, name)) = kind.split_once('.') else {
         return false;
     };
-    matches!(kind, "milter.read" | "milter.write")
-        || name.starts_with("raw-")
+    matches!(
+        kind,
+        "milter.read" | "milter.write" | "store.sql-query" | "store.ldap-query" | "ai.llm-response"
+    ) || name.starts_with("raw-")
         || name.ends_with("-body")
+}
+
+fn is_content(kind: &str, key: &str) -> bool {
+    SECRETS_OF.contains(&(kind, key)) || (carries_content(kind) && !STRUCTURAL_KEYS.contains(&key))
 }
 
 /// Masks the event's object; `kind` is its type.
@@ -53,26 +71,43 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, kind: &str) {
     for (key, value) in event.iter_mut() {
         if mask::is_secret_key(key, SECRET_KEYS) {
             mask::mask_leaves(value);
-        } else if key != "data" {
+        } else {
             mask::mask_value(value, SECRET_KEYS);
         }
     }
-    let Some(data) = event.get_mut("data") else {
-        return;
-    };
-    mask::mask_value(data, SECRET_KEYS);
-    let Value::Object(data) = data else {
-        return;
-    };
+    if let Some(Value::Object(data)) = event.get_mut("data") {
+        mask_data(data, kind);
+    }
+}
+
+fn mask_data(data: &mut Map<String, Value>, kind: &str) {
     for (key, value) in data.iter_mut() {
-        if carries_content(kind) && !STRUCTURAL_KEYS.contains(&key.as_str()) {
+        if is_content(kind, key) {
             mask::mask_leaves(value);
+            continue;
         }
+        mask_errors(value);
         if let ("url" | "path", Value::String(text)) = (key.as_str(), &mut *value)
             && let Some(masked) = mask::mask_query(text, &query_keys())
         {
             *text = masked;
         }
+    }
+}
+
+/// An error within an event, or a list of them, is written as an event is: `type` and `data`.
+fn mask_errors(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(mask_errors),
+        Value::Object(error) => {
+            let kind = error.get("type").and_then(Value::as_str).map(str::to_owned);
+            if let Some(kind) = kind
+                && let Some(Value::Object(data)) = error.get_mut("data")
+            {
+                mask_data(data, &kind);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -131,9 +166,61 @@ mod tests {
     }
 
     #[test]
+    fn rows_and_prompts_are_masked() {
+        assert_eq!(
+            masked(
+                "store.sql-query",
+                json!({"details": "SELECT secret", "value": ["a"], "result": "Ok([\"$argon2id$x\"])"})
+            ),
+            json!({"details": "***", "value": ["***"], "result": "***"})
+        );
+        assert_eq!(
+            masked(
+                "store.ldap-query",
+                json!({"details": "(uid=a)", "result": [["userPassword", "{SSHA}x"], "cn=a"]})
+            ),
+            json!({"details": "***", "result": [["***", "***"], "***"]})
+        );
+        assert_eq!(
+            masked(
+                "ai.llm-response",
+                json!({"id": "m", "value": "Subject: x", "details": "HAM,x", "elapsed": 7})
+            ),
+            json!({"id": "m", "value": "***", "details": "***", "elapsed": 7})
+        );
+    }
+
+    #[test]
+    fn a_secret_in_an_error_is_masked_wherever_the_error_stands() {
+        let data = json!({"details": "eyJ0", "reason": "Failed to decode token"});
+        let without = json!({"details": "***", "reason": "Failed to decode token"});
+        assert_eq!(masked("auth.error", data.clone()), without);
+        let caused = |data: Value| json!({"causedBy": {"type": "auth.error", "data": data}});
+        assert_eq!(
+            masked("auth.too-many-attempts", caused(data)),
+            caused(without)
+        );
+        let listed = |value: &str| {
+            json!({"details": "Archive integrity compromised", "result": [
+                {"type": "store.data-corruption", "data": {"key": "AP8=", "value": value}}]})
+        };
+        assert_eq!(masked("server.thread-error", listed("c2Vj")), listed("***"));
+    }
+
+    #[test]
     fn text_that_is_no_json_loses_content_too() {
-        let raw = br#"{"events":[{"type":"imap.raw-input","data":{"contents":"A LOGIN a \"pw\""#;
-        let masked = String::from_utf8(mask_letter(raw)).unwrap();
-        assert!(masked.ends_with(r#""contents":"***"#), "{masked}");
+        for (raw, wanted) in [
+            (
+                r#"{"events":[{"type":"imap.raw-input","data":{"contents":"A LOGIN a \"pw\""#,
+                r#"{"events":[{"type":"imap.raw-input","data":{"contents":"***"#,
+            ),
+            (
+                r#"{"events":[{"type":"store.sql-query","data":{"value":["a"],"result":"Ok([\"$argon"#,
+                r#"{"events":[{"type":"store.sql-query","data":{"value":"***","result":"***"#,
+            ),
+        ] {
+            let masked = mask_letter(raw.as_bytes());
+            assert_eq!(String::from_utf8(masked).unwrap(), wanted, "{raw}");
+        }
     }
 }
