@@ -294,6 +294,13 @@ async fn authentik_and_what_is_wrong_with_it() {
     site.fails("authentik", &["a proxy", "Authorization header"])
         .await;
 
+    // What it says of itself acts on no terminal.
+    let site = Site::new().await;
+    let fault = Fault::Forbidden("no\u{1b}[2J\u{202e}");
+    site.authentik.set_fault(fault, Times::Forever);
+    site.fails("authentik", &["token is refused", "no\\u{1b}[2J\\u{202e}"])
+        .await;
+
     let site = Site::new().await;
     let url = site.authentik.url();
     let nobody = format!("http://127.0.0.1:{}", free_port());

@@ -263,6 +263,32 @@ async fn without_a_service_a_letter_in_mongodb_becomes_its_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn as_json_a_letter_is_told_whole_and_acts_on_no_terminal() {
+    let plan = World::sqlite().await;
+    let config = cli_config(&plan, "");
+    let loaded = LoadedConfig::load_for_tools(Some(&config)).unwrap();
+    let store = store::open(&loaded.config.store).await.unwrap();
+    store.prepare().await.unwrap();
+    let hostile = "\u{9b}2J\u{202e}cod.exe";
+    let odd = DeadLetter {
+        detail: hostile.to_owned(),
+        ..letter("7:ab:0", hostile.as_bytes())
+    };
+    put(&store, &[odd]).await;
+    let letters = listed(&[], &config);
+    assert_eq!(letters[0]["detail"], hostile);
+    let id = id_at(&letters, "7:ab:0");
+    for arguments in [&["list", "--json"][..], &["show", id, "--json"]] {
+        let text = String::from_utf8(succeeds(arguments, &config)).unwrap();
+        assert!(text.contains("\\u009b2J\\u202ecod.exe"), "{text}");
+        assert!(!text.contains(['\u{9b}', '\u{202e}']), "{text:?}");
+    }
+    let shown = succeeds(&["show", id, "--json"], &config);
+    let shown: Value = serde_json::from_slice(&shown).unwrap();
+    assert_eq!(shown["raw"], hostile);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_has_gone_is_no_error() {
     let plan = World::sqlite().await;
     let config = cli_config(

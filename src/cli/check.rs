@@ -9,7 +9,7 @@ use crate::config::{Config, SourceConfig, TlsConfig};
 use crate::http::tls;
 use crate::store::Store;
 
-use super::output::say;
+use super::output::{say, visible};
 use super::service::Service;
 use super::{ConfigArgs, Failure, tell};
 
@@ -149,18 +149,18 @@ fn ends(until: Timestamp, now: Timestamp) -> Option<String> {
     }
 }
 
-/// Whether all is well.
+/// Whether all is well. What another system says of itself acts on no terminal.
 fn report(name: &str, finding: &Finding) -> Result<bool, anyhow::Error> {
     match finding {
         Ok(fine) => {
-            say!("ok    {name}: {}", fine.what)?;
+            say!("ok    {name}: {}", visible(&fine.what))?;
             for advice in &fine.advice {
-                say!("      better: {advice}")?;
+                say!("      better: {}", visible(advice))?;
             }
         }
         Err(trouble) => {
-            say!("FAIL  {name}: {}", trouble.what)?;
-            say!("      remedy: {}", trouble.remedy)?;
+            say!("FAIL  {name}: {}", visible(&trouble.what))?;
+            say!("      remedy: {}", visible(&trouble.remedy))?;
         }
     }
     Ok(finding.is_ok())

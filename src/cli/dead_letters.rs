@@ -13,12 +13,12 @@ use serde_json::json;
 
 use crate::config::{Config, JournalConfig, LoadedConfig};
 use crate::dead_letters::{Retried, Retrier, is_head_only};
-use crate::event::DeadLetterReason;
-use crate::event::hidden::told_apart;
+use crate::event::{DeadLetterReason, parse_bound};
 use crate::journal::waiting_bytes;
 use crate::store::{DeadLetterFilter, DeadLetterHead, Store, StoreError, StoredDeadLetter};
 
-use super::{ConfigArgs, Failure, open_existing, output, tell};
+use super::output::{self, pretty, visible};
+use super::{ConfigArgs, Failure, open_existing, tell};
 
 #[derive(Args)]
 pub(super) struct DeadLettersArgs {
@@ -102,14 +102,9 @@ fn parse_reason(word: &str) -> Result<DeadLetterReason, String> {
 }
 
 /// RFC 3339, or a date alone (midnight UTC), as the API takes it.
-pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
-    let whole = if text.len() == 10 {
-        format!("{text}T00:00:00Z")
-    } else {
-        text.to_owned()
-    };
+fn parse_time(text: &str) -> Result<Timestamp, String> {
     let wanted = "wanted: a time like 2026-11-24T04:05:39Z, or a date";
-    crate::event::parse_time(&whole).ok_or_else(|| wanted.to_owned())
+    parse_bound(text).ok_or_else(|| wanted.to_owned())
 }
 
 async fn open(args: &ConfigArgs) -> Result<(LoadedConfig, Arc<dyn Store>), Failure> {
@@ -153,7 +148,7 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
     let more = heads.len() > args.limit as usize;
     heads.truncate(args.limit as usize);
     if args.json {
-        let text = serde_json::to_string_pretty(&heads).context("list")?;
+        let text = pretty(&heads).context("list")?;
         output::print(format!("{text}\n").as_bytes())?;
     } else {
         output::print(table(&heads).as_bytes())?;
@@ -380,25 +375,11 @@ fn as_json(stored: &StoredDeadLetter) -> Result<String, anyhow::Error> {
         "raw": std::str::from_utf8(&letter.raw).ok(),
         "rawBase64": BASE64.encode(&letter.raw),
     });
-    let text = serde_json::to_string_pretty(&shown).context("a dead letter as JSON")?;
+    let text = pretty(&shown).context("a dead letter as JSON")?;
     Ok(text + "\n")
 }
 
-/// Text in which nothing acts on a terminal: control characters, and those that change the
-/// direction of writing or cannot be seen, stand as escapes.
-pub(super) fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for (character, is_hidden) in told_apart(text) {
-        if is_hidden {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
-}
-
-/// The same for bytes: what is no UTF-8 stands as `\xff`.
+/// [`visible`] for bytes: what is no UTF-8 stands as `\xff`.
 fn visible_bytes(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -461,6 +442,7 @@ mod tests {
             "2026-11-24T00:00:00Z"
         );
         assert!(parse_time("2026-11-24T04:05:39+01:00").is_ok());
+        assert_eq!(parse_time("9999-12-31"), Ok(Timestamp::MAX));
         assert!(parse_time("yesterday").is_err());
         assert_eq!(parse_reason("poison"), Ok(DeadLetterReason::Poison));
         assert!(parse_reason("odd").unwrap_err().contains("invalid_utf8"));

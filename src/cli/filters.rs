@@ -4,10 +4,8 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::units::parse_duration;
-use crate::event::Outcome;
+use crate::event::{Outcome, parse_bound};
 use crate::store::EventFilter;
-
-use super::dead_letters::parse_time;
 
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct FilterArgs {
@@ -75,15 +73,14 @@ fn parse_outcome(word: &str) -> Result<Outcome, String> {
 }
 
 pub(super) fn parse_when(text: &str) -> Result<Timestamp, String> {
-    parse_time(text).or_else(|_| {
-        let ago = parse_duration(text).ok();
-        let ago = ago.and_then(|ago| SignedDuration::try_from(ago).ok());
-        ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok())
-            .ok_or_else(|| {
-                "wanted: a time like 2026-11-24T04:05:39Z, a date, or how long ago, like 2h or 7d"
-                    .to_owned()
-            })
-    })
+    let ago = || {
+        let ago = SignedDuration::try_from(parse_duration(text).ok()?).ok()?;
+        Timestamp::now().checked_sub(ago).ok()
+    };
+    let wanted = "wanted: a time like 2026-11-24T04:05:39Z, a date, or how long ago, like 2h or 7d";
+    parse_bound(text)
+        .or_else(ago)
+        .ok_or_else(|| wanted.to_owned())
 }
 
 #[cfg(test)]
@@ -97,6 +94,7 @@ mod tests {
             parse_when("2026-11-24").unwrap().to_string(),
             "2026-11-24T00:00:00Z"
         );
+        assert_eq!(parse_when("9999-12-31"), Ok(Timestamp::MAX));
         let ago = Timestamp::now().duration_since(parse_when("90m").unwrap());
         assert!((ago.as_secs() - 5400).abs() < 60, "{ago:?}");
         assert!(parse_when("yesterday").unwrap_err().contains("2h"));

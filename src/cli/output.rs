@@ -5,6 +5,7 @@ use std::fmt::{Arguments, Write as _};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
 
+use serde::Serialize;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
@@ -40,6 +41,20 @@ pub(super) fn draw(line: &str) {
     let _gone = write!(std::io::stderr(), "\r\u{1b}[K\u{1b}[?7l{line}\u{1b}[?7h");
 }
 
+/// Text in which nothing acts on a terminal: control characters, and those that change the
+/// direction of writing or cannot be seen, stand as escapes.
+pub(super) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (character, is_hidden) in told_apart(text) {
+        if is_hidden {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// The same text, and the same JSON, with everything that acts on a terminal as `\u` escapes, but for
 /// what `stays`, which is asked about every character in turn.
 pub(super) fn escaped(text: &str, mut stays: impl FnMut(char) -> bool) -> String {
@@ -55,6 +70,12 @@ pub(super) fn escaped(text: &str, mut stays: impl FnMut(char) -> bool) -> String
         }
     }
     shown
+}
+
+/// JSON with indents, in which nothing acts on a terminal either.
+pub(super) fn pretty(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    let json = serde_json::to_string_pretty(value)?;
+    Ok(escaped(&json, |character| character == '\n'))
 }
 
 /// Standard output; what blocks on it is another thread.

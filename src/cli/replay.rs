@@ -26,7 +26,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "NAME")]
     source: String,
     /// From when on, by the events' own time: a time, a date (UTC), or how long ago, like 7d.
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     since: Timestamp,
     /// The counts as JSON.
     #[arg(long)]
@@ -111,9 +111,31 @@ async fn note(
         .context("the timeline does not say that this was replayed")
 }
 
+fn parse_past(text: &str) -> Result<Timestamp, String> {
+    let since = parse_when(text)?;
+    if since > Timestamp::now() {
+        return Err("wanted: a time that has passed".to_owned());
+    }
+    Ok(since)
+}
+
 fn told(replayed: &Replayed) -> String {
     format!(
         "read {}, new {}, known {}, left out {}, unreadable {}",
         replayed.read, replayed.new, replayed.known, replayed.left_out, replayed.unreadable
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_yet_to_come_is_not_read_again() {
+        assert!(parse_past("7d").is_ok());
+        for (wrong, said) in [("9999-12-31", "has passed"), ("yesterday", "7d")] {
+            let refused = parse_past(wrong).expect_err(wrong);
+            assert!(refused.contains(said), "{wrong}: {refused}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::config::{AuthMode, Config};
 use crate::http::auth::new_token;
 use crate::store::{Role, Store};
 
-use super::output::say;
+use super::output::{pretty, say, visible};
 use super::service::Service;
 use super::{ConfigArgs, Failure, open_existing};
 
@@ -31,10 +31,7 @@ pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
         Err(why) => without_sources(config, &*store, &why).await?,
     };
     if args.json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(&report).context("report")?
-        )?;
+        say!("{}", pretty(&report).context("report")?)?;
     } else {
         say!("{}", table(&report).trim_end())?;
     }
@@ -150,6 +147,7 @@ fn table(report: &Value) -> String {
         } else {
             "service is not running"
         };
+        let reason = visible(reason);
         text.push_str(&format!("{service} ({reason}); stored cursors:\n"));
     }
     text.push_str(&format!(
@@ -177,13 +175,44 @@ fn table(report: &Value) -> String {
             ("last error", &source["lastError"]["message"]),
         ] {
             if let Some(what) = value.as_str() {
-                text.push_str(&format!("    {label}: {}\n", what.escape_debug()));
+                text.push_str(&format!("    {label}: {}\n", visible(what)));
             }
         }
     }
     text
 }
 
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
+fn word(value: &Value) -> String {
+    visible(value.as_str().unwrap_or("-"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::event::hidden::told_apart;
+
+    /// A position may be a sender's own words, an error those of the system that is asked.
+    #[test]
+    fn nothing_in_a_status_acts_on_a_terminal() {
+        let hostile = "7\u{1b}[2J\u{9b}31m\n\u{202e}x";
+        let report = json!({
+            "running": false,
+            "reason": hostile,
+            "sources": [{
+                "name": "platform-api",
+                "cursor": { "lastEventId": hostile },
+                "lastError": { "message": hostile },
+            }],
+        });
+        let (table, json) = (table(&report), pretty(&report).unwrap());
+        let shown = "7\\u{1b}[2J\\u{9b}31m\\n\\u{202e}x";
+        assert_eq!(table.matches(shown).count(), 3, "{table}");
+        let read: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, report);
+        for line in table.lines().chain(json.lines()) {
+            let is_hidden = told_apart(line).any(|(_, is_hidden)| is_hidden);
+            assert!(!is_hidden, "{line:?}");
+        }
+    }
 }

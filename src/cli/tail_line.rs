@@ -9,8 +9,7 @@ use unicode_width::UnicodeWidthStr as _;
 use crate::event::Outcome;
 use crate::store::StoredEvent;
 
-use crate::cli::dead_letters::visible;
-use crate::cli::output::escaped;
+use crate::cli::output::{escaped, visible};
 
 /// How one event looks.
 pub(super) struct Line {

@@ -13,7 +13,7 @@ mod time;
 pub mod whole;
 
 pub use payload::{Flat, Payload};
-pub use time::parse_time;
+pub use time::{parse_bound, parse_time};
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -12,6 +12,21 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
     text.parse().ok().or_else(|| shortened(text)?.parse().ok())
 }
 
+/// Reads a bound of a query: a time as [`parse_time`] takes it, or a date alone (midnight UTC). RFC 3339 goes
+/// on for a day and a half after the last time that can be counted: for ever, in a query.
+pub fn parse_bound(text: &str) -> Option<Timestamp> {
+    let whole = if text.len() == 10 {
+        format!("{text}T00:00:00Z")
+    } else {
+        text.to_owned()
+    };
+    parse_time(&whole).or_else(|| {
+        let last_days = ["9999-12-30T", "9999-12-31T"];
+        let end = last_days.iter().find_map(|day| whole.strip_prefix(day))?;
+        parse_time(&format!("9999-12-01T{end}")).map(|_| Timestamp::MAX)
+    })
+}
+
 /// The same time with as many digits as are kept; `None` when it has fewer.
 fn shortened(text: &str) -> Option<String> {
     let (start, rest) = text.split_once(['.', ','])?;

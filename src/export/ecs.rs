@@ -15,7 +15,7 @@ const VERSION: &str = "8.11.0";
 
 pub(super) fn document(event: &StoredEvent) -> Value {
     let (actor, target) = (&event.actor, &event.target);
-    let address = actor.ip.as_deref();
+    let address = said(&actor.ip).map(|ip| &**ip);
     let ip = address
         .and_then(|ip| ip.parse::<IpAddr>().ok())
         .map(|ip| ip.to_string());
@@ -31,17 +31,23 @@ pub(super) fn document(event: &StoredEvent) -> Value {
         "event": {
             "kind": "event",
             "id": event.id,
-            "action": event.action,
-            "provider": event.source,
             "created": event.ingested_at,
             "ingested": event.ingested_at,
         },
-        "labels": { "source": event.source },
-        "daybook": {
-            "external_id": event.external_id,
-            "metadata": event.metadata,
-        },
+        "labels": {},
+        "daybook": { "metadata": event.metadata },
     });
+    // Documents of other writers may have none.
+    for (group, field, text) in [
+        ("event", "action", &event.action),
+        ("event", "provider", &event.source),
+        ("labels", "source", &event.source),
+        ("daybook", "external_id", &event.external_id),
+    ] {
+        if !text.is_empty() {
+            document[group][field] = json!(text);
+        }
+    }
     if let Some((category, kinds)) = classify(&event.action) {
         document["event"]["category"] = json!([category]);
         document["event"]["type"] = json!(kinds);
@@ -68,8 +74,13 @@ pub(super) fn document(event: &StoredEvent) -> Value {
         }
         _ => {}
     }
+    let target = object([
+        ("type", &target.kind),
+        ("id", &target.id),
+        ("name", &target.name),
+    ]);
     if !target.is_empty() {
-        document["daybook"]["target"] = json!(target);
+        document["daybook"]["target"] = Value::Object(target);
     }
     if !user.is_empty() {
         document["user"] = Value::Object(user);
@@ -90,7 +101,8 @@ pub(super) fn document(event: &StoredEvent) -> Value {
     if !related.is_empty() {
         document["related"] = Value::Object(related);
     }
-    if let Some(tenant) = &event.tenant_slug {
+    let tenant = event.tenant_slug.as_deref();
+    if let Some(tenant) = tenant.filter(|slug| !slug.is_empty()) {
         document["organization"] = json!({ "id": tenant });
         document["labels"]["tenant"] = json!(tenant);
     }
@@ -198,8 +210,46 @@ fn expects(category: &str, kind: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::event::{Actor, Target};
     use crate::sources::{authentik, ocis, stalwart};
+
+    #[test]
+    fn an_empty_text_is_no_field() {
+        let empty = || Some(ByteString::new());
+        let payload = json!({ "said": "" });
+        let document = document(&StoredEvent {
+            id: "1".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            ingested_at: Timestamp::UNIX_EPOCH,
+            source: String::new(),
+            external_id: String::new(),
+            action: String::new(),
+            outcome: None,
+            actor: Actor {
+                id: empty(),
+                email: empty(),
+                name: empty(),
+                ip: empty(),
+            },
+            target: Target {
+                kind: empty(),
+                id: empty(),
+                name: empty(),
+            },
+            tenant_slug: Some(String::new()),
+            metadata: payload.as_object().cloned().unwrap_or_default(),
+        });
+        assert_eq!(document["daybook"], json!({ "metadata": payload }));
+        assert_eq!(document["labels"], json!({}));
+        assert_eq!(document["event"]["action"], Value::Null);
+        assert_eq!(document["event"]["provider"], Value::Null);
+        for part in ["user", "source", "related", "organization"] {
+            assert_eq!(document[part], Value::Null, "{part}");
+        }
+    }
 
     #[test]
     fn words_tell_category_and_type_where_it_is_clear_what_they_mean() {

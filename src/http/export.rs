@@ -2,17 +2,18 @@
 //!
 //! That it began stands on the timeline before the first byte goes out, and how it ended
 //! afterwards: an export that nobody knows of does not exist, even if the service is killed in the
-//! middle. One that breaks off ends the connection without the end of its body. `HEAD` exports
-//! nothing, and nothing is said about it.
+//! middle. One that breaks off ends the connection without the end of its body, which HTTP/1.0 has
+//! not: there nothing is exported. `HEAD` exports nothing, and nothing is said about it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -30,6 +31,7 @@ use crate::event::Outcome;
 use crate::export::{Export, Format, deed, new_id};
 use crate::own_events::{self, Deed};
 use crate::store::EventFilter;
+use crate::telemetry::incident::Incident;
 
 /// Exports under way at once; more are refused.
 pub const MOST_EXPORTS: u32 = 8;
@@ -47,10 +49,14 @@ pub async fn export(
     State(edge): State<Arc<Edge>>,
     Extension(peer): Extension<Peer>,
     method: Method,
+    version: Version,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let caller = edge.authenticator.caller(&headers).await?;
+    if version < Version::HTTP_11 {
+        return Ok(too_old());
+    }
     let Wanted {
         mut filter,
         format,
@@ -127,6 +133,19 @@ pub async fn export(
         })
     });
     Ok((file_headers, Body::from_stream(body)).into_response())
+}
+
+/// The answer where a body of unknown length ends with its connection, whole or not.
+fn too_old() -> Response {
+    static TOLD: Mutex<Incident> = Mutex::new(Incident::new());
+    let message = "over HTTP/1.0 an export that breaks off looks whole: ask over HTTP/1.1, \
+         and let a proxy ask so too (nginx: `proxy_http_version 1.1;`)";
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(untold) = told.note() {
+        tracing::warn!(untold, "export refused: {message}");
+    }
+    let error = json!({ "error": { "code": "http_version_not_supported", "message": message } });
+    (StatusCode::HTTP_VERSION_NOT_SUPPORTED, Json(error)).into_response()
 }
 
 /// The rest will not come.

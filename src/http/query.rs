@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 
-use crate::event::{self, Outcome};
+use crate::event::{Outcome, parse_bound};
 use crate::store::{EventFilter, PageKey, Role};
 
 use super::auth::tenant_scope;
@@ -164,27 +164,13 @@ fn parse_outcome(text: &str) -> Result<Outcome, ApiError> {
         .ok_or_else(|| wrong("outcome", "must be success, failure or unknown"))
 }
 
-/// RFC 3339, or a date alone (midnight UTC).
 fn parse_time(name: &str, text: &str) -> Result<Timestamp, ApiError> {
-    let whole = if text.len() == 10 {
-        format!("{text}T00:00:00Z")
-    } else {
-        text.to_owned()
-    };
-    if let Some(time) = event::parse_time(&whole) {
-        return Ok(time);
-    }
-    // RFC 3339 goes on for a day and a half after the last time that can be counted: for ever, in a query.
-    let last_days = ["9999-12-30T", "9999-12-31T"];
-    let end = last_days.iter().find_map(|day| whole.strip_prefix(day));
-    let is_time = |time: &str| event::parse_time(&format!("9999-12-01T{time}")).is_some();
-    if end.is_some_and(is_time) {
-        return Ok(Timestamp::MAX);
-    }
-    Err(wrong(
-        name,
-        "must be a time like 2026-11-24T04:05:39Z (an unescaped + is a space)",
-    ))
+    parse_bound(text).ok_or_else(|| {
+        wrong(
+            name,
+            "must be a time like 2026-11-24T04:05:39Z (an unescaped + is a space)",
+        )
+    })
 }
 
 fn parse_limit(text: &str) -> Result<u32, ApiError> {

@@ -67,8 +67,22 @@ test("the way past the conditions loads nothing anew", () =>
     await page.evaluate(() => { window.isSame = true; });
     await page.keyboard.press("Tab");
     await page.keyboard.press("Enter");
-    await page.waitForURL(/#main$/);
-    await page.waitForFunction(() => document.activeElement.id === "main");
+    await page.waitForURL(/#timeline$/);
+    await page.waitForFunction(() => document.activeElement.id === "timeline");
+    assert.equal(await page.evaluate(() => window.isSame), true);
+    await page.keyboard.press("Tab");
+    assert.ok(await links(page).first().evaluate((link) => link === document.activeElement));
+  }));
+
+test("a page that the browser has translated opens events", () =>
+  story({}, async (page) => {
+    const [first] = await openList(page);
+    await page.evaluate(() => {
+      window.isSame = true;
+      document.querySelector(".whose").textContent = "alle Mandanten";
+    });
+    await links(page).first().click();
+    await shows(page, first);
     assert.equal(await page.evaluate(() => window.isSame), true);
   }));
 

@@ -299,10 +299,22 @@ test("events leave a range that moves on with the clock", () =>
     await page.goto(`${list}&limit=3`);
     await arrives(page);
     await page.locator("#older").waitFor();
+    const sinceOf = (href) => Date.parse(new URL(href, demo).searchParams.get("since"));
+    const exported = async () => sinceOf(await page.locator(".exports a").first().getAttribute("href"));
+    const former = await exported();
     await add(2);
     await page.locator("#new-events").click();
     await counts(page, 4);
     assert.equal(await page.locator("#older").count(), 1);
+    // What is exported has moved on too, and so has a stream that is opened anew.
+    const since = await exported();
+    assert.ok(since - former >= 45 * 60_000, `${former} to ${since}`);
+    const [opened] = await Promise.all([
+      page.waitForRequest(/events\/stream/),
+      page.waitForResponse(/limit=7/),
+      page.evaluate(() => ["pagehide", "pageshow"].forEach((name) => dispatchEvent(new Event(name)))),
+    ]);
+    assert.equal(sinceOf(opened.url()), since);
 
     await page.goto(`${list}&limit=5`);
     await arrives(page);
@@ -312,4 +324,12 @@ test("events leave a range that moves on with the clock", () =>
     await counts(page, 5);
     await page.getByText("The timeline begins here").waitFor();
     assert.equal(await page.locator("#older").count(), 0);
+
+    // A stream that was opened before tells of what has left since.
+    await add(31);
+    await add(0.5);
+    await announced(page, "1 new event");
+    await page.locator("#new-events").click();
+    await counts(page, 6);
+    assert.equal(await said(page), "1 new event shown");
   }));

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fitsItsWidth, guarded, hasContrast, hasLabels, shot, signIn, story, tokens } from "./browser.mjs";
+import { fitsItsWidth, guarded, hasContrast, hasLabels, ids, shot, signIn, story, tokens } from "./browser.mjs";
 
 test("an operator signs in where they wanted to go, and out", () =>
   story({ expected: /401/ }, async (page) => {
@@ -41,6 +41,36 @@ test("a tenant sees its own timeline", () =>
     await shot(page, "refused");
     await page.setViewportSize({ width: 390, height: 844 });
     await fitsItsWidth(page);
+  }));
+
+test("a page that is open becomes that of whoever signs in beside it", () =>
+  story({ expected: /401|ERR_INCOMPLETE_CHUNKED_ENCODING/ }, async (page) => {
+    const beside = await page.context().newPage();
+    const isOf = (each, whose) => each.locator(".whose").getByText(whose, { exact: true }).waitFor();
+    const arrives = () => page.waitForFunction(() => document.documentElement.dataset.live === "on");
+    const change = async (token, whose) => {
+      await beside.goto(`${guarded}/audit`);
+      await beside.getByRole("button", { name: "Sign out" }).click();
+      await beside.getByText("You are signed out").waitFor();
+      await signIn(beside, token);
+      await isOf(beside, whose);
+    };
+    await signIn(page, tokens.operator, "/audit?limit=1");
+    await isOf(page, "all tenants");
+    await arrives();
+    await change(tokens.tenant, "acme");
+    // Its stream is opened anew, as when a tab is seen again.
+    await page.evaluate(() => ["pagehide", "pageshow"].forEach((name) => dispatchEvent(new Event(name))));
+    await isOf(page, "acme");
+
+    await arrives();
+    // No stream is open that could find out before.
+    await page.evaluate(() => dispatchEvent(new Event("pagehide")));
+    await change(tokens.operator, "all tenants");
+    await page.locator("#older").click();
+    await isOf(page, "all tenants");
+    await page.locator("#older").waitFor();
+    assert.equal((await ids(page)).length, 1);
   }));
 
 test("a recorder does not sign in", () =>

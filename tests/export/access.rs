@@ -5,6 +5,7 @@ use daybook::http::auth::new_token;
 use daybook::store::Role;
 use futures_util::StreamExt as _;
 use testkit::World;
+use testkit::http::exchange;
 use testkit::world::eventually;
 
 use super::{deeds, enter, event};
@@ -82,5 +83,35 @@ async fn a_tenant_leaves_exports_to_others() {
         export(&world, &acme).await.status() == 200
     })
     .await;
+    world.stop().await;
+}
+
+/// With `auth = "none"` every website can make a browser ask this machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_other_sites_page_exports_in_somebodys_name() {
+    let world = World::sqlite().await.start().await;
+    world.ready().await;
+    let store = &**world.daybook().store();
+    let ask = async |path: &str, header: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{header}\r\n\r\n");
+        exchange(world.daybook().address(), request).await.status
+    };
+    for foreign in [
+        "sec-fetch-site: cross-site",
+        "sec-fetch-site: same-site",
+        "origin: http://evil.test",
+    ] {
+        assert_eq!(ask("/api/v1/export", foreign).await, 403, "{foreign}");
+        assert_eq!(ask("/api/v1/events", foreign).await, 200, "{foreign}");
+    }
+    assert!(deeds(store).await.is_empty());
+    for own in [
+        "sec-fetch-site: same-origin",
+        "sec-fetch-site: none",
+        "accept: */*",
+    ] {
+        assert_eq!(ask("/api/v1/export", own).await, 200, "{own}");
+    }
+    eventually("each is entered", async || deeds(store).await.len() == 6).await;
     world.stop().await;
 }

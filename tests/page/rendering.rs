@@ -91,6 +91,45 @@ async fn one_bar_is_reached_by_tab() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bar_at_an_end_tells_and_leads_to_what_it_counts() {
+    let world = open().await;
+    let times = ["11:00:20", "11:00:40", "11:30:00", "12:00:10", "12:00:20"];
+    let events = times.map(|time| {
+        let at = format!("2026-11-24T{time}Z");
+        json!({"action": "n.counted", "at": at})
+    });
+    enter(&world, None, &events).await;
+    let path = "/audit/histogram?since=2026-11-24T11:00:31Z&until=2026-11-24T12:00:15Z";
+    let page = text(&get(&world, path, &[]).await);
+    for wanted in [
+        "11:00:31 – 11:01:00 UTC: 1 (",
+        "since=2026-11-24T11:00:31Z&amp;until=2026-11-24T11:01:00Z",
+        "11:30:00 – 11:31:00 UTC: 1 (",
+        "since=2026-11-24T11:30:00Z&amp;until=2026-11-24T11:31:00Z",
+        "12:00:00 – 12:00:15 UTC: 1 (",
+        "since=2026-11-24T12:00:00Z&amp;until=2026-11-24T12:00:15Z",
+    ] {
+        assert!(page.contains(wanted), "{wanted}: {page}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_past_the_top_leads_to_the_events_where_there_are_any() {
+    let world = open().await;
+    for (path, place, name) in [
+        ("/audit", "#timeline", "events"),
+        ("/audit?since=yesterday", "#main", "content"),
+        ("/audit/events/ffff", "#main", "content"),
+    ] {
+        let page = text(&get(&world, path, &[]).await);
+        let way = format!("<a class=\"skip\" href=\"{place}\">Skip to the {name}</a>");
+        assert!(page.contains(&way), "{path}: {page}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hostile_events_are_only_text() {
     let world = open().await;
     let hostile = [

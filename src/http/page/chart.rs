@@ -18,7 +18,7 @@ use crate::figures::thousands;
 use crate::http::error::ApiError;
 use crate::http::query::{EventQuery, confine};
 use crate::http::router::Edge;
-use crate::store::{Bar, Histogram};
+use crate::store::{Bar, EventFilter, Histogram};
 
 const BARS: u32 = 96;
 /// The list does not wait longer for the bars; a script asks for them then.
@@ -39,7 +39,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(super) async fn in_time(edge: &Edge, view: &View, query: &EventQuery) -> Markup {
     let asked = edge.store.histogram(&query.filter, BARS);
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(histogram)) => drawing(edge, view, &histogram),
+        Ok(Ok(histogram)) => drawing(edge, view, &query.filter, &histogram),
         Ok(Err(_)) | Err(_) => {
             let source = view.href().replacen("/audit", "/audit/histogram", 1);
             html! {
@@ -67,7 +67,7 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
         let mut query = parsed?;
         confine(&caller.role, &mut query.filter)?;
         let histogram = edge.store.histogram(&query.filter, BARS).await?;
-        Ok::<_, ApiError>(drawing(&edge, &view, &histogram))
+        Ok::<_, ApiError>(drawing(&edge, &view, &query.filter, &histogram))
     };
     match drawn.await {
         Ok(drawing) => {
@@ -78,7 +78,7 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
     }
 }
 
-fn drawing(edge: &Edge, view: &View, histogram: &Histogram) -> Markup {
+fn drawing(edge: &Edge, view: &View, filter: &EventFilter, histogram: &Histogram) -> Markup {
     let highest = histogram.bars.iter().map(Bar::total).max().unwrap_or(0);
     if highest == 0 {
         return html! { div #chart.chart.none {} };
@@ -87,14 +87,18 @@ fn drawing(edge: &Edge, view: &View, histogram: &Histogram) -> Markup {
     for (source, count) in histogram.bars.iter().flat_map(|bar| &bar.counts) {
         *by_source.entry(source).or_default() += count;
     }
-    let end = |bar: &Bar| {
+    // A bar at an end may reach beyond what was asked for, where it counts nothing.
+    let counted = |bar: &Bar| {
         let wide = SignedDuration::try_from(histogram.bucket).unwrap_or_default();
-        bar.at.checked_add(wide).unwrap_or(bar.at)
+        let end = bar.at.checked_add(wide).unwrap_or(bar.at);
+        let from = filter.since.map_or(bar.at, |since| since.max(bar.at));
+        [from, filter.until.map_or(end, |until| until.min(end))]
     };
+    let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millisecond);
     let first = histogram.bars.iter().position(|bar| bar.total() > 0);
     let labels = labels(&histogram.bars, histogram.bucket);
     html! {
-        figure #chart.chart data-first=[histogram.bars.first().map(|bar| bar.at.as_millisecond())] data-bucket=(histogram.bucket.as_millis()) data-bars=(histogram.bars.len()) {
+        figure #chart.chart data-first=[millis(histogram.bars.first().map(|bar| bar.at))] data-bucket=(histogram.bucket.as_millis()) data-bars=(histogram.bars.len()) data-since=[millis(filter.since)] data-until=[millis(filter.until)] {
             figcaption {
                 strong.total { (thousands(histogram.total)) }
                 (if histogram.total == 1 { " event" } else { " events" })
@@ -111,7 +115,7 @@ fn drawing(edge: &Edge, view: &View, histogram: &Histogram) -> Markup {
                 svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="group" aria-label="Events by time" {
                     @for (number, bar) in histogram.bars.iter().enumerate() {
                         @if bar.total() > 0 {
-                            (link(edge, view, bar, end(bar), Place { number, of: histogram.bars.len(), is_first: first == Some(number) }, highest))
+                            (link(edge, view, bar, counted(bar), Place { number, of: histogram.bars.len(), is_first: first == Some(number) }, highest))
                         }
                     }
                 }
@@ -131,11 +135,18 @@ struct Place {
     is_first: bool,
 }
 
-fn link(edge: &Edge, view: &View, bar: &Bar, end: Timestamp, place: Place, highest: u64) -> Markup {
+fn link(
+    edge: &Edge,
+    view: &View,
+    bar: &Bar,
+    [from, to]: [Timestamp; 2],
+    place: Place,
+    highest: u64,
+) -> Markup {
     let step = WIDTH / place.of as f64;
     let x = place.number as f64 * step;
     let wide = (step * FILL).min(WIDEST);
-    let times = [bar.at.to_string(), end.to_string()];
+    let times = [from, to].map(|at| at.to_string());
     let href = view
         .with(&[
             ("since", Some(&times[0])),
@@ -165,7 +176,7 @@ fn link(edge: &Edge, view: &View, bar: &Bar, end: Timestamp, place: Place, highe
         .collect();
     let title = format!(
         "{}: {} ({})",
-        span(bar.at, end),
+        span(from, to),
         thousands(bar.total()),
         said.join(", ")
     );

@@ -26,6 +26,18 @@ pub(super) fn page(
     reader: Option<&Reader<'_>>,
     content: &Markup,
 ) -> Markup {
+    let skip = html! { a.skip href="#main" { "Skip to the content" } };
+    framed(title, view, reader, &skip, content)
+}
+
+/// A whole page with a link of its own past what stands first on it.
+pub(super) fn framed(
+    title: &str,
+    view: &View,
+    reader: Option<&Reader<'_>>,
+    skip: &Markup,
+    content: &Markup,
+) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" data-tz=(if view.is_local() { "local" } else { "utc" }) {
@@ -41,7 +53,7 @@ pub(super) fn page(
                 script type="module" src=(assets::href("page.js")) {}
             }
             body {
-                a.skip href="#main" { "Skip to the events" }
+                (skip)
                 (sprite())
                 header.top {
                     a.brand href=(view.cleared().href()) { (PreEscaped(BRAND)) span { "Daybook" } }
@@ -72,8 +84,10 @@ fn whose(reader: &Reader<'_>) -> Markup {
         .name
         .as_deref()
         .filter(|name| !name.is_empty());
+    // A browser that translates the page leaves this as it is: scripts tell readers by it.
+    let token = reader.caller.token.as_deref().unwrap_or_default();
     html! {
-        span.whose {
+        span.whose translate="no" data-reader=(token) {
             @match &reader.caller.role {
                 Role::Tenant(slug) => { span.tenant { (visible(slug, 40)) } }
                 _ => { span.tenant.all { "all tenants" } }

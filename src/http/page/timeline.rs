@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use maud::{Markup, html};
 
-use super::layout::{Reader, answer, icon, page, sentence as said, trouble};
+use super::layout::{Reader, answer, framed, icon, page, sentence as said, trouble};
 use super::text::{visible, visible_plain};
 use super::view::{KEPT, View};
 use super::{chart, filters, kind_of, now, sentence, session};
@@ -65,10 +65,11 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
         return trouble(&error, &view.cleared(), Some(&reader));
     }
     match content(&edge, &view, &query, &choices).await {
-        Ok(content) => answer(
-            StatusCode::OK,
-            page("Timeline", &view, Some(&reader), &content),
-        ),
+        Ok(content) => {
+            let skip = html! { a.skip href="#timeline" { "Skip to the events" } };
+            let page = framed("Timeline", &view, Some(&reader), &skip, &content);
+            answer(StatusCode::OK, page)
+        }
         Err(error) => trouble(&error, &view, Some(&reader)),
     }
 }
@@ -142,7 +143,7 @@ async fn content(
         (filters::ranges(view))
         (chart)
         (filters::chips(view))
-        section #timeline aria-label="Events" data-stream=[stream] data-limit=(limit) {
+        section #timeline tabindex="-1" aria-label="Events" data-stream=[stream] data-limit=(limit) {
             button #new-events.pill type="button" hidden { }
             @if events.is_empty() {
                 (nothing(view))

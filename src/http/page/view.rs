@@ -5,7 +5,7 @@
 //! reader's zone, which only the browser knows).
 
 use axum::http::Uri;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::http::error::ApiError;
 use crate::http::query::{EventQuery, form_pairs, wrong};
@@ -114,7 +114,8 @@ impl View {
         }
         let mut query = EventQuery::parse(&asked.query_string())?;
         if let Some(seconds) = self.range_seconds()? {
-            query.filter.since = now.checked_sub(SignedDuration::from_secs(seconds)).ok();
+            // To the second, as bars tell their times.
+            query.filter.since = Timestamp::from_second(now.as_second() - seconds).ok();
         }
         if !matches!(self.get("tz"), None | Some("utc" | "local")) {
             return Err(wrong("tz", "must be utc or local"));
@@ -290,6 +291,13 @@ mod tests {
         let href = view.href();
         let (_, query) = href.split_once('?').unwrap();
         assert_eq!(View::parse(query, now()).0, view);
+    }
+
+    #[test]
+    fn a_range_begins_with_a_second() {
+        let (_, parsed) = View::parse("range=1h", "2026-11-24T12:00:31.987Z".parse().unwrap());
+        let since = "2026-11-24T11:00:31Z".parse().unwrap();
+        assert_eq!(parsed.unwrap().filter.since, Some(since));
     }
 
     #[test]

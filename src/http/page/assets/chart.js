@@ -27,6 +27,7 @@ function brush(chart) {
   const svg = chart.querySelector("svg");
   const plot = chart.querySelector(".plot");
   const [first, bucket, bars] = ["first", "bucket", "bars"].map((name) => Number(chart.dataset[name]));
+  const { since = -Infinity, until = Infinity } = chart.dataset;
   const band = plot.appendChild(document.createElement("div"));
   band.className = "band";
   band.hidden = true;
@@ -49,7 +50,7 @@ function brush(chart) {
     band.hidden = true;
     hint.hidden = true;
   };
-  const time = (number) => new Date(first + number * bucket);
+  const time = (number) => new Date(Math.min(until, Math.max(since, first + number * bucket)));
   const told = new Intl.DateTimeFormat("en-GB", {
     day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit",
     ...(document.documentElement.dataset.tz === "local" ? {} : { timeZone: "UTC" }),

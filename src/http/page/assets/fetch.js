@@ -8,7 +8,10 @@ const PATIENCE = 15_000;
 /** The server answered, but not with the page; its own page of this address says why. */
 class Refused extends Error {}
 
-/** Fetches a page as a document. */
+/** Who reads a page. */
+const readerOf = (page) => page.querySelector(".whose")?.dataset.reader;
+
+/** Fetches a page as a document. Of another reader, who signed in meanwhile, nothing comes into this one. */
 export async function fetchPage(href, { signal, patience = PATIENCE } = {}) {
   const limit = AbortSignal.timeout(patience);
   const answer = await fetch(href, {
@@ -17,6 +20,11 @@ export async function fetchPage(href, { signal, patience = PATIENCE } = {}) {
   });
   if (!answer.ok) throw new Refused(`the server answered ${answer.status}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (readerOf(page) !== readerOf(document)) {
+    location.reload();
+    // Whoever waits for the page goes with this one.
+    return new Promise(() => {});
+  }
   note("trouble", null);
   return page;
 }

@@ -104,8 +104,13 @@ export function nameWindow(other) {
   showCount();
 }
 
+/** Where what is shown begins, if anywhere: a range moves on with the clock. */
+const beginning = () => Date.parse(new URL(timeline.dataset.stream, home).searchParams.get("since"));
+
 /** Whether its place is among the rows that stand; below them it comes with an older page. */
 function belongs(place) {
+  // A stream that is open tells of what a range has left, too.
+  if (place.at < beginning()) return false;
   const last = list()?.lastElementChild;
   return !last || !olderThan(timeline) || comesBefore(place, placeOf(last));
 }
@@ -176,6 +181,7 @@ async function fetchNew(promised) {
 /** The rows that came. */
 function merge(pages, promised) {
   const newest = pages[0];
+  moveOn(newest);
   const goesOn = list() && rowsOf(newest).length > 0 && reaches(pages.at(-1), promised);
   const isWhole = !olderThan(newest);
   const fresh = (goesOn ? pages : [newest]).flatMap(rowsOf).filter((row) =>
@@ -184,7 +190,7 @@ function merge(pages, promised) {
   if (!goesOn) beginAnew(newest.querySelector("#timeline"));
   else {
     insert(fresh);
-    dropLeft(newest.querySelector("#timeline").dataset.stream);
+    dropLeft();
     if (isWhole) endHere(newest);
     dropOldest(Math.max(MOST_ROWS, wanted));
   }
@@ -234,10 +240,19 @@ function insert(fresh) {
   }
 }
 
-/** A range moves on with the clock; what it has left goes. */
-function dropLeft(stream) {
-  if (!stream) return;
-  const since = Date.parse(new URL(stream, home).searchParams.get("since"));
+/** What is exported, and what a stream that is opened anew tells of, begins where the newest page does. */
+function moveOn(newest) {
+  const { stream } = newest.querySelector("#timeline").dataset;
+  if (stream) timeline.dataset.stream = stream;
+  const exports = newest.querySelectorAll(".exports a");
+  document.querySelectorAll(".exports a").forEach((link, number) => {
+    link.href = exports[number].href;
+  });
+}
+
+/** What a range has left goes. */
+function dropLeft() {
+  const since = beginning();
   for (const row of rows()) if (placeOf(row).at < since) row.remove();
 }
 
@@ -286,7 +301,7 @@ export function startList() {
   timeline.addEventListener("click", loadOlder);
   pill.addEventListener("click", showNew);
   if (timeline.dataset.stream) {
-    listen(timeline.dataset.stream, {
+    listen(() => timeline.dataset.stream, {
       arrived: ({ id, at }) => arrived({ id, at: Date.parse(at) }),
       opened: catchUp,
     });

@@ -47,17 +47,17 @@ async function isSignedOut() {
 
 /**
  * Listens while the page is seen: a browser opens six connections to a server at most, and a stream
- * in every forgotten tab would use them up. `arrived` takes an event, `opened` is called when the
- * stream stands.
+ * in every forgotten tab would use them up. `address` is asked for whenever a stream is opened,
+ * `arrived` takes an event, `opened` is called when the stream stands.
  */
-export function listen(href, { arrived, opened }) {
+export function listen(address, { arrived, opened }) {
   let stream = null;
   let again = null;
   let wait = 1_000;
   const open = () => {
     clearTimeout(again);
     if (document.hidden || stream) return;
-    stream = new EventSource(href);
+    stream = new EventSource(address());
     // All connections may be taken: then there is no error either.
     isOff();
     stream.addEventListener("open", () => {
