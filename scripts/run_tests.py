@@ -15,27 +15,35 @@ import time
 AT_ONCE = 3
 # These take longest and begin first, so that none is left over at the end.
 FIRST = [
-    "store_conformance",
     "authentik",
+    "store_conformance",
     "store_faults",
     "store_index",
-    "daybook",
-    "kill_matrix",
-    "process_kill",
+    "replay",
     "chaos",
+    "kill_matrix",
+    "recorder",
+    "stream",
     "outage",
+    "rotation",
+    "daybook",
+    "process_kill",
+    "documentation",
 ]
 # Seconds after which a program hangs.
 LONGEST = 900
-# These say how soon something has to happen; beside each other, but nothing else, they can tell.
-TIMED = {"operated", "page_browser"}
+# Lines of each failed program that stand at the very end once more: a long log may be cut before.
+TOLD_AGAIN = 60
+# It says how soon something has to happen; beside the other, but nothing else, it can tell.
+TIMED = "operated"
+BESIDE_IT = "page_browser"
 
 CARGO_TEST = ["cargo", "test", "--locked", "--workspace"]
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
 
 
 def build():
-    """(name, program, directory) of every test program."""
+    """(name, command, directory) of every test program."""
     command = [*CARGO_TEST, "--no-run", "--message-format=json-render-diagnostics"]
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode != 0:
@@ -44,7 +52,7 @@ def build():
     return [
         (
             artifact["target"]["name"],
-            artifact["executable"],
+            [artifact["executable"]],
             os.path.dirname(artifact["manifest_path"]),
         )
         for artifact in artifacts
@@ -58,6 +66,7 @@ class Runs:
     def __init__(self):
         self.passed = self.failed = 0
         self.trouble = []
+        self.ends = []
         self.talking = threading.Lock()
 
     def run(self, name, command, directory):
@@ -79,6 +88,7 @@ class Runs:
             output = said.read().decode(errors="replace")
         with self.talking:
             print(f"\n== {name} ({time.monotonic() - began:.0f} s)\n{output}", flush=True)
+            troubles = len(self.trouble)
             results = [tuple(map(int, found)) for found in RESULT.findall(output)]
             self.passed += sum(passed for passed, _, _ in results)
             self.failed += sum(failed for _, failed, _ in results)
@@ -88,8 +98,11 @@ class Runs:
                 self.trouble.append(f"{name} told no result")
             if any(ignored for _, _, ignored in results):
                 self.trouble.append(f"{name} skipped a test")
+            if len(self.trouble) > troubles:
+                self.ends.append((name, output.splitlines()[-TOLD_AGAIN:]))
 
-    def run_all(self, tests, at_once):
+    def begin(self, tests, at_once):
+        """Threads that run all of them, so many at once."""
         waiting = queue.SimpleQueue()
         for test in tests:
             waiting.put(test)
@@ -97,27 +110,35 @@ class Runs:
         def work():
             while True:
                 try:
-                    name, program, directory = waiting.get_nowait()
+                    test = waiting.get_nowait()
                 except queue.Empty:
                     return
-                self.run(name, [program], directory)
+                self.run(*test)
 
         # Daemons, so that an interruption ends them too.
         workers = [threading.Thread(target=work, daemon=True) for _ in range(at_once)]
         for worker in workers:
             worker.start()
-        for worker in workers:
-            worker.join()
+        return workers
+
+
+def join(workers):
+    for worker in workers:
+        worker.join()
 
 
 def main():
     tests = build()
     runs = Runs()
-    runs.run_all([test for test in tests if test[0] in TIMED], len(TIMED))
-    others = [test for test in tests if test[0] not in TIMED]
+    timed = runs.begin([test for test in tests if test[0] == TIMED], 1)
+    beside = runs.begin([test for test in tests if test[0] == BESIDE_IT], 1)
+    join(timed)
+    others = [test for test in tests if test[0] not in (TIMED, BESIDE_IT)]
+    others.append(("documentation", [*CARGO_TEST, "--doc"], os.getcwd()))
     others.sort(key=lambda test: FIRST.index(test[0]) if test[0] in FIRST else len(FIRST))
-    runs.run_all(others, AT_ONCE)
-    runs.run("documentation", [*CARGO_TEST, "--doc"], os.getcwd())
+    join(runs.begin(others, AT_ONCE) + beside)
+    for name, lines in runs.ends:
+        print(f"\n== {name}, its end once more", *lines, sep="\n")
     print()
     for trouble in runs.trouble:
         print(f"error: {trouble}")

@@ -31,7 +31,7 @@ fn bulk_log(dir: &Path, lines: u64) -> (OcisLog, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_store_stops_the_flow_and_not_the_service() {
-    const LINES: u64 = 200_000;
+    const LINES: u64 = 60_000;
     const MEBIBYTE: u64 = 1 << 20;
     let mongod = Mongod::start().await;
     let dir = tempfile::tempdir().unwrap();
@@ -129,7 +129,7 @@ async fn a_frozen_store_stops_the_flow_and_not_the_service() {
 async fn a_killed_service_goes_on_where_its_cursor_stood() {
     let mongod = Mongod::shared().await;
     let dir = tempfile::tempdir().unwrap();
-    let (log, changes) = bulk_log(dir.path(), 30_000);
+    let (log, changes) = bulk_log(dir.path(), 15_000);
     let port = free_port();
     let sources = format!(
         "[[sources]]\nkind = \"ocis\"\npath = \"{}\"\n",
@@ -156,8 +156,9 @@ async fn a_killed_service_goes_on_where_its_cursor_stood() {
             eventually("the rest is read", done).await;
             break;
         }
+        // Or all is, on a fast machine.
         eventually("something is written", async || {
-            daybook.metric("daybook_events_written_total", "").await > 0.0
+            daybook.metric("daybook_events_written_total", "").await > 0.0 || done().await
         })
         .await;
         daybook.signal("KILL");

@@ -59,7 +59,7 @@ async fn a_call_waits_for_the_restart_of_its_peer() {
 /// message is sent in the moment of its death.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn no_call_waits_for_a_dead_peer() {
-    const DEATHS: u64 = 3_000;
+    const DEATHS: u64 = 800;
     let (a, slot) = puppet("a", SUSPEND);
     let world = World::with(vec![a], |arguments| {
         arguments.backoff.base = MILLISECOND;

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +16,9 @@ use mongodb::bson::{Document, doc};
 use mongodb::options::ClientOptions;
 use mongodb::{Client, Database};
 use tokio::sync::OnceCell;
+
+use crate::process::free_port;
+use crate::world::eventually;
 
 /// The longest a server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -114,7 +116,9 @@ impl Mongod {
     }
 
     async fn try_start(memory: Memory, arguments: &[&str]) -> Result<Self> {
-        let binary = tokio::task::spawn_blocking(mongod_path).await??;
+        static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
+        let find = || async { tokio::task::spawn_blocking(mongod_path).await? };
+        let binary = BINARY.get_or_try_init(find).await?.clone();
         let directory = tempfile::Builder::new()
             .prefix("daybook-mongod-")
             .tempdir()?;
@@ -130,7 +134,7 @@ impl Mongod {
             running: Mutex::new(None),
         };
         for attempt in 1.. {
-            mongod.port = free_port()?;
+            mongod.port = free_port();
             match mongod.launch().await {
                 Ok(()) => break,
                 Err(error) if attempt == PORT_ATTEMPTS => return Err(error),
@@ -323,11 +327,6 @@ fn watchdog(server: u32, directory: &Path) -> Result<Child> {
         .context("start the watchdog of mongod")
 }
 
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(listener.local_addr()?.port())
-}
-
 async fn database(url: &str, name: &str) -> Result<Database> {
     let mut options = ClientOptions::parse(url).await?;
     options.server_selection_timeout = Some(Duration::from_secs(2));
@@ -440,17 +439,22 @@ impl ReplicaSet {
         written.expect("a write of a majority");
     }
 
-    /// Makes the primary step down; another one is elected meanwhile or afterwards.
+    /// Makes the primary step down until another one is elected.
     ///
     /// # Panics
-    /// When the primary refuses.
+    /// When none is.
     pub async fn step_down(&self) {
-        let admin = self.primary().await.database("admin").await;
-        let command = doc! { "replSetStepDown": 10, "force": true };
-        admin
-            .run_command(command)
-            .await
-            .expect("the primary steps down");
+        let former = self.primary().await.port;
+        eventually("another primary", async || {
+            let primary = self.primary().await;
+            if primary.port == former {
+                let command = doc! { "replSetStepDown": 30, "force": true };
+                // It refuses when it is none any more.
+                let _refused = primary.database("admin").await.run_command(command).await;
+            }
+            primary.port != former
+        })
+        .await;
     }
 
     /// A client's view of a database, through the primary.
@@ -481,15 +485,15 @@ impl ReplicaSet {
     async fn primary_port(&self) -> u16 {
         let admin = self.database("admin").await;
         loop {
-            // Selection waits for a primary, so this does not spin.
-            let Ok(hello) = admin.run_command(doc! { "hello": 1 }).await else {
-                continue;
-            };
-            let me = hello.get_str("me").unwrap_or_default();
-            let port = me.rsplit(':').next().and_then(|port| port.parse().ok());
-            if let Some(port) = port {
-                return port;
+            let hello = admin.run_command(doc! { "hello": 1 }).await;
+            let hello = hello.unwrap_or_default();
+            // The one that is selected may have stepped down since.
+            if hello.get_bool("isWritablePrimary").unwrap_or(false) {
+                let me = hello.get_str("me").unwrap_or_default();
+                let port = me.rsplit(':').next().and_then(|port| port.parse().ok());
+                return port.expect("a member tells its address");
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }

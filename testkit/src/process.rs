@@ -1,7 +1,9 @@
 //! Daybook as a process of its own: signals, memory, exit codes.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -173,8 +175,42 @@ pub fn sqlite_in(dir: &Path) -> String {
     format!("sqlite:{}", dir.join("daybook.db").display())
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and stays so for whoever is to listen on it: the system gives
+/// it to no connection, and no program beside this one draws it.
+///
+/// # Panics
+/// When there is none.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    const FIRST: u16 = 10_240;
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    let ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let ephemeral = ephemeral.unwrap_or_default();
+    let end = ephemeral.split_whitespace().next();
+    let end = end.and_then(|end| end.parse::<u16>().ok());
+    // Where hardly any are left below them, as if they began where they usually do.
+    let end = end.filter(|end| *end > 2 * FIRST).unwrap_or(32_768);
+    let count = u64::from(end - FIRST);
+    // In steps of the golden ratio, the places of any number of processes are far apart.
+    let place = u64::from(std::process::id().wrapping_mul(2_654_435_769));
+    let place = (place * count) >> 32;
+    let draw = |_| {
+        let drawn = u64::from(DRAWN.fetch_add(1, Ordering::Relaxed));
+        FIRST + ((place + drawn) % count) as u16
+    };
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (0..count).map(draw).find(is_free);
+    port.expect("a free port")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::free_port;
+
+    #[test]
+    fn no_port_is_drawn_twice() {
+        let drawn: HashSet<u16> = (0..100).map(|_| free_port()).collect();
+        assert_eq!(drawn.len(), 100);
+    }
 }

@@ -111,9 +111,13 @@ impl World {
         &self.client
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it says that it is ready. One that is being restarted gives no answer.
     pub async fn ready(&self) {
-        eventually("readiness", async || self.get("/readyz").await.0 == 200).await;
+        eventually("readiness", async || {
+            let answer = self.try_get("/readyz").await;
+            answer.is_ok_and(|(status, _)| status == 200)
+        })
+        .await;
     }
 
     /// Posts a body; status and JSON answer (null when it is none).
@@ -132,14 +136,12 @@ impl World {
 
     /// Gets a path; status and JSON answer (null when it is none).
     pub async fn get(&self, path: &str) -> (u16, Value) {
-        answer(
-            self.client
-                .get(self.url(path))
-                .send()
-                .await
-                .expect("an answer"),
-        )
-        .await
+        self.try_get(path).await.expect("an answer")
+    }
+
+    async fn try_get(&self, path: &str) -> reqwest::Result<(u16, Value)> {
+        let response = self.client.get(self.url(path)).send().await?;
+        Ok(answer(response).await)
     }
 
     /// Gets a path as text.
@@ -391,11 +393,13 @@ name = "platform-api"
     )
 }
 
-/// An HTTP client that uses no proxy.
+/// An HTTP client that uses no proxy, and no connection that Daybook may just be closing: after ten
+/// idle seconds it does.
 pub fn client() -> reqwest::Client {
     daybook::install_crypto_provider();
     reqwest::Client::builder()
         .no_proxy()
+        .pool_idle_timeout(Duration::from_secs(5))
         .build()
         .expect("a client")
 }
@@ -406,16 +410,26 @@ async fn answer(response: reqwest::Response) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
-/// Awaits a condition, asking every 20 ms; panics with `what` when it does not come.
+/// Awaits a condition, looking every 20 ms, and up to every 250 ms where a look takes long; panics
+/// with `what` when it does not come.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let pauses = [20, 250].map(Duration::from_millis);
     let started = Instant::now();
+    let mut look = started;
     while !condition().await {
         assert!(
             started.elapsed() < PATIENCE,
             "waited {PATIENCE:?} in vain for: {what}"
         );
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause_after(look, pauses)).await;
+        look = Instant::now();
     }
+}
+
+/// How long to wait before the next look, when the last one began then: looking takes more of the
+/// machine than what is looked at, and must not take most of the time.
+pub fn pause_after(look: Instant, [shortest, longest]: [Duration; 2]) -> Duration {
+    (3 * look.elapsed()).clamp(shortest, longest)
 }
 
 /// Asks a store again while it is away or too slow.

@@ -1,7 +1,5 @@
 //! Answers that are not what was asked for: told as what they are, and nothing lost by them.
 
-use std::time::Duration;
-
 use daybook::simulators::authentik::events::realistic;
 use daybook::simulators::authentik::{FakeAuthentik, FakeAuthentikConfig, Fault, Times};
 use daybook::simulators::people::People;
@@ -42,13 +40,17 @@ async fn one(fault: Fault, state: &str, reason: &str) {
     let plan = World::sqlite().await;
     let token = plan.file("token", fake.controls().token());
     let source = format!(
-        "kind = \"authentik\"\nurl = \"{}\"\ntoken_file = {token:?}\ninterval = \"1s\"\noverlap = \"1s\"\ntimeout = \"1s\"",
+        "kind = \"authentik\"\nurl = \"{}\"\ntoken_file = {token:?}\ninterval = \"1s\"\noverlap = \"1s\"\ntimeout = \"3s\"",
         fake.url()
     );
     let world = plan.source(&source).start().await;
-    let view = world.source_becomes("authentik", state).await;
-    let told = view["reason"].as_str().unwrap_or_default();
-    assert!(told.contains(reason), "{fault:?}: {told}");
+    // A busy machine may first be told that no answer came in time.
+    eventually(&format!("{fault:?}: {state} with {reason:?}"), async || {
+        let view = world.source_becomes("authentik", state).await;
+        let told = view["reason"].as_str().unwrap_or_default();
+        told.contains(reason)
+    })
+    .await;
     assert!(fake.controls().fault_hits() > 0, "{fault:?}");
     fake.controls().clear_faults();
     world.events_reach(keys.len()).await;
@@ -75,8 +77,5 @@ async fn a_bad_answer_is_told_as_what_it_is_and_loses_nothing() {
     let all = CASES
         .iter()
         .map(|(fault, state, reason)| one(fault.clone(), state, reason));
-    let all = futures_util::future::join_all(all);
-    tokio::time::timeout(Duration::from_secs(120), all)
-        .await
-        .unwrap();
+    futures_util::future::join_all(all).await;
 }

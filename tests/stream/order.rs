@@ -5,9 +5,9 @@ use std::time::Duration;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{DateTime, Document, doc};
 use testkit::World;
-use testkit::mongod::{Mongod, ReplicaSet};
+use testkit::mongod::Mongod;
 
-use super::{RECORDER, open, resumed, say};
+use super::{RECORDER, open, replica_set, resumed, say};
 
 /// As another process writes whose insert took so long.
 async fn insert_late(world: &World, database: &mongodb::Database, key: &str, late: Duration) {
@@ -47,7 +47,7 @@ async fn a_standalone_tells_of_late_ones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_set_tells_of_late_ones() {
-    let set = ReplicaSet::start(1).await;
+    let set = replica_set().await;
     let world = World::at(&set.url("late")).source(RECORDER).start().await;
     let database = set.database("late").await;
     late_ones_come_too(world, database).await;

@@ -1,15 +1,14 @@
 //! Places that no stream has given out.
 
 use testkit::World;
-use testkit::mongod::ReplicaSet;
 use testkit::sse::EventStream;
 
-use crate::{RECORDER, STREAM, open, say};
+use crate::{RECORDER, STREAM, open, replica_set, say};
 
 /// The server says what is a token; trying again would never help.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_token_of_a_replica_set_is_refused() {
-    let set = ReplicaSet::start(1).await;
+    let set = replica_set().await;
     let url = set.url("places");
     let world = World::at(&url).source(RECORDER).start().await;
     let mut stream = open(&world, "").await;

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 
 use daybook::config::{StoreConfig, StoreUrl};
 use testkit::World;
-use testkit::mongod::{Mongod, ReplicaSet};
+use testkit::mongod::Mongod;
 use testkit::sse::StreamEnd;
 use testkit::world::eventually;
 
-use super::{RECORDER, enter, open, resumed, say, texts};
+use super::{RECORDER, enter, open, replica_set, resumed, say, texts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_that_is_remembered_is_gone_on_from_exactly() {
@@ -99,7 +99,7 @@ async fn a_restart_loses_nothing_with_a_standalone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_loses_nothing_with_a_replica_set() {
-    let set = ReplicaSet::start(1).await;
+    let set = replica_set().await;
     let world = World::at(&set.url("resume")).source(RECORDER).start().await;
     restart_loses_nothing(world, false).await;
 }

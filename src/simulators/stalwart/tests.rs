@@ -118,7 +118,7 @@ async fn receiver(script: &[StatusCode]) -> (Receiver, String) {
 fn quick(url: &str) -> StalwartSenderConfig {
     StalwartSenderConfig {
         throttle: Duration::from_millis(20),
-        timeout: Duration::from_millis(300),
+        timeout: Duration::from_secs(5),
         ..StalwartSenderConfig::new(url, "key", StalwartProfile::V0_16)
     }
 }
@@ -174,7 +174,9 @@ async fn a_repetition_is_merged_with_what_is_newer() {
 #[tokio::test]
 async fn a_slow_answer_is_a_second_delivery() {
     let (receiver, url) = receiver(&[StatusCode::PROCESSING]).await;
-    let sender = StalwartSender::start(quick(&url));
+    let mut config = quick(&url);
+    config.timeout = Duration::from_secs(1);
+    let sender = StalwartSender::start(config);
     sender.push(failed_login(0));
     tokio::time::timeout(Duration::from_secs(10), sender.drained())
         .await
@@ -188,7 +190,8 @@ async fn what_becomes_too_old_is_gone() {
     let refusals = [StatusCode::UNAUTHORIZED; 200];
     let (_receiver, url) = receiver(&refusals).await;
     let mut config = quick(&url);
-    config.discard_after = Duration::from_millis(60);
+    // Long enough for a first attempt.
+    config.discard_after = Duration::from_secs(1);
     let sender = StalwartSender::start(config);
     sender.push(failed_login(0));
     tokio::time::timeout(Duration::from_secs(10), sender.drained())
