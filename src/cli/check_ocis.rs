@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use crate::config::OcisConfig;
 use crate::event::{Decoded, SourceName};
 use crate::sources::ocis::decode::{LineContext, decode_line, looks_minimal};
-use crate::tail::{TailOptions, Tailer};
+use crate::tail::{TailOptions, Tailer, is_part_of};
 
 use super::{Finding, Fine, Trouble};
 
@@ -56,6 +56,11 @@ fn probe(config: &OcisConfig) -> Finding {
         .step()
         .map_err(|error| unreadable(error.to_string()))?;
     if tailer.is_missing() {
+        if let Some(part) = rotated_part(&config.path) {
+            return Ok(Fine::new(format!(
+                "{path} is not there since its rotation to {part}: the next event makes it"
+            )));
+        }
         return Err(Trouble::new(
             format!("{path} is not there: OCIS makes it at its first event"),
             format!("is the directory shared with Daybook? {SWITCH_ON}"),
@@ -65,9 +70,9 @@ fn probe(config: &OcisConfig) -> Finding {
     let file = File::open(&config.path).map_err(reading)?;
     let metadata = file.metadata().map_err(reading)?;
     if metadata.len() == 0 {
-        if was_rotated(&config.path) {
+        if let Some(part) = rotated_part(&config.path) {
             return Ok(Fine::new(format!(
-                "{path} is read; no line came since its rotation"
+                "{path} is read; no line came since its rotation to {part}"
             )));
         }
         return Err(Trouble::new(
@@ -91,17 +96,19 @@ fn probe(config: &OcisConfig) -> Finding {
     }
 }
 
-fn was_rotated(path: &Path) -> bool {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return false;
-    };
-    let name = name.to_string_lossy();
-    std::fs::read_dir(directory).is_ok_and(|entries| {
-        entries.flatten().any(|entry| {
-            let other = entry.file_name();
-            let other = other.to_string_lossy();
-            other.len() > name.len() && other.starts_with(&*name)
-        })
+/// A rotated part of the log, whose name goes on with a number or a date: `audit.log` is no part of a
+/// mistyped `audit`, and an editor's or somebody's copy tells of no rotation.
+fn rotated_part(path: &Path) -> Option<String> {
+    let (name, stem) = (path.file_name()?.to_str()?, path.file_stem()?.to_str()?);
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    let parts = entries
+        .flatten()
+        .filter(|entry| is_part_of(path, &entry.path()));
+    let mut names = parts.filter_map(|part| part.file_name().into_string().ok());
+    names.find(|part| {
+        let rest = part.strip_prefix(name).or_else(|| part.strip_prefix(stem));
+        let number = rest.map(|rest| rest.trim_start_matches(['.', '-', '_']));
+        number.is_some_and(|number| number.starts_with(|digit: char| digit.is_ascii_digit()))
     })
 }
 
@@ -272,11 +279,55 @@ mod tests {
         let path = directory.path().join("audit.log");
         std::fs::write(&path, "").unwrap();
         std::fs::write(directory.path().join("audit.log.1"), "").unwrap();
-        let rotated = probe(&OcisConfig {
+        let config = OcisConfig {
             path,
             ..OcisConfig::default()
-        });
-        assert!(told(rotated).unwrap().contains("since its rotation"));
+        };
+        let rotated = told(probe(&config)).unwrap();
+        assert!(
+            rotated.contains("no line came since its rotation to audit.log.1"),
+            "{rotated}"
+        );
+        std::fs::remove_file(&config.path).unwrap();
+        let rotated = told(probe(&config)).unwrap();
+        assert!(rotated.contains("the next event makes it"), "{rotated}");
+    }
+
+    #[test]
+    fn only_a_part_with_a_number_or_a_date_tells_of_a_rotation() {
+        let rotated = |path: &str, beside: &[&str]| {
+            let directory = tempfile::tempdir().unwrap();
+            for name in beside {
+                std::fs::write(directory.path().join(name), "").unwrap();
+            }
+            told(probe(&OcisConfig {
+                path: directory.path().join(path),
+                ..OcisConfig::default()
+            }))
+        };
+        for part in [
+            "audit.log.1",
+            "audit.log-20261124.gz",
+            "audit-20261124.log",
+            "audit.2.log.gz",
+        ] {
+            let fine = rotated("audit.log", &[part]).unwrap();
+            assert!(fine.contains(&format!("rotation to {part}:")), "{fine}");
+        }
+        let others = [
+            "audit.log.bak",
+            "audit.log.gz",
+            "audit.log.1.swp",
+            "audit.log~",
+            "audit-admin.log",
+        ];
+        for (path, beside) in [
+            ("audit", &["audit.log", "audit.log.1"][..]),
+            ("audit.log", &others[..]),
+        ] {
+            let missing = rotated(path, beside).unwrap_err();
+            assert!(missing.contains("is not there"), "{missing}");
+        }
     }
 
     #[test]

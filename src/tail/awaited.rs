@@ -90,6 +90,7 @@ impl TailCursor {
             tail: Print::default(),
             file_key: None,
             offset: 0,
+            marks: Vec::new(),
             size: 0,
             // An earlier version reads the parts written after that.
             modified: awaited.since,

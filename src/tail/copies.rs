@@ -8,39 +8,66 @@ use std::cmp::Reverse;
 use std::fs::File;
 
 use super::identity::{FileStat, PRINT_BYTES};
-use super::rotation::{Anchor, Sibling, later_parts, try_open_sibling};
-use super::tailer::{Queued, Tailer, newest_stat};
+use super::rotation::{Anchor, Sibling, is_copy, later_parts, open_sibling, try_open_sibling};
+use super::tailer::{Followed, Queued, Tailer, newest_stat};
 use super::{FileEvent, GapReason, TailError};
 
 impl Tailer {
     /// Another content stands in the current file: what a copy of it still holds is read from there,
     /// then the file from its beginning.
     pub(super) fn begin_generation(&mut self) -> Result<(), TailError> {
+        if self.go_on_at_mark()? {
+            return Ok(());
+        }
         let Some(current) = &self.current else {
             return Ok(());
         };
         // What happens after this look is found when the file is read.
         let stat = newest_stat(&current.reader);
         let beside = self.beside_if_permitted()?;
-        let named = current.copy_of.unwrap_or(*current.reader.stat());
-        let (offset, end) = (current.reader.offset(), current.reader.known_end());
+        let last_seen = current.reader.stat();
+        let named = current.copy_of.unwrap_or(*last_seen);
+        let offset = current.reader.offset();
         let position = current.reader.position();
         let is_unmistakable = position >= PRINT_BYTES as u64;
         // What stands in nothing was not copied from it.
         let is_empty = stat.size < position && self.is_live(&stat);
+        let mut unopened = None;
         let copy = beside
             .iter()
             .filter(|sibling| is_readable_part(sibling) && !sibling.stat.is_same_inode(&stat))
             .filter(|sibling| {
-                may_be_copy_of(current.reader.stat(), current.begun, &sibling.stat)
+                sibling.stat.size >= position
+                    && may_be_copy_of(last_seen, current.begun, position, &sibling.stat)
                     && (is_unmistakable || is_empty || was_made_before_end_of(&stat, &sibling.stat))
             })
-            .filter_map(|sibling| try_open_sibling(&self.options.path, sibling))
+            .filter_map(|sibling| {
+                let opened = open_sibling(&self.options.path, sibling);
+                opened
+                    .map_err(|error| unopened = Some((sibling.stat, error)))
+                    .ok()?
+            })
             .filter(|(file, stat)| current.reader.stands_in(file, stat.size).unwrap_or(false))
-            .max_by_key(|(_, copy)| likeliest_copy(position, current.reader.stat().modified, copy));
+            .max_by_key(|(_, copy)| likeliest_copy(position, last_seen.modified, copy));
+        // That may be the copy: who may open it can tell.
+        if copy.is_none()
+            && let Some((awaited, error)) = unopened
+        {
+            if let Some(current) = &mut self.current {
+                current.awaited_copy = Some(awaited);
+            }
+            return Err(error);
+        }
+        let is_there = |awaited: &FileStat| {
+            (beside.iter()).any(|sibling| {
+                sibling.stat.is_same_inode(awaited) && sibling.stat.birth == awaited.birth
+            })
+        };
+        let awaited = current.awaited_copy.filter(|_| copy.is_none());
+        let awaited_is_gone = awaited.is_some_and(|awaited| !is_there(&awaited));
         let anchor = match &copy {
-            Some((_, stat)) => Anchor::new(stat, &beside),
-            None => written_since(current.reader.stat().modified),
+            Some((_, copy)) => after_copy(last_seen, current.begun, copy, &beside),
+            None => written_since(last_seen.modified),
         };
         let copy_stat = copy.as_ref().map(|(_, stat)| *stat);
         let mut parts = later_parts(anchor, &beside);
@@ -65,7 +92,6 @@ impl Tailer {
             Some((file, stat)) if stat.size > offset => {
                 let mut rest = self.follow(file, offset)?;
                 rest.key.clone_from(&current.key);
-                rest.start = (offset, current.key.clone());
                 rest.fresh = true;
                 rest.copy_of = Some(named);
                 rest.begun = current.begun;
@@ -76,22 +102,11 @@ impl Tailer {
         let Some(finished) = std::mem::replace(&mut self.current, rest) else {
             return Ok(());
         };
-        let lost = if copy_stat.is_some() { 0 } else { end - offset };
-        self.events.push(FileEvent::Truncated {
-            inode: stat.inode,
-            read_to: offset,
-            lost_bytes: Some(lost),
-        });
-        if lost > 0 {
-            self.events.push(FileEvent::Gap {
-                file_key: finished.key.clone(),
-                inode: stat.inode,
-                modified: stat.modified,
-                from: offset,
-                to: Some(end),
-                why: GapReason::Truncated,
-            });
-        }
+        // What was seen to stand in the file and is behind the copy's end is in neither. What stood in
+        // a copy that nobody could open and that is gone, nobody knows.
+        let from = copy_stat.map_or(offset, |copy| copy.size.max(offset));
+        let to = (!awaited_is_gone).then(|| finished.reader.known_end());
+        self.declare_cut(&finished, from, to);
         self.remember(&finished);
         self.moved = true;
         let after = std::mem::take(&mut self.queue);
@@ -99,6 +114,27 @@ impl Tailer {
         self.queue.push_back(Queued::Open(Box::new(renewed)));
         self.queue.extend(after);
         Ok(())
+    }
+
+    /// A file was cut off; what stood in it from there on is lost, up to its end where that is known.
+    pub(super) fn declare_cut(&mut self, finished: &Followed, from: u64, to: Option<u64>) {
+        let stat = newest_stat(&finished.reader);
+        let lost = to.map(|to| to.saturating_sub(from));
+        self.events.push(FileEvent::Truncated {
+            inode: stat.inode,
+            read_to: finished.reader.offset(),
+            lost_bytes: lost,
+        });
+        if lost != Some(0) {
+            self.events.push(FileEvent::Gap {
+                file_key: finished.key.clone(),
+                inode: stat.inode,
+                modified: stat.modified,
+                from,
+                to,
+                why: GapReason::Truncated,
+            });
+        }
     }
 
     /// After the first read of a file: it may have been copied and truncated since it was `seen`,
@@ -173,7 +209,9 @@ impl Tailer {
         let mut made = None;
         parts.retain(|part| {
             // An empty one is at best just being made.
-            let is_copy = part.stat.size == 0 || self.is_copy_of_any(part, std::iter::once(unread));
+            let is_copy = part.stat.size == 0
+                || try_open_sibling(&self.options.path, part)
+                    .is_some_and(|(part, _)| is_copy(&part, unread).unwrap_or(false));
             if is_copy {
                 let birth = part.stat.birth.unwrap_or(part.stat.modified);
                 made = Some(made.map_or(birth, |made: i64| made.min(birth)));
@@ -209,11 +247,37 @@ pub(super) fn written_since(modified: i64) -> Anchor {
 }
 
 /// A copy was created after the content it is a copy of began. Where nobody knows when that was, it is
-/// not older than what was last seen of it.
-pub(super) fn may_be_copy_of(seen: &FileStat, begun: Option<i64>, copy: &FileStat) -> bool {
-    match (seen.birth.max(begun), copy.birth) {
-        (Some(begun), Some(birth)) => birth >= begun,
+/// not older than what was last seen of it; nor is one that was written over an earlier copy, which
+/// only content can tell then: enough of it, or all of the copy.
+pub(super) fn may_be_copy_of(
+    seen: &FileStat,
+    begun: Option<i64>,
+    read_to: u64,
+    copy: &FileStat,
+) -> bool {
+    match is_older_than_content(seen, begun, copy) {
+        Some(false) => true,
+        Some(true) if read_to < PRINT_BYTES as u64 && copy.size != read_to => false,
         _ => copy.modified >= seen.modified,
+    }
+}
+
+fn is_older_than_content(seen: &FileStat, begun: Option<i64>, copy: &FileStat) -> Option<bool> {
+    let begun = seen.birth.max(begun)?;
+    Some(copy.birth? < begun)
+}
+
+/// What is later than a copy. The birth of one that was written over an earlier one tells nothing.
+pub(super) fn after_copy(
+    seen: &FileStat,
+    begun: Option<i64>,
+    copy: &FileStat,
+    beside: &[Sibling],
+) -> Anchor {
+    let anchor = Anchor::new(copy, beside);
+    match is_older_than_content(seen, begun, copy) {
+        Some(true) => anchor.begun(Some(seen.modified)),
+        _ => anchor,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::awaited::Awaited;
 use super::identity::{FileStat, Print, births_agree};
+use super::marks::Mark;
 
 /// How many finished files are remembered.
 pub(super) const PASSED_LIMIT: usize = 32;
@@ -35,6 +36,9 @@ pub struct TailCursor {
     pub file_key: Option<String>,
     /// All before is read.
     pub offset: u64,
+    /// Places before the offset to go on at should the file lose its end, oldest first, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
     /// How long the file was at the last look.
     pub size: u64,
     /// When it had been written last, nanoseconds since 1970.
@@ -108,14 +112,6 @@ impl Passed {
         }
     }
 
-    /// Its key without `~n`, and n.
-    pub(super) fn generation(&self) -> (&str, u64) {
-        match self.key.rsplit_once('~') {
-            Some((base, number)) => (base, number.parse().unwrap_or(1)),
-            None => (&self.key, 1),
-        }
-    }
-
     pub(super) fn stands_in(&self, file: &File, size: u64) -> io::Result<bool> {
         Ok(size >= self.offset
             && self.head.stands_at(file, 0)?
@@ -123,7 +119,15 @@ impl Passed {
     }
 }
 
-fn stands_before(tail: &Print, file: &File, offset: u64) -> io::Result<bool> {
+/// A key without `~n`, and n.
+pub(super) fn generation(key: &str) -> (&str, u64) {
+    match key.rsplit_once('~') {
+        Some((base, number)) => (base, number.parse().unwrap_or(1)),
+        None => (key, 1),
+    }
+}
+
+pub(super) fn stands_before(tail: &Print, file: &File, offset: u64) -> io::Result<bool> {
     match offset.checked_sub(u64::from(tail.len)) {
         Some(start) => tail.stands_at(file, start),
         None => Ok(false),
@@ -149,12 +153,17 @@ mod decimal {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::tail::marks::MARKS_LIMIT;
 
     #[test]
     fn it_survives_json_and_is_small_with_a_full_memory() {
         let print = Print::of(&[7; 1024]);
         let key = "1234567-0123456789ab~2";
         let passed = Passed::new(key, 123_456_789, print.clone(), print.clone());
+        let mark = Mark {
+            offset: 123_456_789,
+            print: print.clone().abbreviated(),
+        };
         let cursor = TailCursor {
             device: u64::MAX,
             inode: u64::MAX,
@@ -164,6 +173,7 @@ mod tests {
             tail: print,
             file_key: Some("1234567-0123456789ab".to_owned()),
             offset: 300,
+            marks: vec![mark; MARKS_LIMIT],
             size: 400,
             modified: 1_795_503_939_123_456_789,
             passed: vec![passed; PASSED_LIMIT],
@@ -172,12 +182,12 @@ mod tests {
         let value = serde_json::to_value(&cursor).unwrap();
         assert!(value.is_object());
         assert!(
-            value.to_string().len() < 6000,
+            value.to_string().len() < 6500,
             "{}",
             value.to_string().len()
         );
         assert_eq!(serde_json::from_value::<TailCursor>(value).unwrap(), cursor);
         assert_eq!(cursor.last_event_id(), format!("{}:300", u64::MAX));
-        assert_eq!(cursor.passed[0].generation(), ("1234567-0123456789ab", 2));
+        assert_eq!(generation(key), ("1234567-0123456789ab", 2));
     }
 }

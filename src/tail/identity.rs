@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -125,6 +126,14 @@ pub(super) fn open_regular(path: &Path) -> Result<Option<(File, FileStat)>, Tail
         .map_err(|error| TailError::from_io(path, "look at", error))?;
     refuse_irregular(path, &metadata)?;
     Ok(Some((file, FileStat::new(&metadata))))
+}
+
+/// The same file opened anew, whatever became of its name: only then a network file system asks its
+/// server what others wrote last.
+pub(super) fn reopened(file: &File) -> io::Result<(File, FileStat)> {
+    let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let stat = FileStat::of(&file)?;
+    Ok((file, stat))
 }
 
 fn refuse_irregular(path: &Path, metadata: &Metadata) -> Result<(), TailError> {

@@ -7,7 +7,8 @@
 //!   until it is drained, a copy that `copytruncate` left, a new generation in the same inode.
 //!   `watch` queues what takes the place of the live file; `resume` finds the place again at start;
 //!   `awaited` tells what belongs to a log that is not there yet from what stood beside it before;
-//!   `copies` finds what stood in a file before it was truncated, whenever it is looked at.
+//!   `copies` finds what stood in a file before it was truncated, whenever it is looked at; `marks`
+//!   where to go on in one that has lost its end.
 //! - `reader` turns one file into lines; it reads every byte once and never hands out bytes that were
 //!   not there, verified, after they were read.
 //! - `identity` tells files apart; `rotation` finds the rotated ones; [`Doorbell`] says when to look.
@@ -49,6 +50,7 @@ mod copies;
 mod cursor;
 mod gather;
 mod identity;
+mod marks;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod model;
@@ -62,6 +64,8 @@ mod watch;
 pub use awaited::Awaited;
 pub use cursor::{Passed, TailCursor};
 pub use identity::{PRINT_BYTES, Print};
+pub use marks::Mark;
+pub use rotation::is_part_of;
 pub use tailer::Tailer;
 pub use wake::Doorbell;
 

@@ -13,7 +13,7 @@ use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::identity::{FileStat, PRINT_BYTES, Print, fill_at, read_at};
+use super::identity::{FileStat, PRINT_BYTES, Print, fill_at, read_at, reopened};
 use super::{Line, LineKind};
 
 /// What one look at the file brought.
@@ -204,6 +204,20 @@ impl Reader {
         }
         keep_tail(&mut self.before_position, news);
         Ok(if count == 0 { Fill::End } else { Fill::Read })
+    }
+
+    /// Opens the file anew; whether it has another length than was known. Where it cannot be opened,
+    /// what is known has to do.
+    pub fn is_changed_anew(&mut self) -> bool {
+        let Ok((file, stat)) = reopened(&self.file) else {
+            return false;
+        };
+        self.file = file;
+        if stat.size != self.stat.size {
+            return true;
+        }
+        self.stat = stat;
+        false
     }
 
     /// Whether all that was read still stands in the file.
@@ -432,7 +446,7 @@ mod tests {
     use super::*;
 
     struct World {
-        _directory: tempfile::TempDir,
+        directory: tempfile::TempDir,
         writer: File,
         reader: Reader,
     }
@@ -447,7 +461,7 @@ mod tests {
             .unwrap();
         let reader = Reader::at(File::open(&path).unwrap(), 0).unwrap();
         World {
-            _directory: directory,
+            directory,
             writer,
             reader,
         }
@@ -529,6 +543,20 @@ mod tests {
         world.writer.set_len(0).unwrap();
         world.writer.write_all(b"one\nHALF\n").unwrap();
         assert_eq!(world.reader.fill(4096).unwrap(), Fill::Changed);
+    }
+
+    #[test]
+    fn a_file_is_opened_anew_whatever_became_of_its_name() {
+        let mut world = world();
+        world.writer.write_all(b"one\n").unwrap();
+        drain(&mut world.reader, 4096, 10, 100);
+        assert!(!world.reader.is_changed_anew());
+        std::fs::remove_file(world.directory.path().join("audit.log")).unwrap();
+        world.writer.write_all(b"two\n").unwrap();
+        assert!(world.reader.is_changed_anew());
+        let lines = drain(&mut world.reader, 4096, 10, 100);
+        assert_eq!((lines[0].offset, &lines[0].bytes[..]), (4, &b"two"[..]));
+        assert!(!world.reader.is_changed_anew());
     }
 
     #[test]

@@ -1,20 +1,21 @@
-//! Finding the place again: at start, after a truncation, when going back.
+//! Finding the place again: at start, and when a file server has forgotten a handle.
 
 use std::fs::File;
 use std::io;
 
 use super::awaited::Awaited;
 use super::copies::{
-    end_of, is_readable_part, likeliest_copy, may_be_copy_of, truncated_after,
+    after_copy, end_of, is_readable_part, likeliest_copy, may_be_copy_of, truncated_after,
     was_made_before_end_of, written_since,
 };
 use super::cursor::{Passed, TailCursor};
 use super::identity::{FileStat, PRINT_BYTES, open_regular};
+use super::marks::add_mark;
 use super::rotation::{
     Anchor, Sibling, compressed_at, directory_of, later_compressed, later_parts, open_sibling,
     siblings,
 };
-use super::tailer::{Followed, Tailer, newest_stat};
+use super::tailer::{Followed, Tailer};
 use super::watch::{compressed_gap, file_name};
 use super::{FileEvent, GapReason, TailError};
 
@@ -62,7 +63,6 @@ impl Tailer {
         let reading = |error: io::Error| TailError::from_io(&path, "read", error);
         if let Some((file, stat)) = &live
             && cursor.means_inode(stat)
-            && cursor.stands_in(file, stat.size).map_err(reading)?
         {
             if cursor.offset == 0 {
                 // Nothing was read, so no content can tell whether it was truncated since.
@@ -72,28 +72,27 @@ impl Tailer {
                     .queue_later(anchor, &beside, live, Some(cursor.stat()))
                     .map(|()| true);
             }
-            self.note_present(stat);
-            let file = file.try_clone().map_err(reading)?;
-            self.current = Some(self.go_on(file, cursor)?);
-            return Ok(true);
+            if let Some(followed) = self.find_place(file, stat, cursor)? {
+                self.note_present(stat);
+                self.current = Some(followed);
+                return Ok(true);
+            }
         }
         let beside = self.beside()?;
-        let mut renamed = None;
         for sibling in beside
             .iter()
             .filter(|sibling| cursor.means_inode(&sibling.stat))
         {
-            renamed = self.open_if_it_holds(sibling, cursor)?;
-            if renamed.is_some() {
-                break;
+            let Some((file, stat)) = open_sibling(&path, sibling)? else {
+                continue;
+            };
+            if let Some(followed) = self.find_place(&file, &stat, cursor)? {
+                let anchor = Anchor::new(&stat, &beside).begun(cursor.begun);
+                self.declare_compressed(&stat, &beside);
+                self.current = Some(followed);
+                self.queue_later(anchor, &beside, live, None)?;
+                return Ok(true);
             }
-        }
-        if let Some((file, stat)) = renamed {
-            let anchor = Anchor::new(&stat, &beside).begun(cursor.begun);
-            self.declare_compressed(&stat, &beside);
-            self.current = Some(self.go_on(file, cursor)?);
-            self.queue_later(anchor, &beside, live, None)?;
-            return Ok(true);
         }
         let live_was_truncated = live
             .as_ref()
@@ -122,6 +121,8 @@ impl Tailer {
                 return Ok(true);
             }
         }
+        let seen = cursor.stat();
+        let mut unopened = None;
         let copy = beside
             .iter()
             .filter(|sibling| is_readable_part(sibling) && !cursor.means_inode(&sibling.stat))
@@ -129,13 +130,23 @@ impl Tailer {
                 true => {
                     let is_in_time = |stat: FileStat| was_made_before_end_of(&stat, &sibling.stat);
                     cursor.offset > 0
-                        && may_be_copy_of(&cursor.stat(), cursor.begun, &sibling.stat)
+                        && sibling.stat.size >= cursor.offset
+                        && may_be_copy_of(&seen, cursor.begun, cursor.offset, &sibling.stat)
                         && (is_unmistakable(cursor) || truncated_stat.is_none_or(is_in_time))
                 }
                 false => is_unmistakable(cursor),
             })
-            .filter_map(|sibling| self.open_if_it_holds(sibling, cursor).ok().flatten())
+            .filter_map(|sibling| {
+                let holding = self.open_if_it_holds(sibling, cursor);
+                holding.map_err(|error| unopened = Some(error)).ok()?
+            })
             .max_by_key(|(_, stat)| likeliest_copy(cursor.offset, cursor.modified, stat));
+        if is_truncated
+            && copy.is_none()
+            && let Some(error) = unopened
+        {
+            return Err(error);
+        }
         let live = match &copy {
             Some((_, copy)) if live_was_truncated => {
                 live.map(|(file, stat)| (file, truncated_after(stat, copy)))
@@ -147,16 +158,26 @@ impl Tailer {
         let anchor = match copy {
             Some((file, stat)) => {
                 if is_truncated {
-                    self.events.push(truncated(cursor, Some(0)));
+                    let from = stat.size.max(cursor.offset);
+                    let lost = cursor.size.saturating_sub(from);
+                    self.events.push(truncated(cursor, Some(lost)));
+                    if lost > 0 {
+                        let (to, why) = (Some(cursor.size), GapReason::Truncated);
+                        self.events.push(gap(cursor, from, to, why));
+                    }
                 }
                 let mut followed = self.go_on(file, cursor)?;
-                followed.copy_of = is_truncated.then(|| cursor.stat());
+                followed.copy_of = is_truncated.then_some(seen);
                 self.current = Some(followed);
-                Anchor::new(&stat, &beside)
+                match is_truncated {
+                    true => after_copy(&seen, cursor.begun, &stat, &beside),
+                    false => Anchor::new(&stat, &beside),
+                }
             }
             None if is_truncated => {
                 self.events.push(truncated(cursor, None));
-                self.events.push(gap(cursor, GapReason::Truncated));
+                let why = GapReason::Truncated;
+                self.events.push(gap(cursor, cursor.offset, None, why));
                 written_since(cursor.modified)
             }
             None => {
@@ -170,7 +191,7 @@ impl Tailer {
             }
         };
         let Some((file, stat)) = renamed else {
-            let copies_of = live_was_truncated.then(|| cursor.stat());
+            let copies_of = live_was_truncated.then_some(seen);
             self.queue_later(anchor, &beside, live, copies_of)?;
             return Ok(true);
         };
@@ -179,7 +200,7 @@ impl Tailer {
             was_made_before_end_of(&stat, &part.stat) && !part.stat.is_same_inode(&stat)
         });
         let begun = end_of(anchor, &parts);
-        self.queue_parts(parts, Some(anchor), Some(cursor.stat()));
+        self.queue_parts(parts, Some(anchor), Some(seen));
         self.queue_open(file, stat, true, begun)?;
         let anchor = Anchor::new(&stat, &beside).begun(begun);
         self.queue_later(anchor, &beside, live, None)?;
@@ -204,8 +225,8 @@ impl Tailer {
         live: Option<Opened>,
         copies_of: Option<FileStat>,
     ) -> Result<(), TailError> {
-        let current = self.current.as_ref().map(|current| current.reader.file());
-        let is_copy = |part: &Sibling| self.is_copy_of_any(part, current.into_iter());
+        let current = self.current_file();
+        let is_copy = |part: &Sibling| self.is_copy_of(part, current);
         let Some((file, stat)) = live else {
             if let Some(stat) = current.and_then(|file| FileStat::of(file).ok()) {
                 // What is longer holds more than a copy; what is empty is at best just being made.
@@ -240,7 +261,7 @@ impl Tailer {
             None => Some(compressed_as(later.remove(0))),
         };
         if let Some(why) = own {
-            self.events.push(gap(cursor, why));
+            self.events.push(gap(cursor, cursor.offset, None, why));
         }
         for part in later {
             self.events.push(compressed_gap(part));
@@ -277,11 +298,40 @@ impl Tailer {
         Ok(holds.then_some((file, stat)))
     }
 
+    /// Where to go on in the file that the cursor speaks of: behind what was read, or if that end is
+    /// lost at the last mark before it.
+    fn find_place(
+        &mut self,
+        file: &File,
+        stat: &FileStat,
+        cursor: &TailCursor,
+    ) -> Result<Option<Followed>, TailError> {
+        let reading = |error: io::Error| TailError::from_io(&self.options.path, "read", error);
+        if cursor.stands_in(file, stat.size).map_err(reading)? {
+            let file = file.try_clone().map_err(reading)?;
+            return self.go_on(file, cursor).map(Some);
+        }
+        let key = cursor.file_key.as_deref();
+        let rest = self.follow_from_mark(file, key, &cursor.head, &cursor.marks)?;
+        let Some(mut rest) = rest else {
+            return Ok(None);
+        };
+        rest.begun = cursor.begun;
+        let why = GapReason::Truncated;
+        self.events.push(truncated(cursor, None));
+        self.events.push(gap(cursor, cursor.offset, None, why));
+        self.remember_cursor(cursor);
+        self.note_generation(&rest);
+        self.moved = true;
+        Ok(Some(rest))
+    }
+
     fn go_on(&self, file: File, cursor: &TailCursor) -> Result<Followed, TailError> {
         let mut followed = self.follow(file, cursor.offset)?;
         followed.key = cursor.file_key.as_deref().map(Into::into);
-        followed.start = (cursor.offset, followed.key.clone());
         followed.begun = cursor.begun;
+        followed.marks.clone_from(&cursor.marks);
+        add_mark(&mut followed.marks, cursor.offset, &cursor.tail);
         Ok(followed)
     }
 
@@ -290,45 +340,6 @@ impl Tailer {
             let (head, tail) = (cursor.head.clone(), cursor.tail.clone());
             self.remember_as(Passed::new(key, cursor.offset, head, tail));
         }
-    }
-}
-
-impl Followed {
-    /// Goes back to the cursor, if it speaks of this file as it is now.
-    pub(super) fn go_back(&mut self, cursor: &TailCursor) -> bool {
-        let stat = newest_stat(&self.reader);
-        let named = self.copy_of.unwrap_or(stat);
-        let other_generation = match (&self.key, &cursor.file_key) {
-            (Some(key), Some(cursor_key)) => **key != **cursor_key,
-            (Some(_), None) => self.copy_of.is_some(),
-            _ => false,
-        };
-        if other_generation
-            || self.begun != cursor.begun
-            || !cursor.means_inode(&named)
-            || !cursor
-                .stands_in(self.reader.file(), stat.size)
-                .unwrap_or(false)
-        {
-            return false;
-        }
-        let key = cursor.file_key.as_deref().map(Into::into);
-        let is_back = self.begin_at(cursor.offset, key);
-        if is_back && cursor.offset == 0 {
-            // What it was when nothing of it was read: copies made since are still to be found.
-            self.reader.seen_as(FileStat {
-                size: cursor.size,
-                modified: cursor.modified,
-                ..named
-            });
-        }
-        is_back
-    }
-
-    /// Goes back to where it was begun.
-    pub(super) fn restart(&mut self) -> bool {
-        let (offset, key) = self.start.clone();
-        self.begin_at(offset, key)
     }
 }
 
@@ -345,13 +356,13 @@ fn truncated(cursor: &TailCursor, lost_bytes: Option<u64>) -> FileEvent {
     }
 }
 
-fn gap(cursor: &TailCursor, why: GapReason) -> FileEvent {
+fn gap(cursor: &TailCursor, from: u64, to: Option<u64>, why: GapReason) -> FileEvent {
     FileEvent::Gap {
         file_key: cursor.file_key.as_deref().map(Into::into),
         inode: cursor.inode,
         modified: cursor.modified,
-        from: cursor.offset,
-        to: None,
+        from,
+        to,
         why,
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct PartName {
     pub number: Option<u64>,
     /// The name without the suffix of its compression, when it has one.
     pub compressed_from: Option<String>,
+    /// Of `audit.log.gz`: the log itself was compressed where it stood, or a copy of it was made.
+    pub is_of_live: bool,
 }
 
 /// The part after which others are looked for.
@@ -210,10 +212,12 @@ pub(super) fn all_parts(siblings: &[Sibling]) -> Vec<Sibling> {
 /// The compressed parts last written after `modified`.
 ///
 /// Compression keeps the modification time, so a part that was read to its end before it was
-/// compressed is not among them. One whose original still stands there is not needed.
+/// compressed is not among them. One whose original still stands there is not needed, nor is what may
+/// be a copy of the log.
 pub(super) fn later_compressed(modified: i64, siblings: &[Sibling]) -> Vec<&Sibling> {
     siblings
         .iter()
+        .filter(|sibling| sibling.name.as_ref().is_some_and(|name| !name.is_of_live))
         .filter(|sibling| sibling.stat.modified > modified && original_is_gone(sibling, siblings))
         .collect()
 }
@@ -276,7 +280,15 @@ fn sort_oldest_first(parts: &mut [Sibling]) {
     });
 }
 
-/// `audit.log.1`, `audit.log-20261124`, `audit.log.2.gz`, `audit-20261124.log`, `audit.1.log.gz`.
+/// Whether a file stands beside a log and has the name of a rotated part of it.
+pub fn is_part_of(live: &Path, file: &Path) -> bool {
+    let names = live.file_name().zip(file.file_name());
+    directory_of(live) == directory_of(file)
+        && names.is_some_and(|(live, name)| part_name(live, name).is_some())
+}
+
+/// `audit.log.1`, `audit.log-20261124`, `audit.log.2.gz`, `audit-20261124.log`, `audit.1.log.gz`,
+/// `audit.log.gz`.
 fn part_name(live: &OsStr, name: &OsStr) -> Option<PartName> {
     let (live, name) = (live.to_str()?, name.to_str()?);
     if NEVER_A_PART.iter().any(|suffix| name.ends_with(suffix)) {
@@ -286,13 +298,14 @@ fn part_name(live: &OsStr, name: &OsStr) -> Option<PartName> {
         .iter()
         .find_map(|suffix| name.strip_suffix(suffix));
     let compressed_from = plain.map(str::to_owned);
-    let plain = plain.unwrap_or(name);
-    if plain == live {
+    if plain == Some(live) {
         return Some(PartName {
             number: None,
             compressed_from,
+            is_of_live: true,
         });
     }
+    let plain = plain.unwrap_or(name);
     let middle = match plain.strip_prefix(live) {
         Some(rest) => rest,
         None => {
@@ -318,6 +331,7 @@ fn part_name(live: &OsStr, name: &OsStr) -> Option<PartName> {
     Some(PartName {
         number,
         compressed_from,
+        is_of_live: false,
     })
 }
 
@@ -359,10 +373,7 @@ mod tests {
         let compressed = of("audit.log.2.gz").unwrap();
         assert_eq!(compressed.number, Some(2));
         assert_eq!(compressed.compressed_from.as_deref(), Some("audit.log.2"));
-        assert_eq!(
-            of("audit.log.gz").unwrap().compressed_from.as_deref(),
-            Some("audit.log")
-        );
+        assert!(!compressed.is_of_live && of("audit.log.gz").unwrap().is_of_live);
         for other in [
             "audit-admin.log",
             "audit.logs",
@@ -429,6 +440,7 @@ mod tests {
             sibling("audit.log.1.gz", 15, Some(600), 650),
             sibling("audit.log.2.gz", 16, Some(500), 400),
             sibling("audit.log.3.gz", 17, Some(400), 300),
+            sibling("audit.log.gz", 18, Some(700), 750),
         ];
         let later: Vec<Sibling> = later_compressed(300, &all).into_iter().cloned().collect();
         assert_eq!(names(&later), ["audit.log.2.gz"]);
@@ -437,5 +449,9 @@ mod tests {
             Path::new("/var/log/ocis/audit.log.3.gz")
         );
         assert!(compressed_at(650, &all).is_none());
+        assert!(
+            compressed_at(750, &all).is_some(),
+            "the log, with its own time"
+        );
     }
 }

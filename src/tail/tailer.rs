@@ -8,12 +8,14 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::cursor::{PASSED_LIMIT, Passed, TailCursor};
+use super::cursor::{PASSED_LIMIT, Passed, TailCursor, generation};
 use super::gather::Gathered;
 use super::identity::{FileStat, PRINT_BYTES, base_key, length_without_name, nanoseconds};
+use super::marks::{Mark, add_mark};
 use super::reader::{Fill, Reader, Taken};
 use super::rotation::{Sibling, is_copy, open_sibling};
 use super::watch::Absence;
@@ -34,8 +36,6 @@ pub struct Tailer {
     pub(super) resume: Option<TailCursor>,
     pub(super) current: Option<Followed>,
     pub(super) queue: VecDeque<Queued>,
-    /// The file before the current one, for a [`Tailer::rewind`] into it.
-    pub(super) previous: Option<Followed>,
     pub(super) passed: Vec<Passed>,
     pub(super) events: Vec<FileEvent>,
     pub(super) missing: bool,
@@ -48,15 +48,18 @@ pub struct Tailer {
 pub(super) struct Followed {
     pub reader: Reader,
     pub key: Option<Arc<str>>,
-    /// Where it was begun, and with what key.
-    pub start: (u64, Option<Arc<str>>),
     /// See [`TailCursor::begun`].
     pub begun: Option<i64>,
-    /// Its beginning was seen: content that only resembles a remembered generation is a new one.
+    /// See [`TailCursor::marks`].
+    pub marks: Vec<Mark>,
+    /// Its beginning was seen: content that only resembles a remembered generation is a new one,
+    /// unless as much of it stands there as tells any content.
     pub fresh: bool,
     /// For a copy, which nobody writes to any more: the file it was made of, as last seen. Cursors
     /// speak of that one, so that a restart finds its truncation again.
     pub copy_of: Option<FileStat>,
+    /// What may be its copy and could not be opened, since it was truncated.
+    pub awaited_copy: Option<FileStat>,
     /// Since when it was seen not to grow, and at what position.
     quiet: Option<(Instant, u64)>,
 }
@@ -64,7 +67,31 @@ pub(super) struct Followed {
 #[derive(Debug)]
 pub(super) enum Queued {
     Open(Box<Followed>),
-    Closed(Box<Sibling>),
+    Closed(Box<Unopened>),
+}
+
+/// A part that is opened when its turn comes, be it that it may not be opened now.
+#[derive(Debug)]
+pub(super) struct Unopened {
+    pub part: Sibling,
+    /// As in [`Followed`].
+    pub begun: Option<i64>,
+    pub copy_of: Option<FileStat>,
+}
+
+impl Unopened {
+    /// Follows it from its beginning; `None` when it is gone.
+    pub fn open(&self, live: &Path) -> Result<Option<Followed>, TailError> {
+        let Some((file, _)) = open_sibling(live, &self.part)? else {
+            return Ok(None);
+        };
+        let mut followed = Followed::new(file, 0)
+            .map_err(|error| TailError::from_io(&self.part.path, "read", error))?;
+        followed.begun = self.begun;
+        followed.copy_of = self.copy_of;
+        followed.fresh = self.copy_of.is_some();
+        Ok(Some(followed))
+    }
 }
 
 impl Followed {
@@ -72,10 +99,11 @@ impl Followed {
         Ok(Self {
             reader: Reader::at(file, offset)?,
             key: None,
-            start: (offset, None),
             begun: None,
+            marks: Vec::new(),
             fresh: false,
             copy_of: None,
+            awaited_copy: None,
             quiet: None,
         })
     }
@@ -104,12 +132,11 @@ impl Followed {
             && old.position() >= PRINT_BYTES as u64
             && old.stands_in(new.file(), size).unwrap_or(false)
             && is_copy(new.file(), old.file()).unwrap_or(false);
-        let offset = old.offset();
-        if !is_its_copy || !self.begin_at(offset, finished.key.clone()) {
+        if !is_its_copy || !self.begin_at(old.offset(), finished.key.clone()) {
             return false;
         }
-        self.start = (offset, finished.key.clone());
         self.begun = finished.begun;
+        self.marks.clone_from(&finished.marks);
         true
     }
 
@@ -143,14 +170,14 @@ impl Queued {
     pub fn stat(&self) -> &FileStat {
         match self {
             Self::Open(followed) => followed.reader.stat(),
-            Self::Closed(sibling) => &sibling.stat,
+            Self::Closed(unopened) => &unopened.part.stat,
         }
     }
 
     pub fn begun(&self) -> Option<i64> {
         match self {
             Self::Open(followed) => followed.begun,
-            Self::Closed(_) => None,
+            Self::Closed(unopened) => unopened.begun,
         }
     }
 
@@ -165,7 +192,7 @@ impl Queued {
     pub fn fresh_stat(&self) -> FileStat {
         match self {
             Self::Open(followed) => newest_stat(&followed.reader),
-            Self::Closed(sibling) => sibling.stat,
+            Self::Closed(unopened) => unopened.part.stat,
         }
     }
 }
@@ -185,7 +212,6 @@ impl Tailer {
             resume: cursor,
             current: None,
             queue: VecDeque::new(),
-            previous: None,
             passed,
             events: Vec::new(),
             missing: false,
@@ -315,7 +341,13 @@ impl Tailer {
                     trouble = self.watch_path().err();
                 }
                 Fill::End => {
-                    if self.queue.is_empty() || !current.is_finished(now, self.options.grace) {
+                    if self.queue.is_empty() {
+                        break;
+                    }
+                    if current.reader.is_changed_anew() {
+                        continue;
+                    }
+                    if !current.is_finished(now, self.options.grace) {
                         break;
                     }
                     if let Some(line) = current.reader.take_unterminated(self.options.max_line) {
@@ -380,31 +412,6 @@ impl Tailer {
         })
     }
 
-    /// Goes back to a cursor that an earlier chunk carried (or that the tailer was opened with).
-    ///
-    /// Files still held open are not looked for again.
-    pub fn rewind(&mut self, cursor: &TailCursor) {
-        self.passed.clone_from(&cursor.passed);
-        self.moved = false;
-        if let Some(current) = &mut self.current
-            && current.go_back(cursor)
-        {
-            return;
-        }
-        if let Some(mut previous) = self.previous.take()
-            && previous.go_back(cursor)
-            && self.current.as_mut().is_none_or(Followed::restart)
-        {
-            if let Some(current) = self.current.replace(previous) {
-                self.queue.push_front(Queued::Open(Box::new(current)));
-            }
-            return;
-        }
-        self.current = None;
-        self.queue.clear();
-        self.resume = Some(cursor.clone());
-    }
-
     /// Where the next chunk begins; `None` before the first look.
     pub fn cursor(&self) -> Option<TailCursor> {
         let Some(current) = &self.current else {
@@ -421,11 +428,16 @@ impl Tailer {
             tail: reader.tail_print(),
             file_key: current.key.as_deref().map(str::to_owned),
             offset: reader.offset(),
+            marks: current.marks.clone(),
             size: stat.size,
             modified: stat.modified,
             passed: self.passed.clone(),
             awaited: None,
         })
+    }
+
+    pub(super) fn current_file(&self) -> Option<&File> {
+        self.current.as_ref().map(|current| current.reader.file())
     }
 
     /// Inode and offset of the next line; `None` before a file was found.
@@ -455,6 +467,9 @@ impl Tailer {
         let file_key = self.current.as_ref()?.key.clone()?;
         self.moved = false;
         let cursor_after = self.cursor()?;
+        if let Some(current) = &mut self.current {
+            add_mark(&mut current.marks, cursor_after.offset, &cursor_after.tail);
+        }
         Some(Chunk {
             lines: gathered.lines,
             skipped: gathered.skipped,
@@ -479,13 +494,13 @@ impl Tailer {
         let base = base_key(stat.inode, stat.birth, first_line);
         let mut newest = 0;
         for passed in self.passed.iter().rev() {
-            let (passed_base, number) = passed.generation();
+            let (passed_base, number) = generation(&passed.key);
             if passed_base != base {
                 continue;
             }
             newest = newest.max(number);
             // A file that cannot be compared counts as new: a repeat is harmless, a loss is not.
-            let comes_back = !current.fresh
+            let comes_back = (!current.fresh || passed.offset >= PRINT_BYTES as u64)
                 && passed
                     .stands_in(current.reader.file(), size)
                     .unwrap_or(false);
@@ -515,32 +530,37 @@ impl Tailer {
         while let Some(queued) = self.queue.pop_front() {
             let mut next = match queued {
                 Queued::Open(followed) => *followed,
-                Queued::Closed(sibling) => match self.open_queued(&sibling) {
+                Queued::Closed(unopened) => match unopened.open(&self.options.path) {
+                    // It could not be compared before.
+                    Ok(Some(_))
+                        if unopened.copy_of.is_none()
+                            && self.is_copy_of_a_neighbour(&unopened.part) =>
+                    {
+                        continue;
+                    }
                     Ok(Some(followed)) => followed,
                     Ok(None) => {
+                        let stat = &unopened.part.stat;
                         self.events.push(FileEvent::Gap {
                             file_key: None,
-                            inode: sibling.stat.inode,
-                            modified: sibling.stat.modified,
+                            inode: stat.inode,
+                            modified: stat.modified,
                             from: 0,
-                            to: Some(sibling.stat.size),
+                            to: Some(stat.size),
                             why: GapReason::Vanished,
                         });
                         continue;
                     }
                     Err(error) => {
-                        self.queue.push_front(Queued::Closed(sibling));
+                        self.queue.push_front(Queued::Closed(unopened));
                         return Err(error);
                     }
                 },
             };
-            if let Some(finished) = self
+            let replaced = self
                 .current
-                .take_if(|finished| next.goes_on_after(finished))
-            {
-                self.previous = Some(finished);
-                self.moved = true;
-            }
+                .take_if(|finished| next.goes_on_after(finished));
+            self.moved |= replaced.is_some();
             if let Some(finished) = self.current.take() {
                 let from_inode = finished.reader.stat().inode;
                 let to_inode = next.reader.stat().inode;
@@ -551,7 +571,6 @@ impl Tailer {
                     });
                 }
                 self.remember(&finished);
-                self.previous = Some(finished);
                 self.moved = true;
             }
             self.current = Some(next);
@@ -560,10 +579,12 @@ impl Tailer {
         Ok(false)
     }
 
-    fn open_queued(&self, sibling: &Sibling) -> Result<Option<Followed>, TailError> {
-        let opened = open_sibling(&self.options.path, sibling)?;
-        let followed = opened.map(|(file, _)| self.follow(file, 0));
-        followed.transpose()
+    /// Whether a part is a copy of the current file or of the next one that is held open.
+    fn is_copy_of_a_neighbour(&self, part: &Sibling) -> bool {
+        let next = self.queue.iter().find_map(Queued::file);
+        [self.current_file(), next]
+            .into_iter()
+            .any(|file| !self.goes_beyond(part, file))
     }
 
     pub(super) fn remember(&mut self, finished: &Followed) {

@@ -6,9 +6,10 @@ use std::io;
 use super::copies::end_of;
 use super::identity::{FileStat, PRINT_BYTES, length_without_name, open_regular};
 use super::rotation::{
-    Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, try_open_sibling,
+    Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
+    try_open_sibling,
 };
-use super::tailer::{Followed, Queued, Tailer, newest_stat};
+use super::tailer::{Followed, Queued, Tailer, Unopened, newest_stat};
 use super::{FileEvent, GapReason, TailError};
 
 /// Queued files held open; more are opened when their turn comes.
@@ -158,10 +159,9 @@ impl Tailer {
 
     /// Whether a part is no copy of this file; or, of one that has no name any more, whether it goes
     /// on where that ended.
-    fn goes_beyond(&self, part: &Sibling, file: Option<&File>) -> bool {
+    pub(super) fn goes_beyond(&self, part: &Sibling, file: Option<&File>) -> bool {
         let ended = file.and_then(length_without_name);
-        ended.is_some_and(|length| length < part.stat.size)
-            || !self.is_copy_of_any(part, file.into_iter())
+        ended.is_some_and(|length| length < part.stat.size) || !self.is_copy_of(part, file)
     }
 
     pub(super) fn declare_compressed(&mut self, newest: &FileStat, beside: &[Sibling]) {
@@ -177,15 +177,17 @@ impl Tailer {
         }
     }
 
-    pub(super) fn is_copy_of_any<'a>(
-        &self,
-        part: &Sibling,
-        mut files: impl Iterator<Item = &'a File>,
-    ) -> bool {
-        let Some((part, _)) = try_open_sibling(&self.options.path, part) else {
-            return false;
-        };
-        files.any(|file| is_copy(&part, file).unwrap_or(false))
+    /// Whether a part is somebody's copy of the file that it would come after. Of one that may not be
+    /// opened only the times tell: the log itself went on in what was written later.
+    pub(super) fn is_copy_of(&self, part: &Sibling, file: Option<&File>) -> bool {
+        let Some(file) = file else { return false };
+        match open_sibling(&self.options.path, part) {
+            Ok(Some((part, _))) => is_copy(&part, file).unwrap_or(false),
+            Err(TailError::PermissionDenied { .. }) => {
+                FileStat::of(file).is_ok_and(|stat| part.stat.modified < stat.modified)
+            }
+            _ => false,
+        }
     }
 
     /// Parts that are copies of a truncated file go under its identity: their lines have the keys that
@@ -206,19 +208,25 @@ impl Tailer {
             if begun.is_some() && self.was_read_to_its_end(&part) {
                 continue;
             }
-            let opened = (self.queue.len() < HELD_OPEN)
-                .then(|| try_open_sibling(&self.options.path, &part))
-                .flatten()
-                .and_then(|(file, _)| Followed::new(file, 0).ok());
+            // What it was made of ended where it ends.
+            let copy_of = copies_of.filter(|_| begun.is_none());
+            let copy_of = copy_of.map(|of| FileStat {
+                size: part.stat.size,
+                ..of
+            });
+            let unopened = Unopened {
+                part,
+                // If it was not, it was truncated since, and what it holds began later.
+                begun: begun.map(|after| after.saturating_add(1)),
+                copy_of,
+            };
+            let opened = match self.queue.len() < HELD_OPEN {
+                true => unopened.open(&self.options.path).ok().flatten(),
+                false => None,
+            };
             self.queue.push_back(match opened {
-                Some(mut followed) => {
-                    // If it was not, it was truncated since, and what it holds began later.
-                    followed.begun = begun.map(|after| after.saturating_add(1));
-                    followed.copy_of = copies_of.filter(|_| begun.is_none());
-                    followed.fresh = followed.copy_of.is_some();
-                    Queued::Open(Box::new(followed))
-                }
-                None => Queued::Closed(Box::new(part)),
+                Some(followed) => Queued::Open(Box::new(followed)),
+                None => Queued::Closed(Box::new(unopened)),
             });
         }
     }

@@ -118,7 +118,7 @@ async fn an_inode_comes_back_while_running() {
         }
         seen.insert(story.pen.metadata().ino());
         std::fs::rename(story.pen.path(), story.path("audit.log.1")).unwrap();
-        // The reader holds the last two: of those before, one is free unless somebody else took it.
+        // The reader holds the last one: of those before, one is free unless somebody else took it.
         came_back = log_gets_one_of(&seen, &story, turn, 500);
     }
     assert!(came_back, "no inode was used again in {seen:?}");

@@ -1,8 +1,10 @@
 //! Something else than a readable file at the path, or nothing at all.
 
+use std::fs::OpenOptions;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::Value;
 use testkit::World;
@@ -62,91 +64,129 @@ async fn a_directory_or_a_pipe_in_its_place_is_named_and_survived() {
     story.world.stop().await;
 }
 
-/// As another user, for nothing is unreadable to root.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_file_fails_with_its_reason_until_it_is_readable() {
-    let dir = tempfile::tempdir().unwrap();
-    let (data, logs) = (dir.path().join("data"), dir.path().join("logs"));
-    for each in [&data, &logs] {
-        std::fs::create_dir(each).unwrap();
-    }
-    allow(dir.path(), 0o755);
-    let pen = Pen::new(&logs.join("audit.log"));
+    let user = OtherUser::new();
+    let pen = &user.pen;
     pen.write(30);
     allow(pen.path(), 0o000);
-    let port = free_port();
-    let configuration = dir.path().join("daybook.toml");
-    let toml = format!(
-        "[store]\nurl = \"sqlite:{0}/daybook.db\"\n[http]\nlisten = \"127.0.0.1:{port}\"\nauth = \"none\"\n[journal]\ndir = \"{0}/journal\"\n[[sources]]\n{1}\n",
-        data.display(),
-        source(pen.path()),
-    );
-    std::fs::write(&configuration, toml).unwrap();
-    // Where everybody may run it.
-    let daybook = dir.path().join("daybook");
-    std::fs::copy(env!("CARGO_BIN_EXE_daybook"), &daybook).unwrap();
-    let daybook = daybook.to_str().unwrap();
-    let run = ["run", "-c", configuration.to_str().unwrap()];
-    let as_nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", daybook];
-    let is_root = chown(&data, Some(65_534), Some(65_534)).is_ok();
-    let (program, arguments) = if is_root {
-        ("setpriv", [&as_nobody[..], &run[..]].concat())
-    } else {
-        (daybook, run.to_vec())
-    };
-    let mut process = Process::spawn(program, &arguments, port, &dir.path().join("log"));
-    process.ready().await;
+    let mut process = user.start().await;
     let reason = failing(&process).await;
     assert!(reason.contains("no permission to open"), "{reason}");
     assert!(reason.contains("audit.log"), "{reason}");
 
     allow(pen.path(), 0o644);
-    eventually("all lines are entered", async || {
-        process.metric("daybook_events_written_total", "").await == 30.0
-    })
-    .await;
+    user.has_entered(&process, 30).await;
     // Unreadable while tailed: the descriptor stays good; the directory closed: nothing is seen.
-    allow(&logs, 0o000);
+    let logs = pen.path().parent().unwrap();
+    allow(logs, 0o000);
     failing(&process).await;
-    allow(&logs, 0o755);
+    allow(logs, 0o755);
     pen.write(12);
-    eventually("the others, too", async || {
-        process.metric("daybook_events_written_total", "").await == 42.0
-            && only_source(&process).await["state"] == "running"
-    })
-    .await;
-    assert_eq!(
-        only_source(&process).await["cursor"]["lastEventId"],
-        pen.end()
-    );
-    process.signal("TERM");
-    assert!(process.wait().await.success());
+    user.has_entered(&process, 42).await;
+    end(&mut process).await;
 
     // What was rotated meanwhile and may not be read is waited for too.
     pen.write(10);
-    let rotated = logs.join("audit.log.1");
+    let rotated = user.path("audit.log.1");
     std::fs::rename(pen.path(), &rotated).unwrap();
     allow(&rotated, 0o000);
     pen.write(5);
-    let mut process = Process::spawn(program, &arguments, port, &dir.path().join("log"));
-    process.ready().await;
+    let mut process = user.start().await;
     let reason = failing(&process).await;
     assert!(reason.contains("audit.log.1"), "{reason}");
     allow(&rotated, 0o644);
-    eventually("the rest", async || {
-        process
-            .metric("daybook_events_written_total", "source=\"ocis\"")
-            .await
-            == 15.0
-            && only_source(&process).await["state"] == "running"
-    })
-    .await;
-    assert_eq!(
-        only_source(&process).await["cursor"]["lastEventId"],
-        pen.end()
-    );
-    process.signal("TERM");
-    assert!(process.wait().await.success());
+    user.has_entered(&process, 15).await;
+    end(&mut process).await;
+}
+
+/// Made before the log's last line it is none of its parts; made after it, it may be one.
+#[tokio::test(flavor = "multi_thread")]
+async fn somebodys_copy_that_may_not_be_opened_is_read_in_no_case() {
+    for is_before in [true, false] {
+        let user = OtherUser::new();
+        let pen = &user.pen;
+        let mut lines = 30;
+        pen.write(lines);
+        let mut process = user.start().await;
+        user.has_entered(&process, lines).await;
+        let copy = user.path("audit.log.bak");
+        std::fs::copy(pen.path(), &copy).unwrap();
+        allow(&copy, 0o000);
+        let made = std::fs::metadata(&copy).unwrap().modified().unwrap();
+        while is_before && pen.metadata().modified().unwrap() <= made {
+            pen.write(1);
+            lines += 1;
+        }
+        user.has_entered(&process, lines).await;
+        std::fs::rename(pen.path(), user.path("audit.log.1")).unwrap();
+        pen.write(5);
+        if !is_before {
+            let reason = failing(&process).await;
+            assert!(reason.contains("audit.log.bak"), "{reason}");
+            allow(&copy, 0o644);
+        }
+        user.has_entered(&process, lines + 5).await;
+        end(&mut process).await;
+    }
+}
+
+/// Of the log that stands there at a start, behind the copy in the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_the_next_log_that_may_not_be_opened_is_read_in_no_case() {
+    let user = OtherUser::new();
+    let pen = &user.pen;
+    pen.write(30);
+    let mut process = user.start().await;
+    user.has_entered(&process, 30).await;
+    end(&mut process).await;
+    std::fs::rename(pen.path(), user.path("audit.log.1")).unwrap();
+    pen.write(20);
+    let copy = user.path("audit.log.bak");
+    std::fs::copy(pen.path(), &copy).unwrap();
+    allow(&copy, 0o000);
+    let mut process = user.start().await;
+    let reason = failing(&process).await;
+    assert!(reason.contains("audit.log.bak"), "{reason}");
+    allow(&copy, 0o644);
+    user.has_entered(&process, 20).await;
+    end(&mut process).await;
+}
+
+/// It may hold lines that nobody has read, and is no gap as long as nobody can tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_copy_of_a_truncated_log_that_may_not_be_opened_is_waited_for() {
+    for (is_stopped, is_deleted) in [(false, false), (true, false), (false, true), (true, true)] {
+        let user = OtherUser::new();
+        let pen = &user.pen;
+        pen.write(30);
+        let mut process = user.start().await;
+        user.has_entered(&process, 30).await;
+        let copy = user.path("audit.log.1");
+        std::fs::copy(pen.path(), &copy).unwrap();
+        allow(&copy, 0o000);
+        let log = OpenOptions::new().write(true).open(pen.path());
+        log.unwrap().set_len(0).unwrap();
+        pen.write(5);
+        let mut entered = 35;
+        if is_stopped {
+            failing(&process).await;
+            end(&mut process).await;
+            process = user.start().await;
+            entered = 5;
+        }
+        let reason = failing(&process).await;
+        assert!(reason.contains("audit.log.1"), "{reason}");
+        if is_deleted {
+            // The gap is entered too.
+            entered += 1;
+            std::fs::remove_file(&copy).unwrap();
+        } else {
+            allow(&copy, 0o644);
+        }
+        user.has_entered(&process, entered).await;
+        end(&mut process).await;
+    }
 }
 
 /// A log is rotated where it is, whatever link leads to it.
@@ -167,6 +207,91 @@ async fn parts_are_found_beside_what_a_link_leads_to() {
     story.settled().await;
     story.holds(&[], 0).await;
     story.world.stop().await;
+}
+
+/// A Daybook that runs as another user, for nothing is unreadable to root.
+struct OtherUser {
+    dir: tempfile::TempDir,
+    pen: Arc<Pen>,
+    command: Vec<String>,
+    port: u16,
+}
+
+impl OtherUser {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, logs) = (dir.path().join("data"), dir.path().join("logs"));
+        for each in [&data, &logs] {
+            std::fs::create_dir(each).unwrap();
+        }
+        allow(dir.path(), 0o755);
+        let pen = Pen::new(&logs.join("audit.log"));
+        let port = free_port();
+        let configuration = dir.path().join("daybook.toml");
+        let toml = format!(
+            "[store]\nurl = \"sqlite:{0}/daybook.db\"\n[http]\nlisten = \"127.0.0.1:{port}\"\nauth = \"none\"\n[journal]\ndir = \"{0}/journal\"\n[[sources]]\n{1}\n",
+            data.display(),
+            source(pen.path()),
+        );
+        std::fs::write(&configuration, toml).unwrap();
+        // Where everybody may run it.
+        let daybook = dir.path().join("daybook");
+        std::fs::copy(env!("CARGO_BIN_EXE_daybook"), &daybook).unwrap();
+        let run = [
+            daybook.to_str().unwrap(),
+            "run",
+            "-c",
+            configuration.to_str().unwrap(),
+        ];
+        let as_nobody = [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ];
+        let is_root = chown(&data, Some(65_534), Some(65_534)).is_ok();
+        let words = match is_root {
+            true => [&as_nobody[..], &run[..]].concat(),
+            false => run.to_vec(),
+        };
+        let command = words.into_iter().map(str::to_owned).collect();
+        Self {
+            dir,
+            pen,
+            command,
+            port,
+        }
+    }
+
+    /// Beside the log.
+    fn path(&self, name: &str) -> PathBuf {
+        self.pen.path().with_file_name(name)
+    }
+
+    async fn start(&self) -> Process {
+        let words: Vec<&str> = self.command.iter().map(String::as_str).collect();
+        let log = self.dir.path().join("log");
+        let mut process = Process::spawn(words[0], &words[1..], self.port, &log);
+        process.ready().await;
+        process
+    }
+
+    /// So many events since its start and no more, all that there is.
+    async fn has_entered(&self, process: &Process, events: u64) {
+        eventually("all of the log is entered, once", async || {
+            let source = only_source(process).await;
+            let written = "daybook_events_written_total";
+            source["state"] == "running"
+                && source["cursor"]["lastEventId"] == self.pen.end()
+                && process.metric(written, "source=\"ocis\"").await == events as f64
+        })
+        .await;
+    }
+}
+
+async fn end(process: &mut Process) {
+    process.signal("TERM");
+    assert!(process.wait().await.success());
 }
 
 async fn only_source(process: &Process) -> Value {

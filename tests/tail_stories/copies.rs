@@ -92,6 +92,38 @@ fn a_truncation_without_a_copy_is_a_gap() {
     assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
 }
 
+/// Written after the copy was made, and cut off when it was known and not yet read.
+#[test]
+fn what_was_seen_to_stand_behind_the_end_of_the_copy_is_a_gap() {
+    for is_stopped in [false, true] {
+        let mut world = World::new();
+        world.append(&content("first"));
+        world.drain();
+        world.append("in the copy\n");
+        let copied = std::fs::copy(world.path("audit.log"), world.path("audit.log-1")).unwrap();
+        world.append("not in it\n");
+        world.tailer.watch();
+        world.cursor = world.tailer.cursor();
+        if is_stopped {
+            world.restart();
+        }
+        world.truncate();
+        world.append("two\n");
+        world.drain();
+        let all = content("first") + "in the copy\ntwo\n";
+        assert_same(&world.lines, &all, &format!("{is_stopped}"));
+        let inode = world.inode("audit.log");
+        let end = copied + "not in it\n".len() as u64;
+        assert_eq!(
+            world.cuts(),
+            [(&*world.keys[0].0, inode, copied, Some(end))]
+        );
+        world.restart();
+        world.drain();
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+    }
+}
+
 #[test]
 fn a_cut_behind_what_was_handed_out_takes_nothing_else_along() {
     for (kept, more, third, from) in [
@@ -209,6 +241,37 @@ fn a_look_between_copy_and_truncation_reads_no_line_twice() {
             let keys: BTreeSet<&String> = world.keys.iter().map(|(key, _)| key).collect();
             assert_eq!(keys.len(), 3, "{looks} looks: {keys:?}");
         }
+    }
+}
+
+/// As a nightly `cp audit.log audit.log.1 && : > audit.log` does it: the copy keeps its first birth.
+#[test]
+fn a_copy_that_was_written_over_the_one_before_is_read_once() {
+    for (is_short, is_stopped) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = World::new();
+        let mut all = String::new();
+        for night in 1..=3 {
+            // Of less than a KiB a copy is told only when all of it was read.
+            let (day, unread) = match is_short {
+                true => (format!("the only line of day {night}\n"), ""),
+                false => (content(&format!("{night}.")), "the last line of the day\n"),
+            };
+            world.append(&day);
+            world.drain();
+            world.append(unread);
+            world.await_tick();
+            if is_stopped {
+                world.restart();
+            }
+            world.copy_truncate("audit.log.1");
+            world.drain();
+            all += &(day + unread);
+            let when = format!("night {night}, {is_short}, {is_stopped}");
+            assert_same(&world.lines, &all, &when);
+            assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+        }
+        let keys: BTreeSet<&String> = world.keys.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys.len(), 3, "{keys:?}");
     }
 }
 

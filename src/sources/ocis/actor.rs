@@ -45,7 +45,8 @@ const CHUNK_BYTES: u64 = 2 << 20;
 const QUICK_POLL: Duration = Duration::from_millis(250);
 /// While something is waited for, the path is watched so often.
 const WATCH: Duration = Duration::from_secs(1);
-/// How long a new generation waits for a read that the former has begun.
+/// How long a new generation waits for a read that the former has begun, and a watch for its end,
+/// before it is said to hang.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
 const CLAIM_RETRY: Duration = Duration::from_millis(500);
 const FENCED_RETRY: Duration = Duration::from_secs(15);
@@ -83,12 +84,21 @@ pub struct TailerArgs {
     pub probe: Probe,
 }
 
+impl TailerArgs {
+    fn hanging(&self) -> String {
+        let path = self.config.path.display();
+        format!("a read of {path} has not come back: its disk hangs")
+    }
+}
+
 /// The actor's state.
 pub struct TailerState {
     args: TailerArgs,
     tailer: Option<Tailer>,
     /// Has the tailer, and brings it back with what comes after the parcel.
     reading: Option<JoinHandle<(Tailer, Reading)>>,
+    /// Has the tailer, and brings it back with the bytes behind it.
+    watching: Option<JoinHandle<(Tailer, u64)>>,
     /// What comes after the parcel.
     ahead: Option<Reading>,
     /// What is durable, to be freed by the next reading: that takes milliseconds.
@@ -128,6 +138,7 @@ impl Actor for LogTailer {
             args,
             tailer: None,
             reading: None,
+            watching: None,
             ahead: None,
             spent: None,
             generation: 0,
@@ -239,9 +250,7 @@ impl TailerState {
             .await
             .is_err()
         {
-            let path = self.args.config.path.display();
-            let reason = format!("a read of {path} has not come back: its disk hangs");
-            status.set_state(SourceState::Failing, Some(reason));
+            status.set_state(SourceState::Failing, Some(self.args.hanging()));
             self.arm(CLAIM_RETRY, myself, || TailerMessage::Claim);
             return Ok(());
         }
@@ -298,6 +307,7 @@ impl TailerState {
     fn let_go(&mut self) {
         self.tailer = None;
         self.reading = None;
+        self.watching = None;
         self.ahead = None;
     }
 
@@ -337,10 +347,11 @@ impl TailerState {
         })
     }
 
-    /// Waits for what is being read.
+    /// Waits for what is being read. Cancel-safe.
     async fn finish_reading(&mut self) -> Result<(), ActorProcessingErr> {
-        if let Some(reading) = self.reading.take() {
+        if let Some(reading) = &mut self.reading {
             let (tailer, reading) = reading.await?;
+            self.reading = None;
             self.missing = tailer.is_missing();
             self.was_there |= tailer.position().is_some();
             self.tailer = Some(tailer);
@@ -350,6 +361,7 @@ impl TailerState {
     }
 
     async fn look(&mut self, myself: &ActorRef<TailerMessage>) -> Result<(), ActorProcessingErr> {
+        self.finish_watching().await?;
         self.start_reading();
         self.finish_reading().await?;
         let Some(reading) = self.ahead.take() else {
@@ -420,31 +432,62 @@ impl TailerState {
         let pause = WATCH.min(self.args.config.poll);
         let mut outcome = pin!(outcome);
         loop {
-            match tokio::time::timeout(pause, &mut outcome).await {
-                Ok(outcome) => return Ok(outcome),
-                Err(_) => self.watch(in_hand).await?,
+            if let Ok(outcome) = timeout(pause, &mut outcome).await {
+                return Ok(outcome);
+            }
+            // A disk that hangs must not keep what comes from elsewhere.
+            tokio::select! {
+                outcome = &mut outcome => return Ok(outcome),
+                watched = self.watch(in_hand) => watched?,
             }
         }
     }
 
+    /// Cancel-safe: whoever needs the tailer next waits for it.
     async fn watch(&mut self, in_hand: u64) -> Result<(), ActorProcessingErr> {
         self.args.progress.tick();
         if self.reading.as_ref().is_some_and(JoinHandle::is_finished) {
             self.finish_reading().await?;
         }
-        let Some(mut tailer) = self.tailer.take() else {
-            return Ok(());
-        };
-        let looking = self.aside(move || {
-            tailer.watch();
-            let behind = tailer.bytes_behind();
-            (tailer, behind)
-        });
-        let (tailer, behind) = looking.await?;
-        self.tailer = Some(tailer);
-        let ahead = self.ahead.as_ref().map_or(0, Reading::bytes);
-        self.knows(in_hand + ahead + behind);
+        if let Some(mut tailer) = self.tailer.take() {
+            let probe = self.args.probe.clone();
+            self.watching = Some(self.aside(move || {
+                let _struck = probe.hit_blocking("in_watch");
+                tailer.watch();
+                let behind = tailer.bytes_behind();
+                (tailer, behind)
+            }));
+        }
+        if let Some(behind) = self.finish_watching().await? {
+            let ahead = self.ahead.as_ref().map_or(0, Reading::bytes);
+            self.knows(in_hand + ahead + behind);
+        }
         Ok(())
+    }
+
+    /// Waits for a watch that is under way, and says so when that does not end. Cancel-safe.
+    async fn finish_watching(&mut self) -> Result<Option<u64>, ActorProcessingErr> {
+        let Some(watching) = &mut self.watching else {
+            return Ok(None);
+        };
+        let status = &self.args.courier.status;
+        let hanging = self.args.hanging();
+        let (tailer, behind) = match timeout(READ_PATIENCE, &mut *watching).await {
+            Ok(watched) => watched?,
+            Err(_) => {
+                // What the store has said stays: before it takes what is in hand, nothing is read.
+                if status.view().state != SourceState::Blocked {
+                    status.set_state(SourceState::Failing, Some(hanging.clone()));
+                }
+                watching.await?
+            }
+        };
+        if status.view().reason == Some(hanging) {
+            status.set_state(SourceState::Running, None);
+        }
+        self.watching = None;
+        self.tailer = Some(tailer);
+        Ok(Some(behind))
     }
 
     fn take_lines(&mut self, chunk: ReadChunk, permit: Permit) {
@@ -509,8 +552,11 @@ impl TailerState {
     }
 
     async fn resume(&mut self, myself: &ActorRef<TailerMessage>) -> Result<(), ActorProcessingErr> {
-        if let Some((_, bytes)) = &self.parcel {
-            self.watch(*bytes).await?;
+        // A disk that hangs must not keep what is in hand for longer.
+        if let Some((_, bytes)) = self.parcel
+            && let Ok(watched) = timeout(READ_PATIENCE, self.watch(bytes)).await
+        {
+            watched?;
         }
         self.deliver(myself).await
     }

@@ -36,7 +36,6 @@ enum Op {
     RestartOlder {
         back: usize,
     },
-    Rewind,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,9 +65,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (0_usize..20).prop_map(|regrow| Op::Truncate { regrow }),
         1 => Just(Op::Delete),
         8 => (1_usize..6, any::<bool>()).prop_map(|(count, quick)| Op::Steps { count, quick }),
-        2 => Just(Op::Restart),
+        3 => Just(Op::Restart),
         1 => (1_usize..6).prop_map(|back| Op::RestartOlder { back }),
-        1 => Just(Op::Rewind),
     ];
     (any::<bool>(), prop::collection::vec(op, 1..40)).prop_map(|(is_awaited, mut ops)| {
         if is_awaited {
@@ -146,17 +144,6 @@ fn kept_histories_hold() {
             Op::RestartOlder { back: 1 },
             lines(1, Shape::Plain),
             lines(1, Shape::Plain),
-        ],
-        false,
-    );
-    holds(
-        &[
-            lines(10, Shape::Plain),
-            steps(2),
-            Op::Truncate { regrow: 1 },
-            steps(1),
-            Op::Delete,
-            Op::Rewind,
         ],
         false,
     );

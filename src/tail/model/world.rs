@@ -222,15 +222,6 @@ impl World {
                 self.restart(back);
             }
             Op::RestartOlder { .. } => self.restart(0),
-            Op::Rewind => {
-                if let Some(cursor) = self.history.last().cloned() {
-                    self.tailer.rewind(&cursor);
-                }
-                if self.tailer.position().is_none() {
-                    // The content was replaced under it: it looks for the place as after a start.
-                    self.let_go();
-                }
-            }
         }
     }
 
