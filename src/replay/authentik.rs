@@ -1,7 +1,7 @@
 //! Authentik's list again, newest first, by the walk that the source itself takes.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -10,7 +10,7 @@ use crate::config::AuthentikConfig;
 use crate::event::{Decoded, SourceName};
 use crate::sources::authentik::client::{Client, ClientError};
 use crate::sources::authentik::decode::{EventContext, EventHead, decode_event, decode_page};
-use crate::sources::authentik::people::People;
+use crate::sources::authentik::people::{People, WAIT, no_answer_in_time};
 use crate::sources::authentik::walk::{PageAnswer, RowKey, Walk, WalkCursor};
 use crate::telemetry::metrics::Metrics;
 
@@ -72,7 +72,11 @@ pub(super) async fn replay(
         }
         let pks = taken.rows.iter().filter_map(|index| rows[*index].0.user_pk);
         let pks: Vec<i64> = pks.collect();
+        let waits_since = Instant::now();
         while let Some(pause) = people.look_up(&client, &pks).await {
+            if waits_since.elapsed() > WAIT {
+                return Err(ReplayError::People(no_answer_in_time()));
+            }
             tokio::time::sleep(pause).await;
         }
         if let Some(error) = people.given_up() {

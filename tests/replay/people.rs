@@ -46,13 +46,10 @@ fn with_tenants(plan: &Plan, fake: &FakeAuthentik) -> PathBuf {
     plan.file("cli.toml", text)
 }
 
-fn slow_down(times: Times) -> Scripted {
-    let slow_down = Fault::TooManyRequests {
-        retry_after: 1,
-        html: false,
-    };
-    Scripted::new(slow_down).times(times).on("/core/users/4/")
-}
+const SLOW_DOWN: Fault = Fault::TooManyRequests {
+    retry_after: 1,
+    html: false,
+};
 
 /// How many of the events entered are the tenant's, and how many there are.
 async fn entered(config: &Path) -> (usize, usize) {
@@ -69,22 +66,40 @@ async fn entered(config: &Path) -> (usize, usize) {
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_cannot_be_looked_up_is_waited_for() {
+async fn is_waited_for(fault: Fault, times: u64) {
     let fake = thirty_logins().await;
-    fake.script(slow_down(Times::Next(1)));
+    let fault = Scripted::new(fault).times(Times::Next(times));
+    fake.script(fault.on("/core/users/4/"));
     let plan = World::sqlite().await;
     let config = with_tenants(&plan, &fake);
     let counts = replay(&config, "authentik", "400h");
     assert_eq!(counts["new"], 30, "{counts}");
-    assert_eq!(fake.fault_hits(), 1);
+    assert_eq!(fake.fault_hits(), times);
     assert_eq!(entered(&config).await, (30, 30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_wants_to_be_left_alone_is_waited_for() {
+    is_waited_for(SLOW_DOWN, 1).await;
+}
+
+/// It read the events a moment ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_dead_since_is_no_lack_of_rights() {
+    is_waited_for(Fault::Forbidden("Token invalid/expired"), 1).await;
+}
+
+/// Each is asked for twice. Where nobody else is told, it may be the server that fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_user_who_cannot_be_looked_up_is_waited_for() {
+    is_waited_for(Fault::ServerError, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_nobody_can_ever_be_looked_up_it_ends_with_an_error() {
     let fake = thirty_logins().await;
-    fake.script(slow_down(Times::Forever));
+    let slow_down = Scripted::new(SLOW_DOWN).times(Times::Forever);
+    fake.script(slow_down.on("/core/users/4/"));
     let plan = World::sqlite().await;
     let config = with_tenants(&plan, &fake);
     let output = run(&config, "authentik", "400h");

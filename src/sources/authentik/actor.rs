@@ -24,7 +24,7 @@ use crate::telemetry::metrics::Metrics;
 
 use super::client::{Answer, Client, ClientError};
 use super::decode::{EventContext, EventHead, Page, decode_event, decode_page};
-use super::people::People;
+use super::people::{People, WAIT};
 use super::retention;
 use super::standing::Standing;
 use super::walk::{PageAnswer, RowKey, Walk, WalkCursor};
@@ -91,6 +91,8 @@ pub struct PollerState {
     probed: bool,
     last_head: Instant,
     pages_since_head: u32,
+    /// Since when the older page that is read waits for its people.
+    waits_since: Option<Instant>,
     last_deep: Instant,
     last_wide: Instant,
     backlog_since: Option<Instant>,
@@ -136,6 +138,7 @@ impl Actor for Poller {
             probed: false,
             last_head: Instant::now(),
             pages_since_head: 0,
+            waits_since: None,
             last_deep: Instant::now(),
             last_wide: Instant::now(),
             backlog_since: None,
@@ -390,11 +393,16 @@ impl PollerState {
         let is_older = walk.has_gaps() && !walk.is_at_head();
         let pause = self.people.look_up(&self.args.client, &pks).await;
         self.args.progress.tick();
-        if let Some(pause) = pause.filter(|_| is_older) {
+        if let Some(pause) = pause.filter(|_| is_older)
+            && self.waits_since.get_or_insert_with(Instant::now).elapsed() < WAIT
+        {
             // The page is asked for again; new events do not wait with it.
             self.pages_since_head = PAGES_BETWEEN_HEADS;
             self.show();
             return Ok(Next::Continue(pause.min(self.args.config.interval)));
+        }
+        if is_older {
+            self.waits_since = None;
         }
         let taken = walk.accept(&PageAnswer {
             rows: rows.iter().map(|(key, ..)| key.clone()).collect(),
@@ -595,6 +603,7 @@ impl PollerState {
         if let Ok(client) = Client::new(&config.url, &token, config.timeout, metrics.clone()) {
             tracing::info!(source = %self.args.courier.status.name, "token has changed");
             self.args.client = client;
+            self.people.begin_anew();
         }
     }
 

@@ -28,6 +28,8 @@ const DOUBT_PAUSE: Duration = Duration::from_secs(1);
 /// After so many failures in a row nobody is waited for: a walk of a thousand pages must not wait at
 /// each of them.
 const TRIES: u32 = 5;
+/// One page waits for its people for so long at most: then the first to be told are forgotten.
+pub(crate) const WAIT: Duration = REMEMBER;
 /// Where so many users in a row cannot be told, the server fails and not one of them.
 const SEVERAL: usize = 3;
 
@@ -77,8 +79,10 @@ impl People {
         let pauses = |trouble: &Trouble| trouble.until > now;
         if !self.trouble.as_ref().is_some_and(pauses) {
             self.make_room(now, unknown.len());
-            if let Err(error) = self.ask_for(client, unknown).await {
-                self.pause(error);
+            match self.ask_for(client, unknown).await {
+                Ok(true) => {}
+                Ok(false) => return Some(Duration::ZERO),
+                Err(error) => self.pause(error),
             }
         }
         let trouble = self.trouble.as_ref()?;
@@ -86,7 +90,8 @@ impl People {
         is_worth_it.then(|| trouble.until.saturating_duration_since(Instant::now()))
     }
 
-    async fn ask_for(&mut self, client: &Client, unknown: Vec<i64>) -> Result<(), ClientError> {
+    /// Whether all were told; some were in any case.
+    async fn ask_for(&mut self, client: &Client, unknown: Vec<i64>) -> Result<bool, ClientError> {
         let answers = futures_util::stream::iter(unknown)
             .map(|pk| async move { (pk, look_up_one(client, pk).await) })
             .buffer_unordered(AT_ONCE);
@@ -110,7 +115,9 @@ impl People {
                 }
                 Ok(Some((_, Err(error)))) => return Err(error),
                 Ok(None) => break,
-                Err(_) => return Err(ClientError::Transport("no answer in time".to_owned())),
+                // It is slow, or there are many.
+                Err(_) if is_anybody_told => return Ok(false),
+                Err(_) => return Err(no_answer_in_time()),
             }
         }
         let is_new = |(pk, _): &&(i64, ClientError)| !untold_before.contains(pk);
@@ -127,7 +134,7 @@ impl People {
         if self.untold.len() < SEVERAL {
             self.trouble = None;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a failure is taken for this user's alone, so that the others are asked for.
@@ -151,6 +158,12 @@ impl People {
                 "users cannot be looked up ({error}): for now tenants come from the directory alone, and older events wait for a while"
             )
         })
+    }
+
+    /// With another token everybody may be looked up at once.
+    pub fn begin_anew(&mut self) {
+        self.trouble = None;
+        self.untold.clear();
     }
 
     /// Why nobody is waited for any more, although it may pass.
@@ -214,9 +227,15 @@ impl People {
     }
 }
 
-/// Whether the token may not look users up. Any other refusal passes: it read events a moment ago.
+pub(crate) fn no_answer_in_time() -> ClientError {
+    ClientError::Transport("no answer in time".to_owned())
+}
+
+/// Whether the token may not look users up. It read events a moment ago; one that is dead since passes.
 fn lacks_right(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused { status: 403, .. })
+    // authentik says so in these words, whatever its language is.
+    let is_dead = |detail: &str| detail.contains("Token invalid");
+    matches!(error, ClientError::Refused { status: 403, detail } if !is_dead(detail))
 }
 
 /// Whether it may be for what is known of one user. A server that wants to be left alone says so of

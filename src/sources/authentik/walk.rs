@@ -71,6 +71,12 @@ pub struct Unseen {
     pub until: Timestamp,
 }
 
+impl Unseen {
+    fn length(&self) -> SignedDuration {
+        self.since.duration_until(self.until)
+    }
+}
+
 /// How far the present poll is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
@@ -541,15 +547,21 @@ impl Walk {
         let now = answer.server_time;
         let former = self.head_at.replace(now);
         let newest = self.cursor.fresh.max(self.cursor.high_water)?.min(now);
-        let unseen = *self.unseen.get_or_insert(Unseen {
+        let lately = Unseen {
             since: former.map_or(newest, |former| former.max(newest)),
             until: now,
-        });
+        };
+        // The longest of those after which nothing new was there tells: nobody could ask meanwhile.
+        let kept = self.unseen.take();
+        let unseen = kept
+            .filter(|kept| kept.length() >= lately.length())
+            .unwrap_or(lately);
         let is_new = |row: &RowKey| row.created > unseen.since;
         if !answer.rows.iter().any(is_new) {
+            self.unseen = Some(unseen);
             return None;
         }
-        self.unseen.take()
+        Some(unseen)
     }
 
     /// A server's clock that was ahead and was put right leaves a high water in the future.

@@ -166,6 +166,33 @@ fn reading_again_is_no_backlog() {
     assert!(pages > 20, "{pages}");
 }
 
+/// Whether the last poll before it was a quiet one or not.
+#[test]
+fn what_may_have_come_and_gone_lies_between_two_heads() {
+    for is_quiet in [false, true] {
+        let mut rng = StdRng::seed_from_u64(14);
+        let mut server = Server::new(50, 100, &mut rng);
+        let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+        let mut head = |server: &Server| {
+            walk.begin_poll();
+            let answer = server.answer(walk.next_request().unwrap());
+            let taken = walk.accept(&answer);
+            walk.confirm(taken.rows.iter().map(|index| answer.rows[*index].clone()));
+            (answer.server_time, taken.unseen)
+        };
+        head(&server);
+        server.now += 60;
+        if !is_quiet {
+            server.insert(0, &mut rng);
+        }
+        let (since, _) = head(&server);
+        server.now += 3 * 86_400;
+        server.insert(0, &mut rng);
+        let (until, unseen) = head(&server);
+        assert_eq!(unseen, Some(Unseen { since, until }), "quiet: {is_quiet}");
+    }
+}
+
 #[test]
 fn a_clock_that_was_ahead_hides_nothing_when_it_is_put_right() {
     let mut rng = StdRng::seed_from_u64(13);
