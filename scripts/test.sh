@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: formatting, lints, documentation, tests.
-# Brings the MongoDB server that the tests need; installs nothing else but what is missing.
+# Brings the MongoDB and Prometheus that the tests need; as root installs what else is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,22 +16,39 @@ need() {
   done
   ((${#missing[@]})) || return 0
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    apt-get update -qq && apt-get install -y -qq "${missing[@]}" >/dev/null
+    # What is recommended beside them are services: docker-compose would bring Docker.
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
   else
     echo "error: missing; install them (Debian: apt-get install ${missing[*]})" >&2
     return 1
   fi
 }
 
+# Prometheus and promtool, out of Debian's package but not installed: it would start a service.
+bring_prometheus() {
+  command -v promtool >/dev/null 2>&1 && return
+  [ "$(id -u)" != 0 ] || apt-get update -qq
+  local work
+  mkdir -p .cache
+  work=$(mktemp -d .cache/prometheus.XXXXXX)
+  (cd "$work" && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb) || {
+    rm -rf "$work"
+    echo "error: prometheus and promtool are missing (Debian: both are in the package prometheus)" >&2
+    return 1
+  }
+  mv "$work" .cache/prometheus
+}
+
 # What tests run beside Daybook.
 bring_servers() {
-  # promtool comes with prometheus.
   need logrotate logrotate gzip gzip node nodejs npm npm chromium chromium \
-    prometheus prometheus docker-compose docker-compose
+    docker-compose docker-compose sqlite3 sqlite3 jq jq
+  bring_prometheus
   scripts/mongod.sh
   npm ci --prefix tests/browser --no-audit --no-fund --loglevel=error
 }
 
+export PATH="$PATH:$PWD/.cache/prometheus/usr/bin"
 brought=$(mktemp)
 trap 'wait; rm -f "$brought"' EXIT
 

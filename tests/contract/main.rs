@@ -1,11 +1,12 @@
 //! What the world outside relies on, looked at from outside: documents of MongoDB, the end of the
-//! process, whose events they are, figures, and two services on one store.
+//! process, whose events they are, figures, two services on one store, and the runbook's commands.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod documents;
 mod fenced;
 mod metrics;
 mod process;
+mod runbook;
 mod tenants;
 
 use std::fs::File;

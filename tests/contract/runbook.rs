@@ -1,0 +1,110 @@
+//! The runbook's procedures for a SQLite store, by the commands that stand there.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use testkit::process::{Process, free_port, write_config};
+use testkit::world::client;
+
+use super::{DAYBOOK, EVENTS};
+
+const RUNBOOK: &str = include_str!("../../docs/runbook.md");
+
+/// The commands of a section that `part` stands in.
+fn commands(section: &str, part: &str) -> &'static str {
+    let (_, section) = RUNBOOK
+        .split_once(&format!("\n## {section}\n"))
+        .unwrap_or_else(|| panic!("no section {section}"));
+    let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
+    let blocks = section.split("```sh\n").skip(1);
+    let mut blocks = blocks.filter_map(|block| Some(block.split_once("```")?.0.trim()));
+    let found = blocks.find(|block| block.contains(part));
+    found.unwrap_or_else(|| panic!("no commands with {part}"))
+}
+
+/// Runs them in a folder, where `daybook` finds its configuration.
+fn run(dir: &Path, commands: &str) {
+    let programs = Path::new(DAYBOOK).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", commands]).current_dir(dir);
+    shell.env("PATH", format!("{}:{path}", programs.display()));
+    let output = shell.env_remove("DAYBOOK_CONFIG").output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{commands}\n{said}");
+}
+
+/// Without a journal: what is answered stands in the store.
+async fn start(dir: &Path) -> Process {
+    let port = free_port();
+    let store = format!("sqlite:{}", dir.join("data/daybook.db").display());
+    let rest = "max_size = \"0B\"\n[[sources]]\nkind = \"recorder\"\n";
+    let config = write_config(dir, port, &store, rest);
+    let arguments = ["run", "-c", &config];
+    let mut daybook = Process::spawn(DAYBOOK, &arguments, port, &dir.join("log"));
+    daybook.ready().await;
+    daybook
+}
+
+async fn record(daybook: &Process, event: &Value) {
+    let request = client().post(daybook.url(EVENTS)).body(event.to_string());
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+}
+
+async fn recorded(daybook: &Process) -> Vec<Value> {
+    let found = daybook.json(&format!("{EVENTS}?source=recorder")).await;
+    found["events"].as_array().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_restored_although_a_log_of_later_events_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daybook = start(dir.path()).await;
+    record(&daybook, &json!({"action": "invoice.made"})).await;
+    let backed_up = recorded(&daybook).await;
+    assert_eq!(backed_up.len(), 1);
+    let section = "Backup and restore";
+    run(dir.path(), commands(section, "VACUUM INTO"));
+    record(&daybook, &json!({"action": "invoice.paid"})).await;
+    daybook.signal("KILL");
+    daybook.wait().await;
+    let log = dir.path().join("data/daybook.db-wal");
+    assert!(log.metadata().unwrap().len() > 0);
+
+    run(dir.path(), commands(section, "cp backup.db"));
+    let daybook = start(dir.path()).await;
+    assert_eq!(recorded(&daybook).await, backed_up);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_person_stands_nowhere_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daybook = start(dir.path()).await;
+    for event in [
+        json!({"action": "door.opened", "actor": {"email": "Alice@Example.org"}}),
+        json!({"action": "note.written", "metadata": {"text": "for alice@example.org"}}),
+        json!({"action": "door.closed", "actor": {"email": "bob@example.org"}}),
+    ] {
+        record(&daybook, &event).await;
+    }
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0), "{}", daybook.log());
+
+    let section = "Erasing a person";
+    run(dir.path(), commands(section, "> found.ndjson"));
+    run(dir.path(), commands(section, "BEGIN;"));
+    let file = std::fs::read(dir.path().join("data/daybook.db")).unwrap();
+    let file = String::from_utf8_lossy(&file).to_lowercase();
+    assert!(file.contains("bob@example.org"));
+    assert!(!file.contains("alice@example.org"));
+
+    let daybook = start(dir.path()).await;
+    let left = recorded(&daybook).await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0]["action"], "door.closed");
+    // grep ends with 1 where it counts none.
+    let check = commands(section, "grep -ciF");
+    run(dir.path(), &format!("! {check}"));
+}
