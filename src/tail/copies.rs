@@ -32,7 +32,7 @@ impl Tailer {
         let is_unmistakable = position >= PRINT_BYTES as u64;
         // What stands in nothing was not copied from it.
         let is_empty = stat.size < position && self.is_live(&stat);
-        let mut unopened = None;
+        let mut unopened: Option<(FileStat, TailError)> = None;
         let copy = beside
             .iter()
             .filter(|sibling| is_readable_part(sibling) && !sibling.stat.is_same_inode(&stat))
@@ -42,10 +42,18 @@ impl Tailer {
                     && (is_unmistakable || is_empty || was_made_before_end_of(&stat, &sibling.stat))
             })
             .filter_map(|sibling| {
-                let opened = open_sibling(&self.options.path, sibling);
-                opened
-                    .map_err(|error| unopened = Some((sibling.stat, error)))
-                    .ok()?
+                match open_sibling(&self.options.path, sibling) {
+                    Ok(opened) => opened,
+                    Err(error) => {
+                        // The first that was made is the likeliest.
+                        let is_first =
+                            |(other, _): &(FileStat, _)| sibling.stat.birth < other.birth;
+                        if unopened.as_ref().is_none_or(is_first) {
+                            unopened = Some((sibling.stat, error));
+                        }
+                        None
+                    }
+                }
             })
             .filter(|(file, stat)| current.reader.stands_in(file, stat.size).unwrap_or(false))
             .max_by_key(|(_, copy)| likeliest_copy(position, last_seen.modified, copy));
@@ -54,7 +62,7 @@ impl Tailer {
             && let Some((awaited, error)) = unopened
         {
             if let Some(current) = &mut self.current {
-                current.awaited_copy = Some(awaited);
+                current.awaited_copy.get_or_insert(awaited);
             }
             return Err(error);
         }

@@ -18,6 +18,7 @@ use daybook::store::{Commit, EventFilter, PageKey, Record, Role, StoredEvent};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use testkit::World;
+use testkit::world::eventually;
 
 use routes::{Access, ROUTES, Route};
 
@@ -340,12 +341,14 @@ async fn compare(asked: fn(&Route) -> bool) {
         for route in readable() {
             for request in requests(route, &ids, &keys) {
                 // A busy machine may show a page before its bars are counted.
-                let reply = loop {
-                    let reply = guarded.get(&request, Some(&guarded.ours), route).await;
-                    if !reply.body.contains("chart pending") {
-                        break reply;
-                    }
-                };
+                let mut reply = None;
+                eventually("the whole page", async || {
+                    let asked = guarded.get(&request, Some(&guarded.ours), route).await;
+                    let asked = reply.insert(asked);
+                    !asked.body.contains("chart pending")
+                })
+                .await;
+                let reply = reply.unwrap();
                 replies.push((request, reply));
             }
         }

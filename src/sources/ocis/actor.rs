@@ -45,9 +45,11 @@ const CHUNK_BYTES: u64 = 2 << 20;
 const QUICK_POLL: Duration = Duration::from_millis(250);
 /// While something is waited for, the path is watched so often.
 const WATCH: Duration = Duration::from_secs(1);
-/// How long a new generation waits for a read that the former has begun, and a watch for its end,
-/// before it is said to hang.
+/// How long a new generation waits for a read that the former has begun, and what is in hand for a
+/// watch.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
+/// A watch that takes longer is said to hang: the disk of a file server is slow at times.
+const WATCH_PATIENCE: Duration = Duration::from_secs(5);
 const CLAIM_RETRY: Duration = Duration::from_millis(500);
 const FENCED_RETRY: Duration = Duration::from_secs(15);
 
@@ -472,7 +474,7 @@ impl TailerState {
         };
         let status = &self.args.courier.status;
         let hanging = self.args.hanging();
-        let (tailer, behind) = match timeout(READ_PATIENCE, &mut *watching).await {
+        let (tailer, behind) = match timeout(WATCH_PATIENCE, &mut *watching).await {
             Ok(watched) => watched?,
             Err(_) => {
                 // What the store has said stays: before it takes what is in hand, nothing is read.
