@@ -309,7 +309,14 @@ async fn what_is_in_the_journal_outlives_a_restart_and_every_kill_of_the_drainer
     }
     mongod.restart().await;
     strike.struck().await;
+    let restarts = async || {
+        let killed = "actor=\"journal\",reason=\"killed\"";
+        world.metric("daybook_actor_restarts_total", killed).await
+    };
+    let before = restarts().await;
     assert!(kill().await, "it stands before the journal knows");
+    // It stands until the kill has reached it.
+    eventually("it is restarted", async || restarts().await > before).await;
     drop(strike);
     world.events_reach(22).await;
     drained(&world).await;

@@ -224,6 +224,7 @@ impl PollerState {
         self.generation = cursor.generation;
         self.seq = cursor.seq;
         self.parcel = None;
+        self.waits_since = None;
         self.newest = cursor
             .last_event_at
             .zip(cursor.last_event_id.clone())
@@ -393,6 +394,8 @@ impl PollerState {
         let is_older = walk.has_gaps() && !walk.is_at_head();
         let pause = self.people.look_up(&self.args.client, &pks).await;
         self.args.progress.tick();
+        // While the server wants to be left alone, nobody could be told.
+        self.waits_since = self.waits_since.filter(|_| pause < Some(WAIT));
         if let Some(pause) = pause.filter(|_| is_older)
             && self.waits_since.get_or_insert_with(Instant::now).elapsed() < WAIT
         {
@@ -577,6 +580,7 @@ impl PollerState {
         if let Some(walk) = &mut self.walk {
             walk.abandon_poll();
         }
+        self.waits_since = None;
         if error.needs_a_person() {
             self.probed = false;
             self.read_token_again();

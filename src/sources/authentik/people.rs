@@ -81,7 +81,10 @@ impl People {
             self.make_room(now, unknown.len());
             match self.ask_for(client, unknown).await {
                 Ok(true) => {}
-                Ok(false) => return Some(Duration::ZERO),
+                Ok(false) => {
+                    self.note_slowness();
+                    return Some(Duration::ZERO);
+                }
                 Err(error) => self.pause(error),
             }
         }
@@ -158,6 +161,19 @@ impl People {
                 "users cannot be looked up ({error}): for now tenants come from the directory alone, and older events wait for a while"
             )
         })
+    }
+
+    /// Nobody pauses for it, but new events do not wait either.
+    fn note_slowness(&mut self) {
+        if self.trouble.is_some() {
+            return;
+        }
+        self.trouble = Some(Trouble {
+            error: no_answer_in_time(),
+            until: Instant::now(),
+            failures: 0,
+        });
+        tracing::warn!(reason = self.trouble(), "look-ups are slow");
     }
 
     /// With another token everybody may be looked up at once.

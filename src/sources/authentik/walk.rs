@@ -551,10 +551,11 @@ impl Walk {
             since: former.map_or(newest, |former| former.max(newest)),
             until: now,
         };
-        // The longest of those after which nothing new was there tells: nobody could ask meanwhile.
+        // The longest of those after which nothing new was there tells: nobody could ask meanwhile. One
+        // that a clock made which was ahead does not.
         let kept = self.unseen.take();
         let unseen = kept
-            .filter(|kept| kept.length() >= lately.length())
+            .filter(|kept| kept.until <= now && kept.length() >= lately.length())
             .unwrap_or(lately);
         let is_new = |row: &RowKey| row.created > unseen.since;
         if !answer.rows.iter().any(is_new) {
