@@ -11,6 +11,22 @@ use testkit::world::eventually;
 
 use crate::story::{Pen, Story, source};
 
+/// Waits until the source says that its disk hangs; how often its actor was restarted by then.
+async fn restarts_of_hanging(story: &Story) -> u64 {
+    let hangs = story.world.source_becomes("ocis", "failing").await;
+    let reason = hangs["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("has not come back"), "{hangs}");
+    hangs["restarts"].as_u64().unwrap()
+}
+
+/// What hung has come back: everything is entered, once.
+async fn goes_on(story: Story) {
+    story.settled().await;
+    story.world.source_becomes("ocis", "running").await;
+    story.holds(&[], 0).await;
+    story.world.stop().await;
+}
+
 /// It hangs while a batch is under way: that is told, and the batch's ack is heard all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_hangs_is_told_and_keeps_no_ack() {
@@ -29,10 +45,7 @@ async fn a_watch_that_hangs_is_told_and_keeps_no_ack() {
     let story = Story { world, pen };
     writes.struck().await;
     watches.struck().await;
-    let hangs = story.world.source_becomes("ocis", "failing").await;
-    let reason = hangs["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("has not come back"), "{hangs}");
-    assert_eq!(hangs["restarts"], 0, "{hangs}");
+    assert_eq!(restarts_of_hanging(&story).await, 0);
     drop(writes);
     eventually("the ack is heard", async || {
         let source = story.world.daybook().board().source("ocis").unwrap();
@@ -40,10 +53,7 @@ async fn a_watch_that_hangs_is_told_and_keeps_no_ack() {
     })
     .await;
     drop(watches);
-    story.settled().await;
-    story.world.source_becomes("ocis", "running").await;
-    story.holds(&[], 0).await;
-    story.world.stop().await;
+    goes_on(story).await;
 }
 
 /// It hangs while the store is away: what is in hand is sent as soon as that is back.
@@ -77,15 +87,9 @@ async fn a_watch_that_hangs_keeps_nothing_that_is_in_hand() {
         story.last_event_id().await == end
     })
     .await;
-    let hangs = story.world.source_becomes("ocis", "failing").await;
-    let reason = hangs["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("has not come back"), "{hangs}");
-    assert_eq!(hangs["restarts"], 0, "{hangs}");
+    assert_eq!(restarts_of_hanging(&story).await, 0);
     drop(watches);
-    story.settled().await;
-    story.world.source_becomes("ocis", "running").await;
-    story.holds(&[], 0).await;
-    story.world.stop().await;
+    goes_on(story).await;
 }
 
 /// The read that hangs keeps its thread. A successor waits for it and says so.
@@ -105,11 +109,8 @@ async fn a_read_that_hangs_keeps_one_thread_however_often_its_actor_is_killed() 
     let world = plan.source(&source(&path)).options(options).start().await;
     let story = Story { world, pen };
     reads.struck().await;
-    let hangs = story.world.source_becomes("ocis", "failing").await;
-    let reason = hangs["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("has not come back"), "{hangs}");
-    let restarts = hangs["restarts"].as_u64().unwrap();
-    assert!(restarts > 0, "it was found hanging: {hangs}");
+    let restarts = restarts_of_hanging(&story).await;
+    assert!(restarts > 0, "it was found hanging");
 
     // After a stall it may be down for a moment.
     eventually("somebody is up to be killed", async || {
@@ -125,8 +126,5 @@ async fn a_read_that_hangs_keeps_one_thread_however_often_its_actor_is_killed() 
 
     story.pen.write(3);
     drop(reads);
-    story.settled().await;
-    story.world.source_becomes("ocis", "running").await;
-    story.holds(&[], 0).await;
-    story.world.stop().await;
+    goes_on(story).await;
 }
