@@ -174,10 +174,15 @@ pub struct TenantHints {
     pub spaces: Vec<ByteString>,
     /// Ids of users, looked up as `authentikSubjectId` (an OCIS user id, an Authentik `uid`).
     pub subjects: Vec<ByteString>,
-    /// Mail addresses, looked up as a user's `email`.
+    /// Mail addresses of users, looked up as a user's `email`.
     pub emails: Vec<ByteString>,
-    /// Mail domains, lower case (Stalwart).
+    /// Addresses that mail went to, looked up the same way (Authentik). Those that are tenants' must
+    /// all be of one.
+    pub recipients: Vec<ByteString>,
+    /// Mail domains, lower case (Stalwart). Those that are tenants' must all be of one.
     pub domains: Vec<ByteString>,
+    /// Mail domains of the sender, lower case, asked where none of `domains` is a tenant's (Stalwart).
+    pub senders: Vec<ByteString>,
     /// A space whose name or owner this event tells, to be learned from (OCIS `space_*` lines).
     pub learn: Option<SpaceLesson>,
 }

@@ -1,8 +1,9 @@
 //! The directory as one immutable snapshot, and how a tenant is found in it. Pure.
 //!
 //! Signals, best first: a group that is a tenant's slug or listed in its `groups`; a space listed
-//! in its `spaceIds`, a user's own, or learned; a user's tenants; a mail domain. Of several values
-//! of one signal the first that matches wins. What several tenants claim tells none of them.
+//! in its `spaceIds`, a user's own, or learned; a user's tenants; the addresses of mail. Of several
+//! values of one signal the first that matches wins, but the addresses of mail are equals: those of
+//! several tenants tell none of them. Nor does what several tenants claim.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -131,12 +132,23 @@ impl Directory {
 
     /// The tenant that the hints point to.
     pub fn find(&self, hints: &TenantHints) -> Option<Slug> {
+        self.look_up(hints).flatten().cloned()
+    }
+
+    /// Whether it knows somebody to whom the hints point; several tenants that mail leads to are known,
+    /// though it is none of theirs.
+    pub fn knows(&self, hints: &TenantHints) -> bool {
+        self.look_up(hints).is_some()
+    }
+
+    /// As [`Self::agreed`].
+    fn look_up(&self, hints: &TenantHints) -> Option<Option<&Slug>> {
         let group = hints
             .groups
             .iter()
             .filter(|group| !self.ignored_groups.contains(&***group))
             .find_map(|group| self.groups.get(&**group));
-        let found = group
+        group
             .or_else(|| {
                 hints
                     .spaces
@@ -144,14 +156,43 @@ impl Directory {
                     .find_map(|space| self.tenant_of_space(space))
             })
             .or_else(|| self.of_users(hints))
-            .or_else(|| first(&hints.domains, &self.domains));
-        found.cloned()
+            .map(Some)
+            .or_else(|| self.of_mail(hints))
     }
 
     fn of_users(&self, hints: &TenantHints) -> Option<&Slug> {
         let mut subjects = hints.subjects.iter();
         let by_subject = subjects.find_map(|subject| self.subjects.get(&**subject));
-        by_subject.or_else(|| first(&hints.emails, &self.emails))
+        by_subject.or_else(|| {
+            let mut emails = hints.emails.iter();
+            emails.find_map(|email| self.emails.get(&email.to_lowercase()))
+        })
+    }
+
+    /// As [`Self::agreed`].
+    fn of_mail(&self, hints: &TenantHints) -> Option<Option<&Slug>> {
+        self.agreed("address", &hints.recipients, &self.emails)
+            .or_else(|| self.agreed("domain", &hints.domains, &self.domains))
+            .or_else(|| self.agreed("domain", &hints.senders, &self.domains))
+    }
+
+    /// The one tenant of those values that are a tenant's; `Some(None)` where they are of several.
+    fn agreed<'a>(
+        &'a self,
+        kind: &str,
+        values: &[ByteString],
+        table: &'a HashMap<String, Slug>,
+    ) -> Option<Option<&'a Slug>> {
+        let mut agreed: Option<&Slug> = None;
+        for value in values {
+            let value = value.to_lowercase();
+            match table.get(&value) {
+                Some(slug) if agreed.is_none_or(|known| known == slug) => agreed = Some(slug),
+                None if !self.contested.contains(&format!("{kind} {value}")) => {}
+                _ => return Some(None),
+            }
+        }
+        agreed.map(Some)
     }
 
     /// A space's tenant. A personal space has its user's id, and is where that user is, whatever
@@ -220,12 +261,6 @@ impl Directory {
                 });
         }
     }
-}
-
-fn first<'a>(values: &[ByteString], table: &'a HashMap<String, Slug>) -> Option<&'a Slug> {
-    values
-        .iter()
-        .find_map(|value| table.get(&value.to_lowercase()))
 }
 
 /// What tenants and users are called besides; `None` where several claim a name.
@@ -355,6 +390,77 @@ mod tests {
             ..TenantHints::default()
         };
         assert_eq!(directory.find(&domain).as_deref(), Some("acme"));
+    }
+
+    #[test]
+    fn mail_to_several_tenants_is_none_of_theirs() {
+        let tenant = |slug: &str, domains: &[&str]| TenantRecord {
+            id: slug.into(),
+            slug: slug.into(),
+            domains: strings(domains),
+            ..TenantRecord::default()
+        };
+        let user = |email: &str, tenant: &str| UserRecord {
+            subject: None,
+            email: Some(email.into()),
+            tenant_ids: strings(&[tenant]),
+        };
+        let directory = Directory::new(
+            DirectoryRecords {
+                tenants: vec![
+                    tenant("acme", &["acme.example", "acme.test", "shared.example"]),
+                    tenant("globex", &["globex.example", "shared.example"]),
+                ],
+                users: vec![
+                    user("a@acme.example", "acme"),
+                    user("b@acme.test", "acme"),
+                    user("c@globex.example", "globex"),
+                ],
+                learned: Vec::new(),
+            },
+            &[],
+        );
+        let (acme, globex) = (Some("acme"), Some("globex"));
+        for (domains, senders, wanted) in [
+            (&["outside.example"][..], &["acme.example"][..], acme),
+            (&["acme.example"], &[], acme),
+            (&["acme.example", "ACME.test"], &[], acme),
+            (&["acme.example", "globex.example"], &[], None),
+            (&["globex.example", "acme.example"], &[], None),
+            (&["outside.example", "acme.example"], &[], acme),
+            (&["acme.example", "shared.example"], &[], None),
+            (&["shared.example", "acme.example"], &[], None),
+            // The sender is asked only where no other is a tenant's.
+            (&["globex.example"], &["acme.example"], globex),
+            (&["acme.example", "globex.example"], &["acme.example"], None),
+            (&["shared.example"], &["acme.example"], None),
+        ] {
+            let hints = TenantHints {
+                domains: strings(domains),
+                senders: strings(senders),
+                ..TenantHints::default()
+            };
+            let found = directory.find(&hints);
+            assert_eq!(found.as_deref(), wanted, "{domains:?} {senders:?}");
+            // Nobody waits for another directory to tell whose it is.
+            assert!(directory.knows(&hints), "{domains:?} {senders:?}");
+        }
+        for (recipients, wanted, is_known) in [
+            (&["A@acme.example", "x@acme.example"][..], acme, true),
+            (&["a@acme.example", "b@acme.test"], acme, true),
+            (&["a@acme.example", "c@globex.example"], None, true),
+            (&["x@acme.example"], None, false),
+        ] {
+            let mut hints = TenantHints {
+                recipients: strings(recipients),
+                ..TenantHints::default()
+            };
+            let found = directory.find(&hints);
+            assert_eq!(found.as_deref(), wanted, "{recipients:?}");
+            assert_eq!(directory.knows(&hints), is_known, "{recipients:?}");
+            hints.emails = strings(&["c@globex.example"]);
+            assert_eq!(directory.find(&hints).as_deref(), globex);
+        }
     }
 
     #[test]

@@ -374,8 +374,10 @@ fn names_a_stranger(directory: &Directory, delivery: &Delivery) -> bool {
                 && hints.spaces.is_empty()
                 && hints.subjects.is_empty()
                 && hints.emails.is_empty()
-                && hints.domains.is_empty());
-            event.tenant_slug.is_none() && points_somewhere && directory.find(hints).is_none()
+                && hints.recipients.is_empty()
+                && hints.domains.is_empty()
+                && hints.senders.is_empty());
+            event.tenant_slug.is_none() && points_somewhere && !directory.knows(hints)
         }
         Entry::Dead(_) => false,
     })

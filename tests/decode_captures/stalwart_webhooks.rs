@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use daybook::event::{AuditEvent, Decoded, SourceName, TenantHints};
 use daybook::sources::stalwart;
-use serde_json::Value;
+use daybook::store::{DirectoryRecords, TenantRecord};
+use daybook::tenants::directory::Directory;
+use serde_json::{Value, json};
 
 use super::{assert_unaltered, events, files, shown, table};
 
@@ -145,6 +147,91 @@ fn the_verbs_of_the_captures_are_these() {
             count(verb)
         );
     }
+}
+
+/// A directory of tenants that are called like their mail's domain.
+fn directory(domains: &[&str]) -> Directory {
+    let tenants = domains.iter().map(|domain| TenantRecord {
+        id: (*domain).to_owned(),
+        slug: (*domain).to_owned(),
+        domains: vec![(*domain).to_owned()],
+        ..TenantRecord::default()
+    });
+    let records = DirectoryRecords {
+        tenants: tenants.collect(),
+        ..DirectoryRecords::default()
+    };
+    Directory::new(records, &[])
+}
+
+#[test]
+fn mail_to_two_tenants_stands_on_neithers_timeline() {
+    let directory = directory(&["acme.example", "globex.example"]);
+    let (_, body) = bodies()
+        .into_iter()
+        .find(|file| file.0 == "v015_same_second_id_collisions.http")
+        .unwrap();
+    let sent: Value = serde_json::from_slice(&body).unwrap();
+    let mut kinds = BTreeSet::new();
+    for event in sent["events"].as_array().unwrap() {
+        let kind = event["type"].as_str().unwrap();
+        if !["message-ingest.ham", "queue.queue-message"].contains(&kind) {
+            continue;
+        }
+        kinds.insert(kind);
+        for (to, wanted) in [
+            (json!(["a@acme.example"]), Some("acme.example")),
+            (
+                json!(["x@outside.example", "a@acme.example"]),
+                Some("acme.example"),
+            ),
+            (json!(["a@acme.example", "c@globex.example"]), None),
+            (json!(["c@globex.example", "a@acme.example"]), None),
+        ] {
+            let mut event = event.clone();
+            event["data"]["to"] = to;
+            let body = json!({ "events": [event] }).to_string();
+            let (event, hints) = events(decode(body.as_bytes())).remove(0);
+            assert_eq!(directory.find(&hints).as_deref(), wanted, "{event:?}");
+        }
+    }
+    assert_eq!(kinds.len(), 2);
+}
+
+#[test]
+fn one_recipients_delivery_that_names_them_all_is_the_senders_alone() {
+    let (_, body) = bodies()
+        .into_iter()
+        .find(|file| file.0 == "to_is_array_on_delivered_pre_0_11_7.http")
+        .unwrap();
+    let find = |body: &[u8], domains: &[&str]| {
+        let (_, hints) = events(decode(body)).remove(0);
+        directory(domains).find(&hints)
+    };
+    let [sender, recipients] = ["example.org", "example.com"];
+    assert_eq!(find(&body, &[sender]).as_deref(), Some(sender));
+    assert_eq!(find(&body, &[sender, recipients]), None);
+
+    // What is about all of them is theirs, whoever claims to have sent it.
+    let mut sent: Value = serde_json::from_slice(&body).unwrap();
+    sent["events"][0]["type"] = "delivery.connect".into();
+    let body = sent.to_string().into_bytes();
+    assert_eq!(find(&body, &[sender]).as_deref(), Some(sender));
+    let found = find(&body, &[sender, recipients]);
+    assert_eq!(found.as_deref(), Some(recipients));
+}
+
+#[test]
+fn mail_that_goes_out_is_its_senders_until_it_has_gone() {
+    let mut waiting = 0;
+    for (event, hints) in capture("v016_submission_local_remote_bounce.http") {
+        if event.metadata["data"]["queueName"] == "remote" {
+            // The notice that it failed bears the queue's name too, and goes to the sender.
+            assert_eq!(hints.domains, ["example.org"], "{event:?}");
+            waiting += usize::from(event.metadata["type"] == "queue.rescheduled");
+        }
+    }
+    assert_eq!(waiting, 1);
 }
 
 #[test]

@@ -213,6 +213,38 @@ fn targets_are_found_where_each_action_names_them() {
 }
 
 #[test]
+fn mail_belongs_to_the_address_that_it_goes_to_whatever_its_owner_is_called() {
+    for (to, wanted) in [
+        (json!("alice@acme.test"), vec!["alice@acme.test"]),
+        (
+            json!(["Alice Example <alice@acme.test>", "bob@globex.test"]),
+            vec!["alice@acme.test", "bob@globex.test"],
+        ),
+        (
+            json!([r#""alice@acme.test" <eve@globex.test>"#]),
+            vec!["eve@globex.test"],
+        ),
+        (
+            json!([r#""Eve <alice@acme.test>" <eve@globex.test>"#]),
+            vec!["eve@globex.test"],
+        ),
+        (json!(["Eve <alice@acme.test> <>"]), vec![]),
+        (json!(["Eve <alice@acme.test> eve@globex.test"]), vec![]),
+        (json!(["Eve <alice@acme.test>eve"]), vec![]),
+        (json!([]), vec![]),
+    ] {
+        let sent = event("email_sent", json!({}), json!({"to_email": to}));
+        let (_, hints) = one(sent);
+        assert_eq!(hints.recipients, wanted, "{to}");
+        assert!(hints.emails.is_empty(), "{to}");
+    }
+    let sent = json!({"to_email": ["Bob <bob@globex.test>"]});
+    let (_, hints) = one(event("email_sent", alice(), sent));
+    assert_eq!(hints.emails, ["alice@acme.test"]);
+    assert_eq!(hints.recipients, ["bob@globex.test"]);
+}
+
+#[test]
 fn keys_are_whole_numbers_of_real_users() {
     for (pk, wanted) in [
         (json!(4), Some(4)),

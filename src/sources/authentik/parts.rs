@@ -109,27 +109,23 @@ impl Parts<'_> {
 
     /// What the event tells about its tenant. Groups and the subject id are not in it.
     pub fn hints(&self) -> TenantHints {
-        let mut emails: Vec<ByteString> = Vec::new();
-        let mut add = |address: &str| {
-            if is_address(address) && !emails.iter().any(|known| known == address) {
-                emails.push(address.into());
-            }
-        };
+        let mut hints = TenantHints::default();
         for user in [self.user, self.impersonated()].into_iter().flatten() {
-            text(user, "email").into_iter().for_each(&mut add);
+            if let Some(email) = text(user, "email") {
+                add(&mut hints.emails, email);
+            }
         }
-        if self.action == "login_failed" {
-            text(self.context, "username")
-                .into_iter()
-                .for_each(&mut add);
+        if self.action == "login_failed"
+            && let Some(typed) = text(self.context, "username")
+        {
+            add(&mut hints.emails, typed);
         }
         if self.action == "email_sent" {
-            self.recipients().into_iter().for_each(&mut add);
+            for recipient in self.recipients() {
+                add(&mut hints.recipients, address_of(recipient));
+            }
         }
-        TenantHints {
-            emails,
-            ..TenantHints::default()
-        }
+        hints
     }
 
     fn impersonated(&self) -> Option<&Object> {
@@ -165,6 +161,21 @@ impl Parts<'_> {
             })
         })
     }
+}
+
+fn add(addresses: &mut Vec<ByteString>, address: &str) {
+    if is_address(address) && !addresses.iter().any(|known| known == address) {
+        addresses.push(address.into());
+    }
+}
+
+/// Where mail to `Name <address>` goes. Everybody chooses their own name, and it may look like
+/// somebody else's address.
+fn address_of(recipient: &str) -> &str {
+    recipient
+        .strip_suffix('>')
+        .and_then(|rest| rest.rsplit_once('<'))
+        .map_or(recipient, |(_, address)| address)
 }
 
 fn user_target(user: &Object) -> Target {

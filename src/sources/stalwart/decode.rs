@@ -19,8 +19,7 @@ use super::masks::{mask_event, mask_letter};
 use super::{parts, verbs};
 use crate::event::json;
 use crate::event::{
-    AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, TenantHints, parse_time,
-    to_millis,
+    AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, parse_time, to_millis,
 };
 use crate::sources::text::{
     Elements, LetterContext, MAX_VALUES, REMARKS, has_too_many_values, hex, json_trouble,
@@ -201,10 +200,7 @@ impl BodyEvents<'_> {
         let verb = verbs::verb(&kind, data);
         let actor = parts::actor(&kind, data);
         let target = parts::target(&kind, data);
-        let hints = TenantHints {
-            domains: parts::domains(&kind, data),
-            ..TenantHints::default()
-        };
+        let hints = parts::hints(&kind, data);
         mask_event(&mut event, &kind);
         if verb.is_proxy {
             event.insert(REMARKS.to_owned(), json!({"proxy": true}));

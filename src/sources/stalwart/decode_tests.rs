@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::Outcome;
+use crate::event::{Outcome, TenantHints};
 
 fn source() -> SourceName {
     SourceName::new("stalwart")
@@ -137,20 +137,18 @@ fn mail_belongs_to_the_side_that_is_vouched_for() {
             vec!["acme.example"],
         ),
         (
-            "delivery.dsn-success",
-            json!({"queueName": "default", "hostname": "mx.gmail.com",
-                "from": "x@acme.example", "to": "a@gmail.com"}),
-            vec!["gmail.com", "acme.example"],
+            "queue.rescheduled",
+            json!({"queueName": "remote", "from": "x@acme.example", "to": ["a@b.example"]}),
+            vec!["acme.example"],
         ),
         (
-            "delivery.dsn-success",
-            json!({"queueName": "default", "hostname": "localhost",
-                "from": "x@acme.example", "to": "a@b.example"}),
+            "queue.rescheduled",
+            json!({"queueName": "local", "from": "x@acme.example", "to": ["a@b.example"]}),
             vec!["b.example"],
         ),
         (
-            "delivery.attempt-start",
-            json!({"queueName": "default", "from": "x@acme.example", "to": "a@b.example"}),
+            "queue.dsn-queued",
+            json!({"queueName": "remote", "from": "<>", "to": ["a@b.example"]}),
             vec!["b.example"],
         ),
         (
@@ -180,7 +178,160 @@ fn mail_belongs_to_the_side_that_is_vouched_for() {
             vec!["acme.example"],
         ),
     ] {
-        assert_eq!(one(kind, data.clone()).1.domains, wanted, "{kind} {data}");
+        let hints = one(kind, data.clone()).1;
+        assert_eq!(hints.domains, wanted, "{kind} {data}");
+        assert!(hints.senders.is_empty(), "{kind} {data}");
+    }
+}
+
+#[test]
+fn the_sender_is_asked_where_another_server_took_the_mail_and_nowhere_else() {
+    let gmail = json!("a@gmail.com");
+    let both = json!(["a@gmail.com", "c@b.example"]);
+    for (kind, queue, hostname, to, domains, senders) in [
+        (
+            "delivery.dsn-success",
+            Some("default"),
+            Some("mx.gmail.com"),
+            &gmail,
+            vec!["gmail.com"],
+            vec!["acme.example"],
+        ),
+        (
+            "delivery.dsn-success",
+            Some("default"),
+            Some("localhost"),
+            &gmail,
+            vec!["gmail.com"],
+            vec![],
+        ),
+        (
+            "delivery.attempt-start",
+            Some("default"),
+            None,
+            &gmail,
+            vec!["gmail.com"],
+            vec![],
+        ),
+        (
+            "queue.rescheduled",
+            Some("default"),
+            None,
+            &gmail,
+            vec!["gmail.com"],
+            vec![],
+        ),
+        // Up to 0.12.
+        (
+            "delivery.dsn-success",
+            None,
+            Some("mx.gmail.com"),
+            &gmail,
+            vec!["gmail.com"],
+            vec!["acme.example"],
+        ),
+        (
+            "delivery.dsn-success",
+            None,
+            Some("localhost"),
+            &gmail,
+            vec!["gmail.com"],
+            vec![],
+        ),
+        (
+            "delivery.dsn-perm-fail",
+            None,
+            None,
+            &gmail,
+            vec!["gmail.com"],
+            vec!["acme.example"],
+        ),
+        (
+            "delivery.attempt-start",
+            None,
+            None,
+            &gmail,
+            vec!["gmail.com"],
+            vec![],
+        ),
+        // Of a mail that expired nothing tells whether it was to go out.
+        (
+            "delivery.failed",
+            None,
+            None,
+            &gmail,
+            vec!["gmail.com"],
+            vec![],
+        ),
+        // Never of a local mailbox, whatever else it names.
+        (
+            "delivery.delivered",
+            None,
+            None,
+            &gmail,
+            vec!["gmail.com"],
+            vec!["acme.example"],
+        ),
+        (
+            "delivery.delivered",
+            Some("default"),
+            None,
+            &gmail,
+            vec!["gmail.com"],
+            vec!["acme.example"],
+        ),
+        (
+            "delivery.delivered",
+            Some("local"),
+            None,
+            &gmail,
+            vec!["gmail.com"],
+            vec![],
+        ),
+        // Of all of them.
+        (
+            "delivery.connect",
+            Some("default"),
+            Some("mx.gmail.com"),
+            &both,
+            vec!["gmail.com", "b.example"],
+            vec!["acme.example"],
+        ),
+        // Before 0.11.7, of one of them: nothing tells which.
+        (
+            "delivery.delivered",
+            None,
+            Some("mx.gmail.com"),
+            &both,
+            vec!["gmail.com", "b.example", "acme.example"],
+            vec![],
+        ),
+        (
+            "delivery.dsn-perm-fail",
+            None,
+            None,
+            &both,
+            vec!["gmail.com", "b.example", "acme.example"],
+            vec![],
+        ),
+        (
+            "delivery.rcpt-to-rejected",
+            None,
+            Some("mx.gmail.com"),
+            &both,
+            vec!["gmail.com", "b.example", "acme.example"],
+            vec![],
+        ),
+    ] {
+        let mut data = json!({"from": "x@acme.example", "to": to});
+        for (key, value) in [("queueName", queue), ("hostname", hostname)] {
+            if let Some(value) = value {
+                data[key] = value.into();
+            }
+        }
+        let hints = one(kind, data.clone()).1;
+        assert_eq!(hints.domains, domains, "{kind} {data}");
+        assert_eq!(hints.senders, senders, "{kind} {data}");
     }
 }
 

@@ -7,7 +7,7 @@
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use crate::event::{Actor, Target};
+use crate::event::{Actor, Target, TenantHints};
 use crate::sources::text::{is_address, scalar, text};
 
 type Data = Map<String, Value>;
@@ -111,55 +111,77 @@ fn recipients(data: &Data) -> Vec<&str> {
     }
 }
 
-/// The domains whose timeline the event may belong to, best first, lower case.
-pub(super) fn domains(kind: &str, data: &Data) -> Vec<ByteString> {
-    let mut domains = Vec::new();
-    let mut add = |address: &str| {
-        if let Some(domain) = domain_of(address)
-            && !domains.contains(&domain)
-        {
-            domains.push(domain);
-        }
-    };
+/// Whose timeline the event may belong to.
+pub(super) fn hints(kind: &str, data: &Data) -> TenantHints {
+    let mut hints = TenantHints::default();
     if let Some(account) = account(data) {
-        add(&account);
-        return domains;
+        add(&mut hints.domains, &account);
+        return hints;
     }
     let family = kind.split('.').next().unwrap_or(kind);
     let is_submission = kind.contains("authenticated") && family == "queue";
+    // Other types of the queue bear its name too: a bounce that of the delivery that failed.
+    let is_delivery = family == "delivery" || kind == "queue.rescheduled";
     let queue = text(data, "queueName");
     let sender = sender(data);
-    match family {
-        _ if is_submission => sender.iter().for_each(|from| add(from)),
-        "delivery" if queue == Some("remote") => sender.iter().for_each(|from| add(from)),
+    if is_submission || (is_delivery && queue == Some("remote")) {
+        sender.iter().for_each(|from| add(&mut hints.domains, from));
+    } else if kind == "smtp.mail-from-unauthorized" {
+        // The claimed sender is refused because it is none of the account's own addresses: these.
+        if let Some(Value::Array(own)) = data.get("details") {
+            let own = own.iter().filter_map(Value::as_str);
+            own.for_each(|address| add(&mut hints.domains, address));
+        }
+    } else {
+        let recipients = recipients(data);
+        for recipient in &recipients {
+            add(&mut hints.domains, recipient);
+        }
         // Which way it goes is not told: other queues are named as their administrator likes. A
         // recipient that is ours settles it: mail for one of our domains never leaves, whoever
-        // claims to have sent it.
-        "delivery" if queue != Some("local") => {
-            recipients(data).into_iter().for_each(&mut add);
-            if queue.is_none() || goes_to_another_server(data) {
-                sender.iter().for_each(|from| add(from));
-            }
+        // claims to have sent it. Where one of several is meant, it may be another one.
+        if is_delivery && queue != Some("local") && goes_to_another_server(kind, data) {
+            let side = if is_about_one_recipient(kind) && recipients.len() > 1 {
+                &mut hints.domains
+            } else {
+                &mut hints.senders
+            };
+            sender.iter().for_each(|from| add(side, from));
         }
-        // The claimed sender is refused because it is none of the account's own addresses: these.
-        _ if kind == "smtp.mail-from-unauthorized" => {
-            if let Some(Value::Array(own)) = data.get("details") {
-                own.iter().filter_map(Value::as_str).for_each(&mut add);
-            }
-        }
-        _ => recipients(data).into_iter().for_each(&mut add),
     }
     if matches!(kind, "smtp.dkim-fail" | "smtp.dmarc-fail") {
-        signing_domains(data).into_iter().for_each(|domain| {
-            add(&format!("@{domain}"));
-        });
+        for domain in signing_domains(data) {
+            add(&mut hints.domains, &format!("@{domain}"));
+        }
     }
-    domains
+    hints
+}
+
+fn add(domains: &mut Vec<ByteString>, address: &str) {
+    if let Some(domain) = domain_of(address)
+        && !domains.contains(&domain)
+    {
+        domains.push(domain);
+    }
 }
 
 /// Only mail that goes out is handed to another server; the sender of any other may be forged.
-fn goes_to_another_server(data: &Data) -> bool {
-    text(data, "hostname").is_some_and(|hostname| hostname != "localhost")
+fn goes_to_another_server(kind: &str, data: &Data) -> bool {
+    match text(data, "hostname") {
+        Some(hostname) => hostname != "localhost",
+        // It is not written of local mailboxes.
+        None if kind == "delivery.delivered" => true,
+        // Versions without `queueName` leave it out at the end of a delivery that reached no server;
+        // the end of a local one says `localhost`.
+        None => kind.starts_with("delivery.dsn-") && !data.contains_key("queueName"),
+    }
+}
+
+/// Before 0.11.7 these name all recipients, too.
+fn is_about_one_recipient(kind: &str) -> bool {
+    kind == "delivery.delivered"
+        || kind.starts_with("delivery.dsn-")
+        || kind.starts_with("delivery.rcpt-to")
 }
 
 /// The domains in whose name the failing message claims to come.
