@@ -529,7 +529,7 @@ async fn conditions_on_several_terms_hold_together() {
 }
 
 /// Events that the server looks at meanwhile.
-async fn events_examined<T>(
+pub async fn events_examined<T>(
     database: &mongodb::Database,
     run: impl Future<Output = daybook::store::Result<T>>,
 ) -> i64 {
@@ -553,6 +553,9 @@ async fn examined<T>(
         let set = database.run_command(doc! { "profile": level }).await;
         set.unwrap();
     };
+    // As much as comes by itself holds only some reads over hundreds of terms.
+    let profile = doc! { "create": "system.profile", "capped": true, "size": 64_i64 << 20 };
+    database.run_command(profile).await.unwrap();
     level(2).await;
     run.await.unwrap();
     level(0).await;

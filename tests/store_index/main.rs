@@ -7,7 +7,9 @@ mod counts;
 mod crash;
 mod following;
 mod guards;
+mod histograms;
 mod older;
+mod pages;
 mod paging;
 mod texts;
 mod upkeep;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use daybook::config::Collections;
 use daybook::event::{Actor, AuditEvent, Outcome, SourceName, Target};
 use daybook::store::mongodb::MongoStore;
-use daybook::store::{Commit, EventFilter, Record, Result, Store, StoredEvent};
+use daybook::store::{Commit, EventFilter, PageKey, Record, Result, Store, StoredEvent};
 use jiff::Timestamp;
 
 /// Generous: these tests are about what happens, not how soon.
@@ -88,6 +90,21 @@ async fn find(store: &dyn Store, filter: &EventFilter) -> Vec<StoredEvent> {
     store.find_events(filter, None, 10_000).await.unwrap()
 }
 
+/// The same page by page: what is new enough for a page's own look at the newest events depends on its size.
+async fn find_by(store: &dyn Store, filter: &EventFilter, limit: u32) -> Vec<StoredEvent> {
+    let mut found: Vec<StoredEvent> = Vec::new();
+    loop {
+        let before = found.last().map(PageKey::of);
+        let page = store.find_events(filter, before.as_ref(), limit).await;
+        let page = page.unwrap();
+        let is_last = page.len() < limit as usize;
+        found.extend(page);
+        if is_last {
+            return found;
+        }
+    }
+}
+
 /// Filters that each find [`full_event`] of the tenant `acme`, by one condition or several.
 fn filters() -> Vec<EventFilter> {
     let text = |text: &str| Some(text.to_owned());
@@ -115,5 +132,6 @@ fn filters() -> Vec<EventFilter> {
     add(&|f| f.text = text("Å"));
     add(&|f| (f.actor, f.outcome) = (text("alice"), Some(Outcome::Failure)));
     add(&|f| (f.text, f.target) = (text("alice"), text("f-1")));
+    add(&|f| (f.actor, f.ip, f.target) = (text("alice"), text("2001:db8::1"), text("f-1")));
     filters
 }

@@ -10,10 +10,12 @@ use testkit::mongod::Mongod;
 use testkit::world::eventually;
 use tokio::sync::Semaphore;
 
-use super::{TIMEOUT, enter, filters, full_event, mongo_store};
+use super::{TIMEOUT, enter, event, filters, full_event, mongo_store};
 
 const START: i64 = 1_700_000_000_000;
 const COUNT: i64 = 120;
+/// Newer ones, more than a page looks at for a text before it goes by the texts.
+const NEWER: i64 = 450;
 /// Events go in while pages are read, but not so many that walks become ever longer.
 const INSERTS_A_WALK: usize = 8;
 
@@ -49,6 +51,9 @@ async fn walks_while_events_go_in(store: Arc<dyn Store>) {
         .map(|number| full_event(&format!("old {number}"), START + number / 9))
         .collect();
     enter(store.as_ref(), "acme", &old).await.unwrap();
+    let newer = (0..NEWER).map(|number| event("other", &number.to_string(), START + 1000 + number));
+    let newer: Vec<_> = newer.collect();
+    enter(store.as_ref(), "globex", &newer).await.unwrap();
     let (pace, entered) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU64::new(0)));
     let inserting = {
         let (store, pace, entered) = (Arc::clone(&store), Arc::clone(&pace), Arc::clone(&entered));

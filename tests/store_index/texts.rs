@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use daybook::config::Collections;
+use daybook::store::feed::Matcher;
+use daybook::store::sqlite::SqliteStore;
 use daybook::store::{EventFilter, Store};
 use futures_util::TryStreamExt as _;
 use mongodb::Collection;
@@ -11,12 +14,18 @@ use rand::{Rng as _, SeedableRng as _};
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
-use super::{AuditEvent, enter, event, find, mongo_store};
+use super::{AuditEvent, TIMEOUT, enter, event, find, find_by, mongo_store};
 
 const AT: i64 = 1_700_000_000_000;
 
 /// More than are looked up.
 const MANY: usize = 1500;
+
+/// So few that a page looks at no more than some hundred of the newest events before it goes by the texts.
+const PAGE: u32 = 5;
+
+/// Events of a tenant that hold nothing: enough that those of the tenant are too many to be looked through.
+const FILLERS: usize = 2100;
 
 fn of(text: String, number: usize) -> AuditEvent {
     let mut one = event("ocis", &number.to_string(), AT + number as i64);
@@ -32,7 +41,7 @@ fn text(text: &str) -> EventFilter {
 }
 
 async fn found(store: &dyn Store, text_: &str) -> Vec<String> {
-    let found = find(store, &text(text_)).await.into_iter();
+    let found = find_by(store, &text(text_), PAGE).await.into_iter();
     let names = found.filter_map(|event| event.target.name);
     let mut names: Vec<String> = names.map(Into::into).collect();
     names.sort();
@@ -81,11 +90,12 @@ async fn one_of_many_texts_that_begin_alike_is_found() {
     }
 }
 
-const ALPHABETS: [&str; 4] = [
+const ALPHABETS: [&str; 5] = [
     "0123456789abcdef",
     "ab-_.@/ $!",
     ".*+?|^$()[]{}\\/-#\"' \0\n\t\r",
     "aé\u{301}öß漢字李明😀\u{200d}👩\u{10ffff}",
+    "sSſßẞΣςİkK\u{212a}ﬁ",
 ];
 
 fn odd_text(random: &mut StdRng) -> String {
@@ -117,7 +127,23 @@ fn odd_part(random: &mut StdRng, events: &[AuditEvent]) -> String {
         let place = random.random_range(0..part.len());
         part[place] = odd_text(random).chars().next().unwrap();
     }
-    part.into_iter().collect()
+    let part: String = part.into_iter().collect();
+    match random.random_range(0..4) {
+        0 => part.to_uppercase(),
+        1 => part.to_lowercase(),
+        _ => part,
+    }
+}
+
+/// Newer than all others; no part of a text is in them.
+fn fillers(tenant: &str) -> Vec<AuditEvent> {
+    let fillers = (0..FILLERS).map(|number| {
+        let at = AT + 1_000_000 + i64::try_from(number).unwrap();
+        let mut one = event("ocis", &format!("filler {tenant} {number}"), at);
+        one.action = "zzz".into();
+        one
+    });
+    fillers.collect()
 }
 
 /// Finds what a plain look through all events finds.
@@ -127,6 +153,7 @@ async fn compare(
     events: &[(&str, Vec<AuditEvent>)],
     step: &str,
 ) {
+    let all = find(store, &EventFilter::default()).await;
     let mut held = 0;
     for _ in 0..50 {
         let (_, some) = &events[random.random_range(0..events.len())];
@@ -135,25 +162,11 @@ async fn compare(
         if random.random_bool(0.5) {
             filter.tenant = Some(events[0].0.to_owned());
         }
-        let mut expected: Vec<String> = Vec::new();
-        for (tenant, events) in events {
-            if filter
-                .tenant
-                .as_deref()
-                .is_none_or(|asked| asked == *tenant)
-            {
-                let holds = |event: &&AuditEvent| {
-                    let name = event.target.name.as_deref();
-                    name.is_some_and(|name| name.contains(&part)) || event.action.contains(&part)
-                };
-                let holding = events.iter().filter(holds);
-                expected.extend(holding.map(|event| event.external_id.clone()));
-            }
-        }
-        let found = find(store, &filter).await.into_iter();
-        let mut found: Vec<String> = found.map(|event| event.external_id).collect();
-        found.sort();
-        expected.sort();
+        let matcher = Matcher::new(filter.clone(), store.caseless());
+        let expected = all.iter().filter(|event| matcher.matches(event));
+        let expected: Vec<&str> = expected.map(|event| &*event.external_id).collect();
+        let found = find_by(store, &filter, PAGE).await;
+        let found: Vec<&str> = found.iter().map(|event| &*event.external_id).collect();
         held += expected.len();
         assert_eq!(found, expected, "{filter:?} while texts are {step}");
         let counted = store.histogram(&filter, 20).await.unwrap();
@@ -196,6 +209,9 @@ async fn parts_of_odd_texts_are_found_as_by_looking_at_each() {
     let texts: Collection<Document> = mongod.database(name).await.collection("auditevents.texts");
     let mut random = StdRng::seed_from_u64(7);
     let mut events = [("acme", Vec::new()), ("globex", Vec::new())];
+    for (tenant, _) in &events {
+        enter(&store, tenant, &fillers(tenant)).await.unwrap();
+    }
     let mut entered = 0;
     for round in ["of this version", "of an older version and this one"] {
         for (tenant, events) in &mut events {
@@ -221,7 +237,24 @@ async fn parts_of_odd_texts_are_found_as_by_looking_at_each() {
     let store = mongo_store(&mongod.url(name)).await;
     for (tenant, events) in &events {
         enter(&store, tenant, events).await.unwrap();
+        enter(&store, tenant, &fillers(tenant)).await.unwrap();
     }
     settled(mongod, name).await;
     compare(&store, &mut random, &events, "entered again").await;
+}
+
+#[tokio::test]
+async fn parts_of_odd_texts_are_found_in_a_file_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("daybook.db");
+    let store = SqliteStore::open(&path, TIMEOUT, &Collections::default()).unwrap();
+    store.prepare().await.unwrap();
+    let mut random = StdRng::seed_from_u64(8);
+    let events = [("acme", 0..200), ("globex", 200..400)];
+    let events = events.map(|(tenant, numbers)| (tenant, odd_events(&mut random, numbers)));
+    for (tenant, events) in &events {
+        enter(&store, tenant, events).await.unwrap();
+        enter(&store, tenant, &fillers(tenant)).await.unwrap();
+    }
+    compare(&store, &mut random, &events, "packed").await;
 }

@@ -362,6 +362,7 @@ impl MongoStore {
             .optional(self.hint(by_time()), |count, hint| count.hint(hint))
             .read_concern(ReadConcern::majority())
             .batch_size(10_000)
+            .max_time(self.timeout)
             .await;
         let counted = counted.map_err(|error| store_error(&error))?;
         let counts = counted

@@ -1,7 +1,7 @@
 //! The dictionary of facets: which combinations of tenant, source, action, outcome and kind of
 //! target there are. An entry stands before the first event that has it, and is never removed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,9 +77,7 @@ impl MongoStore {
     /// The tenants that have events, `None` among them when there are events without one.
     pub(super) async fn tenants_with_events(&self) -> Result<Vec<Option<String>>> {
         let dictionary = self.dictionary().await?;
-        let tenants = dictionary.facets.values().map(|facet| &facet.tenant);
-        let tenants: HashSet<&Option<String>> = tenants.collect();
-        Ok(tenants.into_iter().cloned().collect())
+        Ok(tenants_of(&dictionary.facets))
     }
 
     /// Notes it when the dictionary is gone, as when the events alone were restored from a backup. To be
@@ -157,6 +155,13 @@ impl MongoStore {
         };
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
+}
+
+/// The tenants of facets, each once and in the same order every time.
+pub(super) fn tenants_of(facets: &HashMap<i64, Arc<Facet>>) -> Vec<Option<String>> {
+    let tenants = facets.values().map(|facet| &facet.tenant);
+    let tenants: BTreeSet<&Option<String>> = tenants.collect();
+    tenants.into_iter().cloned().collect()
 }
 
 async fn is_there(collection: &Collection<RawDocumentBuf>, query: Document) -> Result<bool> {

@@ -35,6 +35,9 @@ const KEPT_FOR: Duration = Duration::from_secs(10 * 60);
 /// Cells between two that have to be counted which are counted with them: a query more costs more.
 const BRIDGED: usize = 3;
 
+/// So long should a part of a count take: behind a shorter one more cells are counted at once, behind a longer one fewer.
+const A_PART: Duration = Duration::from_millis(500);
+
 /// Events of a cell by source.
 pub(super) type Counts = Arc<[(Arc<str>, u64)]>;
 
@@ -193,7 +196,7 @@ impl Names {
 
 impl MongoStore {
     /// What a filter finds in cells, one after the other, that are over, of events that have keys. Its own bounds are
-    /// not looked at.
+    /// not looked at. What it counted is kept part by part: to ask again after it was cut off goes on behind the last.
     pub(super) async fn count_over(
         &self,
         filter: &EventFilter,
@@ -210,26 +213,36 @@ impl MongoStore {
         let mut counts = self.kept_findings.known(&filter, &cells, &before);
         let is_known: Vec<bool> = counts.iter().map(Option::is_some).collect();
         let mut names = Names::default();
-        for stretch in stretches(&cells, &is_known) {
-            let range = (cells[stretch.start].start(), cells[stretch.end - 1].end());
-            let mut grid = Grid::of_cells(range, cells[stretch.start].width());
+        for mut left in stretches(&cells, &is_known) {
             let means = means.get_or_try_init(|| self.means(&filter)).await?;
-            let within = within(&filter, (Some(range.0), Some(range.1)));
-            self.count_keyed(&mut grid, &within, range, means).await?;
-            for (place, counted) in stretch.zip(grid.into_bars()) {
-                counts[place] = Some(names.counts(counted));
+            let mut at_once = means.cells_at_once();
+            while !left.is_empty() {
+                let part = left.start..left.end.min(left.start.saturating_add(at_once));
+                left.start = part.end;
+                let since = Instant::now();
+                let row = &cells[part.clone()];
+                let range = (row[0].start(), row[row.len() - 1].end());
+                let mut grid = Grid::of_cells(range, row[0].width());
+                let within = within(&filter, (Some(range.0), Some(range.1)));
+                self.count_keyed(&mut grid, &within, range, means).await?;
+                for (place, counted) in part.clone().zip(grid.into_bars()) {
+                    counts[place] = Some(names.counts(counted));
+                }
+                let after = self.versions(row).await?;
+                let counted = row.iter().zip(&counts[part]);
+                let holding = counted.filter_map(|(cell, counts)| {
+                    let (version, marked) = before.get(cell).copied().unwrap_or((0, i64::MIN));
+                    let cold = cell.end().max(marked).saturating_add(hot());
+                    let holds = cold <= begun && version_of(&after, *cell) == version;
+                    holds.then_some((*cell, version, Arc::clone(counts.as_ref()?)))
+                });
+                self.kept_findings.keep(&filter, holding);
+                at_once = if since.elapsed() < A_PART {
+                    at_once.saturating_mul(4)
+                } else {
+                    (at_once / 2).max(1)
+                };
             }
-        }
-        if is_known.contains(&false) {
-            let after = self.versions(&cells).await?;
-            let counted = cells.iter().zip(&is_known).zip(&counts);
-            let holding = counted.filter_map(|((cell, is_known), counts)| {
-                let (version, marked) = before.get(cell).copied().unwrap_or((0, i64::MIN));
-                let cold = cell.end().max(marked).saturating_add(hot());
-                let holds = !is_known && cold <= begun && version_of(&after, *cell) == version;
-                holds.then_some((*cell, version, Arc::clone(counts.as_ref()?)))
-            });
-            self.kept_findings.keep(&filter, holding);
         }
         let counts = counts.into_iter().map(Option::unwrap_or_default);
         Ok(Findings(cells.into_iter().zip(counts).collect()))

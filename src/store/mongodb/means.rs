@@ -28,6 +28,9 @@ const FEW_FACETS: usize = 1000;
 /// Counting looks up more texts than a page does: it has to meet every event anyway.
 const MOST_TEXTS: usize = 50_000;
 
+/// More terms than this are not looked up for each part of the time anew.
+const FEW_TERMS: usize = 1000;
+
 /// Entries of the index that are held in memory for each of several terms.
 const MOST_SHARED: i64 = 500_000;
 
@@ -46,6 +49,18 @@ pub(super) enum Means {
     Events,
     /// ... or one after the other.
     Time,
+}
+
+impl Means {
+    /// With how many hours or days a count begins, which are kept before it goes on.
+    pub(super) fn cells_at_once(&self) -> usize {
+        match self {
+            Self::Text(parts) if parts.telling.len() + parts.asked_terms.len() > FEW_TERMS => {
+                usize::MAX
+            }
+            _ => 1,
+        }
+    }
 }
 
 /// The events of a filter for a text, by how they are counted.
@@ -472,7 +487,9 @@ impl MongoStore {
             let (Ok(id), Ok(count)) = (counts.get_document("_id"), counts.get_i64("count")) else {
                 continue;
             };
-            if let (Ok(bar), Ok(source)) = (id.get_i64("bar"), id.get_str("source")) {
+            if let Ok(bar) = id.get_i64("bar") {
+                // Without one, or with one that is no text, it is listed with an empty one.
+                let source = id.get_str("source").unwrap_or_default();
                 grid.add_to(bar, source, count.unsigned_abs());
             }
         }

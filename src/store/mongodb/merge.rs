@@ -1,26 +1,98 @@
 //! Several queries of one order, read side by side as one.
 
 use std::cmp::Ordering;
+use std::future::ready;
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use mongodb::action::Action as _;
-use mongodb::bson::{Bson, Document, RawDocument, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
 
 use super::MongoStore;
 use super::errors::store_error;
-use crate::store::Result;
 use crate::store::page::MOST_BYTES;
+use crate::store::{Result, StoreError};
 
 /// What was found, and whether that was cut: documents took so many bytes that not all were read.
 pub(super) struct Merged<T> {
-    pub(super) found: Vec<T>,
-    pub(super) is_cut: bool,
+    pub found: Vec<T>,
+    pub is_cut: bool,
 }
 
-/// What one query found.
+/// What queries found, in order, and whether that was cut.
 struct Run<T> {
-    rows: Vec<(Place, T)>,
+    rows: Vec<Row<T>>,
     is_cut: bool,
+}
+
+struct Row<T> {
+    place: Place,
+    bytes: usize,
+    event: T,
+}
+
+/// The first rows of all queries that have ended.
+struct First<T> {
+    newest_first: bool,
+    limit: usize,
+    run: Mutex<Run<T>>,
+}
+
+impl<T> First<T> {
+    /// Once no more rows are wanted: a condition on the time that any other row among the first meets.
+    fn condition(&self) -> Option<(&'static str, DateTime)> {
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = run.is_cut || run.rows.len() >= self.limit;
+        let last = run.rows.last().filter(|_| is_full)?;
+        let bound = if self.newest_first { "$gte" } else { "$lte" };
+        Some((bound, DateTime::from_millis(last.place.at)))
+    }
+
+    fn add(&self, ended: Run<T>) {
+        let mut run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        if run.rows.is_empty() {
+            *run = ended;
+        } else {
+            self.merge(&mut run, ended);
+        }
+    }
+
+    fn merge(&self, run: &mut Run<T>, ended: Run<T>) {
+        let in_order = |one: &Place, other: &Place| {
+            let order = one.cmp(other);
+            if self.newest_first {
+                order.reverse()
+            } else {
+                order
+            }
+        };
+        // Behind the first end of a query that was cut, its events are missing.
+        let ends = [&*run, &ended].into_iter().filter(|run| run.is_cut);
+        let ends = ends.filter_map(|run| run.rows.last());
+        let end = ends.map(|last| last.place.clone()).min_by(in_order);
+        let rows = &mut run.rows;
+        rows.extend(ended.rows);
+        rows.sort_by(|one, other| in_order(&one.place, &other.place));
+        rows.dedup_by(|one, other| one.place.id == other.place.id);
+        if let Some(end) = &end {
+            rows.retain(|row| in_order(&row.place, end).is_le());
+        }
+        rows.truncate(self.limit);
+        let within = fitting(rows);
+        run.is_cut = end.is_some() || within < rows.len();
+        rows.truncate(within);
+    }
+}
+
+/// How many of the first rows a page has room for.
+fn fitting<T>(rows: &[Row<T>]) -> usize {
+    let mut bytes = 0;
+    let fits = |row: &&Row<T>| {
+        let has_room = bytes < MOST_BYTES;
+        bytes += row.bytes;
+        has_room
+    };
+    rows.iter().take_while(fits).count()
 }
 
 impl MongoStore {
@@ -33,66 +105,66 @@ impl MongoStore {
         read: impl Fn(&RawDocument) -> Option<T> + Send + Sync + Copy,
     ) -> Result<Merged<T>> {
         let order = if newest_first { -1 } else { 1 };
-        let runs = queries.into_iter().map(|(query, index)| {
-            let find = self
-                .events
-                .find(query)
-                .sort(doc! { "at": order, "_id": order })
-                .limit(i64::from(limit))
-                .optional(self.hint(index), |find, hint| find.hint(hint))
-                .optional(fields.clone(), |find, fields| find.projection(fields))
-                .max_time(self.timeout);
+        let first = First {
+            newest_first,
+            limit: limit as usize,
+            run: Mutex::new(Run {
+                rows: Vec::new(),
+                is_cut: false,
+            }),
+        };
+        let runs = queries.into_iter().map(|(mut query, index)| {
+            let (first, fields) = (&first, fields.clone());
             async move {
+                // When its turn comes, others may have found enough that comes before most of its events.
+                if let Some((bound, at)) = first.condition()
+                    && let Ok(range) = query.get_document_mut("at")
+                {
+                    range.insert(bound, at);
+                }
+                let find = self
+                    .events
+                    .find(query)
+                    .sort(doc! { "at": order, "_id": order })
+                    .limit(i64::from(limit))
+                    .optional(self.hint(index), |find, hint| find.hint(hint))
+                    .optional(fields, |find, fields| find.projection(fields))
+                    .max_time(self.timeout);
                 let mut events = find.await.map_err(|error| store_error(&error))?;
                 let mut rows = Vec::new();
-                let mut bytes = 0;
+                let mut taken = 0;
+                let mut is_cut = false;
                 while let Some(document) = events.try_next().await.map_err(|e| store_error(&e))? {
                     let Some((place, event)) = Place::of(&document).zip(read(&document)) else {
                         continue;
                     };
-                    if bytes >= MOST_BYTES {
-                        return Ok(Run { rows, is_cut: true });
+                    if taken >= MOST_BYTES {
+                        is_cut = true;
+                        break;
                     }
-                    bytes += document.as_bytes().len();
-                    rows.push((place, event));
+                    let bytes = document.as_bytes().len();
+                    taken += bytes;
+                    rows.push(Row {
+                        place,
+                        bytes,
+                        event,
+                    });
                 }
-                Ok(Run {
-                    rows,
-                    is_cut: false,
-                })
+                first.add(Run { rows, is_cut });
+                Ok::<_, StoreError>(())
             }
         });
         let runs: Vec<_> = runs.collect();
-        let runs: Vec<Run<T>> = stream::iter(runs).buffer_unordered(4).try_collect().await?;
-        Ok(merge(runs, newest_first, limit as usize))
-    }
-}
-
-fn merge<T>(mut runs: Vec<Run<T>>, newest_first: bool, limit: usize) -> Merged<T> {
-    if runs.len() == 1
-        && let Some(Run { rows, is_cut }) = runs.pop()
-    {
-        let found = rows.into_iter().map(|(_, event)| event).collect();
-        return Merged { found, is_cut };
-    }
-    let in_order = |one: &Place, other: &Place| {
-        let order = one.cmp(other);
-        if newest_first { order.reverse() } else { order }
-    };
-    // Behind the first end of a query that was cut, its events are missing.
-    let ends = runs.iter().filter(|run| run.is_cut);
-    let ends = ends.filter_map(|run| run.rows.last());
-    let end = ends.map(|(place, _)| place.clone()).min_by(in_order);
-    let mut rows: Vec<(Place, T)> = runs.into_iter().flat_map(|run| run.rows).collect();
-    rows.sort_by(|(one, _), (other, _)| in_order(one, other));
-    rows.dedup_by(|(one, _), (other, _)| one.id == other.id);
-    if let Some(end) = &end {
-        rows.retain(|(place, _)| in_order(place, end).is_le());
-    }
-    rows.truncate(limit);
-    Merged {
-        found: rows.into_iter().map(|(_, event)| event).collect(),
-        is_cut: end.is_some(),
+        let ended = stream::iter(runs).buffer_unordered(4);
+        ended.try_for_each(|()| ready(Ok(()))).await?;
+        let run = first
+            .run
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(Merged {
+            found: run.rows.into_iter().map(|row| row.event).collect(),
+            is_cut: run.is_cut,
+        })
     }
 }
 
@@ -145,6 +217,7 @@ fn rank(id: &Bson) -> u8 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use mongodb::bson::Uuid;
     use mongodb::bson::oid::ObjectId;
@@ -152,9 +225,13 @@ mod tests {
     use super::*;
 
     fn run(at: &[i64], is_cut: bool) -> Run<i64> {
-        let row = |at: &i64| {
-            let id = Id(Bson::String(at.to_string()));
-            (Place { at: *at, id }, *at)
+        let row = |at: &i64| Row {
+            place: Place {
+                at: *at,
+                id: Id(Bson::String(at.to_string())),
+            },
+            bytes: MOST_BYTES / 4,
+            event: *at,
         };
         Run {
             rows: at.iter().map(row).collect(),
@@ -162,18 +239,76 @@ mod tests {
         }
     }
 
+    fn first(newest_first: bool, limit: usize) -> First<i64> {
+        First {
+            newest_first,
+            limit,
+            run: Mutex::new(run(&[], false)),
+        }
+    }
+
+    fn merged(first: &First<i64>) -> (Vec<i64>, bool) {
+        let run = first.run.lock().unwrap();
+        (run.rows.iter().map(|row| row.event).collect(), run.is_cut)
+    }
+
     #[test]
     fn behind_the_first_end_of_a_cut_query_nothing_is_told() {
-        let merged = merge(
-            vec![run(&[9, 7], true), run(&[8, 7, 6, 1], false)],
-            true,
-            10,
-        );
-        assert_eq!((merged.found, merged.is_cut), (vec![9, 8, 7], true));
-        let merged = merge(vec![run(&[1, 5], true), run(&[2, 3], true)], false, 10);
-        assert_eq!((merged.found, merged.is_cut), (vec![1, 2, 3], true));
-        let merged = merge(vec![run(&[9, 7], false), run(&[8], false)], true, 2);
-        assert_eq!((merged.found, merged.is_cut), (vec![9, 8], false));
+        for (newest_first, limit, runs, expected) in [
+            (
+                true,
+                10,
+                [run(&[9, 7], true), run(&[8, 7, 6, 1], false)],
+                (vec![9, 8, 7], true),
+            ),
+            (
+                false,
+                10,
+                [run(&[1, 5], true), run(&[2, 3], true)],
+                (vec![1, 2, 3], true),
+            ),
+            (
+                true,
+                2,
+                [run(&[9, 7], false), run(&[8], false)],
+                (vec![9, 8], false),
+            ),
+            // Together they take more room than a page has.
+            (
+                true,
+                10,
+                [run(&[9, 7, 5], false), run(&[8, 6, 4], false)],
+                (vec![9, 8, 7, 6], true),
+            ),
+        ] {
+            let first = first(newest_first, limit);
+            runs.into_iter().for_each(|run| first.add(run));
+            assert_eq!(merged(&first), expected);
+        }
+    }
+
+    #[test]
+    fn what_comes_too_late_is_not_asked_for() {
+        for newest_first in [true, false] {
+            let first = first(newest_first, 3);
+            let bound = |at| {
+                let bound = if newest_first { "$gte" } else { "$lte" };
+                Some((bound, DateTime::from_millis(at)))
+            };
+            let (near, far) = if newest_first {
+                (&[7, 5], &[9, 6, 1])
+            } else {
+                (&[5, 7], &[1, 6, 9])
+            };
+            first.add(run(near, false));
+            // An event that two queries find is one.
+            first.add(run(&[7], false));
+            assert_eq!(first.condition(), None);
+            first.add(run(far, false));
+            assert_eq!(first.condition(), bound(6));
+            first.add(run(&[if newest_first { 8 } else { 2 }], true));
+            assert_eq!(first.condition(), bound(if newest_first { 8 } else { 2 }));
+        }
     }
 
     /// A sort may panic at an order that contradicts itself.

@@ -12,7 +12,7 @@
 //! compare-and-set, `query` the reads, `schema` the indexes, `errors` the meaning of failures.
 //! Beside the events stand what finds and counts them fast: `facets`, `texts` (and their `search`) and `cells`, to which
 //! `announce` adds before a commit and `upkeep` in the background; `plan` chooses among them. A `histogram` counts
-//! by one of several `means`, and what it counted of a filter stays in memory (`days`).
+//! by one of several `means`, and what it counted of a filter stays in memory (`found`).
 
 mod announce;
 mod cells;

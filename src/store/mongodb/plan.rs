@@ -7,27 +7,31 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use mongodb::action::Action as _;
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::{DateTime, Document, RawDocument, doc};
 
-use super::MongoStore;
 use super::errors::store_error;
+use super::facets::tenants_of;
 use super::query::{ceiling, conditions, range_of};
 use super::schema::{by_facet, by_term, by_time};
+use super::{MongoStore, collect};
 use crate::store::keys::{Facet, Role, Term, asked_terms, asks_facets, fold, is_odd};
-use crate::store::{EventFilter, PageKey, Result};
+use crate::store::{EventFilter, PageKey, Result, StoreError};
 
 /// Index ranges that the server merges by time in one query; with more it sorts in memory.
 pub(super) const MERGED: usize = 200;
 
-/// A text that more texts than this hold is not looked up but looked for, newest event first.
-const MOST_TEXTS: usize = 1000;
+/// A text that more texts than this hold is looked for, newest event first, where a plan has no better way.
+pub(super) const MOST_TEXTS: usize = 1000;
 
 /// Facets that entries of the index by terms are compared with.
 const LOOKED_THROUGH: usize = 1000;
 
 /// Events that are few enough to be looked through.
 const FEW: u64 = 2000;
+
+type Facets = HashMap<i64, Arc<Facet>>;
 
 /// One of the queries that answer a filter together.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +78,19 @@ impl Way {
         }
     }
 
+    /// The same whatever the facets of its terms.
+    fn of_any_facet(&self) -> Self {
+        match self {
+            Self::Terms { terms, .. } => Self::of_terms(terms.clone()),
+            other => other.clone(),
+        }
+    }
+
+    fn of_terms(terms: Vec<i64>) -> Self {
+        let facets = Vec::new();
+        Self::Terms { terms, facets }
+    }
+
     /// Whether no event can be met this way.
     fn is_empty(&self) -> bool {
         match self {
@@ -94,22 +111,27 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Leads to the events of some ways and to those without keys.
+    pub(super) fn new(mut ways: Vec<Way>) -> Self {
+        ways.retain(|way| !way.is_empty());
+        if !ways.contains(&Way::Time) {
+            ways.push(Way::Keyless);
+        }
+        Self {
+            ways,
+            facets_only: false,
+            whole: HashMap::new(),
+        }
+    }
+
     /// A look at one event after the other.
     pub(super) fn of_time() -> Self {
-        Self::of(Way::Time)
+        Self::new(vec![Way::Time])
     }
 
     /// The events without keys.
     pub(super) fn of_keyless() -> Self {
-        Self::of(Way::Keyless)
-    }
-
-    fn of(way: Way) -> Self {
-        Self {
-            ways: vec![way],
-            facets_only: false,
-            whole: HashMap::new(),
-        }
+        Self::new(Vec::new())
     }
 
     /// The single queries, each with its index.
@@ -147,137 +169,264 @@ impl Plan {
     }
 }
 
+/// What the dictionary of facets tells of a filter.
+#[derive(Debug)]
+pub(super) struct Scope {
+    /// The facets that it allows; `None`: nobody has to know them.
+    facets: Option<Facets>,
+    /// The tenants that its events may have.
+    pub tenants: Vec<Option<String>>,
+}
+
+impl Scope {
+    fn keys(&self) -> Vec<i64> {
+        let facets = self.facets.iter().flatten();
+        facets.map(|(key, _)| *key).collect()
+    }
+
+    /// Where a text is looked for that cannot be looked up.
+    pub(super) fn looked_through(&self, filter: &EventFilter) -> Way {
+        let keys = self.keys();
+        if asks_facets(filter) && keys.len() <= MERGED {
+            Way::Facets(keys)
+        } else {
+            Way::Time
+        }
+    }
+
+    /// The facets of which a text finds every event.
+    fn whole(&self, text: &str) -> Facets {
+        let facets = self.facets.iter().flatten();
+        let whole = facets.filter(|(_, facet)| facet.surely_has(text));
+        whole
+            .map(|(key, facet)| (*key, Arc::clone(facet)))
+            .collect()
+    }
+}
+
 /// A text's term in each of the tenants.
 fn in_each(tenants: &[Option<String>], role: Role, text: &str) -> Vec<i64> {
     let term = |tenant: &Option<String>| Term::new(tenant.as_deref(), role, text).key;
     tenants.iter().map(term).collect()
 }
 
+/// The text that a filter asks for.
+pub(super) fn text_of(filter: &EventFilter) -> Option<&str> {
+    filter.text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// Whether facets tell more of a filter than the tenant, which terms tell too.
+fn asks_other_facets(filter: &EventFilter) -> bool {
+    let of_any_tenant = EventFilter {
+        tenant: None,
+        ..filter.clone()
+    };
+    asks_facets(&of_any_tenant)
+}
+
 impl MongoStore {
     /// Chooses the ways.
     pub(super) async fn plan(&self, filter: &EventFilter) -> Result<Plan> {
-        let text = filter.text.as_deref().filter(|text| !text.is_empty());
-        let asks_terms = filter.actor.is_some() || filter.ip.is_some() || filter.target.is_some();
-        let facets_only = !asks_terms && text.is_none();
-        let plan = |mut ways: Vec<Way>| {
-            ways.retain(|way| !way.is_empty());
-            if !ways.contains(&Way::Time) {
-                ways.push(Way::Keyless);
-            }
-            Plan {
-                ways,
-                facets_only,
-                whole: HashMap::new(),
-            }
-        };
-        if facets_only && !asks_facets(filter) {
-            return Ok(plan(vec![Way::Time]));
+        let asks_terms = !asked_terms(filter).is_empty();
+        let text = text_of(filter);
+        if !asks_terms && text.is_none() && !asks_facets(filter) {
+            return Ok(Plan::of_time());
         }
-        // A term is looked up within its tenant: nothing else of the facets is needed then.
-        let only_terms = asks_terms
-            && filter.source.is_none()
-            && filter.outcome.is_none()
-            && filter.action.is_none();
-        let facets = if only_terms {
-            None
-        } else {
-            Some(self.matching_facets(filter).await?)
-        };
-        if facets.as_ref().is_some_and(|facets| facets.is_empty()) {
-            return Ok(plan(Vec::new()));
-        }
-        let keys: Vec<i64> = facets.iter().flatten().map(|(key, _)| *key).collect();
-        if facets_only {
-            return Ok(plan(vec![Way::Facets(keys)]));
-        }
-        let tenants = self.tenants_of(filter).await?;
+        let scope = self.scope(filter).await?;
         if asks_terms {
-            let way = self.rarest(filter, &tenants, keys).await?;
-            return Ok(plan(vec![way]));
+            return self.plan_by_terms(filter, &scope).await;
         }
-        let folded = fold(text.unwrap_or_default());
-        let found = self.search_texts(&tenants, &folded, MOST_TEXTS).await?;
-        let mut whole = facets.unwrap_or_default();
-        whole.retain(|_, facet| facet.has(&folded));
-        let named = whole.keys().copied().collect();
-        whole.retain(|_, facet| facet.surely_has(text.unwrap_or_default()));
-        let ways = match found {
-            Some(found) => {
-                let terms = found.iter().map(|text| text.key).collect();
-                let facets = Vec::new();
-                vec![Way::Facets(named), Way::Terms { terms, facets }]
-            }
-            None if asks_facets(filter) && keys.len() <= MERGED => vec![Way::Facets(keys)],
-            None => vec![Way::Time],
+        let Some(text) = text else {
+            return Ok(Plan {
+                facets_only: true,
+                ..Plan::new(vec![Way::Facets(scope.keys())])
+            });
         };
-        Ok(Plan {
-            whole,
-            ..plan(ways)
+        if let Some(plan) = self.plan_by_few(filter, &scope).await? {
+            return Ok(plan);
+        }
+        let plan = self.plan_by_texts(filter, &scope, MOST_TEXTS).await?;
+        Ok(plan.unwrap_or_else(|| Plan {
+            whole: scope.whole(text),
+            ..Plan::new(vec![scope.looked_through(filter)])
+        }))
+    }
+
+    /// Reads what the dictionary tells of a filter.
+    pub(super) async fn scope(&self, filter: &EventFilter) -> Result<Scope> {
+        // A term is looked up within its tenant: nothing else of the facets is needed then.
+        if !asked_terms(filter).is_empty() && !asks_other_facets(filter) {
+            return Ok(Scope {
+                facets: None,
+                tenants: self.tenants_of(filter).await?,
+            });
+        }
+        let facets = self.matching_facets(filter).await?;
+        let tenants = match &filter.tenant {
+            Some(tenant) => vec![Some(tenant.clone())],
+            None => tenants_of(&facets),
+        };
+        Ok(Scope {
+            facets: Some(facets),
+            tenants,
         })
     }
 
-    /// Of the conditions on terms, or the facets, the one with the fewest events.
-    async fn rarest(
+    /// The facets alone, if the filter asks for some that few events have.
+    pub(super) async fn plan_by_few(
         &self,
         filter: &EventFilter,
-        tenants: &[Option<String>],
-        facets: Vec<i64>,
-    ) -> Result<Way> {
+        scope: &Scope,
+    ) -> Result<Option<Plan>> {
+        let keys = scope.keys();
+        if !asks_facets(filter) || keys.len() > LOOKED_THROUGH {
+            return Ok(None);
+        }
+        let way = Way::Facets(keys);
+        let are_few = way.is_empty() || self.count_few(filter, &way).await? < FEW;
+        Ok(are_few.then(|| Plan::new(vec![way])))
+    }
+
+    /// The terms of the texts that hold the filter's; `None`: they are more than `most`, or cannot be told soon.
+    pub(super) async fn plan_by_texts(
+        &self,
+        filter: &EventFilter,
+        scope: &Scope,
+        most: usize,
+    ) -> Result<Option<Plan>> {
+        let text = text_of(filter).unwrap_or_default();
+        let folded = fold(text);
+        let found = self.search_texts(&scope.tenants, &folded, most).await?;
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        let facets = scope.facets.iter().flatten();
+        let named = facets.filter(|(_, facet)| facet.has(&folded));
+        let named = named.map(|(key, _)| *key).collect();
+        let keys = scope.keys();
+        // They stand in the index by terms: others are passed over before they are read.
+        let tells_facets = asks_other_facets(filter) && keys.len() <= LOOKED_THROUGH;
+        let terms = Way::Terms {
+            terms: found.iter().map(|text| text.key).collect(),
+            facets: if tells_facets { keys } else { Vec::new() },
+        };
+        Ok(Some(Plan {
+            whole: scope.whole(text),
+            ..Plan::new(vec![Way::Facets(named), terms])
+        }))
+    }
+
+    /// The rarest of the conditions on terms, and the facets.
+    pub(super) async fn plan_by_terms(&self, filter: &EventFilter, scope: &Scope) -> Result<Plan> {
+        let facets = scope.keys();
+        if facets.is_empty() && scope.facets.is_some() {
+            return Ok(Plan::new(Vec::new()));
+        }
         let few = facets.len() <= LOOKED_THROUGH;
         let looked_through = if few { facets.as_slice() } else { &[] };
         let asked = asked_terms(filter).into_iter();
         let mut ways: Vec<Way> = asked
             .map(|(role, text)| Way::Terms {
-                terms: in_each(tenants, role, text),
+                terms: in_each(&scope.tenants, role, text),
                 facets: looked_through.to_vec(),
             })
             .collect();
         if !facets.is_empty() && facets.len() <= MERGED {
             ways.push(Way::Facets(facets));
         }
-        let Some(first) = ways.first().cloned() else {
-            return Ok(Way::Time);
-        };
+        let rarest = self.rarest(filter, ways).await?;
+        Ok(Plan::new(vec![rarest]))
+    }
+
+    /// The way to the fewest events; where each leads to many, the one on which the newest reach back furthest.
+    async fn rarest(&self, filter: &EventFilter, mut ways: Vec<Way>) -> Result<Way> {
         if ways.len() == 1 {
-            return Ok(first);
+            return Ok(ways.swap_remove(0));
         }
-        let mut best = (u64::MAX, first);
-        for way in ways {
-            let count = self.count_few(filter, &way).await?;
-            if count < best.0 {
-                best = (count, way);
-            }
-            if count < FEW / 10 {
-                break;
-            }
+        let counts = ways.iter().map(|way| self.count_few(filter, way));
+        let counts: Vec<_> = counts.collect();
+        let counts = try_join_all(counts).await?;
+        let fewest = ways.iter().zip(&counts).min_by_key(|(_, count)| **count);
+        if let Some((way, count)) = fewest
+            && *count < FEW
+        {
+            return Ok(way.clone());
         }
-        Ok(best.1)
+        let reached = ways.iter().map(|way| self.reach(filter, way));
+        let reached: Vec<_> = reached.collect();
+        let reached = try_join_all(reached).await?;
+        let rarest = ways.into_iter().zip(reached).min_by_key(|(_, at)| *at);
+        Ok(rarest.map_or(Way::Time, |(way, _)| way))
+    }
+
+    /// The time of the last of the [`FEW`] newest events of a way.
+    async fn reach(&self, filter: &EventFilter, way: &Way) -> Result<i64> {
+        if let Way::Terms { terms, .. } = way
+            && terms.len() > MERGED
+        {
+            return Ok(i64::MAX);
+        }
+        let range = conditions(&range_of(filter), None);
+        let at = self.at_behind(&way.of_any_facet(), range, FEW - 1).await?;
+        Ok(at.unwrap_or(i64::MIN))
+    }
+
+    /// The time of the event behind so many of a way's newest, by the index alone.
+    pub(super) async fn at_behind(
+        &self,
+        way: &Way,
+        mut range: Document,
+        events: u64,
+    ) -> Result<Option<i64>> {
+        let (over, index) = way.clone().over();
+        range.extend(over);
+        let found = self
+            .events
+            .find(range)
+            .projection(doc! { "_id": 0, "at": 1 })
+            .sort(doc! { "at": -1, "_id": -1 })
+            .skip(events)
+            .limit(1)
+            .optional(self.hint(index), |find, hint| find.hint(hint))
+            .max_time(self.timeout)
+            .await;
+        let at = |event: &RawDocument| {
+            let at = event.get_datetime("at").ok()?;
+            Some(at.timestamp_millis())
+        };
+        Ok(collect(found, at).await?.first().copied())
     }
 
     /// The terms that together tell the events of a filter, but for their facets: those of each text that it asks
     /// for, none of which an odd one shares.
     pub(super) async fn telling_terms(&self, filter: &EventFilter) -> Result<Option<Vec<Way>>> {
-        let asked = asked_terms(filter);
-        if asked.is_empty() || filter.text.is_some() {
+        if asked_terms(filter).is_empty() {
             return Ok(None);
         }
         let tenants = self.tenants_of(filter).await?;
-        let mut ways = Vec::new();
-        for (role, text) in asked {
-            let of = |role: Role| Way::Terms {
-                terms: in_each(&tenants, role, text),
-                facets: Vec::new(),
-            };
+        self.telling_terms_of(filter, &tenants).await
+    }
+
+    /// The same of a filter that asks for some, of these tenants.
+    pub(super) async fn telling_terms_of(
+        &self,
+        filter: &EventFilter,
+        tenants: &[Option<String>],
+    ) -> Result<Option<Vec<Way>>> {
+        if filter.text.is_some() {
+            return Ok(None);
+        }
+        let asked = asked_terms(filter).into_iter();
+        let ways = asked.map(|(role, text)| async move {
+            let of = |role: Role| Way::of_terms(in_each(tenants, role, text));
             let is_shared = match role.odd() {
                 Some(odd) => is_odd(text) || self.count_few(filter, &of(odd)).await? > 0,
                 None => false,
             };
-            if is_shared {
-                return Ok(None);
-            }
-            ways.push(of(role));
-        }
-        Ok(Some(ways))
+            Ok::<_, StoreError>((!is_shared).then(|| of(role)))
+        });
+        let ways: Vec<_> = ways.collect();
+        Ok(try_join_all(ways).await?.into_iter().collect())
     }
 
     /// The tenants that a filter's events may have.

@@ -12,7 +12,7 @@ use mongodb::options::Hint;
 
 use super::errors::store_error;
 use super::merge::Merged;
-use super::plan::{MERGED, Plan, Way};
+use super::plan::{MERGED, MOST_TEXTS, Plan, Way, text_of};
 use super::schema::by_time;
 use super::{MongoStore, bson_date, decode};
 use crate::store::keys::{asked_terms, first_behind};
@@ -24,6 +24,14 @@ const LOOKED_AT: i64 = 30;
 
 /// How many of them the server hands over at once.
 const LOOKED_AT_ONCE: u32 = 6;
+
+/// How a text is found: so many texts that hold it are looked up. Where more do, so many of the newest events are looked
+/// through, for each one wanted and at most; where those do not fill the page, it goes on with the next.
+const LADDER: [(usize, Option<(u64, u64)>); 3] = [
+    (250, Some((60, 6_000))),
+    (MOST_TEXTS, Some((600, 100_000))),
+    (50_000, None),
+];
 
 /// Fields of `EventFilter::text`.
 const SEARCHED: [&str; 8] = [
@@ -37,6 +45,18 @@ const SEARCHED: [&str; 8] = [
     "target.name",
 ];
 
+/// What a page is asked for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    filter: &'a EventFilter,
+    before: Option<&'a PageKey>,
+    limit: u32,
+    payloads: Payloads,
+}
+
+/// A part of the time, in milliseconds since 1970: from one until before another, open where there is none.
+type Span = (Option<i64>, Option<i64>);
+
 impl MongoStore {
     pub(super) async fn query_events(
         &self,
@@ -49,7 +69,26 @@ impl MongoStore {
         if limit == 0 {
             return Ok(EventPage::default());
         }
-        let plan = self.plan(filter).await?;
+        let asked = Asked {
+            filter,
+            before,
+            limit,
+            payloads,
+        };
+        match asked_terms(filter).len() {
+            0 if text_of(filter).is_some() => self.page_of_text(asked).await,
+            0 | 1 => self.page_of_plan(self.plan(filter).await?, asked).await,
+            _ => self.page_of_several(asked).await,
+        }
+    }
+
+    async fn page_of_plan(&self, plan: Plan, asked: Asked<'_>) -> Result<EventPage> {
+        let Asked {
+            filter,
+            before,
+            limit,
+            payloads,
+        } = asked;
         if let [Way::Facets(facets), ..] = plan.ways.as_slice()
             && plan.facets_only
             && facets.len() > MERGED
@@ -59,12 +98,17 @@ impl MongoStore {
                 .await?;
             return self.events_in_order(filter, ids, payloads).await;
         }
-        let mut queries = plan.queries(filter, before);
-        if asked_terms(filter).len() > 1 {
-            queries = self.halved(queries, filter, before).await?;
-        }
+        self.page_of(plan.queries(filter, before), asked).await
+    }
+
+    async fn page_of(
+        &self,
+        queries: Vec<(Document, Document)>,
+        asked: Asked<'_>,
+    ) -> Result<EventPage> {
+        let fields = fields(asked.payloads);
         let page = self
-            .merged(queries, (true, limit), fields(payloads), decode::event)
+            .merged(queries, (true, asked.limit), fields, decode::event)
             .await?;
         Ok(EventPage {
             events: page.found,
@@ -72,14 +116,75 @@ impl MongoStore {
         })
     }
 
-    /// Where conditions are common each and rare together, the server looks through many events, and with one
-    /// processor for each query: so it gets two for each, of the newer and of the older half of the time.
-    async fn halved(
+    /// A text is found by the texts that hold it, or among the newest events where many hold it. Only one that far too
+    /// many texts hold and hardly an event is looked for in all events.
+    async fn page_of_text(&self, asked: Asked<'_>) -> Result<EventPage> {
+        let filter = asked.filter;
+        let scope = self.scope(filter).await?;
+        if let Some(plan) = self.plan_by_few(filter, &scope).await? {
+            return self.page_of_plan(plan, asked).await;
+        }
+        let way = scope.looked_through(filter);
+        for (texts, events) in LADDER {
+            if let Some(plan) = self.plan_by_texts(filter, &scope, texts).await? {
+                return self.page_of_plan(plan, asked).await;
+            }
+            if let Some(events) = events
+                && let Some(page) = self.page_among(&way, events, asked).await?
+            {
+                return Ok(page);
+            }
+        }
+        self.page_of_plan(Plan::new(vec![way]), asked).await
+    }
+
+    /// The page, if it is full with those among so many of the newest events of a way, or there are no more. The newer
+    /// and the older half of them are looked through side by side: for one query the server uses one processor.
+    async fn page_among(
         &self,
-        queries: Vec<(Document, Document)>,
+        way: &Way,
+        (for_each, at_most): (u64, u64),
+        asked: Asked<'_>,
+    ) -> Result<Option<EventPage>> {
+        let events = (for_each * u64::from(asked.limit)).min(at_most);
+        let range = conditions(&range_of(asked.filter), asked.before);
+        let (middle, end) = tokio::try_join!(
+            self.at_behind(way, range.clone(), events / 2),
+            self.at_behind(way, range, events),
+        )?;
+        // Events of one time are all looked at or none: others of the same may come later.
+        let later = |at: i64| at.saturating_add(1);
+        let newer = (middle.map(later), None);
+        let older = middle.map(|middle| (end.map(later), Some(later(middle))));
+        let queries = Plan::new(vec![way.clone()]).queries(asked.filter, asked.before);
+        let mut halves = within(&queries, newer);
+        if let Some(older) = older {
+            halves.extend(within(&queries, older));
+        }
+        let page = self.page_of(halves, asked).await?;
+        let is_full = page.is_cut || page.events.len() >= asked.limit as usize;
+        Ok((is_full || end.is_none()).then_some(page))
+    }
+
+    /// Of several conditions on terms one leads, and the events of the others are looked for among its own.
+    async fn page_of_several(&self, asked: Asked<'_>) -> Result<EventPage> {
+        let Asked { filter, before, .. } = asked;
+        let scope = self.scope(filter).await?;
+        let plan = self.plan_by_terms(filter, &scope);
+        let (plan, ends) = tokio::try_join!(plan, self.ends(filter, before))?;
+        let Some(ends) = ends else {
+            return Ok(EventPage::default());
+        };
+        let queries = plan.queries(filter, before);
+        self.page_in_pairs(&queries, ends, asked).await
+    }
+
+    /// The times of the first and the last event of the range, whatever else the filter asks for.
+    async fn ends(
+        &self,
         filter: &EventFilter,
         before: Option<&PageKey>,
-    ) -> Result<Vec<(Document, Document)>> {
+    ) -> Result<Option<(i64, i64)>> {
         let at = |event: &RawDocument| {
             let at = event.get_datetime("at").ok()?;
             Some(at.timestamp_millis())
@@ -90,24 +195,55 @@ impl MongoStore {
             self.merged(all, (newest, 1), fields, at)
         };
         let (first, last) = tokio::try_join!(end(false), end(true))?;
-        let (Some(first), Some(last)) = (first.found.first(), last.found.first()) else {
-            return Ok(queries);
+        let first = first.found.first().copied();
+        Ok(first.zip(last.found.first().copied()))
+    }
+
+    /// Where conditions are common each and rare together, the server looks through many events, and with one
+    /// processor for each query: so it gets two for each, of parts of the time that become longer the further back
+    /// they are.
+    async fn page_in_pairs(
+        &self,
+        queries: &[(Document, Document)],
+        ends: (i64, i64),
+        asked: Asked<'_>,
+    ) -> Result<EventPage> {
+        let read = |document: &RawDocument| {
+            let event = decode::event(document)?;
+            Some((event, document.as_bytes().len()))
         };
-        let middle = DateTime::from_millis(first.midpoint(*last));
-        let half = |query: &Document, bound: &str| {
-            let mut query = query.clone();
-            if let Ok(at) = query.get_document_mut("at") {
-                at.insert(bound, middle);
+        let limit = asked.limit as usize;
+        let mut page = EventPage::default();
+        let mut bytes = 0;
+        for [newer, older] in pairs(ends) {
+            let missing = u32::try_from(limit - page.events.len()).unwrap_or(asked.limit);
+            let part = |span: Span| {
+                let fields = fields(asked.payloads);
+                self.merged(within(queries, span), (true, missing), fields, read)
+            };
+            let (newer, older) = tokio::try_join!(part(newer), part(older))?;
+            for part in [newer, older] {
+                for (event, length) in part.found {
+                    if page.events.len() == limit {
+                        return Ok(page);
+                    }
+                    if bytes >= MOST_BYTES {
+                        page.is_cut = true;
+                        return Ok(page);
+                    }
+                    bytes += length;
+                    page.events.push(event);
+                }
+                if part.is_cut {
+                    page.is_cut = true;
+                    return Ok(page);
+                }
             }
-            query
-        };
-        let halves = queries.into_iter().flat_map(|(query, index)| {
-            [
-                (half(&query, "$gte"), index.clone()),
-                (half(&query, "$lt"), index),
-            ]
-        });
-        Ok(halves.collect())
+            if page.events.len() == limit {
+                break;
+            }
+        }
+        Ok(page)
     }
 
     /// When events are of so many facets, most pages are full after a short look at the newest
@@ -238,6 +374,41 @@ impl MongoStore {
         }
         Ok(Some(ids))
     }
+}
+
+/// The same queries for a part of the time.
+fn within(queries: &[(Document, Document)], (from, to): Span) -> Vec<(Document, Document)> {
+    let mut queries = queries.to_vec();
+    for (query, _) in &mut queries {
+        let Ok(at) = query.get_document_mut("at") else {
+            continue;
+        };
+        for (bound, time) in [("$gte", from), ("$lt", to)] {
+            if let Some(time) = time {
+                at.insert(bound, DateTime::from_millis(time));
+            }
+        }
+    }
+    queries
+}
+
+/// All time in parts, newest first, of which each two are longer than the two before.
+fn pairs((first, last): (i64, i64)) -> Vec<[Span; 2]> {
+    // In 32nds of the time between both ends, from the last on.
+    const REACHED: [i128; 5] = [1, 2, 7, 12, 22];
+    let (end, length) = (i128::from(last), i128::from(last) - i128::from(first));
+    let at = |reached: i128| i64::try_from(end - length * reached / 32).unwrap_or(first);
+    let mut parts = Vec::new();
+    let mut to = None;
+    for from in REACHED
+        .map(|reached| Some(at(reached)))
+        .into_iter()
+        .chain([None])
+    {
+        parts.push((from, to));
+        to = from;
+    }
+    parts.as_chunks().0.to_vec()
 }
 
 fn fields(payloads: Payloads) -> Option<Document> {
@@ -383,6 +554,23 @@ mod tests {
     #[test]
     fn a_pattern_is_only_its_text() {
         assert_eq!(escape("a.b*c\0é$"), r"a\.b\*c\x00é\$");
+    }
+
+    #[test]
+    fn pairs_cover_all_time_newest_first() {
+        for ends in [(0, 6400), (-7, -7), (i64::MIN, i64::MAX)] {
+            let parts = pairs(ends).concat();
+            assert_eq!((parts.len(), parts[0].1), (6, None));
+            assert!(parts[0].0 <= Some(ends.1) && parts[5].0.is_none());
+            assert!(parts.is_sorted_by(|newer, older| newer.0 == older.1));
+            let borders: Vec<_> = parts[..5].iter().filter_map(|part| part.0).collect();
+            assert!(borders.len() == 5 && borders.is_sorted_by(|newer, older| newer >= older));
+            assert!(ends.0 <= borders[4] && borders[0] <= ends.1);
+        }
+        assert_eq!(
+            pairs((0, 6400))[0],
+            [(Some(6200), None), (Some(6000), Some(6200))]
+        );
     }
 
     #[test]

@@ -16,8 +16,11 @@ use crate::store::{Result, StoreError};
 /// of what is longer, enough is left without its first one.
 const SHORT: usize = 6;
 
-/// Places in the index that such a query may look at.
-const MOST_PLACES: usize = 10_000;
+/// Places in the index that such a query may look at: a character in a tenant each, at some microseconds.
+const MOST_PLACES: usize = 50_000;
+
+/// Texts that are too long to be kept: whatever is looked for, they are found besides.
+const MOST_LONG: usize = 50_000;
 
 /// Texts that are looked through, for each one that is wanted.
 const LOOKED_THROUGH: usize = 4;
@@ -45,6 +48,23 @@ impl FoundText {
             text: decode::text(document, "text")?,
         })
     }
+
+    fn is_long(&self) -> bool {
+        self.text == LONG
+    }
+}
+
+/// Whether no more than `limit` were found, and of those that are found by anything not too many.
+fn are_few<'a>(found: impl IntoIterator<Item = &'a FoundText>, limit: usize) -> bool {
+    let (mut long, mut others) = (0, 0);
+    for text in found {
+        if text.is_long() {
+            long += 1;
+        } else {
+            others += 1;
+        }
+    }
+    others <= limit && long <= MOST_LONG
 }
 
 /// The terms of which every event surely holds `text`, and those of which each event has to be asked: a server
@@ -52,7 +72,7 @@ impl FoundText {
 pub(super) fn told_apart(found: &[FoundText], text: &str) -> (Vec<i64>, Vec<i64>) {
     let keys: HashSet<i64> = found.iter().map(|found| found.key).collect();
     let tells = |found: &FoundText| {
-        if is_odd(text) || found.text == LONG {
+        if is_odd(text) || found.is_long() {
             return false;
         }
         let key = |role| Term::new(found.tenant.as_deref(), role, &found.text).key;
@@ -110,7 +130,8 @@ fn exact_pattern(before: &str, text: &str) -> Bson {
 }
 
 impl MongoStore {
-    /// The texts that hold a folded text; `None`: they are more than `limit`, or it cannot be told soon.
+    /// The texts that hold a folded text, and those of which that is not known; `None`: more than `limit` hold it, or it
+    /// cannot be told soon.
     pub(super) async fn search_texts(
         &self,
         tenants: &[Option<String>],
@@ -119,7 +140,7 @@ impl MongoStore {
     ) -> Result<Option<Vec<FoundText>>> {
         // In this order: what is settled in between is then found twice, not never.
         let pending = self.search_pending(tenants, folded).await?;
-        if pending.len() > limit {
+        if !are_few(&pending, limit) {
             return Ok(None);
         }
         let Some(settled) = self.search_settled(tenants, folded, limit).await? else {
@@ -127,7 +148,7 @@ impl MongoStore {
         };
         let found = settled.into_iter().chain(pending);
         let found: HashMap<i64, FoundText> = found.map(|text| (text.key, text)).collect();
-        Ok((found.len() <= limit).then(|| found.into_values().collect()))
+        Ok(are_few(found.values(), limit).then(|| found.into_values().collect()))
     }
 
     async fn search_settled(
@@ -136,12 +157,12 @@ impl MongoStore {
         folded: &str,
         limit: usize,
     ) -> Result<Option<Vec<FoundText>>> {
-        let Some(mut conditions) = self.ways_to(tenants, folded, limit).await? else {
+        let Some(ways) = self.ways_to(tenants, folded, limit).await? else {
             return Ok(None);
         };
-        conditions.push(doc! { "$eq": LONG });
-        let most = limit * LOOKED_THROUGH;
-        let reads = conditions.into_iter().map(|endings| async move {
+        let ways = ways.into_iter().map(|way| (way, limit * LOOKED_THROUGH));
+        let ways = ways.chain([(doc! { "$eq": LONG }, MOST_LONG)]);
+        let reads = ways.map(|(endings, most)| async move {
             let of = doc! { "tenantSlug": { "$in": tenants }, "endings": endings };
             let found = self.texts.find(of);
             let found = found.projection(doc! { "_id": 0, "key": 1, "tenantSlug": 1, "text": 1 });

@@ -43,6 +43,9 @@ const LAST_LEVEL: u8 = 2;
 /// So many tenants are looked up one by one.
 const FEW_SCOPES: usize = 8;
 
+/// Texts that are too long to be kept: whatever is looked for, they are found besides.
+const MOST_LONG: usize = 50_000;
+
 /// Texts of an older file that are packed in one transaction.
 pub(super) const TEXTS_AT_ONCE: u32 = 20_000;
 
@@ -334,7 +337,7 @@ pub(super) fn forget(
 }
 
 /// The terms of tenants whose texts hold a folded text that is not empty, and those of which that is not known;
-/// `None`: they are more than `most`, or the file is not packed yet.
+/// `None`: more than `most` hold it, or the file is not packed yet.
 pub(super) fn search(
     connection: &Connection,
     tables: &Tables,
@@ -354,6 +357,7 @@ pub(super) fn search(
         wanted: Finder::new(folded.as_bytes()),
         most,
         found: Vec::new(),
+        long: Vec::new(),
     };
     if scopes.len() > FEW_SCOPES {
         let mut all = connection.prepare_cached(&columns)?;
@@ -363,7 +367,7 @@ pub(super) fn search(
                 return Ok(None);
             }
         }
-        return Ok(Some(search.found));
+        return Ok(Some(search.terms()));
     }
     let mut of_scope = connection.prepare_cached(&format!("{columns} WHERE scope = ?1"))?;
     for scope in scopes.iter().map(String::as_str).chain([QUEUE]) {
@@ -374,16 +378,27 @@ pub(super) fn search(
             }
         }
     }
-    Ok(Some(search.found))
+    Ok(Some(search.terms()))
 }
 
 struct Search<'a> {
     wanted: Finder<'a>,
     most: usize,
     found: Vec<i64>,
+    /// Terms of texts that are not kept.
+    long: Vec<i64>,
 }
 
 impl Search<'_> {
+    fn terms(mut self) -> Vec<i64> {
+        self.found.append(&mut self.long);
+        self.found
+    }
+
+    fn are_few(&self) -> bool {
+        self.found.len() <= self.most && self.long.len() <= MOST_LONG
+    }
+
     /// Looks through a row as far as it is of some tenants; `false`: there are too many.
     fn row(&mut self, row: &Row<'_>, scopes: &HashSet<String>) -> rusqlite::Result<bool> {
         let scope = row.get_ref(5)?.as_str()?;
@@ -412,16 +427,15 @@ impl Search<'_> {
         keys: impl FnOnce() -> rusqlite::Result<&'k [u8]>,
     ) -> rusqlite::Result<bool> {
         let long = long.as_chunks().0.iter();
-        self.found
-            .extend(long.map(|term| i64::from_le_bytes(*term)));
+        self.long.extend(long.map(|term| i64::from_le_bytes(*term)));
         let Some(mut at) = self.wanted.find(texts) else {
-            return Ok(self.found.len() <= self.most);
+            return Ok(self.are_few());
         };
         let keys = keys()?.as_chunks::<KEY>().0;
         let ends_before =
             |at: usize| move |key: &[u8; KEY]| entry(key).is_some_and(|(_, end)| end <= at);
         let mut next = 0;
-        while self.found.len() <= self.most {
+        while self.are_few() {
             next += keys[next..].partition_point(ends_before(at));
             let Some((term, end)) = keys.get(next).and_then(entry) else {
                 break;
@@ -435,7 +449,7 @@ impl Search<'_> {
             };
             at = end + further;
         }
-        Ok(self.found.len() <= self.most)
+        Ok(self.are_few())
     }
 }
 

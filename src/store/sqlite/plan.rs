@@ -14,7 +14,7 @@ use super::schema::Tables;
 use crate::store::keys::{Facet, Term, asked_terms, asks_facets, fold};
 use crate::store::{EventFilter, PageKey};
 
-/// A text that more texts than this hold is not looked up but looked for, newest event first.
+/// A text that more texts than this hold is looked for among the newest events before they are looked up.
 pub(super) const MOST_TEXTS: usize = 2000;
 
 /// Events that are few enough to be looked through.
@@ -25,6 +25,9 @@ const FEW_FACETS: usize = 32;
 
 /// How many of them.
 const LOOKED_AT: usize = 5000;
+
+/// With more facets than this it is not asked whether few events have them.
+const MOST_FACETS: usize = 1000;
 
 /// Entries of a list that are read at once.
 const READ_AHEAD: i64 = 16;
@@ -65,6 +68,8 @@ pub(super) struct Plan {
     pub asks: Asks,
     /// Events of the way's terms that their table does not have yet.
     pub gathered: Gathered,
+    /// Too many texts hold the one that is asked for: the way leads to any events.
+    pub is_walk: bool,
 }
 
 /// Chooses the way; a text that more texts than `most_texts` hold is not looked up.
@@ -79,14 +84,23 @@ pub(super) fn plan(
     let facets = matching_facets(connection, tables, filter)?;
     let keys: Vec<Key> = facets.keys().copied().map(Key::Facet).collect();
     let mut gathered = Gathered::default();
+    let mut is_walk = false;
     let (way, asks) = if asks_terms {
         let way;
         (way, gathered) = way_of_terms(connection, tables, filter, &facets, asks_facets)?;
         (way, Asks::Terms)
     } else if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty()) {
         let folded = fold(text);
-        let tenants = tenants(filter, &facets);
-        let found = packs::search(connection, tables, &tenants, &folded, most_texts)?;
+        let few = asks_facets
+            && keys.len() <= MOST_FACETS
+            && count_few(connection, tables, filter, &keys, &gathered)? < FEW;
+        let found = if few {
+            None
+        } else {
+            let tenants = tenants(filter, &facets);
+            packs::search(connection, tables, &tenants, &folded, most_texts)?
+        };
+        is_walk = !few && found.is_none();
         let way = match found {
             Some(found) => {
                 gathered = Gathered::of(connection, tables, found.clone(), bounds(filter))?;
@@ -95,7 +109,7 @@ pub(super) fn plan(
                 let terms = found.into_iter().map(Key::Term);
                 Way::Keys(terms.chain(named).collect())
             }
-            None if asks_facets && keys.len() <= FEW_FACETS => Way::Keys(keys),
+            None if few || (asks_facets && keys.len() <= FEW_FACETS) => Way::Keys(keys),
             None => Way::Time,
         };
         (way, Asks::Text)
@@ -109,6 +123,7 @@ pub(super) fn plan(
         facets,
         asks,
         gathered,
+        is_walk,
     })
 }
 
@@ -132,7 +147,8 @@ fn tenants<'a>(
     }
 }
 
-/// The rarest of several conditions.
+/// The rarest of several conditions: the one that fewest events meet or, where many meet each, the one on which the
+/// newest of them reach back furthest.
 fn way_of_terms(
     connection: &Connection,
     tables: &Tables,
@@ -153,14 +169,37 @@ fn way_of_terms(
     if asks_facets {
         ways.push(facets.keys().copied().map(Key::Facet).collect());
     }
-    let mut best = (i64::MAX, Vec::new());
-    for way in ways {
-        let count = count_few(connection, tables, filter, &way, &gathered)?;
-        if count < best.0 {
-            best = (count, way);
+    let mut ranks = Vec::with_capacity(ways.len());
+    for way in &ways {
+        ranks.push(count_few(connection, tables, filter, way, &gathered)?);
+    }
+    if ways.len() > 1 && ranks.iter().all(|count| *count >= FEW) {
+        for (rank, way) in ranks.iter_mut().zip(&ways) {
+            *rank = reach(connection, tables, filter, way, &gathered)?;
         }
     }
-    Ok((Way::Keys(best.1), gathered))
+    let rarest = ways.into_iter().zip(ranks).min_by_key(|(_, rank)| *rank);
+    let keys = rarest.map_or_else(Vec::new, |(keys, _)| keys);
+    Ok((Way::Keys(keys), gathered))
+}
+
+/// The time of the last of the [`FEW`] newest events of keys.
+fn reach(
+    connection: &Connection,
+    tables: &Tables,
+    filter: &EventFilter,
+    keys: &[Key],
+    gathered: &Gathered,
+) -> rusqlite::Result<i64> {
+    let mut newest = Merged::new(connection, tables, filter, None, keys.to_vec(), gathered)?;
+    let mut reached = i64::MIN;
+    for _ in 0..FEW {
+        let Some((at, _)) = newest.next()? else {
+            return Ok(i64::MIN);
+        };
+        reached = at;
+    }
+    Ok(reached)
 }
 
 /// Counts the events of keys in the filter's range of time, up to [`FEW`].

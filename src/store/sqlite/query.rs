@@ -8,7 +8,7 @@ use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use serde_json::{Map, Number, Value};
 
-use super::plan::{self, Asks, MOST_TEXTS, Merged, Way};
+use super::plan::{self, Asks, Key, MOST_TEXTS, Merged, Plan, Way};
 use super::schema::Tables;
 use crate::event::json;
 use crate::event::{Actor, Outcome, SourceName, Target, from_millis};
@@ -18,6 +18,15 @@ use crate::store::{
     Cursor, DirectoryRecords, EventFilter, EventPage, LearnedSpace, PageKey, Payloads, Role,
     StoredEvent, TenantRecord, TokenRecord, UserRecord,
 };
+
+/// Events that are looked through, for each one wanted, for a text that too many texts hold to be looked up, ...
+const LOOKED_AT: i64 = 200;
+
+/// ... and at most.
+const MOST_LOOKED_AT: i64 = 100_000;
+
+/// Texts that are looked up where the newest events have too few of them.
+const FAR_MORE_TEXTS: usize = 50_000;
 
 const HEAD_COLUMNS: &str = "id, at, ingestedAt, source, externalId, action, outcome, actorId, \
      actorEmail, actorName, actorIp, targetType, targetId, targetName, tenantSlug";
@@ -48,78 +57,161 @@ pub(super) fn events(
     limit: u32,
     payloads: Payloads,
 ) -> rusqlite::Result<EventPage> {
+    if limit == 0 {
+        return Ok(EventPage::default());
+    }
     // One view of the file for all that is looked up.
     let view = connection.unchecked_transaction()?;
-    let plan = plan::plan(&view, tables, filter, MOST_TEXTS)?;
-    let keys = match plan.way {
-        Way::Time => return by_time(&view, tables, filter, before, limit, payloads),
-        Way::Keys(keys) => keys,
+    let asked = Asked {
+        connection: &view,
+        tables,
+        filter,
+        before,
+        limit,
+        payloads,
     };
-    let newest = match plan.asks {
-        Asks::Facets => plan::among_newest(&view, tables, filter, before, &keys, limit)?,
-        Asks::Text | Asks::Terms => None,
-    };
-    let (conditions, mut values) = conditions(filter, before);
-    let mut select = view.prepare_cached(&format!(
-        "SELECT {} FROM {} WHERE id = ?{} AND {conditions}",
-        columns(payloads),
-        tables.events,
-        values.len() + 1
-    ))?;
-    values.push(Sql::Null);
-    let mut page = Filling::new(limit);
-    let mut look = |id: i64| -> rusqlite::Result<bool> {
-        if let Some(last) = values.last_mut() {
-            *last = Sql::Integer(id);
+    let mut plan = plan::plan(&view, tables, filter, MOST_TEXTS)?;
+    if plan.is_walk {
+        let near = (LOOKED_AT * i64::from(limit)).min(MOST_LOOKED_AT);
+        if let Some(page) = asked.page(&plan, Some(near))? {
+            return Ok(page);
         }
-        let read = select.query_row(params_from_iter(&values), event_and_bytes);
-        if let Some((event, bytes)) = read.optional()? {
-            page.add(event, bytes);
-        }
-        Ok(!page.is_full())
-    };
-    if let Some(ids) = newest {
-        for id in ids {
-            if !look(id)? {
-                break;
-            }
-        }
-    } else if limit > 0 {
-        let mut merged = Merged::new(&view, tables, filter, before, keys, &plan.gathered)?;
-        while let Some((_, id)) = merged.next()? {
-            if !look(id)? {
-                break;
-            }
-        }
+        plan = plan::plan(&view, tables, filter, FAR_MORE_TEXTS)?;
     }
-    Ok(page.finish())
+    let page = asked.page(&plan, None)?;
+    Ok(page.unwrap_or_default())
 }
 
-fn by_time(
-    connection: &Connection,
-    tables: &Tables,
-    filter: &EventFilter,
-    before: Option<&PageKey>,
+/// What a page is asked for.
+struct Asked<'a> {
+    connection: &'a Connection,
+    tables: &'a Tables,
+    filter: &'a EventFilter,
+    before: Option<&'a PageKey>,
     limit: u32,
     payloads: Payloads,
-) -> rusqlite::Result<EventPage> {
-    let (conditions, values) = conditions(filter, before);
-    let mut select = connection.prepare_cached(&format!(
-        "SELECT {} FROM {} INDEXED BY {} WHERE {conditions}
-         ORDER BY at DESC, id DESC LIMIT {limit}",
-        columns(payloads),
-        tables.events,
-        tables.by_time
-    ))?;
-    let mut page = Filling::new(limit);
-    let mut rows = select.query(params_from_iter(values))?;
-    while let Some(row) = rows.next()? {
-        let (event, bytes) = event_and_bytes(row)?;
-        if !page.add(event, bytes) {
-            break;
+}
+
+impl Asked<'_> {
+    /// `None`: it is not full with what stands among so many of the newest events of the way, and there are more.
+    fn page(&self, plan: &Plan, most: Option<i64>) -> rusqlite::Result<Option<EventPage>> {
+        match &plan.way {
+            Way::Time => self.by_time(most),
+            Way::Keys(keys) => self.by_keys(plan, keys, most),
         }
     }
-    Ok(page.finish())
+
+    fn by_keys(
+        &self,
+        plan: &Plan,
+        keys: &[Key],
+        most: Option<i64>,
+    ) -> rusqlite::Result<Option<EventPage>> {
+        let (connection, tables) = (self.connection, self.tables);
+        let (filter, before, limit) = (self.filter, self.before, self.limit);
+        let newest = match plan.asks {
+            Asks::Facets => plan::among_newest(connection, tables, filter, before, keys, limit)?,
+            Asks::Text | Asks::Terms => None,
+        };
+        let (conditions, mut values) = conditions(filter, before);
+        let mut select = connection.prepare_cached(&format!(
+            "SELECT {} FROM {} WHERE id = ?{} AND {conditions}",
+            columns(self.payloads),
+            tables.events,
+            values.len() + 1
+        ))?;
+        values.push(Sql::Null);
+        let mut page = Filling::new(limit);
+        let mut look = |id: i64| -> rusqlite::Result<bool> {
+            if let Some(last) = values.last_mut() {
+                *last = Sql::Integer(id);
+            }
+            let read = select.query_row(params_from_iter(&values), event_and_bytes);
+            if let Some((event, bytes)) = read.optional()? {
+                page.add(event, bytes);
+            }
+            Ok(!page.is_full())
+        };
+        if let Some(ids) = newest {
+            for id in ids {
+                if !look(id)? {
+                    break;
+                }
+            }
+            return Ok(Some(page.finish()));
+        }
+        let keys = keys.to_vec();
+        let mut merged = Merged::new(connection, tables, filter, before, keys, &plan.gathered)?;
+        let mut looked_at = 0;
+        while let Some((_, id)) = merged.next()? {
+            if most.is_some_and(|most| looked_at >= most) {
+                return Ok(None);
+            }
+            looked_at += 1;
+            if !look(id)? {
+                break;
+            }
+        }
+        Ok(Some(page.finish()))
+    }
+
+    fn by_time(&self, most: Option<i64>) -> rusqlite::Result<Option<EventPage>> {
+        let border = match most {
+            Some(most) => self.behind(most)?,
+            None => None,
+        };
+        let mut filter = self.filter.clone();
+        if let Some((at, _)) = border {
+            // One bound of the index, so that no other is chosen.
+            filter.since = Some(from_millis(at));
+        }
+        let (mut conditions, mut values) = conditions(&filter, self.before);
+        if let Some((at, id)) = border {
+            values.extend([Sql::Integer(at), Sql::Integer(id)]);
+            let last = values.len();
+            conditions = format!("{conditions} AND (at, id) > (?{}, ?{last})", last - 1);
+        }
+        let mut select = self.connection.prepare_cached(&format!(
+            "SELECT {} FROM {} INDEXED BY {} WHERE {conditions}
+             ORDER BY at DESC, id DESC LIMIT {}",
+            columns(self.payloads),
+            self.tables.events,
+            self.tables.by_time,
+            self.limit
+        ))?;
+        let mut page = Filling::new(self.limit);
+        let mut rows = select.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            let (event, bytes) = event_and_bytes(row)?;
+            if !page.add(event, bytes) {
+                break;
+            }
+        }
+        let is_whole = border.is_none() || page.is_full();
+        Ok(is_whole.then(|| page.finish()))
+    }
+
+    /// Where the event stands that comes behind so many of the newest of the range.
+    fn behind(&self, events: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+        let range = EventFilter {
+            since: self.filter.since,
+            until: self.filter.until,
+            ..EventFilter::default()
+        };
+        let (conditions, mut values) = conditions(&range, self.before);
+        values.push(Sql::Integer(events));
+        let mut select = self.connection.prepare_cached(&format!(
+            "SELECT at, id FROM {} INDEXED BY {} WHERE {conditions}
+             ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?{}",
+            self.tables.events,
+            self.tables.by_time,
+            values.len()
+        ))?;
+        let found = select.query_row(params_from_iter(values), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        });
+        found.optional()
+    }
 }
 
 /// Some of the events that an older version entered, without keys.

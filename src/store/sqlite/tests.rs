@@ -4,6 +4,7 @@
 
 mod gathering;
 mod packing;
+mod planning;
 
 use serde_json::json;
 use tempfile::TempDir;

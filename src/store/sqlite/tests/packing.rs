@@ -165,6 +165,34 @@ async fn texts_of_an_older_file_are_packed_step_by_step() {
 }
 
 #[tokio::test]
+async fn long_texts_are_found_besides_those_that_hold_a_part() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let events = (0..20).map(|number| {
+        let mut one = event(number);
+        let name = match number {
+            0 => "needle".to_owned(),
+            1..3 => format!("hay {number}"),
+            _ => format!("{number} {}", "long ".repeat(300)),
+        };
+        one.target.name = Some(name.into());
+        one
+    });
+    enter(&store, &events.collect::<Vec<_>>()).await.unwrap();
+    let found = async |part: &'static str| {
+        let search = store.read("a search", move |connection, tables| {
+            let tenants = std::collections::HashSet::from([None]);
+            packs::search(connection, tables, &tenants, part, 1)
+        });
+        search.await.unwrap().map(|found| found.len())
+    };
+    assert_eq!(found("needle").await, Some(1 + 17));
+    assert_eq!(found("nothing").await, Some(17));
+    assert_eq!(found("hay").await, None, "two hold it");
+}
+
+#[tokio::test]
 async fn packs_lose_the_texts_that_retention_deletes() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, AMPLE);
