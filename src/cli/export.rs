@@ -1,6 +1,8 @@
 //! `daybook export`: the timeline as a file, straight from the store, newest first.
 
+use std::fs::{Metadata, Permissions};
 use std::io::IsTerminal as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -38,7 +40,7 @@ pub(super) struct ExportArgs {
     /// Where to; standard output without it, or with -. The file appears when it is complete.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replaces the file if there is one; that at the end of a symbolic link.
+    /// Replaces the file if there is one, and keeps its mode; that at the end of a symbolic link.
     #[arg(long)]
     force: bool,
 }
@@ -193,10 +195,16 @@ impl Sink {
     }
 
     async fn sync(&mut self) -> std::io::Result<()> {
-        match self.file {
-            Some(_) => self.out.sync_all().await,
-            None => Ok(()),
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        if file.force
+            && let Ok(former) = tokio::fs::symlink_metadata(&file.path).await
+            && former.is_file()
+        {
+            keep_access(&self.out, &former).await?;
         }
+        self.out.sync_all().await
     }
 
     fn finish(self) -> Result<(), anyhow::Error> {
@@ -217,6 +225,18 @@ impl Sink {
             .map_err(|error| error.error)
             .with_context(|| format!("cannot name the file {}", path.display()))
     }
+}
+
+/// Who had access to the former file has it to the new one, and nobody else.
+async fn keep_access(new: &tokio::fs::File, former: &Metadata) -> std::io::Result<()> {
+    let group = Some(former.gid());
+    let kept = fchown(new, Some(former.uid()), group).or_else(|_| fchown(new, None, group));
+    let mode = match kept {
+        Ok(()) => former.mode() & 0o777,
+        // Of another group others are members.
+        Err(_) => former.mode() & 0o707,
+    };
+    new.set_permissions(Permissions::from_mode(mode)).await
 }
 
 /// The file that is made or replaced: that at the end of a symbolic link, as with `>` and `cp`.

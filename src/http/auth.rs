@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use jiff::{SignedDuration, Timestamp};
 use rand::RngCore;
 use serde_json::json;
@@ -31,6 +31,10 @@ const REMEMBERED: usize = 4096;
 
 /// The cookie that holds a session's id.
 pub const SESSION_COOKIE: &str = "daybook_session";
+/// The same under TLS: of this name a browser takes none that another host or plain HTTP sets.
+pub const HOST_SESSION_COOKIE: &str = "__Host-daybook_session";
+/// So many sessions of a request are looked up: over plain HTTP a neighbouring site may set some too.
+const MOST_SESSIONS: usize = 4;
 /// How long a session lasts, unless its token ends sooner.
 pub const SESSION: SignedDuration = SignedDuration::from_hours(12);
 
@@ -145,9 +149,22 @@ impl Authenticator {
     /// # Errors
     /// 401 without a valid token or session; 503 when the store cannot be asked.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        match (self.mode, bearer(headers), session_id(headers)) {
-            (AuthMode::Tokens, None, Some(id)) => self.known_as(Shown::Session(id)).await,
-            _ => self.sender(headers).await,
+        if self.mode == AuthMode::None || bearer(headers).is_some() {
+            return self.sender(headers).await;
+        }
+        let mut refused = None;
+        let mut ids = session_ids(headers);
+        // Whoever would be believed without the store need not wait for what it says of others.
+        ids.sort_by_cached_key(|id| self.believed(&hash_session(id)).is_none());
+        for id in ids {
+            match self.known_as(Shown::Session(id)).await {
+                Err(error) if error.is_refusal() => refused = Some(error),
+                answer => return answer,
+            }
+        }
+        match refused {
+            Some(error) => Err(error),
+            None => self.sender(headers).await,
         }
     }
 
@@ -187,19 +204,7 @@ impl Authenticator {
         let believed = known.as_ref().and_then(Finding::in_outage).cloned();
         let asked = self.ask(shown, believed.is_some()).await;
         match (asked, known, believed) {
-            (Ok(found), ..) => {
-                let now = Instant::now();
-                let expires_at = found.as_ref().and_then(|token| token.expires_at);
-                let caller = found.map(Caller::of);
-                let finding = Finding {
-                    asked: now,
-                    answered: now,
-                    caller: caller.clone(),
-                    expires_at,
-                };
-                self.remember(hash, finding);
-                caller.ok_or_else(unknown_token)
-            }
+            (Ok(found), ..) => self.answered(hash, found).ok_or_else(unknown_token),
             // Whatever the writer waits for: what is let in meanwhile waits in the journal.
             (Err(error), Some(finding), Some(caller)) if error.is_away() => {
                 let asked = Instant::now();
@@ -208,6 +213,12 @@ impl Authenticator {
             }
             (Err(error), ..) => Err(error.into()),
         }
+    }
+
+    /// Whether this is a reader's token that was good within the last hour: whoever shows it does not guess.
+    pub fn is_known_reader(&self, token: &str) -> bool {
+        let caller = self.believed(&hash_token(token));
+        may_be_token(token) && caller.is_some_and(|caller| tenant_scope(&caller.role).is_ok())
     }
 
     /// Makes a session for the bearer of a token.
@@ -219,6 +230,7 @@ impl Authenticator {
             return Err(unknown_token());
         }
         let found = self.look_up(Shown::Token(token)).await?;
+        self.answered(hash_token(token), found.clone());
         let token = found.ok_or_else(unknown_token)?;
         tenant_scope(&token.role)?;
         let now = Timestamp::now();
@@ -244,25 +256,15 @@ impl Authenticator {
         Ok(())
     }
 
-    /// Ends the session of whoever sent these headers; whose it was, if there was one.
+    /// Ends one of the [`session_ids`]; whose it was, if it was a session.
     ///
     /// # Errors
     /// 503 when the store does not answer: the session may still be there.
-    pub async fn close_session(&self, headers: &HeaderMap) -> Result<Option<Caller>, ApiError> {
-        let Some(id) = session_id(headers) else {
-            return Ok(None);
-        };
+    pub async fn close_session(&self, id: &str) -> Result<Option<Caller>, ApiError> {
         let hash = hash_session(id);
         let found = self.store.token(&hash).await?;
         self.store.delete_token(&hash).await?;
-        let now = Instant::now();
-        let gone = Finding {
-            asked: now,
-            answered: now,
-            caller: None,
-            expires_at: None,
-        };
-        self.remember(hash, gone);
+        self.answered(hash, None);
         Ok(found.map(Caller::of))
     }
 
@@ -298,6 +300,27 @@ impl Authenticator {
         let token = self.store.token(opened_by).await?;
         let may_as_much = token.is_some_and(|token| token.role == session.role);
         Ok(may_as_much.then_some(session))
+    }
+
+    /// Who would be believed to show this while the store cannot be asked.
+    fn believed(&self, hash: &str) -> Option<Caller> {
+        let finding = self.remembered(hash)?;
+        finding.in_outage().cloned()
+    }
+
+    /// Remembers what the store has just said; whose it is.
+    fn answered(&self, hash: String, found: Option<TokenRecord>) -> Option<Caller> {
+        let now = Instant::now();
+        let expires_at = found.as_ref().and_then(|token| token.expires_at);
+        let caller = found.map(Caller::of);
+        let finding = Finding {
+            asked: now,
+            answered: now,
+            caller: caller.clone(),
+            expires_at,
+        };
+        self.remember(hash, finding);
+        caller
     }
 
     fn remembered(&self, hash: &str) -> Option<Finding> {
@@ -345,13 +368,41 @@ fn may_be_token(text: &str) -> bool {
     !text.is_empty() && !text.contains(char::is_whitespace)
 }
 
-fn session_id(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(header::COOKIE).iter();
-    cookies
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|cookie| cookie.trim().split_once('='))
-        .find_map(|(name, value)| (name == SESSION_COOKIE && !value.is_empty()).then_some(value))
+/// What the cookies hold as ids of sessions, whether or not they are any.
+pub fn session_ids(headers: &HeaderMap) -> Vec<&str> {
+    cookies(headers)
+        .filter_map(|cookie| str::from_utf8(cookie).ok()?.split_once('='))
+        .filter(|(name, value)| {
+            matches!(*name, SESSION_COOKIE | HOST_SESSION_COOKIE) && !value.is_empty()
+        })
+        .map(|(_, value)| value)
+        .take(MOST_SESSIONS)
+        .collect()
+}
+
+/// Drops all cookies but a session's that no other host can have set.
+pub fn keep_host_session(headers: &mut HeaderMap) {
+    let is_kept = |cookie: &[u8]| {
+        let value = cookie.strip_prefix(HOST_SESSION_COOKIE.as_bytes());
+        value.is_some_and(|value| value.starts_with(b"="))
+    };
+    let kept: Vec<HeaderValue> = cookies(headers)
+        .filter(|cookie| is_kept(cookie))
+        .filter_map(|cookie| HeaderValue::from_bytes(cookie).ok())
+        .collect();
+    headers.remove(header::COOKIE);
+    for cookie in kept {
+        headers.append(header::COOKIE, cookie);
+    }
+}
+
+/// Each `name=value`; those of other sites may hold any bytes.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .map(<[u8]>::trim_ascii)
 }
 
 /// The tenant that a role is confined to; `None`: not confined.

@@ -17,7 +17,12 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    store: Option<StoreFailed>,
 }
+
+/// Stands in the extensions of an answer for which the store failed: the reason, to be counted.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreFailed(pub &'static str);
 
 impl ApiError {
     /// 400: what was sent is wrong, and how.
@@ -79,6 +84,13 @@ impl ApiError {
         &self.message
     }
 
+    /// Puts into an answer what is to be counted of this error.
+    pub fn mark(&self, response: &mut Response) {
+        if let Some(failed) = self.store {
+            response.extensions_mut().insert(failed);
+        }
+    }
+
     /// Whether the caller is not, or no longer, allowed to ask.
     pub fn is_refusal(&self) -> bool {
         matches!(
@@ -92,6 +104,7 @@ impl ApiError {
             status,
             code,
             message: message.into(),
+            store: None,
         }
     }
 }
@@ -103,7 +116,10 @@ impl From<StoreError> for ApiError {
         if let Some(untold) = failed.entry(error.reason()).or_default().note() {
             tracing::warn!(error = %error, untold, "a query failed");
         }
-        Self::unavailable("the store does not answer")
+        Self {
+            store: Some(StoreFailed(error.reason())),
+            ..Self::unavailable("the store does not answer")
+        }
     }
 }
 
@@ -111,6 +127,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": { "code": self.code, "message": self.message } }));
         let mut response = (self.status, body).into_response();
+        self.mark(&mut response);
         let headers = response.headers_mut();
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE => {

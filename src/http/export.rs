@@ -32,6 +32,7 @@ use crate::export::{Export, Format, deed, new_id};
 use crate::own_events::{self, Deed};
 use crate::store::EventFilter;
 use crate::telemetry::incident::Incident;
+use crate::telemetry::metrics::Metrics;
 
 /// Exports under way at once; more are refused.
 pub const MOST_EXPORTS: u32 = 8;
@@ -96,7 +97,7 @@ pub async fn export(
         let export = Export::new(Arc::clone(&edge.store), filter, format, limit);
         let mut count = 0;
         let reason = tokio::select! {
-            reason = send(export, &pieces, &mut count) => reason,
+            reason = send(export, &pieces, &mut count, &edge.metrics) => reason,
             () = refused(&edge.authenticator, &record.caller, &credentials) => {
                 // Not even what waits already goes out.
                 withheld.store(true, Ordering::Release);
@@ -159,6 +160,7 @@ async fn send(
     mut export: Export,
     pieces: &mpsc::Sender<Bytes>,
     sent: &mut u64,
+    metrics: &Metrics,
 ) -> Option<&'static str> {
     loop {
         let next = tokio::select! {
@@ -178,6 +180,7 @@ async fn send(
                 return taken.is_err().then_some(CONNECTION_ENDED);
             }
             Err(error) => {
+                metrics.store_errors(error.reason()).increment(1);
                 tracing::warn!(error = %error, "an export broke off");
                 return Some("the store does not answer");
             }

@@ -6,6 +6,7 @@
 //! The socket belongs to the tree and outlives this actor: a restart finds the same port, and the
 //! kernel keeps new connections waiting meanwhile.
 
+mod answers;
 pub mod api;
 pub mod auth;
 pub mod error;

@@ -173,7 +173,7 @@ fn parse_time(name: &str, text: &str) -> Result<Timestamp, ApiError> {
     })
 }
 
-fn parse_limit(text: &str) -> Result<u32, ApiError> {
+pub(super) fn parse_limit(text: &str) -> Result<u32, ApiError> {
     text.parse()
         .ok()
         .filter(|limit| (1..=MOST_EVENTS).contains(limit))

@@ -25,8 +25,9 @@ use crate::status::Board;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
+use super::answers::{self, Answers};
 use super::auth::Authenticator;
-use super::error::ApiError;
+use super::error::{ApiError, StoreFailed};
 use super::page::{self, Attempts};
 use super::refusals::Refusals;
 use super::turns::Turns;
@@ -100,6 +101,8 @@ pub struct Edge {
     pub is_tls: bool,
     /// Failed attempts to sign in to the page.
     pub attempts: Arc<Attempts>,
+    /// Room for large ones, until their readers have taken them.
+    pub answers: Arc<Answers>,
     /// Where tests strike.
     pub probe: Probe,
 }
@@ -132,6 +135,7 @@ impl Routes {
 /// All routes.
 pub fn router(edge: Edge) -> Router {
     let edge = Arc::new(edge);
+    let large = (Arc::clone(&edge.answers), edge.authenticator.clone());
     let mut timeline = Router::new()
         .route("/api/v1/events", get(api::list).post(ingest::record))
         .route("/api/v1/events/stream", get(stream::stream))
@@ -139,7 +143,9 @@ pub fn router(edge: Edge) -> Router {
         .route("/api/v1/events/{id}", get(api::one))
         .route("/api/v1/export", get(export::export))
         .route("/api/v1/sources", get(api::sources))
-        .merge(page::routes());
+        .merge(page::routes())
+        .layer(middleware::from_fn_with_state(large, answers::bound))
+        .merge(page::assets());
     if edge.authenticator.mode() == AuthMode::None {
         let hosts = Arc::clone(&edge.hosts);
         timeline = timeline.layer(middleware::from_fn_with_state(hosts, hosts::guard));
@@ -176,5 +182,8 @@ async fn count(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> R
         edge.metrics.recorder_requests(code).increment(1);
     }
     edge.metrics.http_requests(&route, code).increment(1);
+    if let Some(StoreFailed(reason)) = response.extensions().get() {
+        edge.metrics.store_errors(reason).increment(1);
+    }
     response
 }

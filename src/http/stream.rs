@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::auth::{Caller, credentials};
 use super::error::ApiError;
-use super::query::{EventQuery, confine, wrong};
+use super::query::{confine, parse_filter, parse_limit, wrong};
 use super::router::Edge;
 use super::turns::Turn;
 use crate::feed::ring::Fed;
@@ -48,7 +49,7 @@ pub async fn stream(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let caller = edge.authenticator.caller(&headers).await?;
-    let mut filter = parse(query.as_deref().unwrap_or_default())?;
+    let Wanted { mut filter, beats } = parse(query.as_deref().unwrap_or_default())?;
     confine(&caller.role, &mut filter)?;
     let last = headers.get("last-event-id").map(HeaderValue::to_str);
     let last = last.transpose().map_err(|_| foreign_place())?;
@@ -79,6 +80,7 @@ pub async fn stream(
         caught: Caught::default(),
         passed: last.map(str::to_owned),
         heartbeat,
+        beats,
         begun: false,
         _permit: permit,
     };
@@ -95,13 +97,31 @@ pub async fn stream(
     Ok((headers, Body::from_stream(body)).into_response())
 }
 
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    filter: EventFilter,
+    beats: bool,
+}
+
 /// It may be the query of a list, whose `limit` ends no stream; a place in the list is another matter.
-fn parse(query: &str) -> Result<EventFilter, ApiError> {
-    let query = EventQuery::parse(query)?;
-    match query.before {
-        Some(_) => Err(wrong("before", "goes with a list, not with a stream")),
-        None => Ok(query.filter),
-    }
+fn parse(query: &str) -> Result<Wanted, ApiError> {
+    let mut beats = false;
+    let filter = parse_filter(query, |name, value| {
+        match (name, value.as_deref()) {
+            ("limit" | "before" | "beats", None) => {}
+            ("limit", Some(text)) => {
+                parse_limit(text)?;
+            }
+            ("before", Some(_)) => {
+                return Err(wrong("before", "goes with a list, not with a stream"));
+            }
+            ("beats", Some("1")) => beats = true,
+            ("beats", Some(_)) => return Err(wrong("beats", "must be 1")),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(Wanted { filter, beats })
 }
 
 fn foreign_place() -> ApiError {
@@ -129,6 +149,8 @@ struct Streaming {
     /// The last place passed, whether or not its event was let through.
     passed: Option<String>,
     heartbeat: Interval,
+    /// Whether heartbeats are events too: a browser's scripts see no comments.
+    beats: bool,
     begun: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -163,7 +185,7 @@ impl Streaming {
     async fn next(&mut self) -> Option<Result<Bytes, CutOff>> {
         if !std::mem::replace(&mut self.begun, true) {
             let mut hello = format!("retry: {RETRY_MILLIS}\n\n");
-            hello.push_str(&self.place());
+            hello.push_str(&self.beat_at_place());
             return Some(Ok(Bytes::from(hello)));
         }
         loop {
@@ -211,7 +233,18 @@ impl Streaming {
             self.edge.metrics.streams_cut("refused").increment(1);
             return Err(CutOff::Refused);
         }
-        Ok(Bytes::from(format!(": heartbeat\n{}", self.place())))
+        let beat = self.beat_at_place();
+        Ok(Bytes::from(format!(": heartbeat\n{beat}")))
+    }
+
+    /// What tells a script that the stream lives, and whether anything can come.
+    fn beat_at_place(&mut self) -> String {
+        let place = self.place();
+        if !self.beats {
+            return place;
+        }
+        let store_up = self.edge.readiness.store_up.load(Ordering::Acquire);
+        format!("event: beat\ndata: {{\"storeUp\":{store_up}}}\n{place}")
     }
 
     /// An `id:` of its own sets the place without being an event.
@@ -306,13 +339,15 @@ mod tests {
 
     #[test]
     fn a_stream_takes_the_filters_of_a_list() {
-        let filter = parse("source=a&limit=&before=").unwrap();
-        assert_eq!(filter.source.as_deref(), Some("a"));
-        assert_eq!(parse("source=a&limit=5").unwrap(), filter);
+        let wanted = parse("source=a&limit=&before=&beats=").unwrap();
+        assert_eq!(wanted.filter.source.as_deref(), Some("a"));
+        assert!(!wanted.beats && parse("beats=1").unwrap().beats);
+        assert_eq!(parse("source=a&limit=5").unwrap(), wanted);
         for bad in [
             "limit=0",
             "before=x",
             "before=MTph",
+            "beats=0",
             "outcome=maybe",
             "odd=",
         ] {

@@ -295,6 +295,7 @@ impl Daybook {
             refusals: Arc::default(),
             is_tls: config.http.tls.is_some(),
             attempts: Arc::default(),
+            answers: Arc::default(),
             probe: options.probes.actor("http"),
         };
         let edge = edge_of(&edge, &running);

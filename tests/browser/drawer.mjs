@@ -215,12 +215,27 @@ test("an event that does not come is told of, in the list and in the drawer", ()
 
 test("waiting for an event has an end", () =>
   story({}, async (page) => {
-    await page.addInitScript(() => {
-      AbortSignal.timeout = () => AbortSignal.abort(new DOMException("late", "TimeoutError"));
-    });
-    await openList(page);
+    await page.clock.install();
+    const [first] = await openList(page);
+    const release = await hold(page);
+    const asked = page.waitForRequest((request) => request.url().includes(first));
     await links(page).first().click();
+    await asked;
+    await page.clock.fastForward(15_000);
     await page.getByText("The server does not answer").waitFor();
+    release();
+  }));
+
+test("a browser that knows only the oldest of signals opens events", () =>
+  story({}, async (page) => {
+    await page.addInitScript(() => {
+      delete AbortSignal.any;
+      delete AbortSignal.timeout;
+    });
+    const [first] = await openList(page);
+    await links(page).first().click();
+    await shows(page, first);
+    assert.deepEqual(await page.evaluate(() => [AbortSignal.any, AbortSignal.timeout]), [undefined, undefined]);
   }));
 
 test("a link that cannot be copied is not said to be", () =>

@@ -106,6 +106,43 @@ test("a stream that stops is told of, until it comes back", () =>
     await line.getByText("Live updates have stopped.").waitFor({ state: "detached" });
   }));
 
+test("a stream that says nothing any more is opened anew, and told of while it is not", () =>
+  story({ expected: /ERR_FAILED/ }, async (page) => {
+    await page.clock.install();
+    await page.goto(`${demo}/audit?action=live.silent`);
+    await arrives(page);
+    await page.route("**/api/v1/events/stream*", (route) => route.abort());
+    await page.clock.fastForward(40_000);
+    await lasts(page);
+    const line = page.locator("#state").getByText("Live updates have stopped.");
+    await line.waitFor();
+    await page.unroute("**/api/v1/events/stream*");
+    await arrives(page);
+    await line.waitFor({ state: "detached" });
+  }));
+
+test("a store that is away is told of, though the stream stands", () =>
+  story({}, async (page) => {
+    await page.addInitScript(() => {
+      window.EventSource = class extends EventSource {
+        constructor(address) {
+          super(address);
+          window.stream = this;
+        }
+      };
+    });
+    await page.goto(`${demo}/audit?action=live.silent`);
+    await arrives(page);
+    const hears = (storeUp) => page.waitForFunction((storeUp) => {
+      window.stream.dispatchEvent(new MessageEvent("beat", { data: JSON.stringify({ storeUp }) }));
+      const isTold = document.querySelector("#state").textContent.includes("Live updates have stopped.");
+      return isTold !== storeUp;
+    }, storeUp, { polling: 100 });
+    // Again and again: the store is there, as the service itself says meanwhile.
+    await hears(false);
+    await hears(true);
+  }));
+
 test("whoever was signed out elsewhere is asked to sign in again", () =>
   story({ expected: /401/ }, async (page) => {
     await page.clock.install();

@@ -111,22 +111,24 @@ test("a stretch of bars reaches no further than what was counted", () =>
     await page.waitForURL(({ searchParams }) => searchParams.get("since") === since && searchParams.get("until") === until);
   }));
 
-test("bars are walked by keyboard", () =>
-  story({}, async (page) => {
-    await page.goto(`${demo}/audit?source=authentik`);
-    const bars = page.locator("#chart svg a");
-    await bars.nth(2).waitFor({ state: "attached" });
-    const stops = () => page.locator('#chart svg a[tabindex="0"]').count();
-    assert.equal(await stops(), 1);
-    await bars.first().focus();
-    for (const [key, at] of [["ArrowRight", 1], ["ArrowRight", 2], ["ArrowLeft", 1], ["Home", 0], ["ArrowLeft", 0]]) {
-      await page.keyboard.press(key);
-      const focused = await bars.evaluateAll((all) => all.indexOf(document.activeElement));
-      assert.equal(focused, at, key);
-    }
-    assert.equal(await stops(), 1);
-    await page.keyboard.press("End");
-    const href = await bars.last().getAttribute("href");
-    await page.keyboard.press("Enter");
-    await page.waitForURL((url) => url.pathname + url.search === href);
-  }));
+for (const path of ["/audit", "/audit/histogram"]) {
+  test(`bars are walked by keyboard on ${path}`, () =>
+    story({}, async (page) => {
+      await page.goto(`${demo}${path}?source=authentik`);
+      const bars = page.locator("#chart svg a");
+      await bars.nth(2).waitFor({ state: "attached" });
+      const stops = () => page.locator('#chart svg a[tabindex="0"]').count();
+      assert.equal(await stops(), 1);
+      await bars.first().focus();
+      for (const [key, at] of [["ArrowRight", 1], ["ArrowRight", 2], ["ArrowLeft", 1], ["Home", 0], ["ArrowLeft", 0]]) {
+        await page.keyboard.press(key);
+        const focused = await bars.evaluateAll((all) => all.indexOf(document.activeElement));
+        assert.equal(focused, at, key);
+      }
+      assert.equal(await stops(), 1);
+      await page.keyboard.press("End");
+      const href = await bars.last().getAttribute("href");
+      await page.keyboard.press("Enter");
+      await page.waitForURL((url) => url.pathname + url.search === href);
+    }));
+}

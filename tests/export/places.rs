@@ -1,6 +1,7 @@
 //! Where exports go, and where commands look for the store.
 
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
@@ -45,6 +46,32 @@ async fn a_link_is_followed_and_what_is_no_file_is_left_alone() {
         assert!(path.symlink_metadata().is_ok());
     }
     assert_eq!(deeds(&*place.store).await.len(), before);
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_stays_open_to_whom_it_was() {
+    let place = Place::new().await;
+    let path = place.path("out.csv");
+    let file = path.to_str().unwrap();
+    let export = || {
+        let arguments = ["--format", "csv", "--force", "-o", file];
+        place.succeeds("export", &arguments);
+        path.metadata().unwrap()
+    };
+    let first = export();
+    assert_eq!(first.mode() & 0o777, 0o600);
+    // Only root gives files away.
+    let others = (12_345, 54_321);
+    let is_given = chown(&path, Some(others.0), Some(others.1)).is_ok();
+    for mode in [0o644, 0o660] {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let former = path.metadata().unwrap();
+        let new = export();
+        assert_ne!(new.ino(), former.ino());
+        assert_eq!(new.mode() & 0o777, mode);
+        assert_eq!((new.uid(), new.gid()), (former.uid(), former.gid()));
+        assert_eq!((new.uid(), new.gid()) == others, is_given);
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
-//! One source's flood or poison is no other source's trouble, seen from outside of a whole Daybook.
+//! One source's flood or poison is no other source's trouble, and one tenant's readers no other
+//! tenant's, seen from outside of a whole Daybook.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod flood;
 mod poison;
+mod slow_readers;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use testkit::World;
-use testkit::world::{Plan, eventually};
+use testkit::world::Plan;
 
 /// The log's source in a plan, and its file, which is there and empty.
 fn with_log(plan: Plan) -> (Plan, PathBuf) {
@@ -35,13 +37,4 @@ fn append_line(log: &Path, name: &str) {
     });
     let mut file = OpenOptions::new().append(true).open(log).unwrap();
     file.write_all(format!("{line}\n").as_bytes()).unwrap();
-}
-
-/// Waits until a source has entered so many events.
-async fn written(world: &World, source: &str, count: f64) {
-    let label = format!("source=\"{source}\"");
-    eventually(&format!("{count} events of {source}"), async || {
-        world.metric("daybook_events_written_total", &label).await >= count
-    })
-    .await;
 }

@@ -434,12 +434,136 @@ async fn a_proxy_that_speaks_tls_makes_the_cookie_secure() {
     let world = guarded("trusted_proxies = [\"127.0.0.1\"]").await;
     let operator = token(&world, Role::Operator, "op").await;
     let form = format!("token={operator}");
-    for (protocol, is_secure) in [("https", true), ("http", false)] {
-        let headers = [("x-forwarded-proto", protocol)];
-        let answer = send(&world, "/audit/sign-in", &headers, &form).await;
+    for (protocol, name, is_secure) in [
+        ("https", "__Host-daybook_session", true),
+        ("http", "daybook_session", false),
+    ] {
+        let proxied = ("x-forwarded-proto", protocol);
+        let answer = send(&world, "/audit/sign-in", &[proxied], &form).await;
         let set = answer.header("set-cookie").unwrap();
         assert_eq!(set.ends_with("; Secure"), is_secure, "{set}");
+        assert_eq!(set.split('=').next(), Some(name), "{set}");
+        let cookie = set.split(';').next().unwrap();
+        let headers = [proxied, ("cookie", cookie)];
+        assert_eq!(get(&world, "/audit", &headers).await.status, 200);
+        let out = send(&world, "/audit/sign-out", &headers, "").await;
+        let unset = out.header("set-cookie").unwrap();
+        assert!(unset.starts_with(&format!("{name}=;")), "{unset}");
+        assert_eq!(get(&world, "/audit", &headers).await.status, 401);
     }
+    world.stop().await;
+}
+
+/// Another host below the same domain can set a cookie of any name for it, but for those of `__Host-`.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_tls_no_neighbour_chooses_the_session() {
+    let world = guarded("trusted_proxies = [\"127.0.0.1\"]").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let tenant = token(&world, Role::Tenant("acme".to_owned()), "neighbour").await;
+    let planted = sign_in(&world, &tenant).await;
+    let proxied = ("x-forwarded-proto", "https");
+    let form = format!("token={operator}");
+    let answer = send(&world, "/audit/sign-in", &[proxied], &form).await;
+    let own = answer.header("set-cookie").unwrap();
+    let (own, _) = own.split_once(';').unwrap();
+
+    assert_eq!(
+        get(&world, "/audit", &[("cookie", &planted)]).await.status,
+        200
+    );
+    let alone = [proxied, ("cookie", &planted)];
+    assert_eq!(get(&world, "/audit", &alone).await.status, 401);
+    let both = format!("{planted}; {own}; other=1");
+    let page = text(&get(&world, "/audit", &[proxied, ("cookie", &both)]).await);
+    assert!(page.contains("all tenants"), "{page}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_that_was_planted_locks_nobody_out_and_hides_no_session_at_the_end() {
+    let world = guarded("").await;
+    let [op, other] = ["op", "other"].map(|name| token(&world, Role::Operator, name));
+    let [own, another] = [
+        sign_in(&world, &op.await).await,
+        sign_in(&world, &other.await).await,
+    ];
+    let cookies = format!("theme=\u{e9}; daybook_session=planted; {own}; {another}");
+    let headers = [("cookie", cookies.as_str())];
+    let page = text(&get(&world, "/audit", &headers).await);
+    assert!(page.contains("all tenants"), "{page}");
+    assert_eq!(
+        send(&world, "/audit/sign-out", &headers, "").await.status,
+        303
+    );
+    for cookie in [&own, &another] {
+        assert_eq!(
+            get(&world, "/audit", &[("cookie", cookie)]).await.status,
+            401
+        );
+    }
+    let events = world.events().await;
+    let out = events
+        .iter()
+        .filter(|event| event.action == "daybook.signed_out");
+    let mut names: Vec<_> = out
+        .map(|event| event.actor.name.as_deref().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["op", "other"]);
+    world.stop().await;
+}
+
+/// Over plain HTTP browsers send no `Sec-Fetch-Site`, and nginx passes its own name on unless told otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_asks_by_another_name_says_by_which_it_was_asked() {
+    let world = guarded("trusted_proxies = [\"127.0.0.1\"]").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let form = format!("token={operator}");
+    let origin = ("origin", "http://audit.test:8443");
+    let refused = send(&world, "/audit/sign-in", &[origin], &form).await;
+    assert_eq!(refused.status, 403);
+    let said = refused.error();
+    for wanted in ["http://audit.test:8443", "daybook.test", "$http_host"] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    let headers = [origin, ("x-forwarded-host", "audit.test:8443")];
+    let answer = send(&world, "/audit/sign-in", &headers, &form).await;
+    assert_eq!(answer.status, 303);
+    world.stop().await;
+}
+
+/// Each is an attempt until it is entered, and an address may have ten.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_good_sign_ins_at_one_moment_are_no_guesses() {
+    let world = guarded("").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    sign_in(&world, &operator).await;
+    let form = format!("token={operator}");
+    let tries = (0..60).map(|_| send(&world, "/audit/sign-in", &[], &form));
+    for answer in futures_util::future::join_all(tries).await {
+        assert_eq!(answer.status, 303, "{}", text(&answer));
+    }
+    world.stop().await;
+}
+
+/// Nobody knows it, and the store cannot be asked about it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planted_cookie_hides_no_session_while_the_store_is_away() {
+    let world = guarded("").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let own = sign_in(&world, &operator).await;
+    // That is told without the store.
+    let asked_with = async |cookies: &str| {
+        let answer = get(&world, "/api/v1/sources", &[("cookie", cookies)]).await;
+        answer.status
+    };
+    assert_eq!(asked_with(&own).await, 200);
+    let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
+    database.execute_batch("DROP TABLE daybooktokens").unwrap();
+    let planted = "daybook_session=planted";
+    assert_eq!(asked_with(planted).await, 503);
+    let both = format!("{planted}; {own}");
+    assert_eq!(asked_with(&both).await, 200);
     world.stop().await;
 }
 
@@ -489,6 +613,15 @@ async fn over_tls_the_cookie_is_secure() {
     assert_eq!(answer.status(), 303);
     let set = answer.headers()["set-cookie"].to_str().unwrap();
     assert!(set.ends_with("; Secure"), "{set}");
+    let (cookie, _) = set.split_once(';').unwrap();
+    let plain = cookie.strip_prefix("__Host-").unwrap();
+    for (cookie, status) in [(cookie, 200), (plain, 401)] {
+        let page = client
+            .get(format!("https://localhost:{port}/audit"))
+            .header("cookie", cookie)
+            .send();
+        assert_eq!(page.await.unwrap().status(), status, "{cookie}");
+    }
     world.stop().await;
 }
 

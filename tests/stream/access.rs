@@ -2,6 +2,7 @@
 
 use daybook::http::auth::new_token;
 use daybook::store::Role;
+use serde_json::json;
 use testkit::World;
 use testkit::sse::{EventStream, StreamEnd};
 
@@ -36,6 +37,17 @@ async fn a_reader_sees_what_its_filter_lets_through() {
     world.stop().await;
 }
 
+/// A browser's scripts see no comments, and so no heartbeats.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_beats_hears_that_the_stream_lives() {
+    let world = World::sqlite().await.start().await;
+    world.ready().await;
+    let mut stream = open(&world, "?beats=1").await;
+    assert_eq!(stream.next().await, Ok(json!({ "storeUp": true })));
+    assert!(!stream.last_event_id().is_empty());
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_request_is_told_what_is_wrong() {
     let world = World::sqlite().await.start().await;
@@ -43,6 +55,7 @@ async fn a_bad_request_is_told_what_is_wrong() {
         ("?limit=0", None, "limit"),
         ("?before=x", None, "before"),
         ("?outcome=maybe", None, "outcome"),
+        ("?beats=maybe", None, "beats"),
         ("", Some("not-ours"), "Last-Event-ID"),
     ] {
         let url = world.url(&format!("{STREAM}{query}"));

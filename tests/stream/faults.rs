@@ -1,6 +1,7 @@
 //! What happens to readers when the store or the feed is away.
 
 use daybook_actors::supervisor::ChildState;
+use serde_json::json;
 use testkit::World;
 use testkit::mongod::{Mongod, ReplicaSet};
 use testkit::world::eventually;
@@ -42,8 +43,10 @@ async fn readers_outlast_a_store_that_is_away() {
         .await;
     world.ready().await;
     let mut stream = open(&world, "").await;
+    let mut beats = open(&world, "?action=never&beats=1").await;
     say(&world, 0..3, "a.b").await;
     assert_eq!(stream.keys(3).await, texts(0..3));
+    assert_eq!(beats.next().await, Ok(json!({ "storeUp": true })));
     mongod.freeze();
     eventually("the feed notices", async || {
         world
@@ -55,10 +58,12 @@ async fn readers_outlast_a_store_that_is_away() {
     .await;
     // Taken into the journal meanwhile.
     say(&world, 3..8, "a.b").await;
+    while beats.next().await.unwrap() != json!({ "storeUp": false }) {}
     mongod.thaw();
     let mut keys = stream.keys(5).await;
     keys.sort();
     assert_eq!(keys, texts(3..8));
+    while beats.next().await.unwrap() != json!({ "storeUp": true }) {}
     world.stop().await;
 }
 

@@ -1,68 +1,120 @@
 //! How often somebody may try to sign in.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// So many failures in a row; then one more every [`REFILL`].
 const BURST: u32 = 10;
 const REFILL: Duration = Duration::from_secs(15);
-/// Addresses that are remembered; when there are more, those that have waited longest go.
+/// So many sign-ins with one token in a row; then one more every [`TOKEN_REFILL`].
+const TOKEN_BURST: u32 = 600;
+const TOKEN_REFILL: Duration = Duration::from_millis(500);
+/// Addresses, and tokens, that are remembered; when there are more, those that have waited longest go.
 const REMEMBERED: usize = 10_000;
 /// Failures of all addresses together that are entered into the timeline, a minute.
 const TOLD: u32 = 60;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Failed attempts, by client address.
+/// Failed attempts, by client address, and all attempts by token.
 #[derive(Default)]
 pub struct Attempts(Mutex<State>);
 
-#[derive(Default)]
 struct State {
-    /// When an address will have used up none of its attempts.
-    clear_at: HashMap<IpAddr, Instant>,
+    addresses: Allowance<IpAddr>,
+    tokens: Allowance<String>,
     telling_since: Option<Instant>,
     told: u32,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            addresses: Allowance::new(BURST, REFILL),
+            tokens: Allowance::new(TOKEN_BURST, TOKEN_REFILL),
+            telling_since: None,
+            told: 0,
+        }
+    }
+}
+
+/// So many at once for each, and then one more every so often.
+struct Allowance<K> {
+    burst: u32,
+    refill: Duration,
+    /// When all that one has used up will be there again.
+    clear_at: HashMap<K, Instant>,
+}
+
+impl<K: Clone + Eq + Hash> Allowance<K> {
+    fn new(burst: u32, refill: Duration) -> Self {
+        Self {
+            burst,
+            refill,
+            clear_at: HashMap::new(),
+        }
+    }
+
+    /// Whether there is one to use; an error: how long until then.
+    fn has_one(&self, whose: &K, now: Instant) -> Result<(), Duration> {
+        let clear_at = self.clear_at.get(whose).copied().unwrap_or(now);
+        let owed = clear_at.saturating_duration_since(now);
+        match owed.checked_sub(self.refill * (self.burst - 1)) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => Ok(()),
+        }
+    }
+
+    fn use_one(&mut self, whose: K, now: Instant) -> Result<(), Duration> {
+        self.has_one(&whose, now)?;
+        if self.clear_at.len() >= REMEMBERED {
+            self.clear_at.retain(|_, clear_at| *clear_at > now);
+        }
+        if self.clear_at.len() >= REMEMBERED
+            && let Some((soonest, _)) = self.clear_at.iter().min_by_key(|(_, clear_at)| **clear_at)
+        {
+            let soonest = soonest.clone();
+            self.clear_at.remove(&soonest);
+        }
+        let clear_at = self.clear_at.entry(whose).or_insert(now);
+        *clear_at = (*clear_at).max(now) + self.refill;
+        Ok(())
+    }
+
+    fn take_back(&mut self, whose: &K) {
+        if let Some(clear_at) = self.clear_at.get_mut(whose) {
+            *clear_at = clear_at.checked_sub(self.refill).unwrap_or(*clear_at);
+        }
+    }
 }
 
 impl Attempts {
     /// Counts an attempt of this address as a failure, until it is [taken back](Self::take_back);
     /// an error: how long it has to wait. It counts before its token is looked at, or many at one moment would all pass.
     pub(super) fn begin(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(clear_at) = state.clear_at.get(&network(address)) {
-            let owed = clear_at.saturating_duration_since(now);
-            match owed.checked_sub(REFILL * (BURST - 1)) {
-                Some(wait) if !wait.is_zero() => return Err(wait),
-                _ => {}
-            }
-        }
-        if state.clear_at.len() >= REMEMBERED {
-            state.clear_at.retain(|_, clear_at| *clear_at > now);
-        }
-        if state.clear_at.len() >= REMEMBERED
-            && let Some(soonest) = state.clear_at.iter().min_by_key(|(_, clear_at)| **clear_at)
-        {
-            let soonest = *soonest.0;
-            state.clear_at.remove(&soonest);
-        }
-        let clear_at = state.clear_at.entry(network(address)).or_insert(now);
-        *clear_at = (*clear_at).max(now) + REFILL;
-        Ok(())
+        self.state().addresses.use_one(network(address), now)
+    }
+
+    /// Whether this address may try with what is no guess, and does not count; an error: as of [`Self::begin`].
+    pub(super) fn may_begin(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.state().addresses.has_one(&network(address), now)
     }
 
     /// An attempt of this address was no failure.
     pub(super) fn take_back(&self, address: IpAddr) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(clear_at) = state.clear_at.get_mut(&network(address)) {
-            *clear_at = clear_at.checked_sub(REFILL).unwrap_or(*clear_at);
-        }
+        self.state().addresses.take_back(&network(address));
+    }
+
+    /// Counts an attempt with the token of this id, good or not; an error: how long to wait.
+    pub(super) fn begin_with(&self, token: String, now: Instant) -> Result<(), Duration> {
+        self.state().tokens.use_one(token, now)
     }
 
     /// Whether the timeline should hear of one more failure.
     pub(super) fn is_told(&self, now: Instant) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if state
             .telling_since
             .is_none_or(|since| now.saturating_duration_since(since) >= MINUTE)
@@ -72,6 +124,10 @@ impl Attempts {
         }
         state.told += 1;
         state.told <= TOLD
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,6 +188,20 @@ mod tests {
     }
 
     #[test]
+    fn a_token_signs_in_so_often_from_wherever_it_comes() {
+        let attempts = Attempts::default();
+        let start = Instant::now();
+        let begin = |token: &str, now| attempts.begin_with(token.to_owned(), now);
+        for _ in 0..TOKEN_BURST {
+            assert_eq!(begin("a", start), Ok(()));
+        }
+        assert_eq!(begin("a", start), Err(TOKEN_REFILL));
+        assert_eq!(begin("b", start), Ok(()));
+        assert_eq!(begin("a", start + TOKEN_REFILL), Ok(()));
+        assert_eq!(begin("a", start + TOKEN_REFILL), Err(TOKEN_REFILL));
+    }
+
+    #[test]
     fn memory_and_the_timeline_are_bounded() {
         let attempts = Attempts::default();
         let now = Instant::now();
@@ -140,10 +210,12 @@ mod tests {
             let address = IpAddr::from(number.to_be_bytes());
             let now = now + Duration::from_micros(number.into());
             assert_eq!(attempts.begin(address, now), Ok(()));
+            assert_eq!(attempts.begin_with(number.to_string(), now), Ok(()));
             told += u32::from(attempts.is_told(now));
         }
         assert_eq!(told, TOLD);
-        assert!(attempts.0.lock().unwrap().clear_at.len() <= REMEMBERED);
+        assert!(attempts.state().addresses.clear_at.len() <= REMEMBERED);
+        assert!(attempts.state().tokens.clear_at.len() <= REMEMBERED);
         assert!(attempts.is_told(now + MINUTE * 2));
     }
 }

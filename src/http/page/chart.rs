@@ -95,7 +95,6 @@ fn drawing(edge: &Edge, view: &View, filter: &EventFilter, histogram: &Histogram
         [from, filter.until.map_or(end, |until| until.min(end))]
     };
     let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millisecond);
-    let first = histogram.bars.iter().position(|bar| bar.total() > 0);
     let labels = labels(&histogram.bars, histogram.bucket);
     html! {
         figure #chart.chart data-first=[millis(histogram.bars.first().map(|bar| bar.at))] data-bucket=(histogram.bucket.as_millis()) data-bars=(histogram.bars.len()) data-since=[millis(filter.since)] data-until=[millis(filter.until)] {
@@ -115,7 +114,7 @@ fn drawing(edge: &Edge, view: &View, filter: &EventFilter, histogram: &Histogram
                 svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="group" aria-label="Events by time" {
                     @for (number, bar) in histogram.bars.iter().enumerate() {
                         @if bar.total() > 0 {
-                            (link(edge, view, bar, counted(bar), Place { number, of: histogram.bars.len(), is_first: first == Some(number) }, highest))
+                            (link(edge, view, bar, counted(bar), Place { number, of: histogram.bars.len() }, highest))
                         }
                     }
                 }
@@ -131,8 +130,6 @@ fn drawing(edge: &Edge, view: &View, filter: &EventFilter, histogram: &Histogram
 struct Place {
     number: usize,
     of: usize,
-    /// The one that the Tab key reaches; arrow keys go on from there.
-    is_first: bool,
 }
 
 fn link(
@@ -181,7 +178,7 @@ fn link(
         said.join(", ")
     );
     html! {
-        a href=(href) tabindex=(if place.is_first { "0" } else { "-1" }) aria-label=(title) {
+        a href=(href) aria-label=(title) {
             title { (title) }
             rect.hit x=(round(x)) y="0" width=(round(step)) height=(HEIGHT) {}
             @for (kind, count) in counts {

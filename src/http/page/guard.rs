@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::http::Peer;
+use crate::http::auth::keep_host_session;
 use crate::http::error::ApiError;
 use crate::http::router::Edge;
 
@@ -39,16 +41,24 @@ const HEADERS: [(HeaderName, &str); 8] = [
 /// Refuses what another site makes a browser send, and marks every answer.
 pub(in crate::http) async fn guard(
     State(edge): State<Arc<Edge>>,
-    request: Request,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    // A neighbouring site, or whoever is on the way to it, may have set a cookie of the other name.
+    if is_under_tls(&edge, peer, request.headers()) {
+        keep_host_session(request.headers_mut());
+    }
     let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
     // An export is entered on the timeline, in the name of whoever asks for it.
     let is_entered = !is_reading || request.uri().path() == "/api/v1/export";
-    let mut response = if is_entered && is_foreign(request.headers()) {
-        ApiError::forbidden("a request from another site's page is not taken").into_response()
-    } else {
-        next.run(request).await
+    let is_foreign = is_entered.then(|| foreign(request.headers(), is_trusted(&edge, peer)));
+    let mut response = match is_foreign.flatten() {
+        Some(site) => {
+            let refused = format!("a request from another site's page is not taken: {site}");
+            ApiError::forbidden(refused).into_response()
+        }
+        None => next.run(request).await,
     };
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -64,24 +74,56 @@ pub(in crate::http) async fn guard(
     response
 }
 
-/// Whether a browser says that another site's page sends this. Senders that are no browsers say
-/// nothing of the kind.
-fn is_foreign(headers: &HeaderMap) -> bool {
+/// What a browser says of another site whose page sends this, if it says so. Senders that are no
+/// browsers say nothing of the kind.
+fn foreign(headers: &HeaderMap, is_trusted_proxy: bool) -> Option<String> {
     if let Some(site) = headers.get("sec-fetch-site") {
-        return site != "same-origin" && site != "none";
+        let is_own = site == "same-origin" || site == "none";
+        return (!is_own).then(|| format!("Sec-Fetch-Site is {:?}", shown(Some(site))));
     }
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return false;
+    let origin = headers.get(header::ORIGIN)?;
+    let host = headers.get(header::HOST);
+    // What the browser asked for, where a proxy asks for something else.
+    let forwarded = headers.get_all("x-forwarded-host").iter();
+    let mut hosts = host
+        .into_iter()
+        .chain(forwarded.filter(|_| is_trusted_proxy))
+        .filter_map(|hosts| hosts.to_str().ok())
+        .flat_map(|hosts| hosts.split(','));
+    let named = origin.to_str().ok();
+    let named = named.and_then(|origin| origin.split_once("://"));
+    let is_own =
+        named.is_some_and(|(_, origin)| hosts.any(|host| host.trim().eq_ignore_ascii_case(origin)));
+    (!is_own).then(|| {
+        let [origin, host] = [Some(origin), host].map(shown);
+        format!(
+            "Origin is {origin:?} and Host {host:?}; a proxy has to pass Host on as it came \
+             (nginx: `proxy_set_header Host $http_host;`)"
+        )
+    })
+}
+
+/// A header's value as a message may repeat it.
+fn shown(value: Option<&HeaderValue>) -> String {
+    let bytes = value.map(HeaderValue::as_bytes).unwrap_or_default();
+    let plain = |byte: &u8| match byte.is_ascii_graphic() {
+        true => char::from(*byte),
+        false => '?',
     };
-    let origin = origin.to_str().ok();
-    let origin = origin.and_then(|origin| origin.split_once("://"));
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    match (origin, host) {
-        (Some((_, origin)), Some(host)) => !origin.eq_ignore_ascii_case(host),
-        _ => true,
-    }
+    bytes.iter().take(100).map(plain).collect()
+}
+
+/// Whether the browser, or whatever else asks, came by TLS: to Daybook itself or to its proxy.
+pub(super) fn is_under_tls(edge: &Edge, peer: Peer, headers: &HeaderMap) -> bool {
+    let protocol = headers.get("x-forwarded-proto");
+    let is_https =
+        protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"https"));
+    edge.is_tls || (is_https && is_trusted(edge, peer))
+}
+
+fn is_trusted(edge: &Edge, peer: Peer) -> bool {
+    let peer = peer.0.ip().to_canonical();
+    edge.trusted_proxies.iter().any(|net| net.contains(&peer))
 }
 
 /// Whether a link on another site led here: a strict cookie does not come along then.
@@ -98,7 +140,7 @@ mod tests {
     #[test]
     fn only_other_sites_pages_are_foreign() {
         let host = ("host", "daybook.test:8080");
-        for (sent, foreign) in [
+        for (sent, is_foreign) in [
             (&[host][..], false),
             (&[host, ("origin", "http://daybook.test:8080")], false),
             (&[host, ("origin", "https://Daybook.Test:8080")], false),
@@ -120,11 +162,48 @@ mod tests {
                 false,
             ),
         ] {
-            let mut headers = HeaderMap::new();
-            for (name, value) in sent {
-                headers.insert(*name, value.parse().unwrap());
-            }
-            assert_eq!(is_foreign(&headers), foreign, "{sent:?}");
+            let said = foreign(&headers_of(sent), false);
+            assert_eq!(said.is_some(), is_foreign, "{sent:?}");
         }
+    }
+
+    #[test]
+    fn a_trusted_proxy_tells_which_host_was_asked() {
+        let asked = [
+            ("host", "daybook:8080"),
+            ("origin", "http://audit.test:8443"),
+        ];
+        for (forwarded, is_foreign) in [
+            ("audit.test:8443", false),
+            ("Audit.Test:8443", false),
+            ("audit.test:8443, inner.test", false),
+            ("audit.test", true),
+            ("evil.test", true),
+        ] {
+            let mut headers = headers_of(&asked);
+            headers.insert("x-forwarded-host", forwarded.parse().unwrap());
+            let said = foreign(&headers, true);
+            assert_eq!(said.is_some(), is_foreign, "{forwarded}");
+            assert!(foreign(&headers, false).is_some(), "{forwarded}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_both_and_nothing_that_acts() {
+        let mut headers = HeaderMap::new();
+        let origin = format!("http://\u{e9}\"<{}", "x".repeat(1000));
+        let origin = HeaderValue::from_bytes(origin.as_bytes()).unwrap();
+        headers.insert("origin", origin);
+        headers.insert("host", "daybook.test".parse().unwrap());
+        let said = foreign(&headers, false).unwrap();
+        assert!(said.contains("Origin is \"http://??\\\"<xx"), "{said}");
+        assert!(said.contains("Host \"daybook.test\""), "{said}");
+        assert!(said.is_ascii() && said.len() < 400, "{said}");
+    }
+
+    fn headers_of(sent: &[(&'static str, &str)]) -> HeaderMap {
+        let sent = sent.iter();
+        sent.map(|&(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
     }
 }

@@ -209,10 +209,27 @@ pub(super) fn trouble(error: &ApiError, view: &View, reader: Option<&Reader<'_>>
     };
     let content = notice(heading, &said);
     let mut response = answer(error.status(), page(heading, view, reader, &content));
+    error.mark(&mut response);
     if error.status() == StatusCode::SERVICE_UNAVAILABLE {
         let soon = HeaderValue::from_static("5");
         response.headers_mut().insert(header::RETRY_AFTER, soon);
     }
+    response
+}
+
+/// What a reader gets while there is no room for the page.
+pub(in crate::http) fn no_room() -> Response {
+    let heading = "Too much at once";
+    let said = html! {
+        p { "Many large pages are on their way to their readers, and this one found no room beside them." }
+        // The address that is shown.
+        p { a.button href="" { "Try again" } }
+    };
+    let content = notice(heading, &said);
+    let page = page(heading, &View::default(), None, &content);
+    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, page);
+    let soon = HeaderValue::from_static("5");
+    response.headers_mut().insert(header::RETRY_AFTER, soon);
     response
 }
 

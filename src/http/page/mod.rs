@@ -39,6 +39,7 @@ use super::router::Edge;
 
 pub use attempts::Attempts;
 pub(super) use guard::guard;
+pub(super) use layout::no_room;
 use view::View;
 
 /// The page's routes.
@@ -53,8 +54,12 @@ pub(super) fn routes() -> Router<Arc<Edge>> {
         .route("/audit/events/{id}", get(event::get))
         .route("/audit/sign-in", get(session::ask).post(session::sign_in))
         .route("/audit/sign-out", post(session::sign_out))
-        .route("/audit/assets/{version}/{name}", get(assets::get))
         .route("/audit/{*path}", get(nothing))
+}
+
+/// What its pages are made of; of nobody's events.
+pub(super) fn assets() -> Router<Arc<Edge>> {
+    Router::new().route("/audit/assets/{version}/{name}", get(assets::get))
 }
 
 async fn nothing(State(edge): State<Arc<Edge>>, headers: HeaderMap) -> Response {

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, RawQuery, State};
@@ -14,7 +14,8 @@ use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
-use super::guard::came_from_elsewhere;
+use super::attempts::Attempts;
+use super::guard::{came_from_elsewhere, is_under_tls};
 pub(super) use super::layout::Reader;
 use super::layout::{answer, notice, page, sentence, trouble};
 use super::now;
@@ -22,7 +23,10 @@ use super::view::View;
 use crate::config::AuthMode;
 use crate::event::Outcome;
 use crate::http::Peer;
-use crate::http::auth::{Caller, SESSION, SESSION_COOKIE, tenant_scope};
+use crate::http::auth::{
+    Caller, HOST_SESSION_COOKIE, SESSION, SESSION_COOKIE, hash_token, session_ids, tenant_scope,
+    token_id,
+};
 use crate::http::error::ApiError;
 use crate::http::ingest::client_address;
 use crate::http::query::form_pairs;
@@ -100,9 +104,12 @@ pub(super) async fn sign_in(
     };
     let next = safe_next(value_of(&pairs, "next")).to_owned();
     let client = client_address(&edge.trusted_proxies, peer.0.ip(), &headers);
-    if let Err(wait) = edge.attempts.begin(client, Instant::now()) {
+    let token = value_of(&pairs, "token").unwrap_or_default().trim();
+    // Many good sign-ins at one moment must not pass for guesses until they are done.
+    let is_guess = !edge.authenticator.is_known_reader(token);
+    if let Err((what, wait)) = begin(&edge.attempts, client, token, is_guess) {
         let seconds = wait.as_secs() + 1;
-        let said = format!("too many attempts from this address: wait {seconds} seconds");
+        let said = format!("too many {what}: wait {seconds} seconds");
         let status = StatusCode::TOO_MANY_REQUESTS;
         let mut response = form(status, &view, &next, Some((true, &said)));
         response
@@ -110,10 +117,9 @@ pub(super) async fn sign_in(
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         return response;
     }
-    let token = value_of(&pairs, "token").unwrap_or_default().trim();
     let opened = open(&edge, &headers, token, client).await;
     let is_refused = |error: &ApiError| error.status() != StatusCode::SERVICE_UNAVAILABLE;
-    if !opened.as_ref().is_err_and(is_refused) {
+    if is_guess && !opened.as_ref().is_err_and(is_refused) {
         edge.attempts.take_back(client);
     }
     match opened {
@@ -134,6 +140,29 @@ pub(super) async fn sign_in(
             form(error.status(), &view, &next, Some((true, said)))
         }
     }
+}
+
+/// Counts an attempt; an error: of what there were too many, and how long to wait.
+fn begin(
+    attempts: &Attempts,
+    client: IpAddr,
+    token: &str,
+    is_guess: bool,
+) -> Result<(), (&'static str, Duration)> {
+    let now = Instant::now();
+    let from_address = match is_guess {
+        true => attempts.begin(client, now),
+        false => attempts.may_begin(client, now),
+    };
+    from_address.map_err(|wait| ("attempts from this address", wait))?;
+    // Each good one writes into the store, with a token that only reads too.
+    let with_token = attempts.begin_with(token_id(&hash_token(token)), now);
+    with_token.map_err(|wait| {
+        if is_guess {
+            attempts.take_back(client);
+        }
+        ("sign-ins with this token", wait)
+    })
 }
 
 /// A session, and its entry in the timeline: not one without the other.
@@ -187,18 +216,23 @@ enum Unclosed {
     Untold(ApiError),
 }
 
-/// Closes the session, if there is one, and says so on the timeline.
+/// Closes the session, if there is one, or several, and says so on the timeline.
 async fn close(edge: &Edge, headers: &HeaderMap, client: IpAddr) -> Result<(), Unclosed> {
-    let closed = edge.authenticator.close_session(headers).await;
-    let Some(caller) = closed.map_err(Unclosed::Open)? else {
-        return Ok(());
-    };
-    let deed = Deed {
-        ip: Some(client.to_string()),
-        ..deed_of("daybook.signed_out", &caller)
-    };
-    let told = own_events::enter(&*edge.store, deed).await;
-    told.map_err(|error| Unclosed::Untold(error.into()))
+    let mut told = Ok(());
+    for id in session_ids(headers) {
+        let closed = edge.authenticator.close_session(id).await;
+        let Some(caller) = closed.map_err(Unclosed::Open)? else {
+            continue;
+        };
+        let deed = Deed {
+            ip: Some(client.to_string()),
+            ..deed_of("daybook.signed_out", &caller)
+        };
+        if let Err(error) = own_events::enter(&*edge.store, deed).await {
+            told = Err(Unclosed::Untold(error.into()));
+        }
+    }
+    told
 }
 
 fn deed_of(action: &'static str, caller: &Caller) -> Deed {
@@ -250,24 +284,15 @@ fn set_cookie(
     value: &str,
     seconds: i64,
 ) {
-    let secure = match edge.is_tls || proxy_speaks_tls(edge, peer, headers) {
-        true => "; Secure",
-        false => "",
+    let (name, secure) = match is_under_tls(edge, peer, headers) {
+        true => (HOST_SESSION_COOKIE, "; Secure"),
+        false => (SESSION_COOKIE, ""),
     };
-    let cookie = format!(
-        "{SESSION_COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}"
-    );
+    let cookie =
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
-}
-
-fn proxy_speaks_tls(edge: &Edge, peer: Peer, headers: &HeaderMap) -> bool {
-    let peer = peer.0.ip().to_canonical();
-    let is_trusted = edge.trusted_proxies.iter().any(|net| net.contains(&peer));
-    let protocol = headers.get("x-forwarded-proto");
-    is_trusted
-        && protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
 async fn read_form(edge: &Edge, body: Body) -> Result<Vec<(String, String)>, ApiError> {
@@ -351,6 +376,41 @@ fn form(status: StatusCode, view: &View, next: &str, said: Option<(bool, &str)>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_guess_counts_for_its_token_alone() {
+        let attempts = Attempts::default();
+        let client = IpAddr::from([192, 0, 2, 7]);
+        let what = |token: &str, is_guess| {
+            let begun = begin(&attempts, client, token, is_guess);
+            begun.err().map(|(what, _)| what)
+        };
+        let mut begun = 0;
+        let refused = loop {
+            match what("known", false) {
+                None => begun += 1,
+                refused => break refused,
+            }
+        };
+        assert_eq!(refused, Some("sign-ins with this token"));
+        // One more every half second.
+        assert!((600..700).contains(&begun), "{begun}");
+        let refused = loop {
+            match what("good", true) {
+                None => attempts.take_back(client),
+                refused => break refused,
+            }
+        };
+        assert_eq!(refused, Some("sign-ins with this token"));
+        for _ in 0..10 {
+            assert_eq!(what("guess", true), None);
+        }
+        // Nobody tries tokens that may be known where no guess is free.
+        for is_guess in [true, false] {
+            let refused = what("another", is_guess);
+            assert_eq!(refused, Some("attempts from this address"));
+        }
+    }
 
     #[test]
     fn after_signing_in_one_stays_here() {

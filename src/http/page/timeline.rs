@@ -136,7 +136,8 @@ async fn content(
     let next = events.last().filter(|_| more).map(key_of);
     let ends_before = query.filter.until.is_some_and(|until| until <= now());
     let is_live = query.before.is_none() && !ends_before;
-    let stream = is_live.then(|| view.api_href("/api/v1/events/stream", query, &[]));
+    let beats = [("beats", "1")];
+    let stream = is_live.then(|| view.api_href("/api/v1/events/stream", query, &beats));
     Ok(html! {
         h1.sr { "Timeline" }
         (filters::form(view, choices, false))

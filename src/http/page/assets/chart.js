@@ -96,6 +96,7 @@ function brush(chart) {
 /** Tab reaches one bar, and arrows lead from it to the others. */
 function walk(chart) {
   const svg = chart.querySelector("svg");
+  svg.querySelectorAll("a").forEach((bar, number) => bar.setAttribute("tabindex", number === 0 ? "0" : "-1"));
   svg.addEventListener("keydown", (event) => {
     const bars = [...svg.querySelectorAll("a")];
     const at = bars.indexOf(event.target.closest("a"));

@@ -8,16 +8,20 @@ const PATIENCE = 15_000;
 /** The server answered, but not with the page; its own page of this address says why. */
 class Refused extends Error {}
 
+/** Comes after so many milliseconds, or with another signal: not every browser has `AbortSignal.timeout` and `.any`. */
+export function limited(patience, signal) {
+  const limit = new AbortController();
+  setTimeout(() => limit.abort(), patience);
+  signal?.addEventListener("abort", () => limit.abort());
+  return limit.signal;
+}
+
 /** Who reads a page. */
 const readerOf = (page) => page.querySelector(".whose")?.dataset.reader;
 
 /** Fetches a page as a document. Of another reader, who signed in meanwhile, nothing comes into this one. */
 export async function fetchPage(href, { signal, patience = PATIENCE } = {}) {
-  const limit = AbortSignal.timeout(patience);
-  const answer = await fetch(href, {
-    headers: { accept: "text/html" },
-    signal: signal ? AbortSignal.any([signal, limit]) : limit,
-  });
+  const answer = await fetch(href, { headers: { accept: "text/html" }, signal: limited(patience, signal) });
   if (!answer.ok) throw new Refused(`the server answered ${answer.status}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (readerOf(page) !== readerOf(document)) {

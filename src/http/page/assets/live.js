@@ -1,11 +1,14 @@
 // The live stream: what is entered while the page is open, and a line when nothing can come any more.
 
+import { limited } from "./fetch.js";
 import { note } from "./notes.js";
 
 const root = document.documentElement;
 const home = location.href.split("#")[0];
 /** A stream that is away for a moment is not worth a word, in milliseconds. */
 const LATE = 4_000;
+/** The service says something every 15 seconds: after this silence the connection is dead, in milliseconds. */
+const SILENCE = 40_000;
 
 let late = null;
 
@@ -38,7 +41,7 @@ async function tellWhy() {
 /** A stream does not tell why it was refused. */
 async function isSignedOut() {
   try {
-    const answer = await fetch("/api/v1/events?limit=1", { signal: AbortSignal.timeout(LATE) });
+    const answer = await fetch("/api/v1/events?limit=1", { signal: limited(LATE) });
     return answer.status === 401;
   } catch {
     return false;
@@ -53,19 +56,41 @@ async function isSignedOut() {
 export function listen(address, { arrived, opened }) {
   let stream = null;
   let again = null;
+  let silent = null;
   let wait = 1_000;
+  const drop = () => {
+    clearTimeout(silent);
+    stream?.close();
+    stream = null;
+  };
+  const heard = () => {
+    clearTimeout(silent);
+    silent = setTimeout(() => {
+      drop();
+      open();
+    }, SILENCE);
+  };
   const open = () => {
     clearTimeout(again);
     if (document.hidden || stream) return;
     stream = new EventSource(address());
-    // All connections may be taken: then there is no error either.
+    // All connections may be taken, or the one that is made die: then there is no error either.
     isOff();
+    heard();
     stream.addEventListener("open", () => {
       isOn();
       wait = 1_000;
+      heard();
       opened();
     });
+    stream.addEventListener("beat", (beat) => {
+      heard();
+      // While the store is away nothing can come, though the stream stands.
+      if (JSON.parse(beat.data).storeUp) isOn();
+      else isOff();
+    });
     stream.addEventListener("message", (message) => {
+      heard();
       try {
         arrived(JSON.parse(message.data));
       } catch {
@@ -76,15 +101,14 @@ export function listen(address, { arrived, opened }) {
       isOff();
       // The browser tries again by itself unless the server refused.
       if (stream?.readyState !== EventSource.CLOSED) return;
-      stream = null;
+      drop();
       again = setTimeout(open, wait);
       wait = Math.min(wait * 2, 60_000);
     });
   };
   const close = () => {
     clearTimeout(again);
-    stream?.close();
-    stream = null;
+    drop();
     clearTimeout(late);
     late = null;
   };

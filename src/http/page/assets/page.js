@@ -39,9 +39,9 @@ if (filters) {
   localiseForm(filters);
   tidy(filters);
 }
+startChart();
 if (document.querySelector("#timeline")) {
   startList();
-  startChart();
   startDrawer();
 } else {
   startEvent();

@@ -1,0 +1,130 @@
+//! Readers who ask for much and take nothing of it.
+
+use std::path::PathBuf;
+
+use daybook::config::LoadedConfig;
+use daybook::event::{Actor, AuditEvent, SourceName, Target};
+use daybook::http::auth::new_token;
+use daybook::store::{Commit, EventFilter, Record, Role, Store};
+use daybook::tree::Daybook;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use testkit::http::{Connection, exchange};
+use testkit::world::eventually;
+
+/// More than a connection holds that nobody reads, than a tenant may have twice, and than beside those
+/// of four tenants finds room.
+const LARGE: usize = 14 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_nothing_is_given_one_large_answer_and_others_get_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().display();
+    let toml = format!(
+        "[store]\nurl = \"sqlite:{at}/daybook.db\"\n[journal]\ndir = \"{at}/journal\"\n\
+         [http]\nlisten = \"127.0.0.1:0\"\nauth = \"tokens\"\nwrite_timeout = \"10m\"\n"
+    );
+    let file = (PathBuf::from("daybook.toml"), toml);
+    let config = LoadedConfig::from_parts(Some(file), Vec::new());
+    let config = config.unwrap().config;
+    let mut daybook = Daybook::start(&config).await.unwrap();
+    let address = daybook.address();
+    eventually("readiness", async || {
+        let answer = exchange(address, request("/readyz", "none")).await;
+        answer.status == 200
+    })
+    .await;
+    let store = &**daybook.store();
+    let mut tenants = Vec::new();
+    for slug in ["acme", "globex", "initech", "umbrella"] {
+        let token = token_of(store, slug).await;
+        tenants.push((token, path_of_a_large_event(store, slug).await));
+    }
+    let (operator, record) = new_token(Role::Operator, None, None);
+    store.insert_token(&record).await.unwrap();
+    let form = exchange(address, request("/audit/sign-in", "none")).await;
+    let form = String::from_utf8(form.body).unwrap();
+    let (_, style) = form.split_once("rel=\"stylesheet\" href=\"").unwrap();
+    let (style, _) = style.split_once('"').unwrap();
+
+    let mut idle = Vec::new();
+    for (token, path) in &tenants {
+        let mut connection = Connection::open(address).await;
+        connection.send(request(path, token)).await.unwrap();
+        let head = connection.answer_to_head().await.unwrap();
+        assert_eq!(head.status, 200);
+        idle.push(connection);
+    }
+    // What is going out goes on to count.
+    daybook.reload(&config).await.unwrap();
+    let (acme, path) = &tenants[0];
+    let waiting = tokio::spawn(exchange(address, request(path, acme)));
+    let operators = exchange(address, request(path, &operator)).await;
+    assert_eq!((operators.status, length(&operators.body)), (200, LARGE));
+    // What is nobody's is not counted, whoever asks for it.
+    for path in [style, "/metrics"] {
+        let answer = exchange(address, request(path, acme)).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(path != style || answer.body.len() > 16 << 10);
+    }
+    assert!(!waiting.is_finished());
+
+    // Late, but whole; and then there is room again.
+    let mut first = idle.swap_remove(0);
+    assert_eq!(length(&first.closed().await), LARGE);
+    let second = waiting.await.unwrap();
+    assert_eq!((second.status, length(&second.body)), (200, LARGE));
+    drop(idle);
+    daybook.shutdown().await;
+}
+
+fn request(path: &str, token: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nhost: daybook.test\r\n\
+         authorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+    )
+}
+
+/// A new one of a tenant.
+async fn token_of(store: &dyn Store, tenant: &str) -> String {
+    let (token, record) = new_token(Role::Tenant(tenant.to_owned()), None, None);
+    store.insert_token(&record).await.unwrap();
+    token
+}
+
+/// Enters one of a tenant; where the API has it.
+async fn path_of_a_large_event(store: &dyn Store, tenant: &str) -> String {
+    let mut metadata = Map::new();
+    metadata.insert("text".to_owned(), json!("x".repeat(LARGE)));
+    let event = AuditEvent {
+        at: Timestamp::UNIX_EPOCH,
+        source: SourceName::new("elsewhere"),
+        external_id: tenant.to_owned(),
+        action: "large.happened".into(),
+        outcome: None,
+        actor: Actor::default(),
+        target: Target::default(),
+        tenant_slug: None,
+        metadata: metadata.into(),
+    };
+    let commit = Commit {
+        records: vec![Record::Event {
+            event: &event,
+            tenant_slug: Some(tenant),
+        }],
+        ..Commit::default()
+    };
+    store.commit(&commit).await.unwrap();
+    let filter = EventFilter {
+        tenant: Some(tenant.to_owned()),
+        ..EventFilter::default()
+    };
+    let found = store.find_events(&filter, None, 1).await.unwrap();
+    format!("/api/v1/events/{}", found[0].id)
+}
+
+/// Of the text in an event's payload.
+fn length(event: &[u8]) -> usize {
+    let event: Value = serde_json::from_slice(event).unwrap();
+    event["metadata"]["text"].as_str().unwrap().len()
+}
