@@ -93,6 +93,9 @@ fn refused(detail: &str) -> String {
 fn unreached(what: &str) -> String {
     let lower = what.to_lowercase();
     let is = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if is(&["no ca certificates"]) {
+        return "this machine has no certificate to trust: install them (Debian: the package ca-certificates) or mend the variable SSL_CERT_FILE or SSL_CERT_DIR, and start Daybook again".to_owned();
+    }
     if is(&["expired"]) {
         return "Authentik's certificate has expired (or this machine's clock is wrong): renew it, and reload the server or the proxy that presents it".to_owned();
     }
@@ -159,6 +162,10 @@ mod tests {
             (
                 "invalid peer certificate: NotValidForName",
                 "fit the address",
+            ),
+            (
+                "cannot set up TLS: unexpected error: No CA certificates were loaded from the system",
+                "the package ca-certificates",
             ),
             ("no answer in time", "firewall"),
             (

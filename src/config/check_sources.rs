@@ -9,8 +9,7 @@ use super::secret::redact_url;
 use super::section::Report;
 use super::tree::quote;
 use super::values::Mismatch;
-use super::{AuthentikConfig, Secret, SourceConfig, StalwartConfig};
-use crate::tail::is_part_of;
+use super::{AuthentikConfig, Secret, SourceConfig, StalwartConfig, check_logs};
 
 /// Paths that Daybook itself serves.
 const OWN_ROUTES: [&str; 5] = ["/api", "/audit", "/healthz", "/readyz", "/metrics"];
@@ -26,7 +25,6 @@ const LONGEST_SECRET: u64 = 64 * 1024;
 pub(super) fn check(sources: &[(usize, SourceConfig)], report: &mut Report) {
     let mut names: HashMap<&str, usize> = HashMap::new();
     let mut routes: HashMap<&str, usize> = HashMap::new();
-    let mut paths: HashMap<&Path, usize> = HashMap::new();
     for (index, source) in sources {
         let index = *index;
         check_name(index, source, report);
@@ -50,29 +48,11 @@ pub(super) fn check(sources: &[(usize, SourceConfig)], report: &mut Report) {
                 }
                 routes.entry(route).or_insert(index);
             }
-            SourceConfig::Ocis(ocis) => {
-                // A missing path is reported already.
-                let path = ocis.path.as_path();
-                let key = format!("sources[{index}].path");
-                let shown = quote(&path.to_string_lossy());
-                let is_near = |other: &Path| is_part_of(path, other) || is_part_of(other, path);
-                let near = paths.iter().filter(|(other, _)| is_near(other));
-                if let Some(first) = paths.get(path).filter(|_| !path.as_os_str().is_empty()) {
-                    let found = format!("{shown}, the log of sources[{first}] too");
-                    let wanted = "a log of its own: two sources would enter its events twice";
-                    report.add(&key, found, wanted);
-                } else if let Some((other, _)) = near.min_by_key(|(_, first)| **first) {
-                    let other = quote(&other.to_string_lossy());
-                    let found = format!("{shown}: it or {other} is named as a part of the other");
-                    let wanted = "another name or directory: its events would be entered twice";
-                    report.add(&key, found, wanted);
-                }
-                paths.entry(path).or_insert(index);
-            }
-            SourceConfig::Recorder(_) => {}
+            SourceConfig::Ocis(_) | SourceConfig::Recorder(_) => {}
         }
         check_secret_keys(index, source, report);
     }
+    check_logs::check(sources, report);
 }
 
 fn check_name(index: usize, source: &SourceConfig, report: &mut Report) {

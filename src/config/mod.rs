@@ -2,12 +2,14 @@
 //!
 //! The way of a value: `tree` keeps every value with its line or variable and lays the
 //! environment over the file; `read` walks the tree key by key into the types below and notes
-//! every unknown key and every value that does not fit (`section` does the noting); `check` and
-//! `check_sources` look at what only makes sense together, and at the files that are named.
+//! every unknown key and every value that does not fit (`section` does the noting); `check`,
+//! `check_sources` and `check_logs` look at what only makes sense together, and at the files that
+//! are named.
 //! So one run reports everything that is wrong, each with its key, its place, what was found
 //! and what to write instead. Nothing here shows a secret: not an error, not `Debug`.
 
 mod check;
+mod check_logs;
 mod check_sources;
 pub(crate) mod load;
 mod nearest;

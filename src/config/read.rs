@@ -88,7 +88,7 @@ fn url_in_file(node: &Node) -> Result<StoreUrl, Mismatch> {
 }
 
 fn read_store(mut section: Section<'_>, store: &mut StoreConfig) {
-    if section.has("url") && section.has("url_file") {
+    if section.has_both(["url", "url_file"]) {
         section.complain("both url and url_file", "one of them");
     }
     set(&mut store.url, section.take("url", text).map(StoreUrl));
@@ -246,6 +246,8 @@ fn read_authentik(mut section: Section<'_>) -> SourceConfig {
     };
     let address = "the address of Authentik, such as \"https://id.example.net\"";
     set(&mut source.url, section.require("url", address, text));
+    // Both from one place are told of by `check_sources`.
+    section.has_both(["token_file", "token_env"]);
     source.token_file = section.take("token_file", path);
     source.token_env = section.take("token_env", filled_text);
     set(

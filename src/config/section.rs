@@ -124,6 +124,22 @@ impl<'a> Section<'a> {
         self.table.contains_key(name)
     }
 
+    /// Whether both keys are written, which say the same thing in two ways. What the environment says goes
+    /// before the file here too: the file's other way is dropped.
+    pub(crate) fn has_both(&mut self, names: [&str; 2]) -> bool {
+        let of_environment = names.map(|name| {
+            let node = self.table.get(name)?;
+            Some(matches!(node.place, Place::Environment(_)))
+        });
+        let dropped = match of_environment {
+            [Some(true), Some(false)] => names[1],
+            [Some(false), Some(true)] => names[0],
+            [one, other] => return one.is_some() && other.is_some(),
+        };
+        self.table.remove(dropped);
+        false
+    }
+
     fn remove(&mut self, name: &'static str) -> Option<Node> {
         self.known.push(name);
         let node = self.table.remove(name)?;

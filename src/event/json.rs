@@ -40,13 +40,19 @@ pub fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
     }
 }
 
-/// How the error of [`unambiguous_object`] begins.
+/// How the error of [`twice`] begins.
 pub const TWICE: &str = "a name stands twice in an object";
+
+/// The error that tells of a name, or of its beginning, that it stands twice.
+pub fn twice<E: de::Error>(name: &str) -> E {
+    let name: String = name.chars().take(64).collect();
+    E::custom(format_args!("{TWICE}: {name:?}"))
+}
 
 /// A JSON object in which no name stands twice: of two that do, a reader keeps one, whatever was meant.
 ///
 /// # Errors
-/// As of [`object`], and when one does.
+/// As of [`object`], and [`twice`] when one does.
 pub fn unambiguous_object(text: &str) -> serde_json::Result<Map<String, Value>> {
     match serde_json::from_str::<Read<true>>(text)?.0 {
         Value::Object(object) => Ok(object),
@@ -129,10 +135,11 @@ impl<'de, const ONCE: bool> Visitor<'de> for AnyValue<ONCE> {
                 object.insert(key, value);
             }
         }
-        while let Some((key, Read::<ONCE>(value))) = map.next_entry()? {
-            if object.insert(key, value).is_some() && ONCE {
-                return Err(de::Error::custom(TWICE));
+        while let Some((key, Read::<ONCE>(value))) = map.next_entry::<String, _>()? {
+            if ONCE && object.contains_key(&key) {
+                return Err(twice(&key));
             }
+            object.insert(key, value);
         }
         Ok(Value::Object(object))
     }
@@ -216,11 +223,16 @@ mod tests {
             let read = Value::Object(object(text).unwrap());
             assert_eq!(read, from_str(last).unwrap());
             let error = unambiguous_object(text).unwrap_err().to_string();
-            assert!(error.starts_with(TWICE), "{error}");
+            let named = format!("{TWICE}: \"a\" at line 1 column ");
+            assert!(error.starts_with(&named), "{error}");
             let once = Value::Object(unambiguous_object(last).unwrap());
             assert_eq!(once, from_str(last).unwrap());
         }
         assert!(unambiguous_object(r#"{"a":{"b":1.0},"b":{"b":2}}"#).is_ok());
+        let long = "\u{202e}".repeat(65);
+        let error = unambiguous_object(&format!("{{\"{long}\":1,\"{long}\":2}}")).unwrap_err();
+        let shown = "\\u{202e}".repeat(64);
+        assert!(error.to_string().contains(&format!("\"{shown}\"")));
     }
 
     #[test]

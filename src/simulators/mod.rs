@@ -75,3 +75,12 @@ pub(crate) fn ensure_tls_provider() {
     // Failing means that one is installed already, which is all that is wanted.
     let _already = rustls::crypto::ring::default_provider().install_default();
 }
+
+/// A client for a Daybook nearby, over plain HTTP: no proxy is asked for the way, and no certificate of
+/// this machine's is read.
+pub(crate) fn client_nearby() -> reqwest::Client {
+    ensure_tls_provider();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    // Nothing is left that can fail.
+    client.build().unwrap_or_default()
+}

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::people::People;
-use super::{Tally, ensure_tls_provider, pick, uuid4, whole_seconds};
+use super::{Tally, client_nearby, pick, uuid4, whole_seconds};
 
 /// Events in one request, at most.
 const BATCH: usize = 100;
@@ -66,7 +66,6 @@ struct RecorderState {
 impl PlatformRecorder {
     /// Starts sending. Must be called within a runtime.
     pub fn start(config: PlatformRecorderConfig) -> Self {
-        ensure_tls_provider();
         let promised = if config.remember_keys {
             Tally::new()
         } else {
@@ -74,7 +73,7 @@ impl PlatformRecorder {
         };
         let inner = Arc::new(Inner {
             config,
-            client: reqwest::Client::new(),
+            client: client_nearby(),
             state: Mutex::new(RecorderState {
                 waiting: VecDeque::new(),
                 promised,

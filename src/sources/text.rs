@@ -164,7 +164,7 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// Says where JSON broke, without a word of its content.
+/// Says where JSON broke, without a word of its content but for a name that must not stand twice.
 pub fn json_trouble(error: &serde_json::Error) -> String {
     let place = format!("line {} column {}", error.line(), error.column());
     if error.is_eof() {
@@ -174,7 +174,7 @@ pub fn json_trouble(error: &serde_json::Error) -> String {
         return format!("JSON is nested deeper than 128 levels at {place}");
     }
     if error.to_string().starts_with(json::TWICE) {
-        return format!("{} at {place}", json::TWICE);
+        return error.to_string();
     }
     format!("not JSON at {place}")
 }

@@ -1,5 +1,6 @@
 //! What is wrong with the files that a configuration names.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use daybook::config::{AuthentikConfig, LoadedConfig, StalwartConfig};
@@ -161,6 +162,39 @@ fn a_named_file_must_be_there_and_be_text() {
     let latin = files.write("latin.toml", b"[store]\nurl = \"sqlite:\xe4.db\"\n");
     let error = LoadedConfig::load(Some(Path::new(&latin))).unwrap_err();
     assert_eq!(error.problems[0].place, format!("{latin}:2"));
+}
+
+#[test]
+fn a_log_by_another_name_is_the_same_log() {
+    let files = Files::new();
+    let log = files.write("audit.log", "");
+    symlink(&log, files.path("link.log")).unwrap();
+    std::fs::hard_link(&log, files.path("hard.log")).unwrap();
+    symlink(files.directory.path(), files.path("here")).unwrap();
+    let path = |name: &str| files.path(name);
+    let two = |one: &str, other: &str| {
+        format!(
+            "[[sources]]\nkind = \"ocis\"\npath = {one:?}\n\
+             [[sources]]\nkind = \"ocis\"\nname = \"b\"\npath = {other:?}\n"
+        )
+    };
+    let (same, near) = ("a log of its own", "another name or directory");
+    for (one, other, wanted) in [
+        ("audit.log".to_owned(), "./audit.log".to_owned(), same),
+        (log.clone(), path("link.log"), same),
+        (log.clone(), path("hard.log"), same),
+        (log.clone(), path("here/audit.log"), same),
+        (path("later.log"), path("here/later.log"), same),
+        ("audit.log".to_owned(), "./audit-2.log".to_owned(), near),
+        (log.clone(), path("here/audit-2.log"), near),
+        (path("audit.log.1"), path("link.log"), near),
+    ] {
+        let text = two(&one, &other);
+        let problem = only_problem(load(&text), &text);
+        assert_eq!(problem.key, "sources[1].path", "{problem}");
+        assert!(problem.wanted.contains(wanted), "{problem}");
+    }
+    load(&two(&path("link.log"), &path("other.log"))).unwrap();
 }
 
 #[test]

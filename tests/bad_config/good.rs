@@ -155,6 +155,58 @@ fn the_environment_lies_over_the_file() {
     assert_eq!(stalwart.load_keys().unwrap().len(), 4);
 }
 
+/// The configuration that goes with compose names files that hold what a variable may say too.
+#[test]
+fn the_environment_goes_before_what_the_file_says_in_another_way() {
+    let files = Files::new();
+    let (url, token) = (files.write("url", "sqlite:b.db\n"), files.path("token"));
+    let with = |store: &str, token: &str| {
+        format!(
+            "[store]\n{store}\n[[sources]]\nkind = \"authentik\"\n\
+             url = \"https://id.example.net\"\n{token}\n"
+        )
+    };
+    let read = |text: &str, env: &[(&str, &str)]| {
+        let config = load_with(text, env).unwrap().config;
+        let SourceConfig::Authentik(source) = &config.sources[0] else {
+            panic!("{config:?}")
+        };
+        let token = source.token_file.is_some().then_some("file");
+        (
+            config.store.url.0.clone(),
+            token.or(source.token_env.as_deref()).map(str::to_owned),
+        )
+    };
+    let missing = with("url_file = \"/nowhere/url\"", "token_file = \"/nowhere/t\"");
+    let values = [
+        ("DAYBOOK__STORE__URL", "sqlite:a.db"),
+        ("DAYBOOK__SOURCES__0__TOKEN_ENV", "TOKEN"),
+        ("TOKEN", "s3cret"),
+    ];
+    let ours = ("sqlite:a.db".to_owned(), Some("TOKEN".to_owned()));
+    assert_eq!(read(&missing, &values), ours);
+    let other_way = with("url = \"sqlite:a.db\"", "token_env = \"NOT_SET\"");
+    let named = [
+        ("DAYBOOK__STORE__URL_FILE", url.as_str()),
+        ("DAYBOOK__SOURCES__0__TOKEN_FILE", token.as_str()),
+    ];
+    let theirs = ("sqlite:b.db".to_owned(), Some("file".to_owned()));
+    assert_eq!(read(&other_way, &named), theirs);
+
+    // In one place, whichever that is, one of the two is meant and nobody knows which.
+    let both = with(
+        &format!("url = \"sqlite:a.db\"\nurl_file = {url:?}"),
+        &format!("token_file = {token:?}\ntoken_env = \"TOKEN\""),
+    );
+    let everything = [&values[..], &named[..]].concat();
+    for (text, env) in [(both, &values[2..]), (missing, &everything[..])] {
+        let error = load_with(&text, env).unwrap_err();
+        let found: Vec<_> = error.problems.iter().map(|p| p.found.as_str()).collect();
+        let wanted = ["both url and url_file", "token_file and token_env"];
+        assert_eq!(found, wanted, "{error}");
+    }
+}
+
 #[test]
 fn the_ingest_switch_is_another_name_of_its_key_and_off_wins() {
     let is_enabled =

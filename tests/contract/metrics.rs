@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use daybook::config::LoadedConfig;
 use jiff::Timestamp;
+use mongodb::bson::doc;
 use serde_json::{Value, json};
 use testkit::World;
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
+use testkit::mongod::Mongod;
 
 use super::EVENTS;
 
@@ -147,6 +150,49 @@ async fn the_age_of_an_event_counts_from_when_it_happened() {
         let bucket = value(&scrape, &format!("{name}_bucket"), &[source, &bound]);
         assert_eq!(bucket, count, "{bound}");
     }
+    world.stop().await;
+}
+
+/// Else nobody is alerted of a store that only readers miss.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_fails_in_the_store_is_counted_by_its_reason() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let plan = World::mongodb(&mongod).await.journal_size("0B");
+    let source = "kind = \"recorder\"\nname = \"platform-api\"";
+    let world = plan.source(source).start().await;
+    world.ready().await;
+    record(&world, &[json!({"action": "a"})]).await;
+    let id = world.events_reach(1).await.remove(0).id;
+    let refused = async || {
+        let scrape = world.text("/metrics").await;
+        let reason = "reason=\"unauthorized\"";
+        value(&scrape, "daybook_store_errors_total", &[reason])
+    };
+
+    let reads = doc! {
+        "failCommands": ["find", "aggregate"], "errorCode": 13, "appName": "daybook",
+    };
+    let fail_point = FailPoint::set(&mongod, "alwaysOn", reads).await;
+    for (path, code, counted) in [
+        (EVENTS.to_owned(), 503, 1.0),
+        (format!("{EVENTS}/{id}"), 503, 1.0),
+        ("/audit".to_owned(), 503, 1.0),
+        (format!("/audit/events/{id}"), 503, 1.0),
+        (format!("{EVENTS}?limit=none"), 400, 0.0),
+    ] {
+        let before = refused().await;
+        assert_eq!(world.get(&path).await.0, code, "{path}");
+        assert_eq!(refused().await - before, counted, "{path}");
+    }
+    let before = refused().await;
+    let export = async {
+        let request = world.client().get(world.url("/api/v1/export"));
+        request.send().await?.error_for_status()?.bytes().await
+    };
+    let broken_off = export.await.unwrap_err();
+    assert!(!broken_off.is_status(), "{broken_off}");
+    assert_eq!(refused().await - before, 1.0, "an export");
+    assert!(fail_point.off().await >= 5);
     world.stop().await;
 }
 

@@ -1,16 +1,25 @@
-//! How the process begins and ends: which configuration it takes, signals, exit codes.
+//! How the process begins and ends: which configuration it takes, what it needs of its surroundings,
+//! signals, exit codes.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use daybook::config::Collections;
+use daybook::simulators::authentik::events::realistic;
+use daybook::simulators::authentik::{FakeAuthentik, FakeAuthentikConfig, Permissions};
+use daybook::simulators::people::People;
 use daybook::store::Store as _;
 use daybook::store::sqlite::SqliteStore;
 use daybook::tree::SHUTDOWN_LIMIT;
-use serde_json::json;
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
 use testkit::process::{Process, free_port, sqlite_in, write_config};
 use testkit::world::{PATIENCE, client, eventually};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -196,6 +205,140 @@ async fn without_ingest_the_service_is_ready_and_runs_no_source() {
     })
     .await;
     assert_eq!(record(&daybook).await, 200);
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0), "{}", daybook.log());
+}
+
+/// Arguments of `env` for a machine that has no certificate to trust and is told to ask this proxy.
+fn bare_machine(dir: &Path, proxy: SocketAddr) -> Vec<String> {
+    let mut arguments = Vec::new();
+    for name in [
+        "NO_PROXY",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "SSL_CERT_DIR",
+    ] {
+        arguments.push(format!("--unset={name}"));
+    }
+    for name in ["http_proxy", "https_proxy"] {
+        arguments.push(format!("{name}=http://{proxy}"));
+    }
+    let missing = dir.join("missing.pem");
+    arguments.push(format!("SSL_CERT_FILE={}", missing.display()));
+    arguments.push(DAYBOOK.to_owned());
+    arguments
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_needs_neither_a_proxy_nor_a_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    // Who asks this one waits in vain.
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let machine = bare_machine(dir.path(), proxy.local_addr().unwrap());
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let mut arguments: Vec<&str> = machine.iter().map(String::as_str).collect();
+    arguments.extend(["demo", "--listen", &listen]);
+    let mut demo = Process::spawn("env", &arguments, port, &dir.path().join("log"));
+    demo.ready().await;
+    for source in ["authentik", "ocis", "stalwart", "platform-api"] {
+        let label = format!("source=\"{source}\"");
+        eventually(&format!("an event of {source}"), async || {
+            demo.metric("daybook_events_written_total", &label).await > 0.0
+        })
+        .await;
+    }
+    demo.signal("TERM");
+    assert_eq!(demo.wait().await.code(), Some(0), "{}", demo.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_certificate_to_trust_only_a_source_that_needs_one_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let authentik = FakeAuthentik::try_start(FakeAuthentikConfig {
+        permissions: Permissions::READER,
+        ..FakeAuthentikConfig::default()
+    });
+    let authentik = authentik.await.unwrap();
+    let mut rng = StdRng::seed_from_u64(3);
+    let event = realistic(&mut rng, &People::new(3), Timestamp::now());
+    authentik.insert(event, Duration::ZERO);
+    let token = dir.path().join("token");
+    std::fs::write(&token, authentik.token()).unwrap();
+    let mut sources = "[[sources]]\nkind = \"recorder\"\n".to_owned();
+    for (name, url) in [
+        ("near", authentik.url()),
+        ("far", "http://authentik.example".to_owned()),
+        ("secured", "https://authentik.example".to_owned()),
+    ] {
+        sources.push_str(&format!(
+            "[[sources]]\nkind = \"authentik\"\nname = \"{name}\"\nurl = \"{url}\"\n\
+             token_file = \"{}\"\n",
+            token.display()
+        ));
+    }
+    let port = free_port();
+    let config = write_config(dir.path(), port, &sqlite_in(dir.path()), &sources);
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let machine = bare_machine(dir.path(), proxy.local_addr().unwrap());
+    let arguments = |command: &[&'static str]| {
+        let mut all: Vec<&str> = machine.iter().map(String::as_str).collect();
+        all.extend_from_slice(command);
+        all.extend(["-c", config.as_str()]);
+        all
+    };
+    let log = dir.path().join("log");
+    let mut daybook = Process::spawn("env", &arguments(&["run"]), port, &log);
+    daybook.ready().await;
+
+    // The surroundings are as they were meant to be: the proxy is asked, for what is elsewhere.
+    let (mut asks, _) = timeout(PATIENCE, proxy.accept()).await.unwrap().unwrap();
+    let mut head = [0; 256];
+    let read = timeout(PATIENCE, asks.read(&mut head)).await.unwrap();
+    let head = String::from_utf8_lossy(&head[..read.unwrap()]).into_owned();
+    let wanted = "GET http://authentik.example/api/v3/";
+    assert!(head.starts_with(wanted), "{head}");
+    drop((asks, proxy));
+    eventually("what needs a certificate fails, and says why", async || {
+        let view = daybook.json("/api/v1/sources").await;
+        let mut all = view["sources"].as_array().unwrap().iter();
+        let secured = all.find(|source| source["name"] == "secured").unwrap();
+        let reason = secured["reason"].as_str().unwrap_or_default();
+        secured["state"] == "failing" && reason.contains("No CA certificates")
+    })
+    .await;
+
+    eventually("the others work", async || {
+        let near = "source=\"near\"";
+        daybook.metric("daybook_events_written_total", near).await > 0.0
+    })
+    .await;
+    let request = client().post(daybook.url(EVENTS));
+    let answer = request.body(r#"{"action":"invoice.paid"}"#).send().await;
+    assert_eq!(answer.unwrap().status(), 200);
+
+    let told = |command: &[&'static str]| {
+        let output = Command::new("env").args(arguments(command)).output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), said)
+    };
+    let (code, said) = told(&["healthcheck"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = told(&["status", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let status: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(status["running"], true, "{said}");
+    let (code, said) = told(&["check", "--online"]);
+    assert_eq!(code, Some(78), "{said}");
+    for part in [
+        "ok    near: ",
+        "FAIL  secured: not reached: cannot set up TLS: ",
+        "the package ca-certificates",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
     daybook.signal("TERM");
     assert_eq!(daybook.wait().await.code(), Some(0), "{}", daybook.log());
 }

@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Tally, ensure_tls_provider, whole_seconds};
+use super::{Tally, client_nearby, whole_seconds};
 
 /// Which version's habits the sender has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,7 +146,6 @@ impl StalwartSender {
 
     /// Starts sending. Must be called within a runtime.
     pub fn start(config: StalwartSenderConfig) -> Self {
-        ensure_tls_provider();
         let promised = if config.remember_keys {
             Tally::new()
         } else {
@@ -160,7 +159,7 @@ impl StalwartSender {
         };
         let inner = Arc::new(Inner {
             config,
-            client: reqwest::Client::new(),
+            client: client_nearby(),
             state: Mutex::new(state),
             pushed: Notify::new(),
             settled: watch::Sender::new(0),

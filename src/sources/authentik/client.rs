@@ -5,6 +5,7 @@
 //! path without its trailing slash is a 404 HTML page; redirects come only from what stands before
 //! it. The token is sent to the configured address alone: redirects are not followed.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
 };
-use reqwest::{StatusCode, redirect};
+use reqwest::{StatusCode, Url, redirect};
 use serde_json::Value;
 
 use crate::config::Secret;
@@ -28,7 +29,8 @@ const MAX_ANSWER: usize = 64 << 20;
 /// A way to one Authentik.
 #[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    /// Or why there is none: told at every request, so that it stops nothing but what asks here.
+    http: Result<reqwest::Client, String>,
     base: String,
     /// To strike it out of what the other side says.
     token: Secret,
@@ -125,7 +127,7 @@ impl Client {
     /// A client for `url` (with any path prefix, without `/api/v3`).
     ///
     /// # Errors
-    /// When the token cannot stand in a header, or TLS cannot be set up.
+    /// When the token cannot stand in a header.
     pub fn new(
         url: &str,
         token: &Secret,
@@ -140,17 +142,25 @@ impl Client {
             (AUTHORIZATION, bearer),
             (ACCEPT, HeaderValue::from_static("application/json")),
         ]);
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .default_headers(headers)
             .redirect(redirect::Policy::none())
             .connect_timeout(timeout.min(Duration::from_secs(10)))
             .timeout(timeout)
             .pool_max_idle_per_host(4)
-            .user_agent(concat!("daybook/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| format!("cannot set up the HTTP client: {error}"))?;
+            .user_agent(concat!("daybook/", env!("CARGO_PKG_VERSION")));
+        if let Ok(address) = Url::parse(url) {
+            if is_this_host(&address) {
+                http = http.no_proxy();
+            }
+            if address.scheme() == "http" {
+                // No certificate is shown: none of the machine's is read, and it need not have any.
+                http = http.tls_certs_only([]);
+            }
+        }
+        let http = http.build();
         Ok(Self {
-            http,
+            http: http.map_err(|error| format!("cannot set up TLS: {}", describe(&error))),
             base: format!("{}/api/v3", url.trim_end_matches('/')),
             token: token.clone(),
             metrics,
@@ -190,8 +200,10 @@ impl Client {
     }
 
     async fn get(&self, path_and_query: &str) -> Result<Answer, ClientError> {
+        let http = self.http.as_ref();
+        let http = http.map_err(|why| ClientError::Transport(why.clone()))?;
         let url = format!("{}{path_and_query}", self.base);
-        let response = match self.http.get(url).send().await {
+        let response = match http.get(url).send().await {
             Ok(response) => response,
             Err(error) => {
                 self.metrics.authentik_requests(None).increment(1);
@@ -228,6 +240,13 @@ impl Client {
             token => text.replace(token, "***"),
         }
     }
+}
+
+/// Whether it leads to the machine that this runs on, where no proxy has to be asked for the way.
+fn is_this_host(address: &Url) -> bool {
+    let host = address.host_str().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 async fn read_body(response: reqwest::Response) -> Result<Bytes, ClientError> {
@@ -355,5 +374,35 @@ fn describe(error: &reqwest::Error) -> String {
         format!("cannot connect: {cause}")
     } else {
         cause.to_string()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_asked_for_the_way_to_other_machines_only() {
+        for here in [
+            "http://localhost:9000",
+            "https://LOCALHOST/sso",
+            "http://127.0.0.1",
+            "http://127.1.2.3:9000",
+            "http://[::1]:9000",
+        ] {
+            assert!(is_this_host(&Url::parse(here).unwrap()), "{here}");
+        }
+        for elsewhere in [
+            "https://id.example.net",
+            "http://localhost.example.net",
+            "http://10.0.0.1:9000",
+            "http://[2001:db8::1]",
+        ] {
+            assert!(
+                !is_this_host(&Url::parse(elsewhere).unwrap()),
+                "{elsewhere}"
+            );
+        }
     }
 }

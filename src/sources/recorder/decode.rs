@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -63,7 +63,7 @@ pub struct RequestContext<'a> {
 }
 
 /// What is wrong with a request; shown as `events[3].at: …`. Holds nothing of what was sent but
-/// the names of unknown fields.
+/// the names of fields that are unknown or stand twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestError {
     /// Which event of `events`; `None` for a single event or the request as a whole.
@@ -221,7 +221,7 @@ impl<'de> Visitor<'de> for OutlineVisitor {
         while let Some(key) = map.next_key::<String>()? {
             if key == "events" {
                 if outline.events.replace(map.next_value()?).is_some() {
-                    return Err(de::Error::custom(json::TWICE));
+                    return Err(json::twice("events"));
                 }
                 continue;
             }
@@ -284,12 +284,14 @@ impl RequestEvents<'_> {
                 "an event must not hold more than {MAX_VALUES} values"
             )));
         }
-        let subject = match self.pieces {
-            Pieces::One(_) => "the body is",
-            Pieces::Many(_) => "is",
+        let (subject, place) = match self.pieces {
+            Pieces::One(_) => ("the body is", ""),
+            Pieces::Many(_) => ("is", " of this event"),
         };
-        let fields = json::unambiguous_object(piece.get())
-            .map_err(|error| whole(format!("{subject} not valid ({})", json_trouble(&error))))?;
+        let fields = json::unambiguous_object(piece.get()).map_err(|error| {
+            let trouble = json_trouble(&error);
+            whole(format!("{subject} not valid ({trouble}{place})"))
+        })?;
         event(fields, &self.ctx, || self.made_id())
     }
 

@@ -62,6 +62,25 @@ fn a_time_has_any_number_of_digits() {
     }
 }
 
+/// Java leaves seconds out that are zero. What has no zone is no time.
+#[test]
+fn a_time_is_taken_in_the_forms_that_senders_write() {
+    for at in [
+        "2026-01-01T00:00Z",
+        "2026-01-01T01:00:00+01:00",
+        "2025-12-31t19:00:00.0-05:00",
+        "2026-01-01 00:00:00z",
+    ] {
+        let events = decode(json!({"action": "a", "at": at})).unwrap();
+        let wanted = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(events[0].at, wanted, "{at}");
+    }
+    for at in ["2026-01-01T00:00", "2026-01-01T00:00:00", "2026-01-01"] {
+        let error = decode(json!({"action": "a", "at": at})).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("at"), "{at}: {error}");
+    }
+}
+
 #[test]
 fn an_action_is_enough() {
     let events =
@@ -99,14 +118,39 @@ fn an_idempotency_key_makes_the_ids() {
 /// Of two that are alike one would be lost, with an answer that all is well.
 #[test]
 fn a_name_that_stands_twice_is_refused() {
-    for body in [
-        r#"{"events":[{"action":"one"}],"events":[{"action":"two"}]}"#,
-        r#"{"action":"one","action":"two"}"#,
-        r#"{"action":"one","actor":{"id":"a","id":"b"}}"#,
-        r#"{"events":[{"action":"one","metadata":{"list":[{"a":1,"\u0061":2}]}}]}"#,
+    for (body, whose, name, place) in [
+        (
+            r#"{"events":[{"action":"one"}],"events":[{"action":"two"}]}"#,
+            "the body is",
+            "events",
+            ")",
+        ),
+        (
+            r#"{"action":"one","action":"two"}"#,
+            "the body is",
+            "action",
+            ")",
+        ),
+        (
+            r#"{"action":"one","actor":{"id":"a","id":"b"}}"#,
+            "the body is",
+            "id",
+            ")",
+        ),
+        (
+            r#"{"events":[{"action":"one","metadata":{"list":[{"a":1,"\u0061":2}]}}]}"#,
+            "events[0]: is",
+            "a",
+            " of this event)",
+        ),
     ] {
         let error = decode_with(body.as_bytes(), None).unwrap_err().to_string();
-        assert!(error.contains("a name stands twice"), "{error}");
+        let told = format!(
+            "{whose} not valid (a name stands twice in an object: \"{name}\" at line 1 column "
+        );
+        let column = error.strip_prefix(&told);
+        let column = column.and_then(|rest| rest.strip_suffix(place)).unwrap();
+        assert!(column.parse::<u32>().is_ok(), "{error}");
     }
 }
 
