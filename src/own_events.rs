@@ -46,7 +46,8 @@ impl Deed {
         }
     }
 
-    fn into_event(self) -> AuditEvent {
+    /// The event that says so, done now and with a key of its own.
+    pub fn into_event(self) -> AuditEvent {
         let mut key = [0u8; 16];
         rand::rng().fill_bytes(&mut key);
         let tenant_slug = match self.role {
@@ -76,12 +77,18 @@ impl Deed {
 /// # Errors
 /// When the store does not take it; it may still have been entered then.
 pub async fn enter(store: &dyn Store, deed: Deed) -> Result<(), StoreError> {
-    let event = deed.into_event();
-    let tenant_slug = event.tenant_slug.clone();
+    enter_event(store, &deed.into_event()).await
+}
+
+/// The same with a deed's event, which may be entered again: its key makes a repeat harmless.
+///
+/// # Errors
+/// As [`enter`].
+pub async fn enter_event(store: &dyn Store, event: &AuditEvent) -> Result<(), StoreError> {
     let commit = Commit {
         records: vec![Record::Event {
-            event: &event,
-            tenant_slug: tenant_slug.as_deref(),
+            event,
+            tenant_slug: event.tenant_slug.as_deref(),
         }],
         ..Commit::default()
     };

@@ -362,6 +362,21 @@ impl SourceStatus {
         }
     }
 
+    /// Goes on with the accounts of an entry of the same name, whose actor has ended for good.
+    pub fn inherit(&self, former: &Self) {
+        let mut former = former.condition();
+        let mut condition = self.condition();
+        condition.restarts += former.restarts;
+        condition.abandoned.append(&mut former.abandoned);
+        condition.owed += former.owed;
+        let counts = &mut condition.counts;
+        counts.received += former.counts.received;
+        counts.written += former.counts.written;
+        counts.duplicate += former.counts.duplicate;
+        counts.filtered += former.counts.filtered;
+        counts.dead_lettered += former.counts.dead_lettered;
+    }
+
     fn count(&self, condition: &mut Condition, receipt: &Receipt, filtered: u64) {
         self.metrics.written.increment(receipt.written);
         self.metrics.duplicate.increment(receipt.duplicate);

@@ -21,21 +21,21 @@ const WEBHOOK: &str = "/ingest/stalwart/webhook";
 struct Service {
     dir: tempfile::TempDir,
     port: u16,
-    /// More lines of `[journal]`.
-    journal: &'static str,
+    /// More lines of `[store]` and of `[journal]`.
+    lines: [&'static str; 2],
     process: Process,
 }
 
 impl Service {
     async fn start(sources: &str) -> Self {
-        Self::start_with("", sources).await
+        Self::start_with(["", ""], sources).await
     }
 
-    async fn start_with(journal: &'static str, sources: &str) -> Self {
+    async fn start_with(lines: [&'static str; 2], sources: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         std::fs::write(dir.path().join("key"), "first key").unwrap();
-        let config = write_config(dir.path(), port, journal, "info", sources);
+        let config = write_config(dir.path(), port, lines, "info", sources);
         let log = dir.path().join("log");
         let arguments = ["run", "-c", &config];
         let mut process = Process::spawn(env!("CARGO_BIN_EXE_daybook"), &arguments, port, &log);
@@ -43,7 +43,7 @@ impl Service {
         Self {
             dir,
             port,
-            journal,
+            lines,
             process,
         }
     }
@@ -54,7 +54,7 @@ impl Service {
 
     /// Writes the configuration anew, and waits until it is taken over, or refused.
     async fn reload(&self, log: &str, sources: &str, outcome: &str) {
-        write_config(self.dir.path(), self.port, self.journal, log, sources);
+        write_config(self.dir.path(), self.port, self.lines, log, sources);
         self.hang_up(outcome).await;
     }
 
@@ -102,6 +102,24 @@ impl Service {
         eventually(&what, async || self.written(source).await == count).await;
     }
 
+    /// With all of the log durable: what was received is what became of it, since the service began.
+    async fn accounts_add_up(&self, source: &str, log: &OcisLog, written: f64) {
+        let end = format!(":{}", std::fs::metadata(log.path()).unwrap().len());
+        let mut counts = Value::Null;
+        eventually(&format!("{source} is at {end}"), async || {
+            let mut view = self.source(source).await.unwrap_or_default();
+            counts = view["counts"].take();
+            let place = view["cursor"]["lastEventId"].as_str();
+            place.is_some_and(|place| place.ends_with(&end))
+        })
+        .await;
+        assert_eq!(counts["written"].as_f64(), Some(written), "{counts}");
+        assert_eq!(counts["received"].as_u64(), outcomes(&counts), "{counts}");
+        let label = format!("source=\"{source}\"");
+        let received = self.process.metric("daybook_events_received_total", &label);
+        assert_eq!(counts["received"].as_f64(), Some(received.await));
+    }
+
     fn address(&self) -> std::net::SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }
@@ -116,12 +134,17 @@ impl Service {
     }
 }
 
-fn write_config(dir: &Path, port: u16, journal: &str, log: &str, sources: &str) -> String {
+fn write_config(dir: &Path, port: u16, lines: [&str; 2], log: &str, sources: &str) -> String {
+    let [store, journal] = lines;
     let rest = format!(
         "{journal}\n[telemetry]\nlog = \"{log}\"\n{}",
         sources.replace("DIR", &dir.display().to_string())
     );
-    process::write_config(dir, port, &sqlite_in(dir), &rest)
+    let path = process::write_config(dir, port, &sqlite_in(dir), &rest);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text.replacen("[store]", &format!("[store]\n{store}"), 1);
+    std::fs::write(&path, text).unwrap();
+    path
 }
 
 fn append(log: &OcisLog, lines: u64, seed: u64) -> f64 {
@@ -136,6 +159,7 @@ fn append(log: &OcisLog, lines: u64, seed: u64) -> f64 {
     ((after.total - reads(&after)) - (before.total - reads(&before))) as f64
 }
 
+const RELOADED: &str = "/api/v1/events?action=daybook.configuration_reloaded";
 const FILES: &str =
     "[[sources]]\nkind = \"ocis\"\nname = \"a\"\npath = \"DIR/a.log\"\npoll = \"250ms\"\n";
 const OTHER: &str =
@@ -218,10 +242,7 @@ async fn sources_come_and_go_and_the_others_do_not_notice() {
         (&after["restarts"], &after["since"]),
         (&before["restarts"], &before["since"])
     );
-    let events = service
-        .process
-        .json("/api/v1/events?action=daybook.configuration_reloaded")
-        .await;
+    let events = service.process.json(RELOADED).await;
     let deeds = events["events"].as_array().unwrap();
     assert_eq!(deeds.len(), 4);
     assert_eq!(deeds[3]["metadata"]["added"][0], "b");
@@ -245,10 +266,75 @@ async fn a_changed_source_goes_on_where_it_was() {
     service.reaches("a", wanted).await;
 }
 
+/// What it had in hand is counted once; here the store has entered it and did not say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_changes_while_the_store_is_away_goes_on_with_its_accounts() {
+    let service = Service::start(FILES).await;
+    let a = OcisLog::new(service.path("a.log"));
+    let mut wanted = append(&a, 300, 1);
+    service.reaches("a", wanted).await;
+    let [file, moved] = ["daybook.db", "moved.db"].map(|name| service.path(name));
+    std::fs::rename(&file, &moved).unwrap();
+    wanted += append(&a, 100, 2);
+    eventually("nobody acknowledges what is in hand", async || {
+        let view = service.source("a").await.unwrap_or_default();
+        let counts = &view["counts"];
+        view["state"] == "blocked" && counts["received"].as_u64() > outcomes(counts)
+    })
+    .await;
+
+    let slower = FILES.replace("250ms", "300ms");
+    service.reload("info", &slower, "success").await;
+    std::fs::rename(&moved, &file).unwrap();
+    service.reaches("a", wanted).await;
+    service.accounts_add_up("a", &a, wanted).await;
+
+    service.reload("info", OTHER, "success").await;
+    assert_eq!(service.source("a").await, None);
+    service.reload("info", FILES, "success").await;
+    wanted += append(&a, 100, 3);
+    service.reaches("a", wanted).await;
+    service.accounts_add_up("a", &a, wanted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_while_the_store_is_away_is_told_when_it_is_back() {
+    let mut service = Service::start_with(["timeout = \"2s\"", ""], PUSHED).await;
+    let other = rusqlite::Connection::open(service.path("daybook.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    service.hang_up("success").await;
+    eventually("it cannot be told", async || {
+        let log = service.process.log();
+        log.contains("the reload is not on the timeline")
+    })
+    .await;
+    let told = async || {
+        let events = service.process.json(RELOADED).await;
+        events["events"].as_array().unwrap().len()
+    };
+    assert_eq!(told().await, 0);
+    other.execute_batch("ROLLBACK").unwrap();
+    eventually("it is told", async || told().await == 1).await;
+
+    // One that is not told before the end is not forgotten silently.
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    service.hang_up("success").await;
+    service.process.signal("TERM");
+    service.process.wait().await;
+    let log = service.process.log();
+    assert!(log.contains("stopped before these reloads"), "{log}");
+}
+
+/// What became of the pieces that were received; `None` where there are no counts.
+fn outcomes(counts: &Value) -> Option<u64> {
+    let ends = ["written", "duplicate", "filtered", "deadLettered"];
+    ends.iter().map(|end| counts[end].as_u64()).sum()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_and_routes_are_changed_without_a_restart() {
     // A store that is late for once must not make the source another state, which has another `since`.
-    let service = Service::start_with("max_size = \"0B\"", PUSHED).await;
+    let service = Service::start_with(["", "max_size = \"0B\""], PUSHED).await;
     let before = service.running("stalwart").await;
     assert_eq!(service.webhook("first key", 1).await, 200);
     std::fs::write(service.path("key"), "second key").unwrap();

@@ -1,17 +1,26 @@
 //! `daybook run`: configuration, start, signals, drain.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
-use crate::event::Outcome;
+use crate::event::{AuditEvent, Outcome};
 use crate::own_events::{self, Deed};
+use crate::store::Store;
 use crate::telemetry::log;
 use crate::tree::{Daybook, End, Reloaded};
 
 use super::stop::Stop;
 use super::{ConfigArgs, Failure};
+
+/// So many reloads wait for a store that is away.
+const MOST_UNTOLD: usize = 32;
+const TELL_AGAIN: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     // Before anything can be asked of the service: until then a signal kills it, or, where it is
@@ -50,6 +59,7 @@ pub(super) async fn serve(
     mut stop: Stop,
     mut reloads: Option<(Signal, &ConfigArgs)>,
 ) -> Result<(), Failure> {
+    let mut untold = JoinSet::new();
     let end = loop {
         let changed = async {
             match &mut reloads {
@@ -66,7 +76,7 @@ pub(super) async fn serve(
             args = changed => args,
         };
         tokio::select! {
-            () = reload(&mut daybook, args) => {}
+            () = reload(&mut daybook, args, &mut untold) => {}
             // What is half taken over is drained with the rest.
             () = stop.asked() => break None,
         }
@@ -82,6 +92,13 @@ pub(super) async fn serve(
             }
         }
     };
+    while untold.try_join_next().is_some() {}
+    if !untold.is_empty() {
+        tracing::warn!(
+            reloads = untold.len(),
+            "stopped before these reloads were on the timeline"
+        );
+    }
     match end {
         End::Drained => {
             tracing::info!("drained");
@@ -92,8 +109,9 @@ pub(super) async fn serve(
     }
 }
 
-/// Takes over what has changed, or says why nothing was; the timeline says so too.
-async fn reload(daybook: &mut Daybook, args: &ConfigArgs) {
+/// Takes over what has changed, or says why nothing was; the timeline says so too, later where the
+/// store is away.
+async fn reload(daybook: &mut Daybook, args: &ConfigArgs, untold: &mut JoinSet<()>) {
     let loaded = match args.load() {
         Ok(loaded) => daybook
             .reload(&loaded.config)
@@ -129,8 +147,32 @@ async fn reload(daybook: &mut Daybook, args: &ConfigArgs) {
     if loaded.is_ok() {
         metrics.last_reload.set(Timestamp::now().as_second() as f64);
     }
-    if let Err(error) = own_events::enter(&**daybook.store(), deed).await {
-        tracing::warn!(error = %error, "the reload is not on the timeline");
+    while untold.try_join_next().is_some() {}
+    if untold.len() < MOST_UNTOLD {
+        untold.spawn(tell(Arc::clone(daybook.store()), deed.into_event()));
+    } else {
+        tracing::warn!("the reload is not on the timeline: too many wait for the store");
+    }
+}
+
+/// Tries again for as long as the store is away.
+async fn tell(store: Arc<dyn Store>, event: AuditEvent) {
+    let mut waits = false;
+    loop {
+        match own_events::enter_event(&*store, &event).await {
+            Ok(()) => return,
+            Err(error) if error.is_away() => {
+                if !waits {
+                    tracing::warn!(error = %error, "the reload is not on the timeline yet");
+                }
+                waits = true;
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "the reload is not on the timeline");
+                return;
+            }
+        }
+        tokio::time::sleep(TELL_AGAIN).await;
     }
 }
 

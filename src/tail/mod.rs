@@ -97,6 +97,8 @@ pub struct TailOptions {
     pub read_rotated_at_first_start: bool,
     /// When a first look was begun that left no cursor, if one was: what was rotated since is read.
     pub earlier_look: Option<SystemTime>,
+    /// Whether the file that the cursor speaks of is read from its beginning again, once it is found.
+    pub from_beginning: bool,
 }
 
 impl TailOptions {
@@ -111,6 +113,7 @@ impl TailOptions {
             grace: Duration::from_secs(1),
             read_rotated_at_first_start: false,
             earlier_look: None,
+            from_beginning: false,
         }
     }
 }

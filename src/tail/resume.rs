@@ -44,6 +44,8 @@ impl Tailer {
             None => self.resume_from(&cursor, live),
         };
         if matches!(outcome, Ok(true)) {
+            // Once: a handle that a file server forgets later leads back to its own place.
+            self.options.from_beginning = false;
             let is_untold = self.moved && cursor.awaited.is_some();
             return Ok(is_untold.then_some(cursor));
         }
@@ -327,11 +329,15 @@ impl Tailer {
     }
 
     fn go_on(&self, file: File, cursor: &TailCursor) -> Result<Followed, TailError> {
-        let mut followed = self.follow(file, cursor.offset)?;
+        let from_beginning = self.options.from_beginning;
+        let offset = if from_beginning { 0 } else { cursor.offset };
+        let mut followed = self.follow(file, offset)?;
         followed.key = cursor.file_key.as_deref().map(Into::into);
         followed.begun = cursor.begun;
-        followed.marks.clone_from(&cursor.marks);
-        add_mark(&mut followed.marks, cursor.offset, &cursor.tail);
+        if !from_beginning {
+            followed.marks.clone_from(&cursor.marks);
+            add_mark(&mut followed.marks, cursor.offset, &cursor.tail);
+        }
         Ok(followed)
     }
 

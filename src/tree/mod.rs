@@ -122,6 +122,8 @@ pub struct Daybook {
     config: Config,
     parts: Parts,
     running: Vec<Running>,
+    /// What sources that are gone were doing, for one that comes back under the name.
+    former: Vec<Arc<SourceStatus>>,
     drainer: Option<(ChildSpec, Arc<SourceStatus>)>,
     /// The source plane's children.
     specs: Specs,
@@ -372,6 +374,7 @@ impl Daybook {
             config: config.clone(),
             parts,
             running,
+            former: Vec::new(),
             drainer,
             specs,
             edge,
@@ -595,9 +598,12 @@ mod tests {
                 std::thread::park();
             }
         };
+        // There already: to make it would hang, too.
+        let place = dir.path().join("journal");
+        std::fs::create_dir(&place).unwrap();
         let journal = Journal::open(JournalOptions {
             sync: Arc::new(hangs),
-            ..JournalOptions::new(dir.path().join("journal"), 1 << 20)
+            ..JournalOptions::new(place, 1 << 20)
         })
         .unwrap();
         daybook.journal = Some(journal.clone());

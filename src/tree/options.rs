@@ -6,7 +6,7 @@ use std::time::Duration;
 use daybook_actors::policy::{Backoff, Intensity};
 use daybook_actors::supervisor::{ChildSpec, Observer, SupervisorArgs};
 
-use crate::config::{Config, SourceConfig};
+use crate::config::Config;
 use crate::probe::Probes;
 use crate::sources::push;
 
@@ -36,19 +36,14 @@ pub struct TreeOptions {
 }
 
 impl TreeOptions {
-    /// What fits a configuration: whoever waits for the store, or for Authentik, within the time
-    /// that the configuration gives them is not stalled.
+    /// What fits a configuration: whoever waits for the store within the time that the configuration
+    /// gives it is not stalled. (Longer waits are declared.)
     pub fn of(config: &Config) -> Self {
-        let upstream = config.sources.iter().filter_map(|source| match source {
-            SourceConfig::Authentik(authentik) => Some(authentik.timeout),
-            _ => None,
-        });
-        let longest = upstream.fold(config.store.timeout, Duration::max);
         Self {
             backoff: Backoff::default(),
             intensity: Intensity::default(),
             planes_intensity: PLANES_GIVE_UP,
-            stall_after: STALL_AFTER.max(longest * 3),
+            stall_after: STALL_AFTER.max(config.store.timeout * 3),
             push_patience: push::PATIENCE,
             probes: Probes::default(),
         }
@@ -73,5 +68,29 @@ impl TreeOptions {
             observer: Arc::clone(observer),
             ..SupervisorArgs::new(name, children)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::SUSPENDED_PROBE;
+
+    #[test]
+    fn the_tree_is_as_patient_as_the_architecture_says() {
+        let mut config = Config::default();
+        let options = TreeOptions::of(&config);
+        let seconds = Duration::from_secs;
+        assert_eq!(options.backoff.base, Duration::from_millis(200));
+        assert_eq!(options.backoff.cap, seconds(30));
+        let (one, plane) = (options.intensity, options.planes_intensity);
+        assert_eq!((one.max_restarts, one.within), (10, seconds(60)));
+        assert_eq!((plane.max_restarts, plane.within), (3, seconds(600)));
+        assert_eq!(SUSPENDED_PROBE, seconds(5 * 60));
+        assert_eq!(options.stall_after, seconds(60));
+        config.store.timeout = seconds(40);
+        assert_eq!(TreeOptions::of(&config).stall_after, seconds(3 * 40));
+        // The acceptor adds a quarter.
+        assert_eq!(options.push_patience * 5 / 4, seconds(25));
     }
 }

@@ -4,6 +4,7 @@
 //! touched. A removed one finishes what is in flight first. Everything is built and every secret
 //! read before anything changes: a reload that fails has changed nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use daybook_actors::delivery;
@@ -13,7 +14,7 @@ use crate::config::{Config, SourceConfig};
 use crate::http::router::router;
 use crate::http::tls::{TlsError, read_pair};
 use crate::sources::drainer;
-use crate::status::SourceState;
+use crate::status::{SourceState, SourceStatus};
 use crate::telemetry::log;
 
 use super::sources::{Running, edge_of, secrets_of};
@@ -161,7 +162,7 @@ impl Daybook {
         next: Vec<Running>,
         first_journal: bool,
     ) -> Result<(), ReloadError> {
-        let same = |old: &Running, new: &Running| std::sync::Arc::ptr_eq(&old.status, &new.status);
+        let same = |old: &Running, new: &Running| Arc::ptr_eq(&old.status, &new.status);
         let gone: Vec<Running> = self
             .running
             .iter()
@@ -196,6 +197,14 @@ impl Daybook {
                 source.status.metrics.info.set(0.0);
                 source.status.metrics.nothing_is_behind();
                 self.metrics.actor_suspended(&name).set(0.0);
+            }
+            self.former.push(source.status.clone());
+        }
+        for new in next.iter().map(|source| &source.status) {
+            let is_its =
+                |former: &Arc<SourceStatus>| former.name == new.name && former.kind == new.kind;
+            if let Some(index) = self.former.iter().position(is_its) {
+                new.inherit(&self.former.swap_remove(index));
             }
         }
         self.board.replace(statuses);

@@ -146,6 +146,7 @@ impl Wiring<'_> {
                         ..courier
                     },
                     reads: Arc::new(Semaphore::new(1)),
+                    place: Arc::default(),
                     probe,
                     progress: progress.clone(),
                 };

@@ -251,7 +251,8 @@ async fn sixty_thousand_lines_at_once_in_bounded_memory() {
             && metric("daybook_ingest_lag_seconds") == 0.0
     })
     .await;
-    assert!(busiest > 0.0, "nothing was ever seen in flight");
+    // A chunk is thousands of lines, but for those that are only reads.
+    assert!(busiest > 100_000.0, "only {busiest} bytes in flight");
     let log = burst.join().unwrap();
     assert_eq!(log.lines_written(), LINES);
     let sources = process.json("/api/v1/sources").await;

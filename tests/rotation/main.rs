@@ -8,5 +8,6 @@ mod destruction;
 mod hanging;
 mod late;
 mod logrotate;
+mod lost_cursor;
 mod places;
 mod story;

@@ -13,8 +13,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use daybook_actors::budget::Permit;
@@ -80,6 +80,9 @@ pub struct TailerArgs {
     /// One read of the files at a time. A disk that hangs keeps the thread that reads, whoever is
     /// killed meanwhile, and the successor must not spend another on it.
     pub reads: Arc<Semaphore>,
+    /// The last place that was durable, whichever incarnation has reached it: the store may lose its
+    /// cursor.
+    pub place: Arc<Mutex<Value>>,
     /// Shown while a message is handled.
     pub progress: Progress,
     /// Where tests strike.
@@ -87,6 +90,10 @@ pub struct TailerArgs {
 }
 
 impl TailerArgs {
+    fn place(&self) -> MutexGuard<'_, Value> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn hanging(&self) -> String {
         let path = self.config.path.display();
         format!("a read of {path} has not come back: its disk hangs")
@@ -273,16 +280,23 @@ impl TailerState {
         self.seq = cursor.seq;
         self.parcel = None;
         status.claimed(cursor.seq);
-        let place: Option<TailCursor> = if cursor.detail.is_null() {
-            None
+        let is_stored = !cursor.detail.is_null();
+        let detail = if is_stored {
+            cursor.detail
         } else {
-            // Starting over would be safe (the keys are the same) but must not happen unnoticed:
-            // a cursor that cannot be read is a crash, seen in restarts and status.
-            Some(
-                serde_json::from_value(cursor.detail)
-                    .map_err(|error| format!("stored cursor cannot be read: {error}"))?,
-            )
+            self.args.place().clone()
         };
+        // Starting over would be safe (the keys are the same) but must not happen unnoticed:
+        // a cursor that cannot be read is a crash, seen in restarts and status.
+        let place: Option<TailCursor> = serde_json::from_value(detail.clone())
+            .map_err(|error| format!("stored cursor cannot be read: {error}"))?;
+        if !is_stored && place.is_some() {
+            tracing::warn!(
+                source = %status.name,
+                "the store has lost the cursor: the file that was being read is read again from its beginning"
+            );
+        }
+        *self.args.place() = detail;
         status.set_cursor(CursorView {
             last_event_at: cursor.last_event_at,
             last_event_id: cursor.last_event_id,
@@ -298,6 +312,8 @@ impl TailerState {
             skips: (!self.args.config.include_reads).then_some(is_plain_read),
             // Whoever claimed it before has looked, or was about to.
             earlier_look: (cursor.generation > 1).then_some(cursor.updated_at.into()),
+            // Events may be lost with the cursor.
+            from_beginning: !is_stored,
             ..TailOptions::new(self.args.config.path.clone())
         };
         self.tailer = Some(Tailer::open(options, place));
@@ -576,8 +592,9 @@ impl TailerState {
         match self.while_watching(bytes, attempt).await? {
             Attempt::Durable => {
                 self.args.probe.hit("after_ack").await?;
-                if let CursorStep::Advance { to, .. } = parcel.batch().step {
-                    self.seq = to;
+                if let CursorStep::Advance { to, detail, .. } = &parcel.batch().step {
+                    self.seq = *to;
+                    *self.args.place() = detail.clone();
                 }
                 self.backlog.made_durable(bytes);
                 self.spent = Some(parcel.batch().spent());
