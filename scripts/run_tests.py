@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,8 @@ FIRST = [
 ]
 # Seconds after which a program hangs.
 LONGEST = 900
+# Seconds for the watchdogs of its MongoDB servers, which see it end, kill them and remove their folders.
+CLEARING_UP = 5
 # Lines of each failed program that stand at the very end once more: a long log may be cut before.
 TOLD_AGAIN = 60
 # It says how soon something has to happen; beside the other, but nothing else, it can tell.
@@ -60,6 +63,18 @@ def build():
     ]
 
 
+def end(programs):
+    """Ends programs, and then what they have started."""
+    for program in programs:
+        program.kill()
+    time.sleep(CLEARING_UP)
+    for program in programs:
+        try:
+            os.killpg(program.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
 class Runs:
     """What was run and how it ended."""
 
@@ -68,22 +83,40 @@ class Runs:
         self.trouble = []
         self.ends = []
         self.talking = threading.Lock()
+        self.running = set()
+        self.starting = threading.Lock()
+
+    def start(self, command, directory, said):
+        with self.starting:
+            program = subprocess.Popen(
+                command,
+                cwd=directory,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                # What it starts can be told by it.
+                start_new_session=True,
+            )
+            self.running.add(program)
+        return program
+
+    def end_all(self):
+        """Afterwards nothing runs, nor is anything started."""
+        self.starting.acquire()
+        running = list(self.running)
+        if running:
+            end(running)
 
     def run(self, name, command, directory):
         began = time.monotonic()
         with tempfile.TemporaryFile() as said:
+            program = self.start(command, directory, said)
             try:
-                ended = subprocess.run(
-                    command,
-                    cwd=directory,
-                    stdout=said,
-                    stderr=subprocess.STDOUT,
-                    timeout=LONGEST,
-                    check=False,
-                )
-                status = ended.returncode
+                status = program.wait(LONGEST)
             except subprocess.TimeoutExpired:
+                end([program])
+                program.wait()
                 status = f"none within {LONGEST} s"
+            self.running.discard(program)
             said.seek(0)
             output = said.read().decode(errors="replace")
         with self.talking:
@@ -127,9 +160,7 @@ def join(workers):
         worker.join()
 
 
-def main():
-    tests = build()
-    runs = Runs()
+def run_all(tests, runs):
     timed = runs.begin([test for test in tests if test[0] == TIMED], 1)
     beside = runs.begin([test for test in tests if test[0] == BESIDE_IT], 1)
     join(timed)
@@ -137,6 +168,17 @@ def main():
     others.append(("documentation", [*CARGO_TEST, "--doc"], os.getcwd()))
     others.sort(key=lambda test: FIRST.index(test[0]) if test[0] in FIRST else len(FIRST))
     join(runs.begin(others, AT_ONCE) + beside)
+
+
+def main():
+    # Sessions of their own hear neither this nor an interruption.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    tests = build()
+    runs = Runs()
+    try:
+        run_all(tests, runs)
+    finally:
+        runs.end_all()
     for name, lines in runs.ends:
         print(f"\n== {name}, its end once more", *lines, sep="\n")
     print()

@@ -10,6 +10,7 @@ use daybook::store::StoredEvent;
 use serde_json::{Map, Value};
 use testkit::World;
 use testkit::mongod::Mongod;
+use testkit::whose::Whose;
 use testkit::world::eventually;
 
 /// Logs, and how many events, reads and dead letters their lines must become.
@@ -274,15 +275,12 @@ async fn a_whole_workspace_is_entered_exactly_once_while_actors_die() {
     assert_eq!(count(&events, "ocis"), changes);
     assert_eq!(count(&events, "stalwart"), promised.stalwart);
     assert_eq!(count(&events, "platform-api"), promised.platform);
-    let in_tenants = events
-        .iter()
-        .filter(|event| event.tenant_slug.is_some())
-        .count();
-    assert!(
-        in_tenants * 10 > events.len() * 6,
-        "{in_tenants} of {} events have a tenant",
-        events.len()
-    );
+    let whose = Whose::new(workspace.people());
+    let amiss = events.iter().filter_map(|event| whose.amiss(event));
+    assert_eq!(amiss.collect::<Vec<_>>(), [""; 0]);
+    let slugs = events.iter().filter_map(|event| event.tenant_slug.as_ref());
+    let tenants = slugs.collect::<HashSet<_>>().len();
+    assert_eq!(tenants, workspace.people().tenants.len());
     assert!(
         world
             .daybook()

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::open::SyncFile;
 use super::shared::Position;
 
 const SEGMENT_EXTENSION: &str = "journal";
@@ -14,13 +15,13 @@ const DRAINED_MAGIC: &[u8; 8] = b"daybookd";
 const DRAINED_LENGTH: usize = 28;
 
 /// Makes the directory, if it is not there, durably, and closes it to others.
-pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
+pub(super) fn make_directory(dir: &Path, sync: &SyncFile) -> io::Result<()> {
     let whole = std::path::absolute(dir)?;
     let missing = whole.ancestors().take_while(|dir| !dir.exists());
     let parents: Vec<_> = missing.filter_map(Path::parent).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     for parent in parents {
-        sync_directory(parent)?;
+        sync_directory(parent, sync)?;
     }
     if fs::metadata(dir)?.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(dir, Permissions::from_mode(0o700))?;
@@ -59,8 +60,8 @@ fn private() -> OpenOptions {
 }
 
 /// Makes what was created, renamed or deleted in the directory durable.
-pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+pub(super) fn sync_directory(dir: &Path, sync: &SyncFile) -> io::Result<()> {
+    sync(&File::open(dir)?)
 }
 
 pub(super) fn segment_path(dir: &Path, segment: u64) -> PathBuf {
@@ -118,7 +119,7 @@ pub(super) fn keep_aside(
         file.write_all(&chunk?)?;
     }
     file.sync_all()?;
-    sync_directory(dir)?;
+    File::open(dir)?.sync_all()?;
     Ok(path)
 }
 

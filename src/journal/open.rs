@@ -21,7 +21,7 @@ use super::worker::{Append, Command, Frame, Worker};
 const SEGMENT_BYTES: u64 = 16 << 20;
 const SMALLEST_SEGMENT_BYTES: u64 = 64 << 10;
 
-/// How a file is made durable.
+/// How a file or a directory is made durable.
 pub type SyncFile = Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
 
 /// Where a journal is and how large it may be.
@@ -33,7 +33,7 @@ pub struct JournalOptions {
     pub max_bytes: u64,
     /// A segment that has so many bytes is followed by another.
     pub segment_bytes: u64,
-    /// `fdatasync`, unless a test counts it or lets it fail.
+    /// As the system does it, unless a test counts it or lets it fail.
     pub sync: SyncFile,
 }
 
@@ -45,8 +45,17 @@ impl JournalOptions {
             dir,
             max_bytes,
             segment_bytes: (max_bytes / 8).clamp(SMALLEST_SEGMENT_BYTES, SEGMENT_BYTES),
-            sync: Arc::new(File::sync_data),
+            sync: Arc::new(sync),
         }
+    }
+}
+
+/// Of a directory all of it: which part of one is its data is nowhere said.
+fn sync(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_dir() {
+        file.sync_all()
+    } else {
+        file.sync_data()
     }
 }
 
@@ -88,7 +97,7 @@ impl Journal {
             dir: dir.clone(),
             error,
         };
-        disk::make_directory(&dir).map_err(failed)?;
+        disk::make_directory(&dir, &options.sync).map_err(failed)?;
         let Some(lock) = disk::lock(&dir).map_err(failed)? else {
             return Err(OpenError::InUse { dir });
         };
@@ -317,4 +326,33 @@ fn cut_unfinished(
         }
     }
     Ok(length)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use super::*;
+
+    /// Neither a pipe's end nor a directory that was opened as a mere path can be synced.
+    #[test]
+    fn the_usual_sync_asks_the_system() {
+        const O_PATH: i32 = 0o10_000_000;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, b"").unwrap();
+        let sync = JournalOptions::new(dir.path().to_owned(), 1).sync;
+        for path in [dir.path(), path.as_path()] {
+            sync(&File::open(path).unwrap()).unwrap();
+        }
+        let (_reader, writer) = io::pipe().unwrap();
+        let pipe = File::from(OwnedFd::from(writer));
+        let mut mere_path = File::options();
+        mere_path.read(true).custom_flags(O_PATH);
+        for unsyncable in [pipe, mere_path.open(dir.path()).unwrap()] {
+            sync(&unsyncable).unwrap_err();
+        }
+    }
 }

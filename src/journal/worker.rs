@@ -240,7 +240,7 @@ impl Worker {
     fn begin_segment(&self, number: u64, file: &File) -> io::Result<()> {
         file.write_all_at(&segment_head(number), 0)?;
         (self.sync)(file)?;
-        disk::sync_directory(&self.dir)?;
+        disk::sync_directory(&self.dir, &self.sync)?;
         self.shared.grown(number, SEGMENT_HEAD, 0, 0, None);
         Ok(())
     }

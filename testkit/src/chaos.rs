@@ -310,8 +310,7 @@ pub async fn run(plan: &Plan) -> Result<Report, anyhow::Error> {
     while !is_over(plan.length, started, &report)? {
         let (pause, strike) = draw(&mut rng);
         tokio::time::sleep(pause).await;
-        if !life.is_alive() {
-            watch.violated(format!("the process ended by itself:\n{}", tail_of(&log)));
+        if !watch.finds_alive(&mut life, &log) {
             life = Life::start(plan, &config, &log)?;
         }
         if plan.verbose {
@@ -323,11 +322,12 @@ pub async fn run(plan: &Plan) -> Result<Report, anyhow::Error> {
         last_fault = Instant::now();
     }
     workspace.authentik().clear_faults();
-    if !life.is_alive() {
+    if !watch.finds_alive(&mut life, &log) {
         life = Life::start(plan, &config, &log)?;
     }
     workspace.pause().await;
     settle(&mut report, &workspace, &mongod, last_fault).await?;
+    watch.finds_alive(&mut life, &log);
     watching.abort();
     let killed = std::fs::read_to_string(&log).unwrap_or_default();
     let killed = killed
@@ -516,6 +516,15 @@ impl Watch {
 
     fn violated(&self, what: String) {
         self.seen().violations.insert(what);
+    }
+
+    /// Whether the process runs on: only the faults end it.
+    fn finds_alive(&self, life: &mut Life, log: &Path) -> bool {
+        let is_alive = life.is_alive();
+        if !is_alive {
+            self.violated(format!("the process ended by itself:\n{}", tail_of(log)));
+        }
+        is_alive
     }
 
     /// Cursors only go forward, generations only up.

@@ -2,7 +2,8 @@
 //!
 //! Exact, event by event: every Authentik `pk`, every recorded `externalId`, every mail event as
 //! often as it was pushed, every line of every log file at its own offset and with all that it
-//! says. The log's promise is in its files, so the workspace must keep all rotated ones.
+//! says; each on the timeline of the tenant that it tells of. The log's promise is in its files, so
+//! the workspace must keep all rotated ones.
 //!
 //! What events of Authentik and of the platform say is compared by the [oracle](crate::oracle).
 
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::oracle::says;
+use crate::whose::Whose;
 use crate::world::eventually;
 
 /// The names that [`workspace_toml`](crate::world::workspace_toml) gives to the sources.
@@ -51,10 +53,11 @@ async fn each_event(
 pub async fn settle(workspace: &Workspace, store: &dyn Store) -> usize {
     let promised = Promised::of(workspace);
     let wanted = count(&promised.keys);
+    let whose = Whose::new(workspace.people());
     let mut stored = Stored::default();
     eventually("all promised events stand in the store", async || {
         let started = Instant::now();
-        let Ok(found) = Stored::of(store).await else {
+        let Ok(found) = Stored::of(store, &whose).await else {
             return false;
         };
         let seen = count(&found.keys);
@@ -84,7 +87,8 @@ pub async fn differences(
     workspace: &Workspace,
     store: &dyn Store,
 ) -> Result<Vec<String>, StoreError> {
-    let stored = Stored::of(store).await?;
+    let whose = Whose::new(workspace.people());
+    let stored = Stored::of(store, &whose).await?;
     Ok(Promised::of(workspace).differences(&stored))
 }
 
@@ -126,6 +130,11 @@ impl Promised {
 
     fn differences(&self, stored: &Stored) -> Vec<String> {
         let mut differences = stored.twice.clone();
+        let elsewhere = &stored.elsewhere[..stored.elsewhere.len().min(SHOWN)];
+        if !elsewhere.is_empty() {
+            let count = stored.elsewhere.len();
+            differences.push(format!("{count} on another timeline, as {elsewhere:#?}"));
+        }
         let sources: BTreeSet<_> = self.keys.keys().chain(stored.keys.keys()).collect();
         for source in sources {
             let nothing = BTreeMap::new();
@@ -164,16 +173,19 @@ struct Stored {
     files: BTreeSet<String>,
     ids: HashSet<(String, String)>,
     twice: Vec<String>,
+    /// Not for whose they are.
+    elsewhere: Vec<String>,
 }
 
 impl Stored {
-    async fn of(store: &dyn Store) -> Result<Self, StoreError> {
+    async fn of(store: &dyn Store, whose: &Whose) -> Result<Self, StoreError> {
         let mut stored = Self::default();
-        each_event(store, |event| stored.take(event)).await?;
+        each_event(store, |event| stored.take(event, whose)).await?;
         Ok(stored)
     }
 
-    fn take(&mut self, event: StoredEvent) {
+    fn take(&mut self, event: StoredEvent, whose: &Whose) {
+        self.elsewhere.extend(whose.amiss(&event));
         let key = match event.source.as_str() {
             "stalwart" => said_by_mail(&event),
             "ocis" => said_by_line(&event),

@@ -15,6 +15,7 @@ pub mod process;
 pub mod prometheus;
 pub mod proxy;
 pub mod sse;
+pub mod whose;
 pub mod world;
 
 pub use world::World;

@@ -11,11 +11,12 @@ use daybook::simulators::stalwart::{self, StalwartProfile, StalwartSender, Stalw
 use jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::oracle::{KeyIn, Oracle, Promise};
+use crate::whose::Whose;
 use crate::world::{Plan, World};
 
 const STALWART_KEY: &str = "load-signature-key";
@@ -44,6 +45,7 @@ struct Stage {
     stalwart: StalwartSender,
     platform: PlatformRecorder,
     oracle: Oracle,
+    whose: Whose,
     dice: Mutex<Dice>,
 }
 
@@ -105,6 +107,7 @@ impl Sources {
         let mut platform = PlatformRecorderConfig::new(&world.url(""), None);
         platform.retry = SENDERS_PAUSE;
         let stage = Arc::new(Stage {
+            whose: Whose::new(&self.people),
             sources: self,
             stalwart: StalwartSender::start(stalwart),
             platform: PlatformRecorder::start(platform),
@@ -179,11 +182,13 @@ impl Stage {
     fn say(&self, source: &str) -> Option<Promise> {
         let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
         let (rng, people, at) = (&mut dice.rng, &self.sources.people, Timestamp::now());
+        let tenant_of = |said: &Value| self.whose.told_by(&said.to_string());
         match source {
             "authentik" => {
                 let event = authentik::events::realistic(rng, people, at);
+                let tenant = tenant_of(&event);
                 let pk = self.sources.authentik.insert(event.clone(), Duration::ZERO);
-                Some(self.oracle.promise(source, pk, event))
+                Some(self.oracle.promise(source, pk, event, tenant))
             }
             "ocis" => {
                 let line = ocis::realistic(rng, people, at);
@@ -194,7 +199,9 @@ impl Stage {
                 }
                 let promise = (!is_read).then(|| {
                     let said = serde_json::from_slice(&line.to_bytes()).expect("a line is JSON");
-                    self.oracle.promise(source, offset.to_string(), said)
+                    let tenant = tenant_of(&said);
+                    self.oracle
+                        .promise(source, offset.to_string(), said, tenant)
                 });
                 let appended = self.sources.ocis.append(&line);
                 appended.expect("the log can be written");
@@ -209,14 +216,18 @@ impl Stage {
                     .data
                     .insert("promise".to_owned(), serial.to_string().into());
                 let said = json!({ "type": event.kind, "data": event.data });
-                let promise = self.oracle.promise(source, serial.to_string(), said);
+                let tenant = tenant_of(&said);
+                let promise = self
+                    .oracle
+                    .promise(source, serial.to_string(), said, tenant);
                 self.stalwart.push(event);
                 Some(promise)
             }
             _ => {
                 let event = platform::realistic(rng, people, at);
                 let key = event["externalId"].as_str().unwrap_or_default().to_owned();
-                let promise = self.oracle.promise(source, key, event["metadata"].clone());
+                let (said, tenant) = (event["metadata"].clone(), tenant_of(&event));
+                let promise = self.oracle.promise(source, key, said, tenant);
                 self.platform.push(event);
                 Some(promise)
             }

@@ -3,8 +3,8 @@
 //! Two halves. While a Daybook runs, [`Oracle::watch`] looks at it again and again: bytes in
 //! flight within their limit, cursors only forward, generations only up. When faults have stopped,
 //! [`Oracle::settled`] waits for everything promised and [`Oracle::judge`] holds the rest against
-//! the invariants: each event once, none invented, each saying what was promised, the accounts
-//! adding up, nothing left in flight, and an older generation still fenced.
+//! the invariants: each event once, none invented, each saying what was promised and entered for
+//! whose it is, the accounts adding up, nothing left in flight, and an older generation still fenced.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use crate::whose;
 use crate::world::sum_of;
 
 /// Between two looks at a running Daybook.
@@ -49,9 +50,15 @@ pub struct Promise {
     pub key: String,
 }
 
+/// What a promised event says, and whose it is.
+struct Said {
+    payload: Value,
+    tenant: Option<String>,
+}
+
 #[derive(Default)]
 struct Book {
-    promised: HashMap<Promise, Value>,
+    promised: HashMap<Promise, Said>,
     pending: HashSet<Promise>,
     /// Pieces of input by source, those left out included.
     said: HashMap<String, u64>,
@@ -84,8 +91,14 @@ impl Oracle {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the source says this from now on.
-    pub fn promise(&self, source: &str, key: String, payload: Value) -> Promise {
+    /// Notes that the source says this from now on, which is this tenant's or nobody's.
+    pub fn promise(
+        &self,
+        source: &str,
+        key: String,
+        payload: Value,
+        tenant: Option<&str>,
+    ) -> Promise {
         let promise = Promise {
             source: source.to_owned(),
             key,
@@ -93,7 +106,11 @@ impl Oracle {
         let mut book = self.book();
         *book.said.entry(source.to_owned()).or_default() += 1;
         book.pending.insert(promise.clone());
-        let former = book.promised.insert(promise.clone(), payload);
+        let said = Said {
+            payload,
+            tenant: tenant.map(str::to_owned),
+        };
+        let former = book.promised.insert(promise.clone(), said);
         assert!(former.is_none(), "{promise:?} is promised twice");
         promise
     }
@@ -249,10 +266,12 @@ impl Oracle {
             let first_seen = book.pending.remove(&promise);
             let wrong = match book.promised.get(&promise) {
                 None => Some(format!("no invention: {promise:?} was never promised")),
-                Some(said) if first_seen && !says(&Value::Object(event.metadata.clone()), said) => {
+                Some(_) if !first_seen => None,
+                Some(said) if !says(&Value::Object(event.metadata.clone()), &said.payload) => {
                     Some(format!("no alteration: {promise:?} says something else"))
                 }
-                Some(_) => None,
+                Some(said) => whose::amiss(event, said.tenant.as_deref())
+                    .map(|amiss| format!("isolated: {amiss}")),
             };
             book.violations.extend(wrong);
         }
@@ -407,9 +426,24 @@ fn masks(key: &str, kept: &Value, said: &Value) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::says;
+    use super::{KeyIn, Oracle, says};
+    use crate::whose::tests::stored;
+
+    #[test]
+    fn an_event_that_is_entered_for_another_tenant_is_a_violation() {
+        for (tenant, violations) in [(Some("acme"), 0), (Some("globex"), 1), (None, 1)] {
+            let oracle = Oracle::new([("platform-api", KeyIn::ExternalId)]);
+            let promised = Value::Object(serde_json::Map::new());
+            oracle.promise("platform-api", "1".to_owned(), promised, Some("acme"));
+            oracle.check(&[stored(tenant, "alice")]);
+            let book = oracle.book();
+            assert_eq!(book.violations.len(), violations, "{:?}", book.violations);
+            let mut told = book.violations.iter();
+            assert!(told.all(|told| told.starts_with("isolated")));
+        }
+    }
 
     #[test]
     fn what_is_kept_may_be_masked_or_more_but_never_other() {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 
@@ -17,6 +17,10 @@ use super::*;
 struct Disk {
     syncs: AtomicU64,
     fails: AtomicBool,
+    /// For directories alone.
+    fails_above: AtomicBool,
+    /// Inodes of the directories that were synced.
+    directories: Mutex<Vec<u64>>,
     shut: Mutex<bool>,
     opened: Condvar,
 }
@@ -29,7 +33,13 @@ impl Disk {
                 disk.syncs.fetch_add(1, Ordering::SeqCst);
                 let shut = disk.shut.lock().unwrap();
                 let _open = disk.opened.wait_while(shut, |shut| *shut).unwrap();
-                if disk.fails.load(Ordering::SeqCst) {
+                let metadata = file.metadata()?;
+                let mut fails = disk.fails.load(Ordering::SeqCst);
+                if metadata.is_dir() {
+                    disk.directories.lock().unwrap().push(metadata.ino());
+                    fails |= disk.fails_above.load(Ordering::SeqCst);
+                }
+                if fails {
                     return Err(io::Error::other("no sync today"));
                 }
                 file.sync_data()
@@ -67,6 +77,32 @@ async fn nothing_is_acknowledged_into_a_directory_that_was_deleted() {
     assert_eq!(segments(&dir).len(), 1);
 }
 
+/// After a crash nobody finds a file whose directory does not know it.
+#[tokio::test]
+async fn nothing_is_answered_before_the_directory_knows_its_segment() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("deep").join("journal");
+    let disk = Arc::new(Disk::default());
+    let journal = Journal::open(disk.options(&dir)).unwrap();
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let synced = || std::mem::take(&mut *disk.directories.lock().unwrap());
+    let made_in = [dir.parent().unwrap(), parent.path()];
+    assert_eq!(synced(), made_in.map(inode));
+
+    disk.fails_above.store(true, Ordering::SeqCst);
+    let error = journal.append(push(1, 100)).await.unwrap_err();
+    assert!(error.to_string().contains("begin a segment"), "{error}");
+    assert_eq!(synced(), [inode(&dir)]);
+    assert_eq!(segments(&dir), Vec::<PathBuf>::new());
+
+    disk.fails_above.store(false, Ordering::SeqCst);
+    journal.append(push(2, 100)).await.unwrap();
+    assert_eq!(synced(), [inode(&dir)]);
+    journal.append(push(3, 100)).await.unwrap();
+    assert_eq!(synced(), [0; 0], "once for a segment");
+    assert_eq!(records(&journal), [push(2, 100), push(3, 100)]);
+}
+
 #[tokio::test]
 async fn a_thousand_appends_share_few_syncs() {
     let dir = tempfile::tempdir().unwrap();
@@ -94,7 +130,7 @@ async fn a_thousand_appends_share_few_syncs() {
         outcome.unwrap().unwrap();
     }
     let syncs = disk.syncs.load(Ordering::SeqCst);
-    assert!((2..=6).contains(&syncs), "{syncs} syncs");
+    assert!((3..=7).contains(&syncs), "{syncs} syncs");
     assert_eq!(journal.figures().appended, 1000);
     assert_eq!(records(&journal).len(), 1000);
 }
@@ -303,14 +339,14 @@ async fn who_gives_up_while_his_group_fails_is_left_out_when_each_is_tried_alone
     first.await.unwrap_err();
     reaches(&syncs, 2).await;
     drop(given_up);
-    // The group's segment, then the segment and the record of the one that is left.
-    for outcome in [no_room(), Ok(()), Ok(())] {
+    // The group's segment, then the segment, its directory and the record of the one that is left.
+    for outcome in [no_room(), Ok(()), Ok(()), Ok(())] {
         say.send(outcome).unwrap();
     }
     drop(say);
     last.await.unwrap();
     assert_eq!(records(&journal), [push(3, 100)]);
-    assert_eq!(syncs.load(Ordering::SeqCst), 4);
+    assert_eq!(syncs.load(Ordering::SeqCst), 5);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use daybook::tree::TreeOptions;
 use jiff::Timestamp;
 use testkit::World;
 use testkit::load::{Load, SOURCES};
-use testkit::world::eventually;
+use testkit::world::{PATIENCE, eventually};
 use tokio::sync::RwLock;
 
 use super::cell::{Store, world};
@@ -68,7 +68,7 @@ async fn flows_again_after_a_kill(world: &World, load: &Load, victim: &str) -> D
     let said = SOURCES.map(|source| load.say(source));
     while oracle.stored(&**daybook.store(), &said, since).await.len() < said.len() {
         assert!(
-            killed.elapsed() < 10 * GOAL,
+            killed.elapsed() < PATIENCE,
             "{victim}: {}",
             oracle.missing(daybook)
         );

@@ -40,6 +40,42 @@ async fn the_old_and_the_new_key_are_good_at_once() {
     world.stop().await;
 }
 
+/// Two mail servers: each has its route, its key and its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_opens_its_own_route_and_enters_under_its_own_name() {
+    const SERVERS: [&str; 2] = ["mail-a", "mail-b"];
+    let route = |server: &str| format!("/ingest/{server}");
+    let mut plan = World::sqlite().await.journal_size("0B");
+    for server in SERVERS {
+        // The key is the name.
+        let key = plan.file(server, server);
+        plan = plan.source(&format!(
+            "kind = \"stalwart\"\nname = \"{server}\"\nroute = \"{}\"\nsecret_files = [{key:?}]",
+            route(server)
+        ));
+    }
+    let world = plan.start().await;
+    world.ready().await;
+    let body = body("same", 1);
+    let status = async |server: &str, key: &str| {
+        let request = http::signed(&route(server), key, &body);
+        exchange(world.daybook().address(), request).await.status
+    };
+    let [a, b] = SERVERS;
+    assert_eq!((status(a, b).await, status(b, a).await), (401, 401));
+    assert_eq!(world.events().await.len(), 0);
+    let letters = world.daybook().store().dead_letters(10).await.unwrap();
+    assert!(letters.is_empty(), "{letters:?}");
+
+    assert_eq!((status(a, a).await, status(b, b).await), (200, 200));
+    let events = world.events_reach(2).await;
+    let mut sources: Vec<&str> = events.iter().map(|event| event.source.as_str()).collect();
+    sources.sort_unstable();
+    assert_eq!(sources, SERVERS);
+    assert_eq!(events[0].external_id, events[1].external_id);
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_match_to_the_byte_is_refused_and_nothing_is_kept() {
     let world = world().await;
