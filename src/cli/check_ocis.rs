@@ -8,6 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
 
+use crate::cli::uid;
 use crate::config::OcisConfig;
 use crate::event::{Decoded, SourceName};
 use crate::sources::ocis::decode::{LineContext, decode_line, looks_minimal};
@@ -22,9 +23,30 @@ const OWN_FILE: &str = "give the audit log a file of its own: AUDIT_LOG_TO_FILE=
 
 pub(super) async fn check(config: &OcisConfig) -> Finding {
     let config = config.clone();
-    tokio::task::spawn_blocking(move || probe(&config))
+    let tried = move || -> Finding {
+        let fine = probe(&config)?;
+        let advice = (uid() == Some(0)).then(|| closed_to_others(&config.path));
+        Ok(match advice.flatten() {
+            Some(advice) => fine.advise(advice),
+            None => fine,
+        })
+    };
+    tokio::task::spawn_blocking(tried)
         .await
         .unwrap_or_else(|error| Err(Trouble::new(error.to_string(), "report this")))
+}
+
+/// For root, who may read everything: that it is read now tells nothing of the service.
+fn closed_to_others(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let (closed, group) = path.ancestors().find_map(|place| {
+        let found = std::fs::metadata(place).ok()?;
+        let right = if found.is_dir() { 0o001 } else { 0o004 };
+        (found.mode() & right == 0).then(|| (place.display(), found.gid()))
+    })?;
+    Some(format!(
+        "{closed} is closed to others, and root reads it all the same: see that the user that Daybook runs as is of its group {group} (SupplementaryGroups= in the unit); `daybook status` says whether the service reads the log"
+    ))
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -197,6 +219,9 @@ fn verdict(sample: &Sample) -> Result<String, Trouble> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn told(finding: Finding) -> Result<String, String> {
@@ -337,6 +362,41 @@ mod tests {
             log.extend_from_slice(&capture("audit-full-server.log"));
         }
         assert!(of(&log).unwrap().contains("are audit records"));
+    }
+
+    #[tokio::test]
+    async fn root_is_told_what_is_closed_to_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let path = directory.join("audit.log");
+        std::fs::write(&path, capture("audit-full-server.log")).unwrap();
+        let allow = |place: &Path, mode| {
+            std::fs::set_permissions(place, Permissions::from_mode(mode)).unwrap();
+        };
+        let config = OcisConfig {
+            path: path.clone(),
+            ..OcisConfig::default()
+        };
+        for (of_log, of_directory, closed) in [
+            (0o640, 0o755, Some(&path)),
+            (0o644, 0o750, Some(&directory)),
+            (0o644, 0o755, None),
+        ] {
+            allow(&path, of_log);
+            allow(&directory, of_directory);
+            let told = closed_to_others(&path);
+            let names = |place: &Path| {
+                let begins = format!("{} is closed", place.display());
+                told.as_ref().is_some_and(|told| told.starts_with(&begins))
+            };
+            for place in [&path, &directory] {
+                assert_eq!(names(place), closed == Some(place), "{told:?}");
+            }
+            let advice = check(&config).await.map(|fine| fine.advice);
+            let advice = advice.map_err(|trouble| trouble.what).unwrap();
+            let to_root = told.filter(|_| uid() == Some(0));
+            assert_eq!(advice, Vec::from_iter(to_root));
+        }
     }
 
     #[test]

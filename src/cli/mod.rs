@@ -171,10 +171,9 @@ fn tell(line: impl std::fmt::Display) {
 /// anything into `USER`, so that is asked only where there is no `/proc`.
 fn system_user() -> Option<String> {
     let said = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
-    let Ok(process) = std::fs::metadata("/proc/self") else {
+    let Some(uid) = uid() else {
         return said("USER");
     };
-    let uid = process.uid();
     let by_sudo = said("SUDO_USER").filter(|_| uid == 0);
     by_sudo.or_else(|| {
         let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -185,6 +184,12 @@ fn system_user() -> Option<String> {
         });
         Some(name.unwrap_or_else(|| format!("uid {uid}")))
     })
+}
+
+/// The user of this process, where there is a `/proc`.
+fn uid() -> Option<u32> {
+    let process = std::fs::metadata("/proc/self").ok()?;
+    Some(process.uid())
 }
 
 /// Runs the command line of this process.

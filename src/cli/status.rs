@@ -89,8 +89,9 @@ async fn without_sources(
         (Ok(sources), Err(_)) => {
             Ok(json!({ "running": false, "reason": why.to_string(), "sources": sources }))
         }
-        (Err(_), Ok(said)) => anyhow::bail!(
-            "the service runs; it will tell how its sources are once its store answers ({said})"
+        (Err(error), Ok(said)) => anyhow::bail!(
+            "the service runs; it will tell how its sources are once its store answers ({said}): {}",
+            error.root_cause()
         ),
         (Err(error), Err(_)) => Err(error),
     }

@@ -1,4 +1,5 @@
-//! The runbook's procedures for a SQLite store, by the commands that stand there.
+//! The runbook's procedures for a SQLite store, by the commands that stand there, and what its first
+//! question of a store that is away finds.
 
 use std::path::Path;
 use std::process::Command;
@@ -107,4 +108,30 @@ async fn an_erased_person_stands_nowhere_in_the_file() {
     // grep ends with 1 where it counts none.
     let check = commands(section, "grep -ciF");
     run(dir.path(), &format!("! {check}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_says_why_the_store_does_not_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let _daybook = start(dir.path()).await;
+    // For whoever asks now the store is where nobody listens.
+    let nowhere = format!("mongodb://127.0.0.1:{}/daybook", free_port());
+    let store = format!("sqlite:{}", dir.path().join("data/daybook.db").display());
+    let path = dir.path().join("daybook.toml");
+    let mut config = std::fs::read_to_string(&path).unwrap();
+    for (from, to) in [
+        (store.as_str(), nowhere.as_str()),
+        ("[store]", "[store]\ntimeout = \"1s\""),
+        ("auth = \"none\"", "auth = \"tokens\""),
+    ] {
+        assert!(config.contains(from), "{from} is not in\n{config}");
+        config = config.replace(from, to);
+    }
+    std::fs::write(&path, config).unwrap();
+    let mut status = Command::new(DAYBOOK);
+    let output = status.args(["status", "-c"]).arg(&path).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the service runs"), "{said}");
+    assert!(said.contains("(ready): store is unavailable: "), "{said}");
 }
