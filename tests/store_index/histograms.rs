@@ -77,7 +77,6 @@ async fn a_count_that_was_cut_off_goes_on_where_it_ended() {
     assert!(looked_at < 20, "{looked_at} were looked at once more");
 }
 
-/// Who asks twice, as a page and its script do, has it counted once; another tenant's reader gets no part of it.
 fn without_source(key: &str, source: Option<Bson>) -> Document {
     let mut foreign = doc! {
         "at": DateTime::from_millis(AT), "ingestedAt": DateTime::from_millis(AT),

@@ -215,7 +215,8 @@ impl MongoStore {
         let mut names = Names::default();
         for mut left in stretches(&cells, &is_known) {
             let means = means.get_or_try_init(|| self.means(&filter)).await?;
-            let mut at_once = means.cells_at_once();
+            let least = means.cells_at_once();
+            let mut at_once = least;
             while !left.is_empty() {
                 let part = left.start..left.end.min(left.start.saturating_add(at_once));
                 left.start = part.end;
@@ -240,7 +241,7 @@ impl MongoStore {
                 at_once = if since.elapsed() < A_PART {
                     at_once.saturating_mul(4)
                 } else {
-                    (at_once / 2).max(1)
+                    (at_once / 2).max(least)
                 };
             }
         }

@@ -55,9 +55,7 @@ impl Means {
     /// With how many hours or days a count begins, which are kept before it goes on.
     pub(super) fn cells_at_once(&self) -> usize {
         match self {
-            Self::Text(parts) if parts.telling.len() + parts.asked_terms.len() > FEW_TERMS => {
-                usize::MAX
-            }
+            Self::Text(parts) if parts.telling.len() + parts.asked_terms.len() > FEW_TERMS => 400,
             _ => 1,
         }
     }

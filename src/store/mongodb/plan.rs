@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use mongodb::action::Action as _;
-use mongodb::bson::{DateTime, Document, RawDocument, doc};
+use mongodb::bson::{Document, RawDocument, doc};
 
 use super::errors::store_error;
 use super::facets::tenants_of;
-use super::query::{ceiling, conditions, range_of};
+use super::query::{conditions, range_of};
 use super::schema::{by_facet, by_term, by_time};
 use super::{MongoStore, collect};
 use crate::store::keys::{Facet, Role, Term, asked_terms, asks_facets, fold, is_odd};
@@ -343,32 +343,29 @@ impl MongoStore {
         if ways.len() == 1 {
             return Ok(ways.swap_remove(0));
         }
-        let counts = ways.iter().map(|way| self.count_few(filter, way));
-        let counts: Vec<_> = counts.collect();
-        let counts = try_join_all(counts).await?;
-        let fewest = ways.iter().zip(&counts).min_by_key(|(_, count)| **count);
-        if let Some((way, count)) = fewest
-            && *count < FEW
-        {
-            return Ok(way.clone());
-        }
-        let reached = ways.iter().map(|way| self.reach(filter, way));
-        let reached: Vec<_> = reached.collect();
-        let reached = try_join_all(reached).await?;
-        let rarest = ways.into_iter().zip(reached).min_by_key(|(_, at)| *at);
+        let rarities = ways.iter().map(|way| self.rarity(filter, way));
+        let rarities: Vec<_> = rarities.collect();
+        let rarities = try_join_all(rarities).await?;
+        let rarest = ways.into_iter().zip(rarities);
+        let rarest = rarest.min_by_key(|(_, rarity)| *rarity);
         Ok(rarest.map_or(Way::Time, |(way, _)| way))
     }
 
-    /// The time of the last of the [`FEW`] newest events of a way.
-    async fn reach(&self, filter: &EventFilter, way: &Way) -> Result<i64> {
-        if let Way::Terms { terms, .. } = way
-            && terms.len() > MERGED
-        {
-            return Ok(i64::MAX);
+    /// Least for the rarest way: whether it leads to [`FEW`] events or more, whatever their facets, and then the time
+    /// of the last of so many newest; else their number.
+    async fn rarity(&self, filter: &EventFilter, way: &Way) -> Result<(bool, i64)> {
+        let way = way.of_any_facet();
+        let is_merged = !matches!(&way, Way::Terms { terms, .. } if terms.len() > MERGED);
+        if is_merged {
+            let range = conditions(&range_of(filter), None);
+            if let Some(at) = self.at_behind(&way, range, FEW - 1).await? {
+                return Ok((true, at));
+            }
         }
-        let range = conditions(&range_of(filter), None);
-        let at = self.at_behind(&way.of_any_facet(), range, FEW - 1).await?;
-        Ok(at.unwrap_or(i64::MIN))
+        match self.count_few(filter, &way).await? {
+            FEW.. => Ok((true, i64::MAX)),
+            count => Ok((false, i64::try_from(count).unwrap_or(i64::MAX))),
+        }
     }
 
     /// The time of the event behind so many of a way's newest, by the index alone.
@@ -400,24 +397,12 @@ impl MongoStore {
     /// The terms that together tell the events of a filter, but for their facets: those of each text that it asks
     /// for, none of which an odd one shares.
     pub(super) async fn telling_terms(&self, filter: &EventFilter) -> Result<Option<Vec<Way>>> {
-        if asked_terms(filter).is_empty() {
+        let asked = asked_terms(filter);
+        if asked.is_empty() || filter.text.is_some() {
             return Ok(None);
         }
-        let tenants = self.tenants_of(filter).await?;
-        self.telling_terms_of(filter, &tenants).await
-    }
-
-    /// The same of a filter that asks for some, of these tenants.
-    pub(super) async fn telling_terms_of(
-        &self,
-        filter: &EventFilter,
-        tenants: &[Option<String>],
-    ) -> Result<Option<Vec<Way>>> {
-        if filter.text.is_some() {
-            return Ok(None);
-        }
-        let asked = asked_terms(filter).into_iter();
-        let ways = asked.map(|(role, text)| async move {
+        let tenants = &self.tenants_of(filter).await?;
+        let ways = asked.into_iter().map(|(role, text)| async move {
             let of = |role: Role| Way::of_terms(in_each(tenants, role, text));
             let is_shared = match role.odd() {
                 Some(odd) => is_odd(text) || self.count_few(filter, &of(odd)).await? > 0,
@@ -439,16 +424,9 @@ impl MongoStore {
 
     /// Counts the entries of an index in the filter's range of time, up to [`FEW`].
     async fn count_few(&self, filter: &EventFilter, way: &Way) -> Result<u64> {
-        let (mut query, index) = way.clone().over();
-        // How many there are of the others' is not worth looking through all for.
-        if matches!(way, Way::Terms { .. }) {
-            query.remove("facet");
-        }
-        let mut at = doc! { "$gte": filter.since.map_or(DateTime::MIN, ceiling) };
-        if let Some(until) = filter.until {
-            at.insert("$lt", ceiling(until));
-        }
-        query.insert("at", at);
+        let (over, index) = way.clone().over();
+        let mut query = conditions(&range_of(filter), None);
+        query.extend(over);
         let counted = self.events.count_documents(query);
         let counted = counted.optional(self.hint(index), |count, hint| count.hint(hint));
         let counted = counted.limit(FEW).max_time(self.timeout).await;

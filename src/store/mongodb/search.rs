@@ -231,7 +231,8 @@ impl MongoStore {
         }
         for window in [rarest.1.clone()].into_iter().chain(windows) {
             let of = doc! { "tenantSlug": { "$in": tenants }, "endings": begins_with(&window) };
-            let counted = self.texts.count_documents(of).limit(limit as u64);
+            let counted = self.texts.count_documents(of);
+            let counted = counted.limit((limit * LOOKED_THROUGH) as u64);
             let counted = counted.max_time(self.timeout).await;
             let count = counted.map_err(|error| store_error(&error))?;
             if count < rarest.0 {
