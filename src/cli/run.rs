@@ -85,8 +85,10 @@ pub(super) async fn serve(
         Some(end) => end,
         None => {
             tracing::info!("draining");
+            let told = async { while untold.join_next().await.is_some() {} };
+            let told = tokio::time::timeout(TELL_AGAIN, told);
             tokio::select! {
-                end = daybook.shutdown() => end,
+                (end, _) = async { tokio::join!(daybook.shutdown(), told) } => end,
                 // A second signal means now.
                 () = stop.asked() => End::Cut,
             }

@@ -135,10 +135,17 @@ impl Directory {
         self.look_up(hints).flatten().cloned()
     }
 
-    /// Whether it knows somebody to whom the hints point; several tenants that mail leads to are known,
-    /// though it is none of theirs.
+    /// Whether it knows somebody to whom the hints point. Several tenants that mail leads to are known,
+    /// though it is none of theirs, unless a better signal may tell once it is known.
     pub fn knows(&self, hints: &TenantHints) -> bool {
-        self.look_up(hints).is_some()
+        let has_better = !hints.groups.is_empty()
+            || !hints.spaces.is_empty()
+            || !hints.subjects.is_empty()
+            || !hints.emails.is_empty();
+        match self.look_up(hints) {
+            Some(None) => !has_better,
+            found => found.is_some(),
+        }
     }
 
     /// As [`Self::agreed`].
