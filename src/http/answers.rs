@@ -28,12 +28,13 @@ use crate::store::Role;
 
 /// What is no larger is not counted.
 const SMALL: u64 = 16 << 10;
-/// Bytes of all tenants' that are going out, and as many that wait; and as many of operators'.
+/// Bytes of all tenants' that are going out, and twice as many that wait; and as many of operators'.
 const MOST_BYTES: u64 = 64 << 20;
-/// A tenant's part of what is going out.
-const OF_TENANT: f64 = 0.25;
-/// How long an answer waits before its reader is sent away.
-const PATIENCE: Duration = Duration::from_secs(20);
+const MOST_WAITING: u64 = 2 * MOST_BYTES;
+/// A tenant's part of what is going out, and of what waits.
+const OF_TENANT: (f64, f64) = (0.25, 0.5);
+/// How long an answer waits before its reader is sent away: less than the page's script waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection takes no more at once, so that no copy of a large answer waits in it.
 const PIECE: usize = 64 << 10;
 
@@ -42,7 +43,7 @@ pub struct Answers {
     tenants: Pool,
     operators: Pool,
     /// By tenant; those who see all tenants are one more.
-    shares: Mutex<HashMap<Option<String>, Share>>,
+    shares: Mutex<HashMap<Option<String>, Shares>>,
     patience: Duration,
 }
 
@@ -51,11 +52,17 @@ struct Pool {
     waiting: Budget,
 }
 
+#[derive(Clone)]
+struct Shares {
+    going_out: Share,
+    waiting: Share,
+}
+
 impl Default for Pool {
     fn default() -> Self {
         Self {
             going_out: Budget::new(MOST_BYTES),
-            waiting: Budget::new(MOST_BYTES),
+            waiting: Budget::new(MOST_WAITING),
         }
     }
 }
@@ -74,7 +81,7 @@ impl Default for Answers {
 impl Answers {
     /// Room for so many bytes, now or soon.
     async fn room(&self, role: &Role, bytes: u64) -> Option<Permit> {
-        let (going_out, waiting) = self.parts_of(role);
+        let Shares { going_out, waiting } = self.shares_of(role);
         if let Some(permit) = going_out.try_acquire(bytes) {
             return Some(permit);
         }
@@ -83,16 +90,17 @@ impl Answers {
         room.ok()
     }
 
-    fn parts_of(&self, role: &Role) -> (Share, &Budget) {
-        let (tenant, pool, part) = match role {
+    fn shares_of(&self, role: &Role) -> Shares {
+        let (tenant, pool, (going_out, waiting)) = match role {
             Role::Tenant(slug) => (Some(slug.clone()), &self.tenants, OF_TENANT),
-            Role::Operator | Role::Recorder(_) => (None, &self.operators, 1.0),
+            Role::Operator | Role::Recorder(_) => (None, &self.operators, (1.0, 1.0)),
         };
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = shares
-            .entry(tenant)
-            .or_insert_with(|| pool.going_out.share("answers going out", part));
-        (found.clone(), &pool.waiting)
+        let found = shares.entry(tenant).or_insert_with(|| Shares {
+            going_out: pool.going_out.share("answers going out", going_out),
+            waiting: pool.waiting.share("answers that wait", waiting),
+        });
+        found.clone()
     }
 }
 
@@ -198,11 +206,12 @@ mod tests {
         for each in &mut waiting {
             assert!(each.as_mut().now_or_never().is_none());
         }
-        // Of so many none waits any more.
+        // Of so many none waits any more; another tenant's do.
         let refused = answers.room(&acme, LARGE).now_or_never();
         assert!(matches!(refused, Some(None)));
         let others = [now(&globex), now(&Role::Operator), now(&Role::Operator)];
         assert!(others.iter().all(Option::is_some));
+        assert!(answers.room(&globex, LARGE).now_or_never().is_none());
         drop(first);
         let second = waiting.swap_remove(0).await;
         assert!(second.is_some());
@@ -265,7 +274,7 @@ mod tests {
         };
         let operators = &answers.operators;
         let going_out = operators.going_out.try_acquire(MOST_BYTES).unwrap();
-        let waiting = operators.waiting.try_acquire(MOST_BYTES).unwrap();
+        let waiting = operators.waiting.try_acquire(MOST_WAITING).unwrap();
         for (path, kind, said) in [
             ("/api/v1/events", "application/json", "too many large"),
             ("/audit", "text/html; charset=utf-8", "Too much at once"),
