@@ -39,7 +39,11 @@ async fn an_index_that_is_being_built_is_waited_for() {
     let hasty = MongoStore::connect(&url, Duration::from_secs(2), &Collections::default()).await;
     let hasty = hasty.unwrap();
     let is_waited_for = async || {
-        let error = hasty.prepare().await.unwrap_err();
+        let Err(error) = hasty.prepare().await else {
+            let list = doc! { "listIndexes": "auditevents", "includeBuildUUIDs": true };
+            let listed = database.run_command(list).await.unwrap();
+            panic!("prepared beside {listed}");
+        };
         assert_eq!(error.reason(), "timeout", "{error}");
         let listed = events.list_index_names().await.unwrap();
         listed.contains(&OURS.to_owned())
