@@ -168,7 +168,7 @@ impl Target {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TenantHints {
-    /// Names of the groups of the acting user (Authentik).
+    /// Names of the groups of the acting user, and then of an impersonated one (Authentik).
     pub groups: Vec<ByteString>,
     /// Space ids, without storage id and node (OCIS).
     pub spaces: Vec<ByteString>,

@@ -70,8 +70,8 @@ pub(super) async fn replay(
         if walk.is_lost() {
             return Err(ClientError::Contradictory.into());
         }
-        let pks = taken.rows.iter().filter_map(|index| rows[*index].0.user_pk);
-        let pks: Vec<i64> = pks.collect();
+        let heads = taken.rows.iter().map(|index| &rows[*index].0);
+        let pks: Vec<i64> = heads.flat_map(EventHead::user_pks).flatten().collect();
         let waits_since = Instant::now();
         while let Some(pause) = people.look_up(&client, &pks).await {
             if waits_since.elapsed() > WAIT {
@@ -91,11 +91,8 @@ pub(super) async fn replay(
         for index in &taken.rows {
             let (head, raw) = &rows[*index];
             let mut event = decode_event(raw, &context);
-            let person = head.user_pk.and_then(|pk| people.get(pk));
-            if let (Decoded::Event(_, hints), Some(person)) = (&mut event, person) {
-                hints.groups.clone_from(&person.groups);
-                hints.subjects.extend(person.uid.clone());
-                hints.emails.extend(person.email.clone());
+            if let Decoded::Event(_, hints) = &mut event {
+                people.tell(head.user_pks(), hints);
             }
             decoded.push(event);
             keys.push(place(head));

@@ -134,6 +134,31 @@ async fn the_first_group_that_is_a_tenants_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_in_anothers_name_is_that_users_unless_the_administrator_has_a_tenant() {
+    let fake = fake().await;
+    fake.add_group(group(1, "authentik Admins"));
+    fake.add_group(group(2, "Acme Staff"));
+    fake.add_group(group(4, "Globex"));
+    let administrators: [(i64, &str, &[u32], &str); 2] = [
+        (101, "akadmin", &[1], "acme"),
+        (102, "erin", &[1, 4], "globex"),
+    ];
+    fake.add_user(user(103, "bob", &[2]));
+    for (pk, name, groups, _) in administrators {
+        fake.add_user(user(pk, name, groups));
+        let mut event = event_at(Timestamp::now());
+        event["user"] = serde_json::json!({"pk": pk, "email": "", "username": name,
+            "on_behalf_of": {"pk": 103, "email": "", "username": "bob"}});
+        fake.insert(event, Duration::ZERO);
+    }
+    let world = world(&fake, "").await;
+    let wanted = administrators.map(|(_, name, _, slug)| (name.to_owned(), Some(slug.to_owned())));
+    assert_eq!(tenants_of(&world, wanted.len()).await, wanted);
+    assert_eq!(look_ups(&fake, 103), 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_looked_up_once_and_remembered_after_the_deletion() {
     let fake = fake().await;
     fake.add_group(group(2, "Acme Staff"));

@@ -1,11 +1,12 @@
 //! Answers of Authentik's API.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use daybook::event::{Decoded, SourceName};
 use daybook::sources::authentik;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::{assert_unaltered, data, events, shown, table};
 
@@ -26,21 +27,65 @@ fn samples() -> Vec<Box<RawValue>> {
     serde_json::from_slice(&data("authentik/samples/events.json")).unwrap()
 }
 
+/// Where what is kept is not what was sent.
+fn altered(sent: &Value, kept: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match (sent, kept) {
+        (Value::Object(sent), Value::Object(kept)) => {
+            for (key, sent) in sent {
+                altered(sent, &kept[key], &format!("{path}/{key}"), found);
+            }
+        }
+        (Value::Array(sent), Value::Array(kept)) => {
+            for (sent, kept) in sent.iter().zip(kept) {
+                altered(sent, kept, path, found);
+            }
+        }
+        _ if sent == kept => {}
+        _ => {
+            found.insert(path.to_owned());
+        }
+    }
+}
+
 #[test]
 fn every_sample_decodes_unaltered() {
     let samples = samples();
     assert_eq!(samples.len(), 89);
+    let mut masked = BTreeSet::new();
     for raw in samples {
         let sent: Value = serde_json::from_str(raw.get()).unwrap();
         let (event, _) = events(vec![decode(&raw)]).remove(0);
         assert_eq!(event.external_id, sent["pk"]);
-        assert_unaltered(&sent, &event.metadata.clone().into());
+        let kept = Value::from(event.metadata.clone());
+        assert_unaltered(&sent, &kept);
+        altered(&sent, &kept, "", &mut masked);
         let head = authentik::decode::EventHead::read(&raw).unwrap();
         assert_eq!(head.pk, event.external_id);
         assert_eq!(daybook::event::to_millis(head.created), event.at);
         assert_eq!(head.user_pk, authentik::decode::user_key(&sent));
+        let impersonated = sent["user"]["on_behalf_of"]["pk"].as_i64();
+        assert_eq!(head.impersonated_pk, impersonated);
         assert_ne!(event.actor.ip.as_deref(), Some("255.255.255.255"));
     }
+    let masked: Vec<&str> = masked.iter().map(String::as_str).collect();
+    let secrets = [
+        "/context/http_request/args/itoken",
+        "/context/http_request/args/token",
+        "/context/password",
+    ];
+    assert_eq!(masked, secrets);
+}
+
+#[test]
+fn the_claims_of_a_federated_log_in_are_legible() {
+    let claims = |event: &Value| event["context"]["auth_method_args"]["jwt"].clone();
+    let federated: Vec<Value> = samples()
+        .iter()
+        .map(|raw| events(vec![decode(raw)]).remove(0).0)
+        .map(|event| claims(&Value::from(event.metadata)))
+        .filter(|claims| !claims.is_null())
+        .collect();
+    assert_eq!(federated, [json!({"sub": "foo", "exp": 1_795_501_857})]);
 }
 
 #[test]

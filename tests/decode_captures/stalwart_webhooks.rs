@@ -235,6 +235,19 @@ fn mail_that_goes_out_is_its_senders_until_it_has_gone() {
 }
 
 #[test]
+fn who_claims_anothers_address_is_not_its_owner() {
+    let (event, hints) = capture("v016_submission_local_remote_bounce.http")
+        .into_iter()
+        .find(|(event, _)| event.metadata["type"] == "smtp.mail-from-unauthorized")
+        .unwrap();
+    assert_eq!(event.actor.email.as_deref(), Some("alice@example.org"));
+    assert_eq!(event.actor.ip.as_deref(), Some("198.51.100.7"));
+    assert_eq!(event.target.kind.as_deref(), Some("account"));
+    assert_eq!(event.target.name.as_deref(), Some("bob@example.org"));
+    assert_eq!(hints.domains, ["example.org"]);
+}
+
+#[test]
 fn hostile_names_stay_as_they_are() {
     let names: Vec<_> = capture("v016_odd_username_nul_byte.http")
         .into_iter()

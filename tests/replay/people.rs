@@ -66,6 +66,20 @@ async fn entered(config: &Path) -> (usize, usize) {
     )
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_impersonated_user_is_looked_up_too() {
+    let fake = thirty_logins().await;
+    let mut event = login(31);
+    event["user"] = serde_json::json!({"pk": 9, "email": "", "username": "akadmin",
+        "on_behalf_of": {"pk": 4, "email": "", "username": "alice"}});
+    fake.insert_many(vec![event]);
+    let plan = World::sqlite().await;
+    let config = with_tenants(&plan, &fake);
+    let counts = replay(&config, "authentik", "400h");
+    assert_eq!(counts["new"], 31, "{counts}");
+    assert_eq!(entered(&config).await, (31, 31));
+}
+
 async fn is_waited_for(fault: Fault, times: u64) {
     let fake = thirty_logins().await;
     let fault = Scripted::new(fault).times(Times::Next(times));

@@ -12,7 +12,8 @@ async fn an_unreadable_body_is_kept_once_with_its_bytes() {
     let world = world().await;
     let mut deep = "[".repeat(200);
     deep.push_str(&"]".repeat(200));
-    let good = body("x", 2);
+    // An `id` may be a credential (`auth.error`).
+    let good = body("x", 2).replace(r#""id":"1","#, "");
     let bodies: [(&[u8], &str); 9] = [
         (b"hello", "malformed"),
         (b"", "malformed"),

@@ -368,9 +368,9 @@ impl PollerState {
                 Some(head) => rows.push((
                     RowKey {
                         created: head.created,
-                        pk: head.pk,
+                        pk: head.pk.clone(),
                     },
-                    head.user_pk,
+                    head.user_pks(),
                     raw,
                 )),
                 None => placeless.push(raw),
@@ -389,7 +389,7 @@ impl PollerState {
         let pks: Vec<i64> = rows
             .iter()
             .filter(|(key, ..)| !walk.is_durable(key))
-            .filter_map(|(_, user_pk, _)| *user_pk)
+            .flat_map(|(_, user_pks, _)| user_pks.iter().flatten().copied())
             .collect();
         let is_older = walk.has_gaps() && !walk.is_at_head();
         let pause = self.people.look_up(&self.args.client, &pks).await;
@@ -424,9 +424,9 @@ impl PollerState {
         let mut entries = Vec::with_capacity(taken.rows.len() + placeless.len());
         let mut keys = Vec::with_capacity(taken.rows.len());
         for index in &taken.rows {
-            let (key, user_pk, raw) = &rows[*index];
+            let (key, user_pks, raw) = &rows[*index];
             keys.push(key.clone());
-            entries.extend(self.entry_of(decode_event(raw, &context), *user_pk));
+            entries.extend(self.entry_of(decode_event(raw, &context), *user_pks));
         }
         for raw in placeless {
             let decoded = decode_event(raw, &context);
@@ -435,7 +435,7 @@ impl PollerState {
             {
                 continue;
             }
-            entries.extend(self.entry_of(decoded, None));
+            entries.extend(self.entry_of(decoded, [None; 2]));
         }
         if let Some(unseen) = taken.unseen {
             let head = rows.iter().map(|(.., raw)| &***raw);
@@ -472,14 +472,10 @@ impl PollerState {
         self.deliver().await
     }
 
-    fn entry_of(&self, decoded: Decoded, user_pk: Option<i64>) -> Option<Entry> {
+    fn entry_of(&self, decoded: Decoded, user_pks: [Option<i64>; 2]) -> Option<Entry> {
         match decoded {
             Decoded::Event(event, mut hints) => {
-                if let Some(person) = user_pk.and_then(|pk| self.people.get(pk)) {
-                    hints.groups.clone_from(&person.groups);
-                    hints.subjects.extend(person.uid.clone());
-                    hints.emails.extend(person.email.clone());
-                }
+                self.people.tell(user_pks, &mut hints);
                 Some(Entry::Event(event, hints))
             }
             Decoded::Filtered => None,

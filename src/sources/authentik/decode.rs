@@ -3,7 +3,7 @@
 //! - The key is the event's `pk`, a random UUID: nothing can be read from its order.
 //! - `created` is set before the event becomes visible and loses its fraction when that is zero:
 //!   it is parsed, never compared as text.
-//! - Groups and the subject id stand in no event; [`user_key`] tells whom to look up.
+//! - Groups and the subject id stand in no event; [`EventHead::user_pks`] tells whom to look up.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -37,6 +37,8 @@ pub struct EventHead {
     pub created: Timestamp,
     /// The acting user's key, if that is a user who can be looked up.
     pub user_pk: Option<i64>,
+    /// The key of the user whom an administrator impersonates.
+    pub impersonated_pk: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -55,15 +57,19 @@ impl EventHead {
             return None;
         }
         let head: RawHead = serde_json::from_str(event.get()).ok()?;
+        let user = head.user.as_ref().and_then(|user| user.0.as_object());
+        let impersonated = user.and_then(|user| user.get("on_behalf_of")?.as_object());
         Some(Self {
             pk: Some(head.pk).filter(|pk| !pk.is_empty())?,
             created: parse_time(&head.created)?,
-            user_pk: head
-                .user
-                .as_ref()
-                .and_then(|user| user.0.as_object())
-                .and_then(real_user_key),
+            user_pk: user.and_then(real_user_key),
+            impersonated_pk: impersonated.and_then(real_user_key),
         })
+    }
+
+    /// Whom to look up: the acting user first.
+    pub fn user_pks(&self) -> [Option<i64>; 2] {
+        [self.user_pk, self.impersonated_pk]
     }
 }
 
@@ -71,11 +77,6 @@ impl EventHead {
 /// system, of anonymous callers and of users that never existed.
 pub fn user_key(event: &Value) -> Option<i64> {
     real_user_key(event.get("user")?.as_object()?)
-}
-
-/// The key of the user whom an administrator impersonates in this event.
-pub fn impersonated_user_key(event: &Value) -> Option<i64> {
-    real_user_key(event.get("user")?.get("on_behalf_of")?.as_object()?)
 }
 
 /// Decodes one event.

@@ -65,8 +65,9 @@ fn the_administrator_is_the_actor_of_an_impersonation() {
         user.clone(),
         json!({"reason": "ticket"}),
     );
-    assert_eq!(user_key(&started), Some(2));
-    assert_eq!(impersonated_user_key(&started), Some(5));
+    let raw = RawValue::from_string(started.to_string()).unwrap();
+    let head = EventHead::read(&raw).unwrap();
+    assert_eq!(head.user_pks(), [Some(2), Some(5)]);
     let (seen, hints) = one(started);
     assert_eq!(seen.actor.name.as_deref(), Some("akadmin"));
     assert_eq!(seen.target.name.as_deref(), Some("bob"));
@@ -340,6 +341,7 @@ fn the_head_is_read_without_the_rest() {
             pk: "c072cfba-cd83-4fb0-a8ca-1fe0000a9f4a".into(),
             created: "2026-11-24T04:19:00.265079Z".parse().unwrap(),
             user_pk: Some(4),
+            impersonated_pk: None,
         })
     );
 }

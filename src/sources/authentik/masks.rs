@@ -2,7 +2,8 @@
 //!
 //! Authentik masks most of them itself. What it lets through: the arguments of a request (an
 //! authorization code, an invitation's token), the old and new value of a secret field in a diff,
-//! the text of mail it sent (which holds the links that reset a password), and query strings.
+//! the text of mail it sent (which holds the links that reset a password), query strings, the key of
+//! a recovery link, and the variables of the functions in which an exception was raised.
 
 use serde_json::{Map, Value};
 
@@ -28,11 +29,17 @@ const FIELD_KEYS: &[&str] = &[
     "config_secret",
     "bind_password",
     "auth",
+    // Whoever knows it may send.
+    "webhook_url",
 ];
+
+/// What stands before the key in a link that signs a user in.
+const RECOVERY_LINK: &str = "/recovery/use-token/";
 
 /// Masks the event's object; `action` is the raw one.
 pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
     let arguments = with_common(ARGUMENT_KEYS);
+    let claims = claims_of(event).cloned();
     if let Some(Value::Object(context)) = event.get_mut("context") {
         if action == "email_sent"
             && let Some(body) = context.get_mut("body")
@@ -41,6 +48,9 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
         }
         if let Some(diff) = context.get_mut("diff") {
             mask::mask_value(diff, &with_common(FIELD_KEYS));
+        }
+        if let Some(exception) = context.get_mut("exception") {
+            mask_variables(exception);
         }
         mask_arguments(context, &arguments);
     }
@@ -52,13 +62,24 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
             mask_queries(value, &arguments);
         }
     }
+    if let (Some(mut claims), Some(place)) = (claims, claims_of(event)) {
+        mask::mask_value(&mut claims, SECRET_KEYS);
+        mask_queries(&mut claims, &arguments);
+        *place = claims;
+    }
+}
+
+/// What the token of a federated log-in says: decoded, it is no token any more.
+fn claims_of(event: &mut Map<String, Value>) -> Option<&mut Value> {
+    let method = event.get_mut("context")?.get_mut("auth_method_args")?;
+    method.get_mut("jwt").filter(|jwt| jwt.is_object())
 }
 
 /// Masks bytes that are no event.
 pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
     let mut keys = with_common(ARGUMENT_KEYS);
     keys.extend(FIELD_KEYS);
-    keys.push("body");
+    keys.extend(["body", "locals"]);
     letter::mask_letter(raw, &keys)
 }
 
@@ -78,10 +99,36 @@ fn mask_arguments(map: &mut Map<String, Value>, keys: &[&str]) {
     }
 }
 
+/// Masks Python's variables, which stand as text in each frame of each exception.
+fn mask_variables(exception: &mut Value) {
+    match exception {
+        Value::Array(items) => items.iter_mut().for_each(mask_variables),
+        Value::Object(map) => {
+            for (key, value) in map.iter_mut() {
+                match value {
+                    value if key != "locals" => mask_variables(value),
+                    Value::Object(locals) => locals.values_mut().for_each(mask::mask_leaves),
+                    value => mask::mask_leaves(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn mask_recovery_link(text: &str) -> Option<String> {
+    let (before, after) = text.split_once(RECOVERY_LINK)?;
+    let (key, rest) = after.split_at(after.find('/').unwrap_or(after.len()));
+    (!key.is_empty()).then(|| format!("{before}{RECOVERY_LINK}{}{rest}", mask::MASK))
+}
+
 fn mask_queries(value: &mut Value, keys: &[&str]) {
     match value {
         Value::String(text) => {
             if let Some(masked) = mask::mask_query(text, keys) {
+                *text = masked;
+            }
+            if let Some(masked) = mask_recovery_link(text) {
                 *text = masked;
             }
         }
@@ -120,6 +167,55 @@ mod tests {
     }
 
     #[test]
+    fn the_key_of_a_recovery_link_is_masked() {
+        for (path, wanted) in [
+            ("/recovery/use-token/abc/", "/recovery/use-token/***/"),
+            ("/id/recovery/use-token/abc", "/id/recovery/use-token/***"),
+            ("/recovery/use-token/", "/recovery/use-token/"),
+        ] {
+            assert_eq!(
+                masked("login", json!({"http_request": {"path": path}})),
+                json!({"http_request": {"path": wanted}})
+            );
+        }
+    }
+
+    #[test]
+    fn the_claims_of_a_federated_log_in_stay() {
+        let login = |jwt: Value| masked("login", json!({"auth_method_args": {"jwt": jwt}}));
+        let args = |jwt: Value| json!({"auth_method_args": {"jwt": jwt}});
+        assert_eq!(
+            login(
+                json!({"iss": "https://git.example/", "sub": "app", "exp": 7, "api_token": "s3"})
+            ),
+            args(
+                json!({"iss": "https://git.example/", "sub": "app", "exp": 7, "api_token": "***"})
+            )
+        );
+        assert_eq!(login(json!("eyJ0.e30.c2ln")), args(json!("***")));
+        assert_eq!(
+            masked("login", json!({"jwt": {"sub": "app"}})),
+            json!({"jwt": {"sub": "***"}})
+        );
+    }
+
+    #[test]
+    fn an_exception_loses_its_variables_and_nothing_else() {
+        let exception = |variable: &str| {
+            json!({"message": "boom", "exception": [{
+                "exc_type": "KeyError", "exc_value": "'x'", "is_cause": false,
+                "frames": [{"filename": "/a.py", "lineno": 12, "name": "get", "locals": {
+                    "name": variable, "bind": variable}}],
+                "exceptions": [[{"exc_type": "OSError", "frames": [
+                    {"lineno": 3, "locals": {"id": variable}}]}]]}]})
+        };
+        assert_eq!(
+            masked("system_exception", exception("{'pw': 'hunter2'}")),
+            exception("***")
+        );
+    }
+
+    #[test]
     fn a_changed_secret_shows_neither_value() {
         assert_eq!(
             masked(
@@ -130,6 +226,7 @@ mod tests {
                 "spnego_keytab": {"previous_value": "a", "new_value": "b"},
                 "kubeconfig": {"previous_value": {}, "new_value": {"users": [{"name": "n", "user": {"client-key-data": "b"}}]}},
                 "auth": {"previous_value": "a", "new_value": "b"},
+                "webhook_url": {"previous_value": "a", "new_value": "b"},
                 "auth_type": {"previous_value": "basic", "new_value": "bearer"},
                 "name": {"previous_value": "a", "new_value": "b"}}})
             ),
@@ -139,6 +236,7 @@ mod tests {
                 "spnego_keytab": {"previous_value": "***", "new_value": "***"},
                 "kubeconfig": {"previous_value": {}, "new_value": {"users": [{"name": "n", "user": {"client-key-data": "***"}}]}},
                 "auth": {"previous_value": "***", "new_value": "***"},
+                "webhook_url": {"previous_value": "***", "new_value": "***"},
                 "auth_type": {"previous_value": "basic", "new_value": "bearer"},
                 "name": {"previous_value": "a", "new_value": "b"}}})
         );

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 
 use super::client::{Client, ClientError};
+use crate::event::TenantHints;
 
 const REMEMBER: Duration = Duration::from_secs(300);
 const REMEMBER_ABSENCE: Duration = Duration::from_secs(60);
@@ -216,6 +217,20 @@ impl People {
         }
     }
 
+    /// Adds what is known of an event's users. The acting one comes first: of several values of a
+    /// signal the first that is a tenant's counts. Until it is known whether the acting one has a
+    /// tenant, the impersonated one does not count.
+    pub fn tell(&self, [acting, impersonated]: [Option<i64>; 2], hints: &mut TenantHints) {
+        let is_told = acting.is_none_or(|pk| self.known.contains_key(&pk));
+        let impersonated = impersonated.filter(|_| is_told);
+        let users = acting.into_iter().chain(impersonated);
+        for person in users.filter_map(|pk| self.get(pk)) {
+            hints.groups.extend(person.groups.iter().cloned());
+            hints.subjects.extend(person.uid.clone());
+            hints.emails.extend(person.email.clone());
+        }
+    }
+
     /// What is known of a user.
     pub fn get(&self, pk: i64) -> Option<&Person> {
         self.known.get(&pk).and_then(|(_, person)| person.as_ref())
@@ -289,5 +304,28 @@ fn person_of(user: &Value) -> Person {
         groups,
         uid: text("uid"),
         email: text("email"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_impersonated_user_counts_only_once_the_administrator_is_known() {
+        let mut people = People::default();
+        let groups = |people: &People| {
+            let mut hints = TenantHints::default();
+            people.tell([Some(1), Some(2)], &mut hints);
+            hints.groups
+        };
+        let bob = Person {
+            groups: vec!["acme".into()],
+            ..Person::default()
+        };
+        people.known.insert(2, (Instant::now(), Some(bob)));
+        assert!(groups(&people).is_empty());
+        people.known.insert(1, (Instant::now(), None));
+        assert_eq!(groups(&people), [ByteString::from_static("acme")]);
     }
 }

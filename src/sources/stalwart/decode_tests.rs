@@ -153,7 +153,29 @@ fn mail_belongs_to_the_side_that_is_vouched_for() {
         ),
         (
             "delivery.double-bounce",
-            json!({"from": "<>", "to": "a@b.example"}),
+            json!({"to": [
+                "<a@b.example> (host 'mx' rejected transaction with code 550 (5.1.1) 'x@acme.example')\r\n",
+                "<\"x@acme.example>\"@d.example> (rate limited)\r\n"]}),
+            vec!["b.example"],
+        ),
+        (
+            "calendar.itip-message-sent",
+            json!({"from": "x@acme.example", "to": "a@b.example", "accountId": 2, "documentId": 1, "queueId": 9}),
+            vec!["acme.example"],
+        ),
+        (
+            "calendar.itip-message-error",
+            json!({"from": "x@acme.example", "to": "a@b.example", "accountId": 2, "documentId": 1, "reason": "Server rejected RCPT-TO: 550"}),
+            vec!["acme.example"],
+        ),
+        (
+            "calendar.itip-message-error",
+            json!({"from": "x@acme.example", "accountId": 2, "spanId": 1, "queueName": "local", "to": ["a@b.example"]}),
+            vec!["b.example"],
+        ),
+        (
+            "calendar.itip-message-received",
+            json!({"from": "x@acme.example", "accountId": 2, "spanId": 1, "queueName": "local", "to": ["a@b.example"]}),
             vec!["b.example"],
         ),
         (

@@ -33,10 +33,15 @@ const STRUCTURAL_KEYS: &[&str] = &[
     "id",
 ];
 
-/// Types of which one key may be a secret: a token or a password's hash that could not be read, and
-/// the bytes that stand in a store for an account or a message.
+/// Keys of single types that may hold a secret: credentials or a password's hash that could not be read,
+/// the address of a push subscription, to which anybody may send who knows it (an error of the request
+/// names it too), and the bytes that stand in a store for an account or a message.
 const SECRETS_OF: &[(&str, &str)] = &[
     ("auth.error", "details"),
+    ("auth.error", "id"),
+    ("push-subscription.error", "reason"),
+    ("push-subscription.error", "url"),
+    ("push-subscription.success", "url"),
     ("registry.deserialization-error", "value"),
     ("store.data-corruption", "value"),
     ("store.decompress-error", "value"),
@@ -44,7 +49,7 @@ const SECRETS_OF: &[(&str, &str)] = &[
 ];
 
 /// Keys that may carry content, whatever the type; for what becomes no event.
-const CONTENT_KEYS: &[&str] = &["contents", "details", "result", "value"];
+const CONTENT_KEYS: &[&str] = &["contents", "details", "id", "result", "url", "value"];
 
 /// Parameters of a requested URL that are secrets, besides the common list.
 const QUERY_KEYS: &[&str] = &["code", "key", "auth", "sig", "signature"];
@@ -192,8 +197,9 @@ mod tests {
 
     #[test]
     fn a_secret_in_an_error_is_masked_wherever_the_error_stands() {
-        let data = json!({"details": "eyJ0", "reason": "Failed to decode token"});
-        let without = json!({"details": "***", "reason": "Failed to decode token"});
+        let data =
+            json!({"details": "eyJ0", "id": "YWxpY2U6cHc=", "reason": "Failed to decode token"});
+        let without = json!({"details": "***", "id": "***", "reason": "Failed to decode token"});
         assert_eq!(masked("auth.error", data.clone()), without);
         let caused = |data: Value| json!({"causedBy": {"type": "auth.error", "data": data}});
         assert_eq!(
@@ -208,11 +214,31 @@ mod tests {
     }
 
     #[test]
+    fn the_address_of_a_push_subscription_is_masked() {
+        let url = "https://push.example/wpush/v2/gAAAAA";
+        assert_eq!(
+            masked(
+                "push-subscription.error",
+                json!({"details": "HTTP POST failed", "url": url, "reason": format!("error sending request for url ({url})"), "code": 410})
+            ),
+            json!({"details": "HTTP POST failed", "url": "***", "reason": "***", "code": 410})
+        );
+        assert_eq!(
+            masked("push-subscription.success", json!({"url": url})),
+            json!({"url": "***"})
+        );
+    }
+
+    #[test]
     fn text_that_is_no_json_loses_content_too() {
         for (raw, wanted) in [
             (
                 r#"{"events":[{"type":"imap.raw-input","data":{"contents":"A LOGIN a \"pw\""#,
                 r#"{"events":[{"type":"imap.raw-input","data":{"contents":"***"#,
+            ),
+            (
+                r#"{"events":[{"type":"auth.error","data":{"id":"YWxpY2U6cH"#,
+                r#"{"events":[{"type":"auth.error","data":{"id":"***"#,
             ),
             (
                 r#"{"events":[{"type":"store.sql-query","data":{"value":["a"],"result":"Ok([\"$argon"#,

@@ -12,20 +12,34 @@ use crate::sources::text::{is_address, scalar, text};
 
 type Data = Map<String, Value>;
 
+/// The claimed sender is none of the account's own addresses.
+const REFUSED_SENDER: &str = "smtp.mail-from-unauthorized";
+
 /// The actor.
 pub(super) fn actor(kind: &str, data: &Data) -> Actor {
-    let impersonator = impersonator(kind, data);
-    let account = impersonator.map(Into::into).or_else(|| account(data));
-    let named = account.or_else(|| sender(data));
-    // Mail that was put into an account has that account's id, and its sender is somebody else.
-    let is_delivery = kind.starts_with("message-ingest.") && data.contains_key("from");
     let mut actor = Actor {
-        id: (impersonator.is_none() && !is_delivery)
-            .then(|| of_account(data, "accountId"))
-            .flatten(),
         ip: client_ip(kind, data),
         ..Actor::default()
     };
+    if names_the_changed_account(kind) {
+        return actor;
+    }
+    let impersonator = impersonator(kind, data);
+    // What came in for an account has that account's id, and its sender is somebody else.
+    let is_incoming = data.contains_key("from")
+        && (kind.starts_with("message-ingest.")
+            || (is_invitation(kind) && !data.contains_key("documentId")));
+    if impersonator.is_none() && !is_incoming {
+        actor.id = of_account(data, "accountId");
+    }
+    let account = impersonator.map(Into::into).or_else(|| account(data));
+    let named = account.or_else(|| {
+        if kind == REFUSED_SENDER {
+            own_names(data).next().map(Into::into)
+        } else {
+            sender(data)
+        }
+    });
     match named {
         Some(name) if is_address(&name) => actor.email = Some(name),
         name => actor.name = name,
@@ -51,6 +65,31 @@ fn of_account(data: &Data, key: &str) -> Option<ByteString> {
         let cause = data.get("causedBy")?.get("data")?.as_object()?;
         of_account(cause, key)
     })
+}
+
+/// Whether the account is the one that was changed. By whom is not told.
+fn names_the_changed_account(kind: &str) -> bool {
+    matches!(
+        kind,
+        "account.created"
+            | "account.deleted"
+            | "account.password-changed"
+            | "auth.password-changed"
+            | "password.changed"
+    )
+}
+
+/// Of invitations and the answers to them those that an account sends name the entry in its calendar
+/// (`documentId`). Those that come in do not, but have the `to` of the delivery that brought them.
+fn is_invitation(kind: &str) -> bool {
+    kind.starts_with("calendar.itip-message-")
+}
+
+/// The name of the account of a [`REFUSED_SENDER`], and then its addresses.
+fn own_names(data: &Data) -> impl Iterator<Item = &str> {
+    let own = data.get("details").and_then(Value::as_array);
+    let own = own.into_iter().flatten().filter_map(Value::as_str);
+    own.filter(|name| !name.is_empty())
 }
 
 /// The envelope's sender; `<>` and nothing mean a bounce.
@@ -79,6 +118,9 @@ pub(super) fn target(kind: &str, data: &Data) -> Target {
     if kind.starts_with("security.") && kind.ends_with("-ban") {
         return of("ip", None, scalar(data.get("remoteIp")));
     }
+    if kind == REFUSED_SENDER {
+        return of("account", None, sender(data));
+    }
     if let Some(mailbox) = text(data, "mailboxName") {
         return of(
             "mailbox",
@@ -86,10 +128,11 @@ pub(super) fn target(kind: &str, data: &Data) -> Target {
             Some(mailbox.into()),
         );
     }
-    if let Some(name) = account(data) {
-        return of("account", of_account(data, "accountId"), Some(name));
+    let account = account(data);
+    if account.is_some() || names_the_changed_account(kind) {
+        return of("account", of_account(data, "accountId"), account);
     }
-    let recipients = recipients(data);
+    let recipients = recipients(kind, data);
     if !recipients.is_empty() {
         let names = Some(recipients.join(", ").into());
         return match family {
@@ -103,12 +146,25 @@ pub(super) fn target(kind: &str, data: &Data) -> Target {
     of("domain", None, text(data, "domain").map(Into::into))
 }
 
-fn recipients(data: &Data) -> Vec<&str> {
+fn recipients<'a>(kind: &str, data: &'a Data) -> Vec<&'a str> {
     match data.get("to") {
         Some(Value::String(to)) if !to.is_empty() => vec![to],
-        Some(Value::Array(to)) => to.iter().filter_map(Value::as_str).collect(),
+        Some(Value::Array(to)) => {
+            let to = to.iter().filter_map(Value::as_str);
+            if kind == "delivery.double-bounce" {
+                return to.filter_map(bounced).collect();
+            }
+            to.collect()
+        }
         _ => Vec::new(),
     }
+}
+
+/// The address in `<address> (why it failed)`. In quotes it may hold a `>` of its own: then nothing
+/// tells where it ends.
+fn bounced(sentence: &str) -> Option<&str> {
+    let (address, _) = sentence.strip_prefix('<')?.split_once('>')?;
+    (!address.contains('"')).then_some(address)
 }
 
 /// Whose timeline the event may belong to.
@@ -119,21 +175,18 @@ pub(super) fn hints(kind: &str, data: &Data) -> TenantHints {
         return hints;
     }
     let family = kind.split('.').next().unwrap_or(kind);
-    let is_submission = kind.contains("authenticated") && family == "queue";
+    let is_submission = (kind.contains("authenticated") && family == "queue")
+        || (is_invitation(kind) && data.contains_key("documentId"));
     // Other types of the queue bear its name too: a bounce that of the delivery that failed.
     let is_delivery = family == "delivery" || kind == "queue.rescheduled";
     let queue = text(data, "queueName");
     let sender = sender(data);
     if is_submission || (is_delivery && queue == Some("remote")) {
         sender.iter().for_each(|from| add(&mut hints.domains, from));
-    } else if kind == "smtp.mail-from-unauthorized" {
-        // The claimed sender is refused because it is none of the account's own addresses: these.
-        if let Some(Value::Array(own)) = data.get("details") {
-            let own = own.iter().filter_map(Value::as_str);
-            own.for_each(|address| add(&mut hints.domains, address));
-        }
+    } else if kind == REFUSED_SENDER {
+        own_names(data).for_each(|own| add(&mut hints.domains, own));
     } else {
-        let recipients = recipients(data);
+        let recipients = recipients(kind, data);
         for recipient in &recipients {
             add(&mut hints.domains, recipient);
         }
@@ -200,4 +253,99 @@ fn domain_of(address: &str) -> Option<ByteString> {
     let (_, domain) = address.rsplit_once('@')?;
     let domain = domain.trim_end_matches(['>', '.']).to_lowercase();
     (!domain.is_empty()).then(|| domain.into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parts(kind: &str, data: &Value) -> (Actor, Target) {
+        let data = data.as_object().unwrap();
+        (actor(kind, data), target(kind, data))
+    }
+
+    #[test]
+    fn an_account_that_was_changed_is_not_who_changed_it() {
+        let data = json!({"accountName": "new@x.example", "accountId": 7, "remoteIp": "192.0.2.1"});
+        for kind in [
+            "account.created",
+            "account.deleted",
+            "account.password-changed",
+            "auth.password-changed",
+            "password.changed",
+        ] {
+            let (actor, target) = parts(kind, &data);
+            let only_the_address = Actor {
+                ip: Some("192.0.2.1".into()),
+                ..Actor::default()
+            };
+            assert_eq!(actor, only_the_address, "{kind}");
+            assert_eq!(target.kind.as_deref(), Some("account"), "{kind}");
+            assert_eq!(target.id.as_deref(), Some("7"), "{kind}");
+            assert_eq!(target.name.as_deref(), Some("new@x.example"), "{kind}");
+        }
+    }
+
+    #[test]
+    fn an_invitation_that_comes_in_is_not_its_receivers_deed() {
+        let (to, own, other) = (
+            Some("a@b.example"),
+            Some("x@acme.example"),
+            Some("x@outside.example"),
+        );
+        for (kind, to, from, is_sent) in [
+            ("sent", to, own, true),
+            ("error", to, own, true),
+            ("error", None, None, true),
+            ("error", to, other, false),
+            ("received", to, other, false),
+        ] {
+            let kind = format!("calendar.itip-message-{kind}");
+            let place = if is_sent { "documentId" } else { "spanId" };
+            let mut data = json!({"accountId": 2, place: 1});
+            for (key, value) in [("to", to), ("from", from)] {
+                if let Some(value) = value {
+                    data[key] = value.into();
+                }
+            }
+            let (actor, target) = parts(&kind, &data);
+            assert_eq!(actor.id.is_some(), is_sent, "{kind} {data}");
+            assert_eq!(actor.email.as_deref(), from, "{kind} {data}");
+            assert_eq!(target.name.as_deref(), to, "{kind} {data}");
+        }
+    }
+
+    #[test]
+    fn who_claims_anothers_address_is_the_account_under_its_own_name() {
+        for (details, email, name) in [
+            (
+                json!(["alice@a.example", "a@a.example"]),
+                Some("alice@a.example"),
+                None,
+            ),
+            (json!(["alice", "@a.example"]), None, Some("alice")),
+            (json!([]), None, None),
+            (json!("alice"), None, None),
+        ] {
+            let data = json!({"from": "bob@b.example", "details": details});
+            let (actor, target) = parts(REFUSED_SENDER, &data);
+            assert_eq!(actor.email.as_deref(), email, "{data}");
+            assert_eq!(actor.name.as_deref(), name, "{data}");
+            assert_eq!(target.kind.as_deref(), Some("account"), "{data}");
+            assert_eq!(target.name.as_deref(), Some("bob@b.example"), "{data}");
+        }
+    }
+
+    #[test]
+    fn a_double_bounce_names_its_recipients_in_sentences() {
+        let data = json!({"spanId": 1, "to": [
+            "<bob@b.example> (host 'mx' rejected transaction with code 550 (5.1.1) 'no <bob>')\r\n",
+            "<eve@e.example> (rate limited)\r\n"]});
+        let (_, target) = parts("delivery.double-bounce", &data);
+        assert_eq!(target.kind.as_deref(), Some("recipient"));
+        assert_eq!(target.name.as_deref(), Some("bob@b.example, eve@e.example"));
+    }
 }
