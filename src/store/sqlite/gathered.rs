@@ -181,10 +181,13 @@ impl Gathered {
                 }
             }
         }
+        for events in found.0.values_mut() {
+            events.sort_unstable();
+        }
         Ok(found)
     }
 
-    /// Time and id of the events that are still gathered of a term.
+    /// Time and id of the events that are still gathered of a term, in order.
     pub(super) fn events(&self, term: i64) -> &[(i64, i64)] {
         self.0.get(&term).map_or(&[], Vec::as_slice)
     }

@@ -2,16 +2,16 @@
 //! stands in them, else from the events that it finds, each of which is looked at once.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
 use super::counts;
 use super::gathered::Gathered;
-use super::plan::{self, Asks, Key, Way};
+use super::plan::{self, Asks, Key, Way, bounds};
 use super::query::{ceiling, conditions};
 use super::schema::Tables;
+use super::sieve::Sieve;
 use crate::store::histogram::{DAY, Grid};
 use crate::store::keys::{Facet, asks_facets};
 use crate::store::{EventFilter, Histogram};
@@ -22,8 +22,8 @@ const FEW_FACETS: usize = 8;
 /// Counting looks up more texts than a page does: it has to meet every event anyway.
 const MOST_TEXTS: usize = 50_000;
 
-/// With more events than this of the texts found, all are looked through: these are held in memory.
-const MOST_LISTED: usize = 1_000_000;
+/// With more events than this of the keys that lead, all are looked through: these are held in memory.
+const MOST_LISTED: usize = 2_000_000;
 
 pub(super) fn count_by_time(
     connection: &Connection,
@@ -34,12 +34,11 @@ pub(super) fn count_by_time(
     // One view of the file for the range and for what lies in it.
     let view = connection.unchecked_transaction()?;
     let (since, until) = (filter.since.map(ceiling), filter.until.map(ceiling));
-    let bounds = (since.unwrap_or(i64::MIN), until.unwrap_or(i64::MAX));
-    let parts = parts(&view, tables, filter, bounds)?;
+    let parts = parts(&view, tables, filter)?;
     let found = if since.is_some() && until.is_some() {
         None
     } else {
-        range(&view, tables, filter, bounds, &parts)?
+        range(&view, tables, filter, &parts)?
     };
     let first = since.or(found.map(|(first, _)| first));
     let last = until.or(found.map(|(_, last)| last + 1));
@@ -53,8 +52,8 @@ pub(super) fn count_by_time(
             grid.add(*at, &facet.source, 1);
         }
     }
-    if let Some(way) = &parts.looked_through {
-        count_events(&view, tables, filter, &parts, way, &mut grid)?;
+    if let Some(events) = &parts.looked_through {
+        count_events(&view, tables, filter, &parts, events, &mut grid)?;
     }
     Ok(grid.finish())
 }
@@ -69,17 +68,20 @@ struct Parts {
     rest: HashMap<i64, Facet>,
     /// Time and facet of events that are known already, oldest first.
     listed: Vec<(i64, i64)>,
-    /// The way to events of which each is asked; none of a whole facet is among them.
-    looked_through: Option<Way>,
-    /// Events of its terms that their table does not have yet.
-    gathered: Gathered,
+    /// Events of which each is asked; none of a whole facet is among them.
+    looked_through: Option<Events>,
+}
+
+/// Events that are looked through.
+enum Events {
+    All,
+    OfFacets(HashSet<i64>),
 }
 
 fn parts(
     connection: &Connection,
     tables: &Tables,
     filter: &EventFilter,
-    bounds: (i64, i64),
 ) -> rusqlite::Result<Parts> {
     let plan = plan::plan(connection, tables, filter, MOST_TEXTS)?;
     let everything = matches!((&plan.asks, &plan.way), (Asks::Facets, Way::Time));
@@ -91,45 +93,41 @@ fn parts(
             let facets = plan.facets.into_iter();
             (whole, rest) = facets.partition(|(_, facet)| facet.surely_has(text));
         }
-        Asks::Terms => {
-            return Ok(Parts {
-                everything,
-                whole,
-                rest,
-                listed: Vec::new(),
-                looked_through: Some(plan.way),
-                gathered: plan.gathered,
-            });
-        }
+        Asks::Terms => rest = plan.facets,
     }
-    let (mut terms, mut facets) = (Vec::new(), HashSet::new());
+    let (mut leading, mut facets) = (Vec::new(), HashSet::new());
     let mut listed = None;
     if let Way::Keys(keys) = &plan.way {
         for key in keys {
             match key {
-                Key::Term(term) => terms.push(*term),
-                Key::Facet(facet) => {
+                Key::Facet(facet) if matches!(plan.asks, Asks::Facets | Asks::Text) => {
                     if rest.contains_key(facet) {
                         facets.insert(*facet);
                     }
                 }
+                key => leading.push(*key),
             }
         }
-        terms.sort_unstable();
+        leading.sort_unstable();
         // What these facets have is looked through.
         let other = |facet: i64| rest.contains_key(&facet) && !facets.contains(&facet);
         let is_asked = (whole.len() + facets.len() > 0 || asks_facets(filter))
             .then_some(&other as &dyn Fn(i64) -> bool);
-        let gathered = &plan.gathered;
-        listed = list(
-            connection, tables, filter, bounds, &terms, gathered, is_asked,
-        )?;
+        let sieve = Sieve::new(connection, tables, &plan.beside, &plan.gathered, is_asked)?;
+        listed = list(connection, tables, filter, &leading, &plan.gathered, sieve)?;
+    }
+    if listed.is_none() && matches!(plan.asks, Asks::Terms) {
+        // At least no event of another facet is looked at.
+        facets.extend(leading.iter().filter_map(|key| key.facet()));
     }
     let looked_through = match (&listed, rest.is_empty()) {
         (_, true) => None,
         (Some(_), _) if facets.is_empty() => None,
-        (Some(_), _) => Some(Way::Keys(facets.into_iter().map(Key::Facet).collect())),
-        (None, _) => Some(Way::Time),
+        (Some(_), _) => Some(Events::OfFacets(facets)),
+        (None, _) if matches!(plan.asks, Asks::Terms) && !facets.is_empty() => {
+            Some(Events::OfFacets(facets))
+        }
+        (None, _) => Some(Events::All),
     };
     Ok(Parts {
         everything,
@@ -137,42 +135,44 @@ fn parts(
         rest,
         listed: listed.unwrap_or_default(),
         looked_through,
-        gathered: plan.gathered,
     })
 }
 
-/// Time and facet of the events that have one of some terms, a facet that is asked for (if not all are), and what
-/// else the filter wants; `None`: they are too many.
+/// Time and facet of the events that have one of some keys, pass the sieve, and have what else the filter wants;
+/// `None`: they are too many.
 fn list(
     connection: &Connection,
     tables: &Tables,
     filter: &EventFilter,
-    (since, until): (i64, i64),
-    terms: &[i64],
+    keys: &[Key],
     gathered: &Gathered,
-    is_asked: Option<&dyn Fn(i64) -> bool>,
+    mut sieve: Sieve<'_>,
 ) -> rusqlite::Result<Option<Vec<(i64, i64)>>> {
-    let mut of_term = connection.prepare_cached(&format!(
-        "SELECT at, event FROM {} WHERE term = ?1 AND at >= ?2 AND at < ?3",
-        tables.terms
-    ))?;
+    let (since, until) = bounds(filter);
     let mut events: Vec<(i64, i64)> = Vec::new();
-    for term in terms {
-        let mut rows = of_term.query(params![term, since, until])?;
+    for key in keys {
+        let (table, column, id, number) = key.place(tables);
+        let mut of_key = connection.prepare_cached(&format!(
+            "SELECT at, {id} FROM {table} WHERE {column} = ?1 AND at >= ?2 AND at < ?3"
+        ))?;
+        let mut rows = of_key.query(params![number, since, until])?;
         while let Some(row) = rows.next()? {
-            events.push((row.get(0)?, row.get(1)?));
+            let event = (row.get(0)?, row.get(1)?);
+            if sieve.lets_through(*key, event)? {
+                events.push(event);
+            }
+            if events.len() > MOST_LISTED {
+                return Ok(None);
+            }
         }
-        events.extend(gathered.events(*term));
-        if events.len() > MOST_LISTED {
-            return Ok(None);
+        for event in key.term().map_or(&[][..], |term| gathered.events(term)) {
+            if sieve.lets_through(*key, *event)? {
+                events.push(*event);
+            }
         }
     }
     events.sort_unstable();
     events.dedup();
-    let mut facet_of = connection.prepare_cached(&format!(
-        "SELECT facet FROM {} INDEXED BY {} WHERE at = ?1 AND id = ?2",
-        tables.events, tables.by_time
-    ))?;
     let (conditions, mut values) = conditions(filter, None);
     // A term's texts are the same when folded, which is not what everybody takes for the same letters.
     let mut meant = connection.prepare_cached(&format!(
@@ -182,21 +182,13 @@ fn list(
     ))?;
     values.push(Sql::Null);
     let mut listed = Vec::new();
-    for (at, event) in events {
-        // The index tells before the event itself is read.
-        if let Some(is_asked) = is_asked {
-            let facet = facet_of.query_row([at, event], |row| row.get::<_, Option<i64>>(0));
-            if !facet.optional()?.flatten().is_some_and(is_asked) {
-                continue;
-            }
-        }
+    for event in events {
         if let Some(last) = values.last_mut() {
-            *last = Sql::Integer(event);
+            *last = Sql::Integer(event.1);
         }
-        let facet = meant.query_row(params_from_iter(&values), |row| {
-            row.get::<_, Option<i64>>(0)
-        });
-        listed.extend(facet.optional()?.flatten().map(|facet| (at, facet)));
+        let facet = meant.query_row(params_from_iter(&values), |row| row.get(0));
+        let facet: Option<Option<i64>> = facet.optional()?;
+        listed.extend(facet.flatten().map(|facet| (event.0, facet)));
     }
     Ok(Some(listed))
 }
@@ -206,18 +198,17 @@ fn range(
     connection: &Connection,
     tables: &Tables,
     filter: &EventFilter,
-    bounds: (i64, i64),
     parts: &Parts,
 ) -> rusqlite::Result<Option<(i64, i64)>> {
     if parts.everything {
-        return range_of_events(connection, tables, filter, parts, &Way::Time);
+        return range_of_events(connection, tables, filter, parts, &Events::All);
     }
     let listed = parts.listed.first().zip(parts.listed.last());
     let ranges = [
-        range_of_facets(connection, tables, bounds, &parts.whole)?,
+        range_of_facets(connection, tables, bounds(filter), &parts.whole)?,
         listed.map(|(first, last)| (first.0, last.0)),
         match &parts.looked_through {
-            Some(way) => range_of_events(connection, tables, filter, parts, way)?,
+            Some(events) => range_of_events(connection, tables, filter, parts, events)?,
             None => None,
         },
     ];
@@ -319,39 +310,36 @@ fn count_uncut(
     Ok(())
 }
 
-/// `FROM … WHERE …` of the events that a way leads to; the numbers come from this program.
-fn events_of(tables: &Tables, conditions: &str, parts: &Parts, way: &Way) -> String {
-    let events = &tables.events;
-    let Way::Keys(keys) = way else {
-        let mut query = format!(
-            "FROM {events} INDEXED BY {} WHERE {conditions}",
-            tables.by_time
-        );
-        if !parts.whole.is_empty() && !parts.everything {
-            let whole: Vec<String> = parts.whole.keys().map(i64::to_string).collect();
-            let other = format!(" AND (facet IS NULL OR facet NOT IN ({}))", whole.join(","));
-            query.push_str(&other);
-        }
-        return query;
+/// `FROM … WHERE …` of events; the numbers come from this program.
+fn from_where(tables: &Tables, conditions: &str, parts: &Parts, events: &Events) -> String {
+    let numbers = |facets: &mut dyn Iterator<Item = &i64>| {
+        let facets: Vec<String> = facets.map(i64::to_string).collect();
+        facets.join(",")
     };
-    let (mut facets, mut terms) = (String::from("NULL"), String::from("NULL"));
-    let mut gathered: Vec<i64> = Vec::new();
-    for key in keys {
-        let events = key.term().map(|term| parts.gathered.events(term));
-        gathered.extend(events.unwrap_or_default().iter().map(|(_, event)| event));
-        // Writing into a string cannot fail.
-        let _infallible = match key {
-            Key::Facet(key) => write!(facets, ",{key}"),
-            Key::Term(key) => write!(terms, ",{key}"),
-        };
+    let table = &tables.events;
+    match events {
+        Events::OfFacets(facets) => {
+            let facets = numbers(&mut facets.iter());
+            format!(
+                "FROM {table} INDEXED BY {} WHERE facet IN ({facets}) AND {conditions}",
+                tables.by_facet
+            )
+        }
+        Events::All if parts.whole.is_empty() || parts.everything => {
+            format!(
+                "FROM {table} INDEXED BY {} WHERE {conditions}",
+                tables.by_time
+            )
+        }
+        Events::All => {
+            let whole = numbers(&mut parts.whole.keys());
+            format!(
+                "FROM {table} INDEXED BY {} WHERE {conditions}
+                 AND (facet IS NULL OR facet NOT IN ({whole}))",
+                tables.by_time
+            )
+        }
     }
-    format!(
-        "FROM {events} WHERE {conditions} AND id IN (
-            SELECT event FROM {} WHERE term IN ({terms})
-            UNION SELECT id FROM {events} WHERE facet IN ({facets})
-            UNION SELECT value FROM json_each('{gathered:?}'))",
-        tables.terms
-    )
 }
 
 fn range_of_events(
@@ -359,10 +347,10 @@ fn range_of_events(
     tables: &Tables,
     filter: &EventFilter,
     parts: &Parts,
-    way: &Way,
+    events: &Events,
 ) -> rusqlite::Result<Option<(i64, i64)>> {
     let (conditions, values) = conditions(filter, None);
-    let events = events_of(tables, &conditions, parts, way);
+    let events = from_where(tables, &conditions, parts, events);
     let end = |order: &str| -> rusqlite::Result<Option<i64>> {
         let mut select =
             connection.prepare(&format!("SELECT at {events} ORDER BY at {order} LIMIT 1"))?;
@@ -380,11 +368,11 @@ fn count_events(
     tables: &Tables,
     filter: &EventFilter,
     parts: &Parts,
-    way: &Way,
+    events: &Events,
     grid: &mut Grid,
 ) -> rusqlite::Result<()> {
     let (conditions, values) = conditions(filter, None);
-    let events = events_of(tables, &conditions, parts, way);
+    let events = from_where(tables, &conditions, parts, events);
     let mut select = connection.prepare(&format!("SELECT at, source {events}"))?;
     let mut rows = select.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {

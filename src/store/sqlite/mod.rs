@@ -20,18 +20,22 @@ mod plan;
 mod query;
 mod retention;
 mod schema;
+mod sieve;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::feed::{Caseless, Follow};
 use super::{
@@ -46,7 +50,7 @@ use errors::store_error;
 use schema::Tables;
 use worker::Workers;
 
-/// Connections for reads.
+/// Connections for reads, and as many for counts, which may take long: nothing else waits for them.
 const READERS: usize = 2;
 
 /// Raw bytes of a dead letter that are kept, as in the other store.
@@ -63,8 +67,10 @@ pub struct SqliteStore {
     probe: OnceLock<Probe>,
     tables: Arc<Tables>,
     known: index::Known,
+    was_prepared: AtomicBool,
     writer: Workers,
     readers: Arc<Workers>,
+    counters: Workers,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -76,30 +82,34 @@ impl std::fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, or makes it with the directories above it. `timeout` bounds every later
-    /// operation, and how long a lock of another process is waited for. Blocks for as long.
+    /// Opens the file, or makes it and the directories above it for this user alone. `timeout` bounds every
+    /// later operation, and how long a lock of another process is waited for. Blocks for as long.
     ///
     /// # Errors
     /// When the file cannot be opened or is no database, or a collection's name cannot name a table.
     pub fn open(path: &Path, timeout: Duration, collections: &Collections) -> Result<Self> {
         let tables = Arc::new(Tables::new(collections)?);
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(|error| io_error(directory, &error))?;
+            let mut closed = DirBuilder::new();
+            let made = closed.recursive(true).mode(0o700).create(directory);
+            made.map_err(|error| io_error(directory, &error))?;
         }
+        make_closed(path).map_err(|error| io_error(path, &error))?;
         let failed = |error: rusqlite::Error| in_file(path, store_error(&error));
         let mut writer = open_connection(path, timeout).map_err(failed)?;
         let beside = open_connection(path, timeout).map_err(failed)?;
         checkpoint::beside(&mut writer, beside)
             .map_err(failed)?
             .map_err(|error| io_error(path, &error))?;
-        let mut readers = Vec::new();
-        for _ in 0..READERS {
-            let reader = open_connection(path, timeout).map_err(failed)?;
-            reader
-                .pragma_update(None, "query_only", true)
-                .map_err(failed)?;
-            readers.push(reader);
-        }
+        let readers = || -> Result<Vec<Connection>> {
+            let reader = || {
+                let reader = open_connection(path, timeout)?;
+                reader.pragma_update(None, "query_only", true)?;
+                Ok(reader)
+            };
+            let readers: rusqlite::Result<_> = (0..READERS).map(|_| reader()).collect();
+            readers.map_err(failed)
+        };
         let threads = |name, connections, meanwhile| {
             Workers::start(name, connections, timeout, meanwhile)
                 .map_err(|error| io_error(path, &error))
@@ -115,8 +125,10 @@ impl SqliteStore {
             probe: OnceLock::new(),
             tables,
             known,
+            was_prepared: AtomicBool::new(false),
             writer: threads("sqlite-writer", vec![writer], Some(Arc::new(put_away)))?,
-            readers: Arc::new(threads("sqlite-reader", readers, None)?),
+            readers: Arc::new(threads("sqlite-reader", readers()?, None)?),
+            counters: threads("sqlite-counter", readers()?, None)?,
         })
     }
 
@@ -152,13 +164,27 @@ impl SqliteStore {
     }
 }
 
+/// SQLite would let every user of the machine read a file that it makes itself. Those that it makes
+/// beside have this one's mode.
+fn make_closed(path: &Path) -> std::io::Result<()> {
+    // Only then: what closes a file that is a database drops the locks that its process has on it.
+    if !path.try_exists()? {
+        let mut made = File::options();
+        made.write(true).create(true).truncate(false).mode(0o600);
+        made.open(path)?;
+    }
+    Ok(())
+}
+
 fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
     let metadata = std::fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
 fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+    // A path, never an address: `file:…` would be another file than the one that was made.
+    let flags = OpenFlags::default() - OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(path, flags)?;
     // Shorter than the operation's own time: a lock of another process is named as such.
     connection.busy_timeout(timeout * 9 / 10)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -166,6 +192,8 @@ fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connectio
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     // In KiB where negative: the pages of all indexes that one flush touches stay in memory.
     connection.pragma_update(None, "cache_size", -8 * 1024)?;
+    // Else each `LIMIT ?` is parsed and planned anew whenever its value is bound.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
     schema::add_functions(&connection)?;
     Ok(connection)
@@ -206,8 +234,9 @@ impl Store for SqliteStore {
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.write("preparation of the tables", |connection, tables| {
-            tables.create(connection)
+        let is_first = !self.was_prepared.load(Ordering::Acquire);
+        self.write("preparation of the tables", move |connection, tables| {
+            tables.create(connection, is_first)
         })
         .await?;
         loop {
@@ -223,6 +252,7 @@ impl Store for SqliteStore {
             packs::pack_some(connection, tables, packs::TEXTS_AT_ONCE)
         };
         while self.write("preparation of the texts", pack).await? {}
+        self.was_prepared.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -301,11 +331,11 @@ impl Store for SqliteStore {
     }
 
     async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
-        let filter = filter.clone();
-        self.read("a histogram", move |connection, tables| {
-            histogram::count_by_time(connection, tables, &filter, buckets)
-        })
-        .await
+        let (filter, tables) = (filter.clone(), Arc::clone(&self.tables));
+        let count = move |connection: &mut Connection| {
+            histogram::count_by_time(connection, &tables, &filter, buckets)
+        };
+        self.counters.run("a histogram", count).await
     }
 
     async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>> {

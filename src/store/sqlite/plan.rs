@@ -33,7 +33,7 @@ const MOST_FACETS: usize = 1000;
 const READ_AHEAD: i64 = 16;
 
 /// A key and the index that has its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Key {
     Facet(i64),
     Term(i64),
@@ -65,11 +65,19 @@ pub(super) struct Plan {
     pub way: Way,
     /// The facets that the filter allows.
     pub facets: HashMap<i64, Facet>,
+    /// Terms that the filter asks for beside a key of the way: an event of the key must have them too.
+    pub beside: HashMap<Key, Vec<i64>>,
     pub asks: Asks,
     /// Events of the way's terms that their table does not have yet.
     pub gathered: Gathered,
     /// Too many texts hold the one that is asked for: the way leads to any events.
     pub is_walk: bool,
+}
+
+/// Whether a filter asks for nothing but a time, so that no plan is needed.
+pub(super) fn asks_nothing(filter: &EventFilter) -> bool {
+    let has_text = filter.text.as_deref().is_some_and(|text| !text.is_empty());
+    !has_text && !asks_facets(filter) && asked_terms(filter).is_empty()
 }
 
 /// Chooses the way; a text that more texts than `most_texts` hold is not looked up.
@@ -80,15 +88,16 @@ pub(super) fn plan(
     most_texts: usize,
 ) -> rusqlite::Result<Plan> {
     let asks_facets = asks_facets(filter);
-    let asks_terms = filter.actor.is_some() || filter.ip.is_some() || filter.target.is_some();
+    let asks_terms = !asked_terms(filter).is_empty();
     let facets = matching_facets(connection, tables, filter)?;
     let keys: Vec<Key> = facets.keys().copied().map(Key::Facet).collect();
     let mut gathered = Gathered::default();
+    let mut beside = HashMap::new();
     let mut is_walk = false;
     let (way, asks) = if asks_terms {
-        let way;
-        (way, gathered) = way_of_terms(connection, tables, filter, &facets, asks_facets)?;
-        (way, Asks::Terms)
+        let led = way_of_terms(connection, tables, filter, &facets, asks_facets)?;
+        (gathered, beside) = (led.gathered, led.beside);
+        (Way::Keys(led.keys), Asks::Terms)
     } else if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty()) {
         let folded = fold(text);
         let few = asks_facets
@@ -121,6 +130,7 @@ pub(super) fn plan(
     Ok(Plan {
         way,
         facets,
+        beside,
         asks,
         gathered,
         is_walk,
@@ -128,7 +138,7 @@ pub(super) fn plan(
 }
 
 /// The filter's range of time: first and end.
-fn bounds(filter: &EventFilter) -> (i64, i64) {
+pub(super) fn bounds(filter: &EventFilter) -> (i64, i64) {
     let since = filter.since.map_or(i64::MIN, ceiling);
     (since, filter.until.map_or(i64::MAX, ceiling))
 }
@@ -147,25 +157,32 @@ fn tenants<'a>(
     }
 }
 
-/// The rarest of several conditions: the one that fewest events meet or, where many meet each, the one on which the
-/// newest of them reach back furthest.
+/// One of several conditions that leads, and what the others ask of its events.
+struct Led {
+    keys: Vec<Key>,
+    beside: HashMap<Key, Vec<i64>>,
+    gathered: Gathered,
+}
+
+/// Lets the rarest of several conditions lead: the one that fewest events meet or, where many meet each, the one on
+/// which the newest of them reach back furthest.
 fn way_of_terms(
     connection: &Connection,
     tables: &Tables,
     filter: &EventFilter,
     facets: &HashMap<i64, Facet>,
     asks_facets: bool,
-) -> rusqlite::Result<(Way, Gathered)> {
-    let tenants = tenants(filter, facets);
-    let asked = asked_terms(filter).into_iter();
-    let mut ways: Vec<Vec<Key>> = asked
-        .map(|(role, text)| {
-            let term = |tenant: &Option<&str>| Key::Term(Term::new(*tenant, role, text).key);
-            tenants.iter().map(term).collect()
-        })
-        .collect();
-    let terms = ways.iter().flatten().filter_map(|key| key.term()).collect();
-    let gathered = Gathered::of(connection, tables, terms, bounds(filter))?;
+) -> rusqlite::Result<Led> {
+    let tenants: Vec<Option<&str>> = tenants(filter, facets).into_iter().collect();
+    // Each condition's terms, in the order of the tenants.
+    let asked = asked_terms(filter).into_iter().map(|(role, text)| {
+        let term = |tenant: &Option<&str>| Term::new(*tenant, role, text).key;
+        tenants.iter().map(term).collect()
+    });
+    let asked: Vec<Vec<i64>> = asked.collect();
+    let gathered = Gathered::of(connection, tables, asked.concat(), bounds(filter))?;
+    let terms = asked.iter().map(|terms| terms.iter().copied());
+    let mut ways: Vec<Vec<Key>> = terms.map(|terms| terms.map(Key::Term).collect()).collect();
     if asks_facets {
         ways.push(facets.keys().copied().map(Key::Facet).collect());
     }
@@ -178,9 +195,26 @@ fn way_of_terms(
             *rank = reach(connection, tables, filter, way, &gathered)?;
         }
     }
-    let rarest = ways.into_iter().zip(ranks).min_by_key(|(_, rank)| *rank);
-    let keys = rarest.map_or_else(Vec::new, |(keys, _)| keys);
-    Ok((Way::Keys(keys), gathered))
+    let rarest = (0..ways.len()).min_by_key(|way| ranks[*way]);
+    let leader = rarest.unwrap_or_default();
+    let keys = ways.into_iter().nth(leader).unwrap_or_default();
+    let others_of = |tenant: usize| -> Vec<i64> {
+        let others = asked.iter().enumerate().filter(|(way, _)| *way != leader);
+        others.map(|(_, terms)| terms[tenant]).collect()
+    };
+    let numbers: HashMap<Option<&str>, usize> = tenants.iter().copied().zip(0..).collect();
+    let places = keys.iter().enumerate().map(|(number, key)| match key {
+        // All that an event is found by is its tenant's.
+        Key::Term(_) => Some(number),
+        Key::Facet(facet) => numbers.get(&facets.get(facet)?.tenant.as_deref()).copied(),
+    });
+    let beside = keys.iter().zip(places);
+    let beside = beside.filter_map(|(key, place)| Some((*key, others_of(place?))));
+    Ok(Led {
+        beside: beside.collect(),
+        keys,
+        gathered,
+    })
 }
 
 /// The time of the last of the [`FEW`] newest events of keys.
@@ -194,10 +228,10 @@ fn reach(
     let mut newest = Merged::new(connection, tables, filter, None, keys.to_vec(), gathered)?;
     let mut reached = i64::MIN;
     for _ in 0..FEW {
-        let Some((at, _)) = newest.next()? else {
+        let Some(found) = newest.next()? else {
             return Ok(i64::MIN);
         };
-        reached = at;
+        reached = found.event.0;
     }
     Ok(reached)
 }
@@ -239,8 +273,16 @@ impl Key {
         }
     }
 
+    /// The number of a facet.
+    pub(super) fn facet(self) -> Option<i64> {
+        match self {
+            Self::Facet(facet) => Some(facet),
+            Self::Term(_) => None,
+        }
+    }
+
     /// Table, columns of the key and the event's id, and the number.
-    fn place(self, tables: &Tables) -> (&str, &'static str, &'static str, i64) {
+    pub(super) fn place(self, tables: &Tables) -> (&str, &'static str, &'static str, i64) {
         match self {
             Self::Facet(key) => (&tables.events, "facet", "id", key),
             Self::Term(key) => (&tables.terms, "term", "event", key),
@@ -248,14 +290,20 @@ impl Key {
     }
 }
 
-/// What was read of a key's events; without a key there are no more of them.
-#[derive(Default)]
+/// What was read of a key's events; of gathered ones there are no more.
 struct List {
-    key: Option<Key>,
+    key: Key,
+    is_gathered: bool,
     entries: VecDeque<(i64, i64)>,
 }
 
-/// (`at`, id) of events that keys have, newest first, each once.
+/// (`at`, id) of an event, and the key that led to it.
+pub(super) struct Found {
+    pub event: (i64, i64),
+    pub key: Key,
+}
+
+/// Events that keys have, newest first, each once.
 pub(super) struct Merged<'a> {
     connection: &'a Connection,
     tables: &'a Tables,
@@ -289,22 +337,26 @@ impl<'a> Merged<'a> {
             connection,
             tables,
             since,
-            lists: Vec::with_capacity(keys.len() + 1),
+            lists: Vec::with_capacity(keys.len()),
             heads: BinaryHeap::new(),
             last: None,
         };
-        let terms = keys.iter().filter_map(|key| key.term());
-        let events = terms.flat_map(|term| gathered.events(term)).copied();
-        let mut events: Vec<(i64, i64)> = events.filter(|event| *event < from).collect();
-        events.sort_unstable_by(|one, other| other.cmp(one));
-        merged.lists.push(List {
-            key: None,
-            entries: events.into(),
-        });
-        merged.lists.extend(keys.into_iter().map(|key| List {
-            key: Some(key),
-            ..List::default()
-        }));
+        for key in keys {
+            let events = key.term().map_or(&[][..], |term| gathered.events(term));
+            let events = &events[..events.partition_point(|event| *event < from)];
+            if !events.is_empty() {
+                merged.lists.push(List {
+                    key,
+                    is_gathered: true,
+                    entries: events.iter().rev().copied().collect(),
+                });
+            }
+            merged.lists.push(List {
+                key,
+                is_gathered: false,
+                entries: VecDeque::new(),
+            });
+        }
         for list in 0..merged.lists.len() {
             // One entry tells where a list stands; more are read of those that come first.
             merged.read(list, from, 1)?;
@@ -313,8 +365,12 @@ impl<'a> Merged<'a> {
     }
 
     fn read(&mut self, list: usize, from: (i64, i64), limit: i64) -> rusqlite::Result<()> {
-        let List { key, entries } = &mut self.lists[list];
-        if let Some(key) = key {
+        let List {
+            key,
+            is_gathered,
+            entries,
+        } = &mut self.lists[list];
+        if !*is_gathered {
             let (table, column, id, key) = key.place(self.tables);
             let mut select = self.connection.prepare_cached(&format!(
                 "SELECT at, {id} FROM {table}
@@ -332,15 +388,16 @@ impl<'a> Merged<'a> {
         Ok(())
     }
 
-    /// The next entry.
-    pub(super) fn next(&mut self) -> rusqlite::Result<Option<(i64, i64)>> {
+    /// The next event.
+    pub(super) fn next(&mut self) -> rusqlite::Result<Option<Found>> {
         while let Some((entry, list)) = self.heads.pop() {
             match self.lists[list].entries.pop_front() {
                 Some(following) => self.heads.push((following, list)),
                 None => self.read(list, entry, READ_AHEAD)?,
             }
             if self.last.replace(entry) != Some(entry) {
-                return Ok(Some(entry));
+                let key = self.lists[list].key;
+                return Ok(Some(Found { event: entry, key }));
             }
         }
         Ok(None)

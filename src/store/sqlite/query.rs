@@ -8,11 +8,12 @@ use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use serde_json::{Map, Number, Value};
 
-use super::plan::{self, Asks, Key, MOST_TEXTS, Merged, Plan, Way};
+use super::plan::{self, Asks, Found, Key, MOST_TEXTS, Merged, Plan, Way};
 use super::schema::Tables;
+use super::sieve::Sieve;
 use crate::event::json;
 use crate::event::{Actor, Outcome, SourceName, Target, from_millis};
-use crate::store::keys::{first_behind, lower};
+use crate::store::keys::{asks_facets, first_behind, lower};
 use crate::store::page::{Filling, tree_bytes};
 use crate::store::{
     Cursor, DirectoryRecords, EventFilter, EventPage, LearnedSpace, PageKey, Payloads, Role,
@@ -70,6 +71,9 @@ pub(super) fn events(
         limit,
         payloads,
     };
+    if plan::asks_nothing(filter) {
+        return Ok(asked.by_time(None)?.unwrap_or_default());
+    }
     let mut plan = plan::plan(&view, tables, filter, MOST_TEXTS)?;
     if plan.is_walk {
         let near = (LOOKED_AT * i64::from(limit)).min(MOST_LOOKED_AT);
@@ -141,14 +145,21 @@ impl Asked<'_> {
             return Ok(Some(page.finish()));
         }
         let keys = keys.to_vec();
-        let mut merged = Merged::new(connection, tables, filter, before, keys, &plan.gathered)?;
+        let gathered = &plan.gathered;
+        let is_allowed = |facet: i64| plan.facets.contains_key(&facet);
+        let is_asked = asks_facets(filter).then_some(&is_allowed as &dyn Fn(i64) -> bool);
+        let mut sieve = Sieve::new(connection, tables, &plan.beside, gathered, is_asked)?;
+        let mut merged = Merged::new(connection, tables, filter, before, keys, gathered)?;
         let mut looked_at = 0;
-        while let Some((_, id)) = merged.next()? {
+        while let Some(Found { event, key }) = merged.next()? {
             if most.is_some_and(|most| looked_at >= most) {
                 return Ok(None);
             }
             looked_at += 1;
-            if !look(id)? {
+            if !sieve.lets_through(key, event)? {
+                continue;
+            }
+            if !look(event.1)? {
                 break;
             }
         }

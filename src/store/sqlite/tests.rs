@@ -6,6 +6,9 @@ mod gathering;
 mod packing;
 mod planning;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -391,6 +394,35 @@ async fn a_file_that_is_no_database_is_named() {
 
     let error = SqliteStore::open(&path.join("below"), AMPLE, &Collections::default());
     assert!(error.unwrap_err().to_string().contains("notes.txt"));
+}
+
+#[tokio::test]
+async fn a_file_is_made_for_its_user_alone_and_one_that_is_there_left_as_it_is() {
+    let directory = TempDir::new().unwrap();
+    let deep = directory.path().join("deep");
+    let path = deep.join("daybook.db");
+    let open = || SqliteStore::open(&path, AMPLE, &Collections::default()).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
+    let files = || {
+        let entries = std::fs::read_dir(&deep).unwrap();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let store = open();
+    store.prepare().await.unwrap();
+    assert_eq!(mode(&deep), 0o700);
+    let made = files();
+    assert_eq!(made.len(), 3, "with its log and that one's index: {made:?}");
+    for file in &made {
+        assert_eq!(mode(file), 0o600, "{}", file.display());
+    }
+
+    for shared in [&path, &deep] {
+        std::fs::set_permissions(shared, Permissions::from_mode(0o750)).unwrap();
+    }
+    open().prepare().await.unwrap();
+    assert_eq!((mode(&path), mode(&deep)), (0o750, 0o750));
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ impl File {
         let path = directory.path().join("daybook.db");
         let mut connection = open_connection(&path, AMPLE).unwrap();
         let tables = Tables::new(&Collections::default()).unwrap();
-        tables.create(&mut connection).unwrap();
+        tables.create(&mut connection, true).unwrap();
         Self {
             _directory: directory,
             connection,

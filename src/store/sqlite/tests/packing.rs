@@ -136,7 +136,9 @@ async fn texts_of_an_older_file_are_packed_step_by_step() {
         .unwrap();
     drop((file, store));
     let store = open(&directory, AMPLE);
-    let create = store.write("tables", |connection, tables| tables.create(connection));
+    let create = store.write("tables", |connection, tables| {
+        tables.create(connection, true)
+    });
     create.await.unwrap();
     assert_texts_found(&store, 0..300, "before the first step").await;
     for step in 0..6 {
