@@ -18,6 +18,7 @@ pub struct ApiError {
     code: &'static str,
     message: String,
     store: Option<StoreFailed>,
+    is_timeout: bool,
 }
 
 /// Stands in the extensions of an answer for which the store failed: the reason, to be counted.
@@ -91,6 +92,16 @@ impl ApiError {
         }
     }
 
+    /// Whether the store failed; else this is the client's, or too much at once.
+    pub fn is_of_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Whether the store's time was over: it is away or busy, or was asked too much.
+    pub fn is_timeout(&self) -> bool {
+        self.is_timeout
+    }
+
     /// Whether the caller is not, or no longer, allowed to ask.
     pub fn is_refusal(&self) -> bool {
         matches!(
@@ -105,6 +116,7 @@ impl ApiError {
             code,
             message: message.into(),
             store: None,
+            is_timeout: false,
         }
     }
 }
@@ -116,9 +128,25 @@ impl From<StoreError> for ApiError {
         if let Some(untold) = failed.entry(error.reason()).or_default().note() {
             tracing::warn!(error = %error, untold, "a query failed");
         }
+        // What else is asked of a store is small.
+        let is_timeout = matches!(
+            error,
+            StoreError::Timeout {
+                what: "a query" | "a histogram",
+                ..
+            }
+        );
+        let message = match error {
+            StoreError::Timeout { after, .. } if is_timeout => format!(
+                "the store did not answer within {after:?}: it is away or busy, or the question is too large; \
+                 a shorter range of time or one more filter makes it smaller"
+            ),
+            _ => "the store does not answer".to_owned(),
+        };
         Self {
             store: Some(StoreFailed(error.reason())),
-            ..Self::unavailable("the store does not answer")
+            is_timeout,
+            ..Self::unavailable(message)
         }
     }
 }
@@ -131,7 +159,9 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                // The same question at once would take as long again.
+                let seconds = if self.is_timeout { "10" } else { "1" };
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
             }
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -150,6 +180,28 @@ impl IntoResponse for ApiError {
 mod tests {
     use super::*;
     use crate::telemetry::captured::Captured;
+
+    #[test]
+    fn a_question_that_takes_too_long_is_not_asked_again_at_once() {
+        let late = StoreError::Timeout {
+            what: "a histogram",
+            after: std::time::Duration::from_secs(7),
+        };
+        // Of a kind whose telling no other test watches.
+        let other = StoreError::Other("a cursor broke".to_owned());
+        for (error, words, seconds) in [
+            (late, ["within 7s", "away", "range of time"], "10"),
+            (other, ["the store", "does not", "answer"], "1"),
+        ] {
+            let error = ApiError::from(error);
+            for words in words {
+                assert!(error.message().contains(words), "{}", error.message());
+            }
+            let response = error.into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
+        }
+    }
 
     #[test]
     fn what_fails_in_the_store_is_told_once_and_not_with_every_request() {

@@ -42,7 +42,7 @@ pub enum Payloads {
 pub struct EventPage {
     /// The events.
     pub events: Vec<StoredEvent>,
-    /// Whether it ends for its size: more events come after the last one.
+    /// Whether it ends early, for its size or because events of it were deleted meanwhile: more may come after the last one.
     pub is_cut: bool,
 }
 

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use daybook::config::Collections;
+use daybook::store::Store as _;
+use daybook::store::mongodb::MongoStore;
+use mongodb::bson::{Document, doc};
 use testkit::mongod::{Mongod, ReplicaSet};
 
 use crate::scene::Scene;
@@ -36,6 +40,7 @@ async fn a_primary_steps_down_freezes_and_is_killed_under_load() {
     // The one that was frozen has to catch up before there is a majority again.
     set.takes_writes().await;
     scene.flows_soon("after a killed primary").await;
+    is_prepared_by_the_rest(&set).await;
     elected.restart().await;
 
     let rate = (written(&scene).await - before) / started.elapsed().as_secs_f64();
@@ -46,6 +51,17 @@ async fn a_primary_steps_down_freezes_and_is_killed_under_load() {
     assert_eq!(refused, 0.0, "senders were told to come again");
     assert_eq!(scene.metric("daybook_actor_restarts_total", "").await, 0.0);
     scene.finish().await;
+}
+
+/// A majority takes writes, and no index waits for the member that is away either.
+async fn is_prepared_by_the_rest(set: &ReplicaSet) {
+    let database = set.database("indexes").await;
+    // Those of an empty collection stand at once.
+    let events = database.collection::<Document>("auditevents");
+    events.insert_one(doc! { "action": "a.b" }).await.unwrap();
+    let (url, timeout) = (set.url("indexes"), Duration::from_secs(30));
+    let store = MongoStore::connect(&url, timeout, &Collections::default()).await;
+    store.unwrap().prepare().await.unwrap();
 }
 
 async fn written(scene: &Scene) -> f64 {
@@ -63,7 +79,7 @@ async fn primary_of_the_rest<'a>(set: &'a ReplicaSet, without: &Mongod) -> &'a M
     loop {
         for &member in &rest {
             let admin = member.database("admin").await;
-            let hello = admin.run_command(mongodb::bson::doc! { "hello": 1 }).await;
+            let hello = admin.run_command(doc! { "hello": 1 }).await;
             if hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false)) {
                 return member;
             }

@@ -181,7 +181,8 @@ impl Scene {
             "{count} events exactly; {} repeats recognised",
             sum_of(&scrape, "daybook_events_duplicate_total", ""),
         );
-        self.world.stop().await;
+        self.world.halt().await;
+        ledger::stays_settled(&self.workspace, &*self.observer).await;
     }
 }
 

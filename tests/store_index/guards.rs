@@ -3,24 +3,47 @@
 use std::time::Duration;
 
 use daybook::config::Collections;
-use daybook::store::Store as _;
+use daybook::event::{DeadLetter, DeadLetterReason, SourceName};
 use daybook::store::mongodb::MongoStore;
-use mongodb::bson::{Document, doc};
+use daybook::store::{Commit, CursorMove, CursorStep, Fate, Record, Result, Store as _};
+use jiff::Timestamp;
+use mongodb::bson::{Bson, Document, doc};
 use testkit::fail_point::TEST_COMMANDS;
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
+use tokio::task::JoinHandle;
 
-use super::{enter, full_event, mongo_store};
+use super::{enter, filters, find, full_event, mongo_store, prepared};
 
 const AT: i64 = 1_700_000_000_000;
 
 /// What Daybook calls it.
 const OURS: &str = "source_1_externalId_1";
 
-async fn hang_index_builds(mongod: &Mongod, mode: &str) {
+/// Where an index that is being built stands still.
+const BEGUN: &str = "hangAfterStartingIndexBuild";
+
+/// Where somebody stands still who asks for an index that is not there.
+const BEFORE: &str = "hangCreateIndexesBeforeStartingIndexBuild";
+
+async fn hang(mongod: &Mongod, point: &str, mode: &str) {
     let admin = mongod.database("admin").await;
-    let command = doc! { "configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode };
+    let command = doc! { "configureFailPoint": point, "mode": mode };
     admin.run_command(command).await.unwrap();
+}
+
+/// How many have come to a point since the server began.
+async fn came_to(mongod: &Mongod, point: &str) -> i64 {
+    let admin = mongod.database("admin").await;
+    let name = format!("failpoint.{point}");
+    let mut question = doc! { "getParameter": 1 };
+    question.insert(name.as_str(), 1);
+    let answer = admin.run_command(question).await.unwrap();
+    match answer.get_document(&name).unwrap().get("timesEntered") {
+        Some(Bson::Int32(times)) => i64::from(*times),
+        Some(Bson::Int64(times)) => *times,
+        other => panic!("{other:?} in {answer}"),
+    }
 }
 
 /// It keeps nothing unique until it stands, and never stands if a repeat comes meanwhile.
@@ -35,7 +58,7 @@ async fn an_index_that_is_being_built_is_waited_for() {
     let twin = || doc! { "source": "ocis", "externalId": "1" };
     events.insert_one(twin()).await.unwrap();
 
-    hang_index_builds(&mongod, "alwaysOn").await;
+    hang(&mongod, BEGUN, "alwaysOn").await;
     let hasty = MongoStore::connect(&url, Duration::from_secs(2), &Collections::default()).await;
     let hasty = hasty.unwrap();
     let is_waited_for = async || {
@@ -52,12 +75,189 @@ async fn an_index_that_is_being_built_is_waited_for() {
     eventually("the index is begun", async || is_waited_for().await).await;
     assert!(is_waited_for().await, "it was begun");
     events.insert_one(twin()).await.unwrap();
-    hang_index_builds(&mongod, "off").await;
+    hang(&mongod, BEGUN, "off").await;
     store.prepare().await.unwrap_err();
 
     events.delete_one(twin()).await.unwrap();
     store.prepare().await.unwrap();
     events.insert_one(twin()).await.unwrap_err();
+}
+
+/// Lets two prepare at once until one of them has begun an index that both have seen to be missing: no index stands
+/// before [`BEGUN`] is off.
+async fn begin_twice(
+    mongod: &Mongod,
+    database: &str,
+    stores: [MongoStore; 2],
+    index: &str,
+) -> Vec<JoinHandle<Result<()>>> {
+    hang(mongod, BEGUN, "alwaysOn").await;
+    hang(mongod, BEFORE, "alwaysOn").await;
+    let mut under_way = Vec::new();
+    for (store, came) in stores.into_iter().zip(1..) {
+        under_way.push(tokio::spawn(async move { store.prepare().await }));
+        let has_seen = "it is seen that there is no index";
+        eventually(has_seen, async || came_to(mongod, BEFORE).await >= came).await;
+    }
+    hang(mongod, BEFORE, "off").await;
+    let database = mongod.database(database).await;
+    let events = database.collection::<Document>("auditevents");
+    eventually("the index is begun", async || {
+        let listed = events.list_index_names().await.unwrap();
+        listed.contains(&index.to_owned())
+    })
+    .await;
+    under_way
+}
+
+/// Of two that have seen that it is not there, the server tells the later one that it stands as soon as
+/// the other's is begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_two_ask_for_at_once_is_waited_for_by_both() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let url = mongod.url("twice");
+    let stores = [prepared(&url).await, prepared(&url).await];
+    let database = mongod.database("twice").await;
+    let events = database.collection::<Document>("auditevents");
+    events.drop_index(OURS).await.unwrap();
+    let twin = || doc! { "source": "ocis", "externalId": "1" };
+    events.insert_one(twin()).await.unwrap();
+
+    let under_way = begin_twice(&mongod, "twice", stores, OURS).await;
+    events.insert_one(twin()).await.unwrap();
+    hang(&mongod, BEGUN, "off").await;
+    for prepared in under_way {
+        prepared.await.unwrap().unwrap_err();
+    }
+}
+
+/// Until it stands, the server refuses the hints of queries at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_queries_that_two_ask_for_at_once_is_waited_for_by_both() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let url = mongod.url("queries");
+    let stores = [prepared(&url).await, prepared(&url).await];
+    enter(&stores[0], "acme", &[full_event("1", AT)])
+        .await
+        .unwrap();
+    let database = mongod.database("queries").await;
+    let events = database.collection::<Document>("auditevents");
+    let by_time = "at_-1__id_-1_facet_1";
+    events.drop_index(by_time).await.unwrap();
+
+    let under_way = begin_twice(&mongod, "queries", stores.clone(), by_time).await;
+    eventually("the later one waits for the other's", async || {
+        mongod.log().contains("is already being built")
+    })
+    .await;
+    hang(&mongod, BEGUN, "off").await;
+    for prepared in under_way {
+        prepared.await.unwrap().unwrap();
+    }
+    for store in &stores {
+        for filter in filters() {
+            assert_eq!(find(store, &filter).await.len(), 1, "{filter:?}");
+        }
+    }
+}
+
+/// Where the collections are gone, so are the cursors: whoever finds none where there was one looks after the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_that_were_lost_with_a_cursor_are_made_anew() {
+    let mongod = Mongod::shared().await;
+    let store = prepared(&mongod.url("lost_indexes")).await;
+    let database = mongod.database("lost_indexes").await;
+    let events = database.collection::<Document>("auditevents");
+    let stands = async || {
+        let listed = events.list_index_names().await.unwrap();
+        listed.contains(&OURS.to_owned())
+    };
+    let source = SourceName::new("ocis");
+    let event = full_event("1", AT);
+    let push = Commit {
+        records: vec![Record::Event {
+            event: &event,
+            tenant_slug: Some("acme"),
+        }],
+        moves: vec![CursorMove {
+            source: source.clone(),
+            generation: 0,
+            step: CursorStep::Touch,
+            last_event_at: None,
+            last_event_id: None,
+        }],
+        ..Commit::default()
+    };
+    store.commit(&push).await.unwrap();
+    database.drop().await.unwrap();
+    // Of what makes the event found, this process believed that it stands.
+    let error = store.commit(&push).await.unwrap_err();
+    assert_eq!(error.reason(), "unavailable", "{error}");
+    assert!(stands().await);
+    let again = store.commit(&push).await.unwrap();
+    assert_eq!(again.records, [Fate::Duplicate]);
+    for filter in filters() {
+        assert_eq!(find(&store, &filter).await.len(), 1, "{filter:?}");
+    }
+
+    database.drop().await.unwrap();
+    store.claim_cursor(&source).await.unwrap();
+    assert!(stands().await);
+}
+
+/// The platform may have made a collection whose texts are the same in any case. Keys are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_a_collation_takes_for_one_are_two() {
+    let mongod = Mongod::shared().await;
+    let database = mongod.database("collated").await;
+    for name in ["auditevents", "ingestcursors", "auditdeadletters"] {
+        let collation = doc! { "locale": "en", "strength": 2 };
+        let command = doc! { "create": name, "collation": collation };
+        database.run_command(command).await.unwrap();
+    }
+    let keys = ["a", "A"];
+    let events = keys.map(|key| full_event(key, AT));
+    let letters = keys.map(|key| DeadLetter {
+        source: SourceName::new("ocis"),
+        position: key.to_owned(),
+        reason: DeadLetterReason::Malformed,
+        detail: String::new(),
+        raw: bytes::Bytes::new(),
+        raw_length: 0,
+        at: Timestamp::from_millisecond(AT).unwrap(),
+    });
+    for fate in [Fate::Written, Fate::Duplicate] {
+        let store = prepared(&mongod.url("collated")).await;
+        let records = events.iter().map(|event| Record::Event {
+            event,
+            tenant_slug: Some("acme"),
+        });
+        let commit = Commit {
+            records: records
+                .chain(letters.iter().map(Record::DeadLetter))
+                .collect(),
+            ..Commit::default()
+        };
+        let committed = store.commit(&commit).await.unwrap();
+        assert_eq!(committed.records, vec![fate; 4]);
+    }
+
+    let store = prepared(&mongod.url("collated")).await;
+    let letters = store.dead_letters(10).await.unwrap();
+    let attempts: Vec<u64> = letters.iter().map(|letter| letter.attempts).collect();
+    assert_eq!(attempts, [2, 2]);
+    for source in ["ocis", "OCIS"] {
+        let claimed = store.claim_cursor(&SourceName::new(source)).await.unwrap();
+        assert_eq!((claimed.source.as_str(), claimed.generation), (source, 1));
+    }
+    for filter in filters() {
+        let found = find(&store, &filter).await;
+        assert_eq!(found.len(), 2, "{filter:?}");
+        for (tenant, is_theirs) in [("acme", true), ("ACME", false)] {
+            let event = store.event(&found[0].id, Some(tenant)).await.unwrap();
+            assert_eq!(event.is_some(), is_theirs, "{tenant}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

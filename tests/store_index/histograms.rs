@@ -1,5 +1,8 @@
 //! How histograms are counted: part by part, and whatever the events lack.
 
+use std::sync::Arc;
+
+use daybook::probe::{Fault, Probes};
 use daybook::store::{EventFilter, Histogram, Store};
 use jiff::SignedDuration;
 use mongodb::bson::{Bson, DateTime, Document, doc};
@@ -75,6 +78,39 @@ async fn a_count_that_was_cut_off_goes_on_where_it_ended() {
     let (total, looked_at) = again().await;
     assert_eq!(total, 599);
     assert!(looked_at < 20, "{looked_at} were looked at once more");
+}
+
+/// As retention deletes them, but of the newest too.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_deleted_meanwhile_are_not_the_ends_of_a_histogram() {
+    let mongod = Mongod::shared().await;
+    let store = Arc::new(prepared(&mongod.url("ends")).await);
+    let probes = Probes::new();
+    store.set_probe(probes.actor("store"));
+    let events = (0..9_i64).map(|day| {
+        let mut one = event("s", &day.to_string(), day * DAY + MINUTE);
+        one.actor.name = Some("Gross".into());
+        one
+    });
+    let events: Vec<AuditEvent> = events.collect();
+    enter(&*store, "acme", &events).await.unwrap();
+
+    let strike = probes.strike("store", "between_counts_and_ends", Fault::Stand, 1);
+    let counted = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.histogram(&of_actor("acme"), 20).await }
+    });
+    strike.struck().await;
+    let database = mongod.database("ends").await;
+    let stored = database.collection::<Document>("auditevents");
+    let ends = doc! { "externalId": { "$in": ["0", "1", "7", "8"] } };
+    let deleted = stored.delete_many(ends).await.unwrap();
+    assert_eq!(deleted.deleted_count, 4);
+    drop(strike);
+    let counted = counted.await.unwrap().unwrap();
+    let range = [counted.since, counted.until].map(|at| at.as_millisecond());
+    assert_eq!(range, [2 * DAY + MINUTE, 6 * DAY + MINUTE + 1]);
+    assert_eq!(counted.total, 5);
 }
 
 fn without_source(key: &str, source: Option<Bson>) -> Document {

@@ -11,6 +11,7 @@ mod histograms;
 mod older;
 mod pages;
 mod paging;
+mod readers;
 mod texts;
 mod upkeep;
 

@@ -1,7 +1,10 @@
 //! Events without keys, of an older version or of somebody else, are found like all others, before
 //! and after they got their keys.
 
+use std::sync::Arc;
+
 use daybook::config::Collections;
+use daybook::probe::{Fault, Probes};
 use daybook::store::EventFilter;
 use daybook::store::Store;
 use daybook::store::sqlite::SqliteStore;
@@ -11,7 +14,7 @@ use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
-use super::{TIMEOUT, enter, event, filters, find, full_event, mongo_store};
+use super::{TIMEOUT, enter, event, filters, find, full_event, mongo_store, prepared};
 
 const AT: i64 = 1_700_000_000_000;
 
@@ -71,6 +74,48 @@ async fn mongodb_finds_events_without_keys_and_gives_them_some() {
             find(&store, &filter).await.len() == 4 && counted.total == 4
         })
         .await;
+    }
+}
+
+/// Pages look at the events without keys first.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_gets_its_keys_while_a_page_is_read_is_on_it_once() {
+    let mongod = Mongod::shared().await;
+    let store = Arc::new(prepared(&mongod.url("between")).await);
+    let probes = Probes::new();
+    store.set_probe(probes.actor("store"));
+    enter(&*store, "acme", &[full_event("1", AT)])
+        .await
+        .unwrap();
+    let database = mongod.database("between").await;
+    let events = database.collection::<Document>("auditevents");
+    events.insert_one(older("2")).await.unwrap();
+    let entered = events.find_one(doc! { "externalId": "1" }).await;
+    let entered = entered.unwrap().unwrap();
+    let [facet, terms] = ["facet", "terms"].map(|name| entered.get(name).unwrap().clone());
+    let keys = doc! { "$set": { "facet": facet, "terms": terms } };
+    let no_keys = doc! { "$unset": { "facet": "", "terms": "" } };
+    let update = async |change: &Document| {
+        let foreign = doc! { "externalId": "2" };
+        let updated = events.update_one(foreign, change.clone()).await;
+        updated.unwrap();
+    };
+    // The others are told by time alone.
+    let of_keys = |filter: &EventFilter| *filter != EventFilter::default();
+    for filter in filters().into_iter().filter(of_keys) {
+        update(&no_keys).await;
+        let strike = probes.strike("store", "between_keyless_and_keyed", Fault::Stand, 1);
+        let page = tokio::spawn({
+            let (store, filter) = (Arc::clone(&store), filter.clone());
+            async move { find(&*store, &filter).await }
+        });
+        strike.struck().await;
+        update(&keys).await;
+        drop(strike);
+        let page = page.await.unwrap().into_iter();
+        let mut found: Vec<String> = page.map(|event| event.external_id).collect();
+        found.sort();
+        assert_eq!(found, ["1", "2"], "{filter:?}");
     }
 }
 

@@ -1,7 +1,10 @@
 //! A page is what a look at every event would find, whether what it asks for is common, rare or hardly to be looked
 //! up, and it takes a look at few.
 
+use std::sync::Arc;
+
 use daybook::config::Collections;
+use daybook::probe::{Fault, Probes};
 use daybook::store::mongodb::MongoStore;
 use daybook::store::sqlite::SqliteStore;
 use daybook::store::{Commit, EventFilter, PageKey, Payloads, Record, Store};
@@ -295,4 +298,50 @@ async fn a_page_of_several_conditions_ends_for_its_size() {
         }
     }
     assert_eq!((sizes, found), (vec![3, 3, 2], keys((0..8).rev())));
+}
+
+/// Where there are many facets, the ids are read before the events.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_which_events_are_deleted_meanwhile_is_not_the_last() {
+    let mongod = Mongod::shared().await;
+    let name = "pages_deleted";
+    let store = Arc::new(mongo_store(&mongod.url(name)).await);
+    let probes = Probes::new();
+    store.set_probe(probes.actor("store"));
+    let events = (0..300).map(|number| {
+        let mut one = numbered(number);
+        one.action = format!("test.kind{number}").into();
+        one
+    });
+    let events: Vec<AuditEvent> = events.collect();
+    enter(&*store, "acme", &events).await.unwrap();
+    let database = mongod.database(name).await;
+    let stored = database.collection::<Document>("auditevents");
+    let of_source = EventFilter {
+        source: Some("s".to_owned()),
+        ..EventFilter::default()
+    };
+    let page_while_deleting = async |keys: Vec<String>| {
+        let strike = probes.strike("store", "between_ids_and_events", Fault::Stand, 1);
+        let page = tokio::spawn({
+            let (store, filter) = (Arc::clone(&store), of_source.clone());
+            async move {
+                let page = store.event_page(&filter, None, 10, Payloads::Whole);
+                page.await
+            }
+        });
+        strike.struck().await;
+        let count = keys.len() as u64;
+        let these = doc! { "externalId": { "$in": keys } };
+        let deleted = stored.delete_many(these).await.unwrap();
+        assert_eq!(deleted.deleted_count, count);
+        drop(strike);
+        let page = page.await.unwrap().unwrap();
+        let found = page.events.into_iter().map(|event| event.external_id);
+        (found.collect::<Vec<_>>(), page.is_cut)
+    };
+    let some = page_while_deleting(keys(295..300)).await;
+    assert_eq!(some, (keys((290..295).rev()), true));
+    let all = page_while_deleting(keys(285..295)).await;
+    assert_eq!(all, (keys((275..285).rev()), false));
 }

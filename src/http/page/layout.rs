@@ -56,7 +56,8 @@ pub(super) fn framed(
                 (skip)
                 (sprite())
                 header.top {
-                    a.brand href=(view.cleared().href()) { (PreEscaped(BRAND)) span { "Daybook" } }
+                    // Where it is narrow the drawing stands alone.
+                    a.brand href=(view.cleared().href()) aria-label="Daybook" { (PreEscaped(BRAND)) span { "Daybook" } }
                     @if let Some(reader) = reader { (whose(reader)) }
                     div.tools {
                         @if reader.is_some() { (zone_switch(view)) }
@@ -178,6 +179,21 @@ pub(super) fn answer(status: StatusCode, page: Markup) -> Response {
 pub(super) fn trouble(error: &ApiError, view: &View, reader: Option<&Reader<'_>>) -> Response {
     let again = html! { p { a.button href=(view.here()) { "Try again" } } };
     let (heading, said) = match error.status() {
+        StatusCode::SERVICE_UNAVAILABLE if error.is_timeout() => (
+            "That took too long",
+            html! {
+                p { (sentence(error.message())) }
+                p { "The events are safe: sources keep what they have, and what is sent is journaled." }
+                (again)
+            },
+        ),
+        StatusCode::SERVICE_UNAVAILABLE if !error.is_of_store() => (
+            "Too much at once",
+            html! {
+                p { (sentence(error.message())) }
+                (again)
+            },
+        ),
         StatusCode::SERVICE_UNAVAILABLE => (
             "The store does not answer",
             html! {
@@ -211,8 +227,10 @@ pub(super) fn trouble(error: &ApiError, view: &View, reader: Option<&Reader<'_>>
     let mut response = answer(error.status(), page(heading, view, reader, &content));
     error.mark(&mut response);
     if error.status() == StatusCode::SERVICE_UNAVAILABLE {
-        let soon = HeaderValue::from_static("5");
-        response.headers_mut().insert(header::RETRY_AFTER, soon);
+        // The same question at once would take as long again.
+        let seconds = if error.is_timeout() { "10" } else { "5" };
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
     }
     response
 }
@@ -245,3 +263,56 @@ pub(super) fn sentence(message: &str) -> Markup {
 
 const BRAND: &str = r##"<svg viewBox="0 0 24 24" aria-hidden="true"><path class="cover" d="M5 2.5h13a1.5 1.5 0 0 1 1.5 1.5v16a1.5 1.5 0 0 1-1.5 1.5H5z"/><path class="rule" d="M5 2.5v19M9 8h7M9 12h7M9 16h4"/></svg>"##;
 const HALF: &str = r##"<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="M8 2.2a5.8 5.8 0 1 0 0 11.6A5.8 5.8 0 0 0 8 2.2z"/><path class="filled" d="M8 2.2a5.8 5.8 0 0 1 0 11.6z"/></svg>"##;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::StoreError;
+
+    #[tokio::test]
+    async fn a_page_that_does_not_come_says_why() {
+        let late = StoreError::Timeout {
+            what: "a query",
+            after: Duration::from_secs(7),
+        };
+        // Of a kind whose telling no other test watches.
+        let broken = StoreError::Other("a cursor broke".to_owned());
+        for (error, seconds, said) in [
+            (
+                late.into(),
+                "10",
+                [
+                    "That took too long",
+                    "The store did not answer within 7s",
+                    "range of time",
+                ],
+            ),
+            (
+                broken.into(),
+                "5",
+                [
+                    "The store does not answer",
+                    "events are safe",
+                    "store is back",
+                ],
+            ),
+            (
+                ApiError::unavailable("too many queries are under way"),
+                "5",
+                ["Too much at once", "Too many queries", "Try again"],
+            ),
+        ] {
+            let response = trouble(&error, &View::default(), None);
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
+            let page = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+            let page = String::from_utf8(page.unwrap().into()).unwrap();
+            for said in said {
+                assert!(page.contains(said), "{said}: {page}");
+            }
+        }
+    }
+}

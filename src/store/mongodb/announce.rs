@@ -29,6 +29,8 @@ pub(super) struct Known {
     pub facets: KeySet,
     texts: KnownTexts,
     marks: HashMap<Cell, i64>,
+    /// How often what stood there was found to be lost.
+    losses: u64,
 }
 
 /// Gathered from the events of one commit.
@@ -51,6 +53,11 @@ impl News {
             cells: BTreeSet::new(),
             former: None,
         }
+    }
+
+    /// Whether there are facets that this process did not know to stand in the store.
+    pub(super) fn has_facets(&self) -> bool {
+        !self.facets.is_empty()
     }
 
     /// Adds an event; `facet` is asked for when its number is new.
@@ -104,10 +111,33 @@ impl MongoStore {
         Ok(())
     }
 
-    /// Forgets what this process has seen to stand in the store: it stands there no more.
+    /// Forgets what this process has seen to stand in the store: it may stand there no more.
     pub(super) fn forget(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = Known::default();
+        *known = Known {
+            losses: known.losses,
+            ..Known::default()
+        };
+        drop(known);
+        let mut dictionary = self
+            .dictionary
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *dictionary = None;
+        drop(dictionary);
+        self.kept_findings.clear();
+    }
+
+    /// The same where it surely is lost: no commit under way may rely on it.
+    pub(super) fn lose(&self) {
+        self.forget();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.losses += 1;
+    }
+
+    pub(super) fn losses(&self) -> u64 {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.losses
     }
 
     /// Remembers what is durable, so that it is not announced again.

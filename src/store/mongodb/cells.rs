@@ -27,7 +27,7 @@ use mongodb::options::{ReadConcern, WriteConcern};
 
 use super::MongoStore;
 use super::commit::DUPLICATE_KEY;
-use super::errors::store_error;
+use super::errors::{by_code, store_error};
 use super::schema::by_time;
 use crate::store::histogram::{DAY, HOUR};
 use crate::store::{Result, StoreError};
@@ -147,6 +147,15 @@ fn unpack(bytes: &[u8]) -> Vec<(i64, u64)> {
     entries.collect()
 }
 
+/// What the first of a command's write errors means that is more than a race.
+fn failure(errors: &[Bson]) -> Option<StoreError> {
+    let mut errors = errors.iter().filter_map(Bson::as_document);
+    let failed = errors.find(|error| error.get_i32("code").ok() != Some(DUPLICATE_KEY))?;
+    let code = failed.get_i32("code").unwrap_or_default();
+    let text = |name: &str| failed.get_str(name).unwrap_or("write error");
+    Some(by_code(code, text("codeName"), text("errmsg")))
+}
+
 /// [`HOT`] in milliseconds.
 pub(super) fn hot() -> i64 {
     i64::try_from(HOT.as_millis()).unwrap_or(i64::MAX)
@@ -195,17 +204,12 @@ impl MongoStore {
             let Ok(errors) = answer.get_array("writeErrors") else {
                 return Ok(());
             };
-            let race = |error: &Bson| {
-                let code = error.as_document().map(|error| error.get_i32("code"));
-                matches!(code, Some(Ok(DUPLICATE_KEY)))
-            };
-            if !errors.iter().all(race) {
-                break;
+            if let Some(failure) = failure(errors) {
+                return Err(failure);
             }
         }
-        Err(StoreError::Other(
-            "counted hours cannot be marked".to_owned(),
-        ))
+        let message = "counted hours are being marked by others";
+        Err(StoreError::Unavailable(message.to_owned()))
     }
 
     /// Counts by facet the cells of one width from `from` to `to`, both at its multiples, and keeps
@@ -393,6 +397,22 @@ mod tests {
         assert_eq!(unpack(&pack(&counts)), counts);
         let large = unpack(&pack(&[(3, 1 << 33)]));
         assert_eq!(large.iter().map(|(_, count)| count).sum::<u64>(), 1 << 33);
+    }
+
+    #[test]
+    fn writes_that_are_blocked_are_no_fault_of_a_mark() {
+        let error = |code: i32| Bson::from(doc! { "index": 0, "code": code, "errmsg": "no" });
+        for (codes, reason) in [
+            (&[DUPLICATE_KEY, DUPLICATE_KEY][..], None),
+            (&[DUPLICATE_KEY, 371][..], Some("unavailable")),
+            (&[189, 121][..], Some("unavailable")),
+            (&[14031][..], Some("full")),
+            (&[121][..], Some("other")),
+        ] {
+            let errors: Vec<Bson> = codes.iter().map(|code| error(*code)).collect();
+            let found = failure(&errors).map(|failure| failure.reason());
+            assert_eq!(found, reason, "{codes:?}");
+        }
     }
 
     #[test]

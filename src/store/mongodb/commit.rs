@@ -20,6 +20,7 @@ use super::announce::News;
 use super::cursors::is_upsert_race;
 use super::encode;
 use super::errors::{by_code, store_error};
+use super::schema::simple;
 use super::{MongoStore, bson_date, durable};
 use crate::event::DeadLetter;
 use crate::store::keys::{EventKeys, Facet};
@@ -62,6 +63,7 @@ impl MongoStore {
         let ingested_at = Timestamp::now();
         let _committing = self.upkeep.committing();
         let connections = self.connections.load(Ordering::Acquire);
+        let losses = self.losses();
         let (entered, ()) = tokio::try_join!(self.enter_all(commit, ingested_at), async {
             self.learn(&commit.learned).await.map_err(no_events_fault)
         },)?;
@@ -87,6 +89,10 @@ impl MongoStore {
             let moved = self.move_cursors(&commit.moves).await;
             moved.map_err(no_events_fault)?
         };
+        if self.losses() != losses {
+            let message = "what events are found by was lost meanwhile";
+            return Err(StoreError::Unavailable(message.to_owned()));
+        }
         Ok(Committed {
             records: fates,
             moves,
@@ -174,7 +180,7 @@ impl MongoStore {
     }
 
     /// Where tests strike.
-    async fn pass(&self, point: &'static str) -> Result<()> {
+    pub(super) async fn pass(&self, point: &'static str) -> Result<()> {
         if let Some(probe) = self.probe.get() {
             let passed = probe.hit(point).await;
             passed.map_err(|struck| StoreError::Unavailable(struck.to_string()))?;
@@ -186,10 +192,13 @@ impl MongoStore {
         let upserts = learned.iter().map(|lesson| async {
             let filter = doc! { "space": &lesson.space };
             let update = doc! { "$set": { "tenantSlug": &lesson.tenant_slug } };
-            let upsert = || self.spaces.update_one(filter.clone(), update.clone());
-            let mut done = upsert().upsert(true).await;
+            let upsert = || {
+                let update = self.spaces.update_one(filter.clone(), update.clone());
+                update.collation(simple()).upsert(true)
+            };
+            let mut done = upsert().await;
             if done.as_ref().is_err_and(is_upsert_race) {
-                done = upsert().upsert(true).await;
+                done = upsert().await;
             }
             done.map(|_| ()).map_err(|error| store_error(&error))
         });
@@ -218,7 +227,8 @@ impl MongoStore {
             "$inc": { "attempts": 1_i64 },
             "$max": { "lastAt": bson_date(letter.at) },
         };
-        let counted = self.dead_letters.update_one(filter, update).await;
+        let counted = self.dead_letters.update_one(filter, update);
+        let counted = counted.collation(simple()).await;
         counted.map(|_| ()).map_err(|error| store_error(&error))
     }
 }
@@ -332,7 +342,8 @@ impl Target<'_> {
         let found = self
             .collection
             .find_one(doc! { "source": source, self.key: key });
-        let found = found.projection(doc! { "_id": 1 }).await;
+        let found = found.projection(doc! { "_id": 1 }).collation(simple());
+        let found = found.await;
         found
             .map(|document| document.is_some())
             .map_err(|error| store_error(&error))

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::encode::{saturating_i64, value_document};
 use super::errors::store_error;
+use super::schema::simple;
 use super::{MongoStore, bson_date, collect, decode, unsynced};
 use crate::event::SourceName;
 use crate::store::{Cursor, CursorMove, CursorStep, MoveFate, Result, StoreError};
@@ -57,13 +58,28 @@ impl MongoStore {
         for _ in 0..ROUNDS {
             let touched = self.cursors.update_one(filter.clone(), update.clone());
             let touched = touched.write_concern(unsynced(self.timeout));
-            match touched.upsert(true).await {
+            match touched.collation(simple()).upsert(true).await {
+                Ok(touched) if touched.upserted_id.is_some() => {
+                    return self.needs_indexes().await;
+                }
                 Ok(_) => return Ok(()),
                 Err(error) if is_upsert_race(&error) => {}
                 Err(error) => return Err(store_error(&error)),
             }
         }
         Err(contended(&touch.source))
+    }
+
+    /// There was no cursor. If it was lost, the indexes may be too, and what was entered without them comes again: it
+    /// relies on an announcement that was lost as well.
+    async fn needs_indexes(&self) -> Result<()> {
+        let why = match self.create_indexes_anew().await {
+            Ok(false) => return Ok(()),
+            Ok(true) => "they are made anew".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let message = format!("it may have lost its indexes: {why}");
+        Err(StoreError::Unavailable(message))
     }
 
     async fn advance(&self, step: &CursorMove) -> Result<MoveFate> {
@@ -78,10 +94,8 @@ impl MongoStore {
         };
         let update = advanced(step, *to, detail);
         for _ in 0..ROUNDS {
-            let moved = self
-                .cursors
-                .update_one(filter.clone(), update.clone())
-                .await;
+            let moved = self.cursors.update_one(filter.clone(), update.clone());
+            let moved = moved.collation(simple()).await;
             let moved = moved.map_err(|error| store_error(&error))?;
             if moved.matched_count > 0 {
                 return Ok(MoveFate::Moved);
@@ -103,6 +117,12 @@ impl MongoStore {
 
     /// Raises the generation, making the cursor when there is none.
     pub(super) async fn claim(&self, source: &SourceName) -> Result<Cursor> {
+        // Whoever claims anew may have been fenced by a store that was restored.
+        self.forget();
+        // What has lost it may have lost the indexes too. Before it is made: it is a sign that they stand.
+        if self.read_cursor(source).await?.is_none() {
+            self.create_indexes_anew().await?;
+        }
         let filter = doc! { "source": source.as_str() };
         let update = doc! {
             "$inc": { "generation": 1_i64 },
@@ -117,7 +137,7 @@ impl MongoStore {
                 .cursors
                 .find_one_and_update(filter.clone(), update.clone());
             let claimed = claimed.upsert(true).return_document(ReturnDocument::After);
-            match claimed.await {
+            match claimed.collation(simple()).await {
                 Ok(document) => {
                     let cursor = document.and_then(|document| decode::cursor(&document));
                     return cursor.ok_or_else(|| {
@@ -141,6 +161,7 @@ impl MongoStore {
         let found = self
             .cursors
             .find_one(doc! { "source": source.as_str() })
+            .collation(simple())
             .await;
         let found = found.map_err(|error| store_error(&error))?;
         Ok(found.and_then(|document| decode::cursor(&document)))

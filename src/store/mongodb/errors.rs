@@ -54,6 +54,11 @@ pub(super) fn store_error(error: &Error) -> StoreError {
     }
 }
 
+/// Whether the server has answered a command with one of these.
+pub(super) fn has_code(error: &Error, codes: &[i32]) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(command) if codes.contains(&command.code))
+}
+
 /// Selection wraps the reason for which no server would do: a wrong password looks like an outage otherwise.
 fn unavailable(kind: &ErrorKind) -> StoreError {
     let mut message = kind.to_string();

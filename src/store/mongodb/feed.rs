@@ -22,7 +22,8 @@ use mongodb::error::{Error, ErrorKind};
 use mongodb::raw_batch_cursor::RawBatchCursor;
 use tokio::time::Instant;
 
-use super::{MongoStore, collect, decode, store_error};
+use super::errors::{has_code, store_error};
+use super::{MongoStore, collect, decode};
 use crate::store::feed::{Entries, Entry, Follow, MOST_AT_ONCE, PATIENCE};
 use crate::store::{Result, StoreError, StoredEvent};
 
@@ -68,8 +69,8 @@ pub(super) struct Follower {
     scan: Option<ObjectId>,
     /// The second in which the last look began: it has met, or will meet, whatever was visible then.
     begun: i64,
-    /// Nothing of the look was read yet.
-    unread: bool,
+    /// Nothing was read yet of a look that goes back by [`OVERLAP`], or from a place: it will meet whatever is visible.
+    meets_all: bool,
     /// Ids met by looks, as far back as the next look may go.
     seen: BTreeSet<ObjectId>,
     /// Met and not yet fetched.
@@ -117,7 +118,7 @@ impl Follower {
             reading: Reading::Changes(None),
             scan: None,
             begun: earliest(Duration::ZERO),
-            unread: false,
+            meets_all: false,
             seen: BTreeSet::new(),
             pending: VecDeque::new(),
             position: position(&from, &format!("{:016x}", rand::random::<u64>())),
@@ -130,7 +131,7 @@ impl Follower {
         let exact = opened == Opened::AtPlace;
         let reads_ids = matches!(follower.reading, Reading::Ids { .. });
         if place.is_some() && !exact || reads_ids {
-            follower.look_from(follower.place.second);
+            follower.look_from(follower.place.second, true);
         }
         if place.is_none() && reads_ids {
             // From now on: what is there already has been.
@@ -167,8 +168,9 @@ impl Follower {
         // Opened before the ids are read: what comes in between is told by both.
         self.reading = match watch(&self.store, None).await {
             Ok(changes) => Reading::Changes(Some(changes)),
+            // The first look may take many calls; with the next one it can be said that all is met.
             Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => Reading::Ids {
-                deep_at: Instant::now() + DEEP_EVERY,
+                deep_at: Instant::now(),
             },
             Err(error) => return Err(store_error(&error)),
         };
@@ -183,7 +185,7 @@ impl Follower {
         let Some(open) = changes else {
             match self.open().await? {
                 Opened::AtPlace => {}
-                Opened::AtEnd => self.look_from(self.place.second),
+                Opened::AtEnd => self.look_from(self.place.second, true),
                 Opened::NoPlace => self.place.token = None,
             }
             return Ok(true);
@@ -238,13 +240,14 @@ impl Follower {
     }
 
     /// Begins a look.
-    fn look_from(&mut self, second: i64) {
+    fn look_from(&mut self, second: i64, meets_all: bool) {
         self.scan = Some(first_of(second));
         self.begun = earliest(Duration::ZERO);
-        self.unread = true;
+        self.meets_all = meets_all;
     }
 
-    /// One page of ids; ends the look when it is the last one. Whether it was the first.
+    /// One page of ids; ends the look when it is the last one. Whether it was the first of a look that meets whatever was
+    /// visible before.
     async fn scan_on(&mut self) -> Result<bool> {
         let Some(after) = self.scan else {
             return Ok(false);
@@ -258,7 +261,7 @@ impl Follower {
         let ids = self.store.within("a look for new events", read).await?;
         self.scan = ids.last().copied().filter(|_| ids.len() == PAGE);
         self.meet(ids);
-        Ok(std::mem::take(&mut self.unread))
+        Ok(std::mem::take(&mut self.meets_all))
     }
 
     /// Takes in what a look read and no earlier one met. One look meets each id once; what the next
@@ -322,15 +325,14 @@ impl Follower {
         // The former look may have begun long ago: its events were taken slowly, or the store was away.
         let former = self.begun.min(earliest(Duration::ZERO));
         let before = |back: Duration| former.saturating_sub(seconds(back));
-        let second = if Instant::now() >= *deep_at {
+        if Instant::now() >= *deep_at {
             *deep_at = Instant::now() + DEEP_EVERY;
             let second = before(OVERLAP);
             self.seen = self.seen.split_off(&first_of(second));
-            second
+            self.look_from(second, true);
         } else {
-            before(SHORT_OVERLAP)
-        };
-        self.look_from(second);
+            self.look_from(before(SHORT_OVERLAP), false);
+        }
     }
 }
 
@@ -404,12 +406,15 @@ impl Follow for Follower {
             }
             let reads_ids = matches!(self.reading, Reading::Ids { .. });
             if self.scan.is_some() {
-                let is_first = self.scan_on().await?;
+                let meets_all = self.scan_on().await?;
                 // A stream that was opened before has its own word to say.
-                all_met |= is_first && reads_ids;
+                all_met |= meets_all && reads_ids;
                 let is_nothing = self.pending.is_empty() && self.scan.is_none();
-                if is_nothing && all_met && Instant::now() + POLL > patience {
-                    return Ok(Entries::default());
+                if is_nothing && reads_ids && Instant::now() + POLL > patience {
+                    return Ok(Entries {
+                        entries: Vec::new(),
+                        more: !all_met,
+                    });
                 }
                 continue;
             }
@@ -461,10 +466,6 @@ fn id_text(id: &Bson) -> Option<String> {
 fn is_refused(error: &Error) -> bool {
     matches!(error.kind.as_ref(), ErrorKind::Command(_))
         && matches!(store_error(error), StoreError::Other(_))
-}
-
-fn has_code(error: &Error, codes: &[i32]) -> bool {
-    matches!(error.kind.as_ref(), ErrorKind::Command(command) if codes.contains(&command.code))
 }
 
 /// The second before which every id has been seen, by now.
@@ -545,7 +546,7 @@ mod tests {
             position: String::new(),
             scan: None,
             begun,
-            unread: false,
+            meets_all: false,
             seen: BTreeSet::new(),
             pending: VecDeque::new(),
         }

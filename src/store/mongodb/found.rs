@@ -63,6 +63,10 @@ impl KeptFindings {
         self.filters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
     /// What is known of each cell that still has its version.
     fn known(
         &self,
@@ -149,7 +153,7 @@ impl Findings {
     }
 
     /// Those with events.
-    pub(super) fn filled(&self) -> impl DoubleEndedIterator<Item = &(Cell, Counts)> {
+    pub(super) fn filled(&self) -> impl Iterator<Item = &(Cell, Counts)> {
         self.0.iter().filter(|(_, counts)| !counts.is_empty())
     }
 }

@@ -83,7 +83,9 @@ impl MongoStore {
         let over = if over.is_empty() {
             None
         } else {
-            Some(self.count_over(filter, over, &means).await?)
+            let over = self.count_over(filter, over, &means).await?;
+            self.pass("between_counts_and_ends").await?;
+            Some(over)
         };
         let (first, last) = tokio::try_join!(
             self.outermost(filter, over.as_ref(), has_keyless, false),
@@ -100,7 +102,9 @@ impl MongoStore {
         let serving = over.filter(|over| grid.units().contains(&over.width()));
         let mut rests = vec![(first, end)];
         if let Some(over) = serving {
-            for (cell, counts) in over.filled() {
+            // Of the others all events were deleted meanwhile.
+            let is_within = |cell: &Cell| first < cell.end() && cell.start() < end;
+            for (cell, counts) in over.filled().filter(|(cell, _)| is_within(cell)) {
                 for (source, count) in counts.iter() {
                     grid.add(cell.start().max(first), source, *count);
                 }
@@ -158,14 +162,10 @@ impl MongoStore {
             return self.first_found(plan, filter, newest).await;
         };
         let (begin, end) = over.range();
-        let mut filled = over.filled().map(|(cell, _)| cell);
-        let cell = if newest {
-            filled.next_back()
-        } else {
-            filled.next()
-        };
+        // Events may have been deleted since they were counted: the first of these mostly has one.
+        let filled = over.filled().map(|(cell, _)| cell);
         let mut places = vec![(None, Some(begin))];
-        places.extend(cell.map(|cell| (Some(cell.start()), Some(cell.end()))));
+        places.extend(filled.map(|cell| (Some(cell.start()), Some(cell.end()))));
         places.push((Some(end), None));
         if newest {
             places.reverse();
@@ -214,8 +214,8 @@ impl MongoStore {
             let at = document.get_datetime("at").ok()?;
             Some(at.timestamp_millis())
         };
-        let found = self.merged(queries, (newest, 1), fields, at).await?.found;
-        Ok(found.first().copied())
+        let found = self.merged(queries, (newest, 1), fields, at).await?;
+        Ok(found.into_events().pop())
     }
 
     /// Counts the filter's events that have keys in a part of its range that is no whole day.

@@ -13,22 +13,52 @@ use super::errors::store_error;
 use crate::store::page::MOST_BYTES;
 use crate::store::{Result, StoreError};
 
-/// What was found, and whether that was cut: documents took so many bytes that not all were read.
-pub(super) struct Merged<T> {
-    pub found: Vec<T>,
+/// What queries found, in order, and whether that was cut: documents took so many bytes that not all were read.
+pub(super) struct Run<T> {
+    pub rows: Vec<Row<T>>,
     pub is_cut: bool,
 }
 
-/// What queries found, in order, and whether that was cut.
-struct Run<T> {
-    rows: Vec<Row<T>>,
-    is_cut: bool,
+impl<T> Run<T> {
+    pub(super) const EMPTY: Self = Self {
+        rows: Vec::new(),
+        is_cut: false,
+    };
+
+    pub(super) fn into_events(self) -> Vec<T> {
+        self.rows.into_iter().map(|row| row.event).collect()
+    }
 }
 
-struct Row<T> {
+/// An event, or what was read of it.
+pub(super) struct Row<T> {
     place: Place,
     bytes: usize,
-    event: T,
+    pub event: T,
+}
+
+impl<T> Row<T> {
+    pub(super) fn read(
+        document: &RawDocument,
+        read: impl FnOnce(&RawDocument) -> Option<T>,
+    ) -> Option<Self> {
+        Some(Self {
+            place: Place::of(document)?,
+            bytes: document.as_bytes().len(),
+            event: read(document)?,
+        })
+    }
+
+    pub(super) fn id(&self) -> &Bson {
+        &self.place.id.0
+    }
+}
+
+/// Puts runs of one order into one, each event once.
+pub(super) fn together<T>(order: (bool, u32), runs: impl IntoIterator<Item = Run<T>>) -> Run<T> {
+    let first = First::new(order);
+    runs.into_iter().for_each(|run| first.add(run));
+    first.into_run()
 }
 
 /// The first rows of all queries that have ended.
@@ -39,6 +69,19 @@ struct First<T> {
 }
 
 impl<T> First<T> {
+    fn new((newest_first, limit): (bool, u32)) -> Self {
+        Self {
+            newest_first,
+            limit: limit as usize,
+            run: Mutex::new(Run::EMPTY),
+        }
+    }
+
+    fn into_run(self) -> Run<T> {
+        let run = self.run.into_inner();
+        run.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Once no more rows are wanted: a condition on the time that any other row among the first meets.
     fn condition(&self) -> Option<(&'static str, DateTime)> {
         let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,19 +143,13 @@ impl MongoStore {
     pub(super) async fn merged<T: Send>(
         &self,
         queries: Vec<(Document, Document)>,
-        (newest_first, limit): (bool, u32),
+        order: (bool, u32),
         fields: Option<Document>,
         read: impl Fn(&RawDocument) -> Option<T> + Send + Sync + Copy,
-    ) -> Result<Merged<T>> {
-        let order = if newest_first { -1 } else { 1 };
-        let first = First {
-            newest_first,
-            limit: limit as usize,
-            run: Mutex::new(Run {
-                rows: Vec::new(),
-                is_cut: false,
-            }),
-        };
+    ) -> Result<Run<T>> {
+        let first = First::new(order);
+        let (newest_first, limit) = order;
+        let direction = if newest_first { -1 } else { 1 };
         let runs = queries.into_iter().map(|(mut query, index)| {
             let (first, fields) = (&first, fields.clone());
             async move {
@@ -125,7 +162,7 @@ impl MongoStore {
                 let find = self
                     .events
                     .find(query)
-                    .sort(doc! { "at": order, "_id": order })
+                    .sort(doc! { "at": direction, "_id": direction })
                     .limit(i64::from(limit))
                     .optional(self.hint(index), |find, hint| find.hint(hint))
                     .optional(fields, |find, fields| find.projection(fields))
@@ -135,20 +172,15 @@ impl MongoStore {
                 let mut taken = 0;
                 let mut is_cut = false;
                 while let Some(document) = events.try_next().await.map_err(|e| store_error(&e))? {
-                    let Some((place, event)) = Place::of(&document).zip(read(&document)) else {
+                    let Some(row) = Row::read(&document, read) else {
                         continue;
                     };
                     if taken >= MOST_BYTES {
                         is_cut = true;
                         break;
                     }
-                    let bytes = document.as_bytes().len();
-                    taken += bytes;
-                    rows.push(Row {
-                        place,
-                        bytes,
-                        event,
-                    });
+                    taken += row.bytes;
+                    rows.push(row);
                 }
                 first.add(Run { rows, is_cut });
                 Ok::<_, StoreError>(())
@@ -157,14 +189,7 @@ impl MongoStore {
         let runs: Vec<_> = runs.collect();
         let ended = stream::iter(runs).buffer_unordered(4);
         ended.try_for_each(|()| ready(Ok(()))).await?;
-        let run = first
-            .run
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok(Merged {
-            found: run.rows.into_iter().map(|row| row.event).collect(),
-            is_cut: run.is_cut,
-        })
+        Ok(first.into_run())
     }
 }
 
@@ -183,7 +208,8 @@ impl Place {
     }
 }
 
-/// An `_id` in the server's order of types, and within texts and object ids, which pages tell apart.
+/// An `_id` in the server's order of types, and within texts and object ids, which pages tell apart. Others are in any
+/// order, so that those of one time that are the same stand side by side.
 #[derive(Clone, Debug, PartialEq)]
 struct Id(Bson);
 
@@ -200,7 +226,10 @@ impl Ord for Id {
         match (&self.0, &other.0) {
             (Bson::ObjectId(one), Bson::ObjectId(another)) => one.cmp(another),
             (Bson::String(one), Bson::String(another)) => one.cmp(another),
-            (one, another) => rank(one).cmp(&rank(another)),
+            (one, another) => {
+                let ranks = rank(one).cmp(&rank(another));
+                ranks.then_with(|| one.to_string().cmp(&another.to_string()))
+            }
         }
     }
 }
@@ -239,14 +268,6 @@ mod tests {
         }
     }
 
-    fn first(newest_first: bool, limit: usize) -> First<i64> {
-        First {
-            newest_first,
-            limit,
-            run: Mutex::new(run(&[], false)),
-        }
-    }
-
     fn merged(first: &First<i64>) -> (Vec<i64>, bool) {
         let run = first.run.lock().unwrap();
         (run.rows.iter().map(|row| row.event).collect(), run.is_cut)
@@ -281,7 +302,7 @@ mod tests {
                 (vec![9, 8, 7, 6], true),
             ),
         ] {
-            let first = first(newest_first, limit);
+            let first = First::new((newest_first, limit));
             runs.into_iter().for_each(|run| first.add(run));
             assert_eq!(merged(&first), expected);
         }
@@ -290,7 +311,7 @@ mod tests {
     #[test]
     fn what_comes_too_late_is_not_asked_for() {
         for newest_first in [true, false] {
-            let first = first(newest_first, 3);
+            let first = First::new((newest_first, 3));
             let bound = |at| {
                 let bound = if newest_first { "$gte" } else { "$lte" };
                 Some((bound, DateTime::from_millis(at)))
@@ -320,6 +341,7 @@ mod tests {
             Bson::String("7".to_owned()),
             Bson::String("8".to_owned()),
             Uuid::from_bytes([7; 16]).into(),
+            Uuid::from_bytes([8; 16]).into(),
             Bson::ObjectId(ObjectId::from_bytes([1; 12])),
             Bson::ObjectId(ObjectId::from_bytes([2; 12])),
         ];

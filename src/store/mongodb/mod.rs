@@ -6,7 +6,9 @@
 //! - No transaction is needed. Events go in first, unordered; what is there already is recognised
 //!   by the unique index on (`source`, `externalId`); only then do cursors move, each by one
 //!   compare-and-set. Dying between the two repeats events, which are then duplicates.
-//! - The client connects when it is first used, so Daybook starts while the server is away.
+//! - The clients connect by themselves, so Daybook starts while the server is away.
+//! - Reads of the timeline have connections of their own: however many wait for the server, commits, cursors, tokens
+//!   and pings find theirs free.
 //!
 //! `encode` and `decode` hold the form of the documents, `commit` the writes, `cursors` the
 //! compare-and-set, `query` the reads, `schema` the indexes, `errors` the meaning of failures.
@@ -47,7 +49,7 @@ use mongodb::bson::{DateTime, RawDocumentBuf, doc};
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
 use mongodb::options::{
-    Acknowledgment, ClientOptions, ReadPreference, ReplaceOptions, WriteConcern,
+    Acknowledgment, ClientOptions, CommitQuorum, ReadPreference, ReplaceOptions, WriteConcern,
 };
 use mongodb::{Client, Collection, Database};
 
@@ -68,6 +70,8 @@ const DEFAULT_DATABASE: &str = "daybook";
 /// The store in MongoDB; cheap to clone, the clones share their connections.
 #[derive(Clone)]
 pub struct MongoStore {
+    /// The same with the connections of reads; the one that has them has none.
+    reads: Option<Arc<Self>>,
     database: Database,
     timeout: Duration,
     events: Collection<RawDocumentBuf>,
@@ -114,7 +118,9 @@ impl MongoStore {
     /// Makes a store of a URL without waiting for its server. `timeout` bounds every later operation.
     ///
     /// The database is the URL's path, or `daybook`. Options of the URL that say how long to wait
-    /// for a server or a connection stand; the others of this kind follow from `timeout`.
+    /// for a server or a connection stand; the others of this kind follow from `timeout`. Half of its
+    /// `maxPoolSize`, but one at least, is for reads of the timeline, the rest for everything else; without it, it is
+    /// 10 each.
     ///
     /// # Errors
     /// [`StoreError::Other`] for a URL that is none, [`StoreError::Unavailable`] when the name of a
@@ -144,6 +150,7 @@ impl MongoStore {
         // Reads decide what is written next, whatever the URL says of reading elsewhere.
         options.selection_criteria = Some(ReadPreference::Primary.into());
         options.read_concern = None;
+        let reads = divide(&mut options);
         let connections = Arc::new(AtomicU64::new(0));
         let made = Arc::clone(&connections);
         options.cmap_event_handler = Some(EventHandler::callback(move |event| {
@@ -153,10 +160,12 @@ impl MongoStore {
         }));
 
         let name = options.default_database.clone();
-        let client = Client::with_options(options).map_err(|error| url_error(&error))?;
+        let client = |options| Client::with_options(options).map_err(|error| url_error(&error));
+        let (client, reads) = (client(options)?, client(reads)?);
         let database = client.database(name.as_deref().unwrap_or(DEFAULT_DATABASE));
         let beside = |part: &str| database.collection(&format!("{}.{part}", collections.events));
-        Ok(Self {
+        let mut store = Self {
+            reads: None,
             events: database.collection(&collections.events),
             cursors: database.collection(&collections.cursors),
             dead_letters: database.collection(&collections.dead_letters),
@@ -181,7 +190,31 @@ impl MongoStore {
             timeout,
             unique_index: Arc::default(),
             probe: Arc::default(),
-        })
+        };
+        store.reads = Some(Arc::new(store.over(&reads)));
+        Ok(store)
+    }
+
+    /// The same store, whose timeline is read over another client's connections.
+    fn over(&self, client: &Client) -> Self {
+        let database = client.database(self.database.name());
+        let same = |one: &Collection<RawDocumentBuf>| database.collection(one.name());
+        Self {
+            events: same(&self.events),
+            facets: same(&self.facets),
+            texts: same(&self.texts),
+            pending: same(&self.pending),
+            cells: same(&self.cells),
+            // What the background does ends with the store that began it.
+            upkeep: Arc::default(),
+            database,
+            ..self.clone()
+        }
+    }
+
+    /// This store for reads of the timeline, however long they take.
+    fn for_reads(&self) -> &Self {
+        self.reads.as_deref().unwrap_or(self)
     }
 
     /// Lets this store believe that time has gone on, or its clock was put back.
@@ -206,14 +239,16 @@ impl MongoStore {
         }
     }
 
-    /// Learns whether there is one journal: a router's collections may lie on several servers.
-    async fn look_at_journal(&self) -> Result<()> {
+    /// Learns whether there is one journal: a router's collections may lie on several servers. Tells which members of a
+    /// replica set have to have built an index: as many as have to have a write, since one of them may be away.
+    async fn look_at_server(&self) -> Result<Option<CommitQuorum>> {
         let answer = self.database.run_command(doc! { "hello": 1 }).await;
         let answer = answer.map_err(|error| store_error(&error))?;
         let is_router = answer.get_str("msg").is_ok_and(|msg| msg == "isdbgrid")
             || answer.contains_key("serviceId");
         self.one_journal.store(!is_router, Ordering::Release);
-        Ok(())
+        let is_member = answer.contains_key("setName");
+        Ok(is_member.then_some(CommitQuorum::Majority))
     }
 
     /// Runs an operation within its time.
@@ -230,6 +265,20 @@ impl MongoStore {
             }),
         }
     }
+}
+
+/// Leaves to reads their part of the connections, and returns their options.
+fn divide(options: &mut ClientOptions) -> ClientOptions {
+    let mut reads = options.clone();
+    reads.min_pool_size = None;
+    if let Some(most) = options.max_pool_size {
+        reads.max_pool_size = Some((most / 2).max(1));
+        // The live feed takes one of them for a second at a time.
+        let others = most.div_ceil(2).max(most.min(2));
+        options.max_pool_size = Some(others);
+        options.min_pool_size = options.min_pool_size.map(|least| least.min(others));
+    }
+    reads
 }
 
 /// Majority and journal: what Daybook's acknowledgements rest on, whatever the URL says.
@@ -273,10 +322,12 @@ impl Store for MongoStore {
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.within("a look at the server", self.look_at_journal())
-            .await?;
-        self.within("preparation of the indexes", self.create_indexes())
-            .await?;
+        // What was away may have come back as it was earlier.
+        self.forget();
+        let look = self.look_at_server();
+        let quorum = self.within("a look at the server", look).await?;
+        let create = self.create_indexes(quorum);
+        self.within("preparation of the indexes", create).await?;
         self.within("a look for the dictionary", self.look_for_dictionary())
             .await
     }
@@ -343,33 +394,31 @@ impl Store for MongoStore {
         limit: u32,
         payloads: Payloads,
     ) -> Result<EventPage> {
-        self.within(
-            "a query",
-            self.query_events(filter, before, limit, payloads),
-        )
-        .await
+        let store = self.for_reads();
+        let query = store.query_events(filter, before, limit, payloads);
+        self.within("a query", query).await
     }
 
     async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {
-        self.within("a histogram", self.count_by_time(filter, buckets))
-            .await
+        let count = self.for_reads().count_by_time(filter, buckets);
+        self.within("a histogram", count).await
     }
 
     async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>> {
         let find = async {
-            let mut filter = doc! { "_id": query::id_bson(id) };
-            if let Some(slug) = tenant {
-                filter.insert("tenantSlug", slug);
-            }
-            let found = self.events.find_one(filter).await;
-            let found = found.map_err(|error| store_error(&error))?;
-            Ok(found.and_then(|document| decode::event(&document)))
+            let found = self.events.find_one(doc! { "_id": query::id_bson(id) });
+            let found = found.await.map_err(|error| store_error(&error))?;
+            let event = found.and_then(|document| decode::event(&document));
+            // To the collection's collation two tenants may be one.
+            Ok(event.filter(|event| tenant.is_none() || event.tenant_slug.as_deref() == tenant))
         };
         self.within("a look-up of an event", find).await
     }
 
     async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
-        self.start_following(after).await
+        // Whoever goes on from a place reads what is there. The live feed begins at the end.
+        let store = after.map_or(self, |_| self.for_reads());
+        store.start_following(after).await
     }
 
     fn caseless(&self) -> Caseless {

@@ -2,7 +2,7 @@
 //!
 //! Whatever the way, every condition of the filter is also part of the query itself, so a way can
 //! only be slow, not wrong. What no way can find is an event without keys: of an older version, or
-//! of somebody else. Those stand together at one end of the index and are asked for beside it.
+//! of somebody else. Those stand together at one end of the index and are asked for besides.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -134,6 +134,12 @@ impl Plan {
         Self::new(Vec::new())
     }
 
+    /// Without the query for events that have no keys.
+    pub(super) fn keyed(mut self) -> Self {
+        self.ways.retain(|way| *way != Way::Keyless);
+        self
+    }
+
     /// The single queries, each with its index.
     pub(super) fn queries(
         self,
@@ -215,6 +221,11 @@ pub(super) fn text_of(filter: &EventFilter) -> Option<&str> {
     filter.text.as_deref().filter(|text| !text.is_empty())
 }
 
+/// Whether time alone tells the events of a filter.
+pub(super) fn is_of_time(filter: &EventFilter) -> bool {
+    asked_terms(filter).is_empty() && text_of(filter).is_none() && !asks_facets(filter)
+}
+
 /// Whether facets tell more of a filter than the tenant, which terms tell too.
 fn asks_other_facets(filter: &EventFilter) -> bool {
     let of_any_tenant = EventFilter {
@@ -227,25 +238,28 @@ fn asks_other_facets(filter: &EventFilter) -> bool {
 impl MongoStore {
     /// Chooses the ways.
     pub(super) async fn plan(&self, filter: &EventFilter) -> Result<Plan> {
-        let asks_terms = !asked_terms(filter).is_empty();
-        let text = text_of(filter);
-        if !asks_terms && text.is_none() && !asks_facets(filter) {
+        if is_of_time(filter) {
             return Ok(Plan::of_time());
         }
         let scope = self.scope(filter).await?;
-        if asks_terms {
-            return self.plan_by_terms(filter, &scope).await;
+        self.plan_within(filter, &scope).await
+    }
+
+    /// The same where more than time tells the events.
+    pub(super) async fn plan_within(&self, filter: &EventFilter, scope: &Scope) -> Result<Plan> {
+        if !asked_terms(filter).is_empty() {
+            return self.plan_by_terms(filter, scope).await;
         }
-        let Some(text) = text else {
+        let Some(text) = text_of(filter) else {
             return Ok(Plan {
                 facets_only: true,
                 ..Plan::new(vec![Way::Facets(scope.keys())])
             });
         };
-        if let Some(plan) = self.plan_by_few(filter, &scope).await? {
+        if let Some(plan) = self.plan_by_few(filter, scope).await? {
             return Ok(plan);
         }
-        let plan = self.plan_by_texts(filter, &scope, MOST_TEXTS).await?;
+        let plan = self.plan_by_texts(filter, scope, MOST_TEXTS).await?;
         Ok(plan.unwrap_or_else(|| Plan {
             whole: scope.whole(text),
             ..Plan::new(vec![scope.looked_through(filter)])

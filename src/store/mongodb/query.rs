@@ -2,6 +2,7 @@
 //! becomes an escaped pattern, and no operator comes from outside.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
@@ -11,9 +12,10 @@ use mongodb::bson::{Bson, DateTime, Document, RawDocument, Regex, doc};
 use mongodb::options::Hint;
 
 use super::errors::store_error;
-use super::merge::Merged;
-use super::plan::{MERGED, MOST_TEXTS, Plan, Way, text_of};
+use super::merge::{Row, Run, together};
+use super::plan::{MERGED, MOST_TEXTS, Plan, Scope, Way, is_of_time, text_of};
 use super::schema::by_time;
+use super::upkeep::A_LOOK;
 use super::{MongoStore, bson_date, decode};
 use crate::store::keys::{asked_terms, first_behind};
 use crate::store::page::MOST_BYTES;
@@ -57,6 +59,15 @@ struct Asked<'a> {
 /// A part of the time, in milliseconds since 1970: from one until before another, open where there is none.
 type Span = (Option<i64>, Option<i64>);
 
+impl From<Run<StoredEvent>> for EventPage {
+    fn from(run: Run<StoredEvent>) -> Self {
+        Self {
+            is_cut: run.is_cut,
+            events: run.into_events(),
+        }
+    }
+}
+
 impl MongoStore {
     pub(super) async fn query_events(
         &self,
@@ -75,58 +86,64 @@ impl MongoStore {
             limit,
             payloads,
         };
-        match asked_terms(filter).len() {
-            0 if text_of(filter).is_some() => self.page_of_text(asked).await,
-            0 | 1 => self.page_of_plan(self.plan(filter).await?, asked).await,
-            _ => self.page_of_several(asked).await,
+        if is_of_time(filter) {
+            let all = Plan::of_time().queries(filter, before);
+            return Ok(self.page_of(all, asked).await?.into());
         }
+        // These first: an event that gets its keys meanwhile is then found twice, not never.
+        let keyless = Plan::of_keyless().queries(filter, before);
+        let keyless = self.page_of(keyless, asked);
+        let begun = Instant::now();
+        let (keyless, mut scope) = tokio::try_join!(keyless, self.scope(filter))?;
+        if begun.elapsed() >= A_LOOK {
+            // Events may have left those without keys by a facet that the dictionary did not have yet.
+            scope = self.scope(filter).await?;
+        }
+        self.pass("between_keyless_and_keyed").await?;
+        let keyed = match asked_terms(filter).len() {
+            0 if text_of(filter).is_some() => self.page_of_text(asked, &scope).await?,
+            0 | 1 => {
+                let plan = self.plan_within(filter, &scope).await?;
+                self.page_of_plan(plan, asked).await?
+            }
+            _ => self.page_of_several(asked, &scope).await?,
+        };
+        Ok(together((true, limit), [keyless, keyed]).into())
     }
 
-    async fn page_of_plan(&self, plan: Plan, asked: Asked<'_>) -> Result<EventPage> {
-        let Asked {
-            filter,
-            before,
-            limit,
-            payloads,
-        } = asked;
-        if let [Way::Facets(facets), ..] = plan.ways.as_slice()
+    /// The events that have keys.
+    async fn page_of_plan(&self, plan: Plan, asked: Asked<'_>) -> Result<Run<StoredEvent>> {
+        let plan = plan.keyed();
+        if let [Way::Facets(facets)] = plan.ways.as_slice()
             && plan.facets_only
             && facets.len() > MERGED
         {
-            let ids = self
-                .ids_of_many_facets(filter, before, facets, plan.clone(), limit)
-                .await?;
-            return self.events_in_order(filter, ids, payloads).await;
+            return self.page_of_many_facets(facets, &plan, asked).await;
         }
-        self.page_of(plan.queries(filter, before), asked).await
+        let queries = plan.queries(asked.filter, asked.before);
+        self.page_of(queries, asked).await
     }
 
     async fn page_of(
         &self,
         queries: Vec<(Document, Document)>,
         asked: Asked<'_>,
-    ) -> Result<EventPage> {
+    ) -> Result<Run<StoredEvent>> {
         let fields = fields(asked.payloads);
-        let page = self
-            .merged(queries, (true, asked.limit), fields, decode::event)
-            .await?;
-        Ok(EventPage {
-            events: page.found,
-            is_cut: page.is_cut,
-        })
+        self.merged(queries, (true, asked.limit), fields, decode::event)
+            .await
     }
 
     /// A text is found by the texts that hold it, or among the newest events where many hold it. Only one that far too
     /// many texts hold and hardly an event is looked for in all events.
-    async fn page_of_text(&self, asked: Asked<'_>) -> Result<EventPage> {
+    async fn page_of_text(&self, asked: Asked<'_>, scope: &Scope) -> Result<Run<StoredEvent>> {
         let filter = asked.filter;
-        let scope = self.scope(filter).await?;
-        if let Some(plan) = self.plan_by_few(filter, &scope).await? {
+        if let Some(plan) = self.plan_by_few(filter, scope).await? {
             return self.page_of_plan(plan, asked).await;
         }
         let way = scope.looked_through(filter);
         for (texts, events) in LADDER {
-            if let Some(plan) = self.plan_by_texts(filter, &scope, texts).await? {
+            if let Some(plan) = self.plan_by_texts(filter, scope, texts).await? {
                 return self.page_of_plan(plan, asked).await;
             }
             if let Some(events) = events
@@ -145,7 +162,7 @@ impl MongoStore {
         way: &Way,
         (for_each, at_most): (u64, u64),
         asked: Asked<'_>,
-    ) -> Result<Option<EventPage>> {
+    ) -> Result<Option<Run<StoredEvent>>> {
         let events = (for_each * u64::from(asked.limit)).min(at_most);
         let range = conditions(&range_of(asked.filter), asked.before);
         let (middle, end) = tokio::try_join!(
@@ -156,26 +173,26 @@ impl MongoStore {
         let later = |at: i64| at.saturating_add(1);
         let newer = (middle.map(later), None);
         let older = middle.map(|middle| (end.map(later), Some(later(middle))));
-        let queries = Plan::new(vec![way.clone()]).queries(asked.filter, asked.before);
+        let plan = Plan::new(vec![way.clone()]).keyed();
+        let queries = plan.queries(asked.filter, asked.before);
         let mut halves = within(&queries, newer);
         if let Some(older) = older {
             halves.extend(within(&queries, older));
         }
         let page = self.page_of(halves, asked).await?;
-        let is_full = page.is_cut || page.events.len() >= asked.limit as usize;
+        let is_full = page.is_cut || page.rows.len() >= asked.limit as usize;
         Ok((is_full || end.is_none()).then_some(page))
     }
 
     /// Of several conditions on terms one leads, and the events of the others are looked for among its own.
-    async fn page_of_several(&self, asked: Asked<'_>) -> Result<EventPage> {
+    async fn page_of_several(&self, asked: Asked<'_>, scope: &Scope) -> Result<Run<StoredEvent>> {
         let Asked { filter, before, .. } = asked;
-        let scope = self.scope(filter).await?;
-        let plan = self.plan_by_terms(filter, &scope);
+        let plan = self.plan_by_terms(filter, scope);
         let (plan, ends) = tokio::try_join!(plan, self.ends(filter, before))?;
         let Some(ends) = ends else {
-            return Ok(EventPage::default());
+            return Ok(Run::EMPTY);
         };
-        let queries = plan.queries(filter, before);
+        let queries = plan.keyed().queries(filter, before);
         self.page_in_pairs(&queries, ends, asked).await
     }
 
@@ -195,8 +212,8 @@ impl MongoStore {
             self.merged(all, (newest, 1), fields, at)
         };
         let (first, last) = tokio::try_join!(end(false), end(true))?;
-        let first = first.found.first().copied();
-        Ok(first.zip(last.found.first().copied()))
+        let first = first.into_events().pop();
+        Ok(first.zip(last.into_events().pop()))
     }
 
     /// Where conditions are common each and rare together, the server looks through many events, and with one
@@ -207,43 +224,47 @@ impl MongoStore {
         queries: &[(Document, Document)],
         ends: (i64, i64),
         asked: Asked<'_>,
-    ) -> Result<EventPage> {
-        let read = |document: &RawDocument| {
-            let event = decode::event(document)?;
-            Some((event, document.as_bytes().len()))
-        };
-        let limit = asked.limit as usize;
-        let mut page = EventPage::default();
-        let mut bytes = 0;
+    ) -> Result<Run<StoredEvent>> {
+        let limit = asked.limit;
+        let mut page = Run::EMPTY;
         for [newer, older] in pairs(ends) {
-            let missing = u32::try_from(limit - page.events.len()).unwrap_or(asked.limit);
+            let missing = limit.saturating_sub(u32::try_from(page.rows.len()).unwrap_or(limit));
             let part = |span: Span| {
-                let fields = fields(asked.payloads);
-                self.merged(within(queries, span), (true, missing), fields, read)
+                let limit = missing;
+                self.page_of(within(queries, span), Asked { limit, ..asked })
             };
             let (newer, older) = tokio::try_join!(part(newer), part(older))?;
-            for part in [newer, older] {
-                for (event, length) in part.found {
-                    if page.events.len() == limit {
-                        return Ok(page);
-                    }
-                    if bytes >= MOST_BYTES {
-                        page.is_cut = true;
-                        return Ok(page);
-                    }
-                    bytes += length;
-                    page.events.push(event);
-                }
-                if part.is_cut {
-                    page.is_cut = true;
-                    return Ok(page);
-                }
-            }
-            if page.events.len() == limit {
+            page = together((true, limit), [page, newer, older]);
+            if page.is_cut || page.rows.len() >= limit as usize {
                 break;
             }
         }
         Ok(page)
+    }
+
+    /// The ids are read before the events. Where those of a full page are deleted meanwhile, more may come behind them.
+    async fn page_of_many_facets(
+        &self,
+        facets: &[i64],
+        plan: &Plan,
+        asked: Asked<'_>,
+    ) -> Result<Run<StoredEvent>> {
+        let Asked { filter, limit, .. } = asked;
+        let mut before = asked.before.cloned();
+        loop {
+            let ids = self.ids_of_many_facets(filter, before.as_ref(), facets, plan.clone(), limit);
+            let ids = ids.await?;
+            self.pass("between_ids_and_events").await?;
+            let mut page = self.events_in_order(filter, &ids, asked.payloads).await?;
+            let is_full = ids.rows.len() >= limit as usize;
+            page.is_cut |= is_full && page.rows.len() < ids.rows.len();
+            match ids.rows.last() {
+                Some(last) if page.is_cut && page.rows.is_empty() => {
+                    before = Some(last.event.clone());
+                }
+                _ => return Ok(page),
+            }
+        }
     }
 
     /// When events are of so many facets, most pages are full after a short look at the newest
@@ -255,17 +276,15 @@ impl MongoStore {
         facets: &[i64],
         plan: Plan,
         limit: u32,
-    ) -> Result<Merged<Bson>> {
-        if let Some(found) = self.among_newest(filter, before, facets, limit).await? {
-            return Ok(Merged {
-                found,
-                is_cut: false,
-            });
+    ) -> Result<Run<PageKey>> {
+        if let Some(rows) = self.among_newest(filter, before, facets, limit).await? {
+            let is_cut = false;
+            return Ok(Run { rows, is_cut });
         }
         let fields = doc! { "_id": 1, "at": 1 };
-        let id = |event: &RawDocument| Bson::try_from(event.get("_id").ok()??).ok();
         let queries = plan.key_queries(filter, before);
-        self.merged(queries, (true, limit), Some(fields), id).await
+        self.merged(queries, (true, limit), Some(fields), page_key)
+            .await
     }
 
     /// The events with these ids, in their order. The server hands them over in another, so when they
@@ -273,14 +292,14 @@ impl MongoStore {
     async fn events_in_order(
         &self,
         filter: &EventFilter,
-        ids: Merged<Bson>,
+        ids: &Run<PageKey>,
         payloads: Payloads,
-    ) -> Result<EventPage> {
-        let mut page = EventPage {
-            events: Vec::new(),
+    ) -> Result<Run<StoredEvent>> {
+        let mut page = Run {
+            rows: Vec::new(),
             is_cut: ids.is_cut,
         };
-        let mut left = ids.found.as_slice();
+        let mut left = ids.rows.as_slice();
         let mut at_once = left.len();
         let mut bytes = 0;
         while !left.is_empty() {
@@ -289,7 +308,7 @@ impl MongoStore {
                 at_once = at_once.div_ceil(8);
                 continue;
             };
-            page.events.extend(events);
+            page.rows.extend(events);
             bytes += length;
             left = others;
             if bytes >= MOST_BYTES && !left.is_empty() {
@@ -304,11 +323,12 @@ impl MongoStore {
     async fn events_of(
         &self,
         filter: &EventFilter,
-        ids: &[Bson],
+        ids: &[Row<PageKey>],
         payloads: Payloads,
-    ) -> Result<Option<(Vec<StoredEvent>, usize)>> {
+    ) -> Result<Option<(Vec<Row<StoredEvent>>, usize)>> {
         let mut query = conditions(filter, None);
-        query.insert("_id", doc! { "$in": ids });
+        let wanted: Vec<Bson> = ids.iter().map(|row| row.id().clone()).collect();
+        query.insert("_id", doc! { "$in": wanted });
         let found = self
             .events
             .find(query)
@@ -327,23 +347,24 @@ impl MongoStore {
             if bytes > MOST_BYTES && ids.len() > 1 {
                 return Ok(None);
             }
-            let id = event.get("_id").ok().flatten();
-            let id = id.and_then(|id| Bson::try_from(id).ok());
-            events.extend(id.map(|id| id.to_string()).zip(decode::event(&event)));
+            if let Some(row) = Row::read(&event, decode::event) {
+                events.insert(row.id().to_string(), row);
+            }
         }
-        let in_order = ids.iter().filter_map(|id| events.remove(&id.to_string()));
+        let in_order = ids.iter();
+        let in_order = in_order.filter_map(|row| events.remove(&row.id().to_string()));
         Ok(Some((in_order.collect(), bytes)))
     }
 
     /// The ids of a page of facets' events, if it is full with those among the newest of any; they
-    /// are read from the index of the timeline, and no further than the page needs.
+    /// are read from the index of the timeline, and no further than the page needs. Events without keys are passed over.
     async fn among_newest(
         &self,
         filter: &EventFilter,
         before: Option<&PageKey>,
         facets: &[i64],
         limit: u32,
-    ) -> Result<Option<Vec<Bson>>> {
+    ) -> Result<Option<Vec<Row<PageKey>>>> {
         let facets: HashSet<i64> = facets.iter().copied().collect();
         let found = self
             .events
@@ -361,19 +382,18 @@ impl MongoStore {
             let Some(event) = next.map_err(|error| store_error(&error))? else {
                 return Ok(None);
             };
-            let Ok(facet) = event.get_i64("facet") else {
-                // Without keys: only the whole query tells whether it belongs here.
-                return Ok(None);
-            };
-            if facets.contains(&facet)
-                && let Ok(Some(id)) = event.get("_id")
-                && let Ok(id) = Bson::try_from(id)
-            {
-                ids.push(id);
+            let facet = event.get_i64("facet");
+            if facet.is_ok_and(|facet| facets.contains(&facet)) {
+                ids.extend(Row::read(&event, page_key));
             }
         }
         Ok(Some(ids))
     }
+}
+
+/// The place of an event of which only that was read.
+fn page_key(event: &RawDocument) -> Option<PageKey> {
+    Some(PageKey::of(&decode::event(event)?))
 }
 
 /// The same queries for a part of the time.

@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use futures_util::TryStreamExt as _;
+use mongodb::action::Action as _;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
-use mongodb::error::{Error, ErrorKind};
-use mongodb::options::{Hint, IndexOptions};
+use mongodb::error::Error;
+use mongodb::options::{Collation, CommitQuorum, Hint, IndexOptions};
 use mongodb::{Collection, IndexModel};
 
 use super::MongoStore;
-use super::errors::store_error;
+use super::errors::{has_code, store_error};
 use crate::store::Result;
 
 /// Its default name, so that an index made by the platform with the same keys is the same one.
@@ -34,45 +35,72 @@ pub(super) fn by_term() -> Document {
 }
 
 impl MongoStore {
-    /// Creates the missing indexes and waits for them; an existing one is left as it is.
-    pub(super) async fn create_indexes(&self) -> Result<()> {
-        tokio::try_join!(
-            self.create_unique_event_index(),
-            create(&self.cursors, [unique(doc! { "source": 1 })]),
+    /// Creates the missing indexes and waits until so many members have built them; an existing one is left as it is.
+    /// Whether the unique one of events was missing.
+    pub(super) async fn create_indexes(&self, quorum: Option<CommitQuorum>) -> Result<bool> {
+        let quorum = quorum.as_ref();
+        let (was_missing, (), (), (), ()) = tokio::try_join!(
+            self.create_unique_event_index(quorum),
+            create(&self.cursors, [unique(doc! { "source": 1 })], quorum),
             create(
                 &self.dead_letters,
                 [
                     unique(doc! { "source": 1, "position": 1 }),
                     plain(doc! { "lastAt": -1, "_id": -1 }),
-                ]
+                ],
+                quorum,
             ),
-            create(&self.spaces, [unique(doc! { "space": 1 })]),
+            create(&self.spaces, [unique(doc! { "space": 1 })], quorum),
             create(
                 &self.texts,
                 [
                     plain(doc! { "tenantSlug": 1, "endings": 1 }),
                     plain(doc! { "day": 1 }),
-                ]
+                ],
+                quorum,
             ),
         )?;
         // The sort of a page ends every key: no query sorts in memory.
-        let queries = [by_time(), by_facet(), by_term()].map(plain);
         let mut all_stand = true;
-        for index in queries {
-            let keys = index.keys.clone();
-            match self.events.create_index(index).await {
-                Ok(_) => {}
-                // Somebody tuned an index of theirs: queries may be slower, nothing is wrong.
-                Err(error) if is_index_conflict(&error) => {
-                    let collection = self.events.name();
-                    tracing::warn!(collection, %keys, "another index stands in the place of this one");
-                    all_stand = false;
+        for keys in [by_time(), by_facet(), by_term()] {
+            all_stand &= self.create_for_queries(keys, quorum).await?;
+        }
+        self.indexed.store(all_stand, Ordering::Release);
+        Ok(was_missing)
+    }
+
+    /// The same for a store that has lost a cursor, and may have lost its indexes with it.
+    pub(super) async fn create_indexes_anew(&self) -> Result<bool> {
+        let quorum = self.look_at_server().await?;
+        self.create_indexes(quorum).await
+    }
+
+    /// Whether the index stands afterwards.
+    async fn create_for_queries(
+        &self,
+        keys: Document,
+        quorum: Option<&CommitQuorum>,
+    ) -> Result<bool> {
+        // Twice, for one that somebody began at the same moment: as with the unique one.
+        for _ in 0..2 {
+            let create = self.events.create_index(plain(keys.clone()));
+            let create = create.optional(quorum, |create, quorum| {
+                create.commit_quorum(quorum.clone())
+            });
+            match create.await {
+                Ok(_) => {
+                    if self.stands(Hint::Keys(keys.clone())).await? {
+                        return Ok(true);
+                    }
                 }
+                Err(error) if is_index_conflict(&error) => break,
                 Err(error) => return Err(store_error(&error)),
             }
         }
-        self.indexed.store(all_stand, Ordering::Release);
-        Ok(())
+        // Somebody tuned or hid an index: queries may be slower, nothing is wrong.
+        let collection = self.events.name();
+        tracing::warn!(collection, %keys, "another index stands in the place of this one, or it is hidden");
+        Ok(false)
     }
 
     /// Insists on an index, once it is known to stand: the server refuses a hint at another.
@@ -81,10 +109,16 @@ impl MongoStore {
         stands.then_some(Hint::Keys(index))
     }
 
-    async fn create_unique_event_index(&self) -> Result<()> {
+    /// Whether it was missing.
+    async fn create_unique_event_index(&self, quorum: Option<&CommitQuorum>) -> Result<bool> {
         let keys = doc! { "source": 1, "externalId": 1 };
         let listed = existing_unique(&self.events, &keys).await?;
-        let index = listed.guard.unwrap_or_else(|| {
+        let was_missing = listed.guard.is_none();
+        if was_missing {
+            // Gone with its collection, perhaps, and with others.
+            self.lose();
+        }
+        let mut index = listed.guard.unwrap_or_else(|| {
             let name = if listed.name_is_taken {
                 OTHER_NAME
             } else {
@@ -97,11 +131,37 @@ impl MongoStore {
                 .build();
             IndexModel::builder().keys(keys).options(options).build()
         });
-        let name = index.options.as_ref().and_then(|one| one.name.clone());
-        // A listed one may still be being built, and may fail. Asked for again, it is waited for.
-        create(&self.events, [index]).await?;
-        let _ = self.unique_index.set(name.unwrap_or_default());
-        Ok(())
+        if let Some(options) = &mut index.options {
+            // A list of indexes does not tell it, and without it the collection's own would be asked for.
+            options.collation = Some(simple());
+        }
+        let options = index.options.as_ref();
+        let name = options.and_then(|one| one.name.clone()).unwrap_or_default();
+        // Nobody may use it for a query.
+        let is_hidden = options.is_some_and(|one| one.hidden == Some(true));
+        // A listed one may still be being built, and may fail. Asked for again, it is waited for: but for one that
+        // somebody began at the same moment, of which the server says at once that it stands.
+        loop {
+            create(&self.events, [index.clone()], quorum).await?;
+            if is_hidden || self.stands(Hint::Name(name.clone())).await? {
+                break;
+            }
+        }
+        let _ = self.unique_index.set(name);
+        Ok(was_missing)
+    }
+
+    /// Whether an index of events is no longer being built: before, the server refuses a hint at it, as at keys of
+    /// which there are several.
+    async fn stands(&self, hint: Hint) -> Result<bool> {
+        const BAD_VALUE: i32 = 2;
+        const INDEX_NOT_FOUND: i32 = 27;
+        let any = self.events.find_one(doc! {}).projection(doc! { "_id": 1 });
+        match any.hint(hint).await {
+            Ok(_) => Ok(true),
+            Err(error) if has_code(&error, &[BAD_VALUE, INDEX_NOT_FOUND]) => Ok(false),
+            Err(error) => Err(store_error(&error)),
+        }
     }
 
     /// What the unique index on (`source`, `externalId`) is called.
@@ -164,25 +224,26 @@ fn guards_every_event(index: &IndexOptions) -> bool {
 
 fn is_missing_collection(error: &Error) -> bool {
     const NAMESPACE_NOT_FOUND: i32 = 26;
-    command_code(error) == Some(NAMESPACE_NOT_FOUND)
+    has_code(error, &[NAMESPACE_NOT_FOUND])
 }
 
 fn is_index_conflict(error: &Error) -> bool {
     const INDEX_OPTIONS_CONFLICT: i32 = 85;
     const INDEX_KEY_SPECS_CONFLICT: i32 = 86;
-    let conflicts = [INDEX_OPTIONS_CONFLICT, INDEX_KEY_SPECS_CONFLICT];
-    command_code(error).is_some_and(|code| conflicts.contains(&code))
+    has_code(error, &[INDEX_OPTIONS_CONFLICT, INDEX_KEY_SPECS_CONFLICT])
 }
 
-fn command_code(error: &Error) -> Option<i32> {
-    match error.kind.as_ref() {
-        ErrorKind::Command(command) => Some(command.code),
-        _ => None,
-    }
+/// Compares byte by byte. To be said with every unique index and whatever goes by its keys: the platform may have given
+/// the collection a collation that takes two of them for one.
+pub(super) fn simple() -> Collation {
+    Collation::builder().locale("simple").build()
 }
 
 fn unique(keys: Document) -> IndexModel {
-    let options = IndexOptions::builder().unique(true).build();
+    let options = IndexOptions::builder()
+        .unique(true)
+        .collation(simple())
+        .build();
     IndexModel::builder().keys(keys).options(options).build()
 }
 
@@ -193,7 +254,12 @@ fn plain(keys: Document) -> IndexModel {
 async fn create(
     collection: &Collection<RawDocumentBuf>,
     indexes: impl IntoIterator<Item = IndexModel>,
+    quorum: Option<&CommitQuorum>,
 ) -> Result<()> {
-    let created = collection.create_indexes(indexes).await;
+    let create = collection.create_indexes(indexes);
+    let create = create.optional(quorum, |create, quorum| {
+        create.commit_quorum(quorum.clone())
+    });
+    let created = create.await;
     created.map(|_| ()).map_err(|error| store_error(&error))
 }

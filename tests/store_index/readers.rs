@@ -1,0 +1,61 @@
+//! Reads of the timeline may take all connections that are theirs, and none of the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daybook::store::{EventFilter, Store as _};
+use mongodb::bson::doc;
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
+use testkit::mongod::Mongod;
+use testkit::world::eventually;
+
+use super::{enter, full_event, prepared};
+
+const AT: i64 = 1_700_000_000_000;
+
+/// More than any connections of reads.
+const READS: usize = 12;
+
+/// The writer's probe waits no longer.
+const PROBE: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_reads_keep_no_commit_and_no_probe_waiting() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let mut stores = Vec::new();
+    for (options, connections) in [
+        ("", 10),
+        ("&maxPoolSize=4", 2),
+        ("&maxPoolSize=1&minPoolSize=1", 1),
+    ] {
+        let url = format!("{}{options}", mongod.url("readers"));
+        stores.push((options, Arc::new(prepared(&url).await), connections));
+    }
+    let slow = doc! {
+        "failCommands": ["find", "aggregate"], "namespace": "readers.auditevents",
+        "blockConnection": true, "blockTimeMS": 60_000,
+    };
+    let fail_point = FailPoint::set(&mongod, "alwaysOn", slow).await;
+    for (options, store, connections) in stores {
+        let before = fail_point.struck().await;
+        let read = || {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.find_events(&EventFilter::default(), None, 10).await })
+        };
+        let reads: Vec<_> = (0..READS).map(|_| read()).collect();
+        eventually("reads have all that is theirs", async || {
+            fail_point.struck().await - before >= connections
+        })
+        .await;
+
+        let probe = tokio::time::timeout(PROBE, store.ping()).await;
+        probe.expect("an answer in time").unwrap();
+        assert_eq!(store.token("nobody's").await.unwrap(), None);
+        let event = full_event(&format!("with {options:?}"), AT);
+        enter(&*store, "acme", &[event]).await.unwrap();
+        assert!(reads.iter().all(|read| !read.is_finished()), "{options}");
+        let struck = fail_point.struck().await - before;
+        assert_eq!(struck, connections, "{options}");
+        reads.iter().for_each(|read| read.abort());
+    }
+}
