@@ -1,7 +1,8 @@
 //! Reading a source again from a point in time, and entering what is missing: after a loss in the
 //! store, say, or a time in which a source was not configured.
 //!
-//! It is a run of its own beside a running or a stopped service: it claims no cursor and moves none.
+//! It is a run of its own beside a running or a stopped service: it claims no cursor and moves none. It may enter what
+//! the service has yet to read, under the keys that this will have there.
 //! What the timeline holds already is recognised by its key, and for files by its content too: the
 //! copy that `copytruncate` makes, or an unpacked part, has other keys than the file that it was made
 //! of. But it holds each line at the same offset; elsewhere what says the same is another event.
@@ -54,7 +55,7 @@ pub enum ReplayError {
         "{0} events are pushed to daybook and cannot be read again; what could not become an event is tried again with: daybook dead-letters retry"
     )]
     Pushed(&'static str),
-    /// The token cannot be read, or no client can be built.
+    /// The token or the cursor cannot be read, or no client can be built.
     #[error("{0}")]
     Source(String),
     /// Authentik does not answer as it should.

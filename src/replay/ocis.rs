@@ -1,17 +1,22 @@
 //! The log again, rotated parts first, each from its beginning. Compressed parts are not read.
+//!
+//! What the service has yet to read is read before that, as the service will: from its cursor on. Of a log that was
+//! copied and truncated it gives the copy's lines the log's key, which the copy by itself does not tell. When the copy
+//! is then read again, its lines are known by their content.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
-use super::{Enterer, ReplayError, is_timeless};
+use super::{Enterer, ReplayError, Replayed, is_timeless};
 use crate::config::OcisConfig;
 use crate::event::{AuditEvent, Decoded, SourceName};
 use crate::sources::ocis::decode::{LineContext, decode_line};
 use crate::sources::ocis::verbs::READS;
 use crate::sources::text::text;
-use crate::tail::{Chunk, Line, LineKind, Step, TailOptions, Tailer};
+use crate::tail::{Chunk, Line, LineKind, Step, TailCursor, TailOptions, Tailer};
 
 pub(super) async fn replay(
     config: &OcisConfig,
@@ -24,14 +29,54 @@ pub(super) async fn replay(
         grace: Duration::ZERO,
         ..TailOptions::new(config.path.clone())
     };
-    let source = SourceName::new(enterer.source);
+    let cursor = stored_cursor(enterer).await?;
+    let mut place = None;
+    if cursor.is_some() {
+        let mut tailer = Tailer::open(options.clone(), cursor);
+        read(&mut tailer, None, config, enterer).await?;
+        place = tailer.cursor();
+    }
+    // All of it comes again, and is counted then.
+    let entered = enterer.replayed.new;
+    enterer.replayed = Replayed {
+        new: entered,
+        ..Replayed::default()
+    };
     let mut tailer = Tailer::open(options, None);
+    read(&mut tailer, place.as_ref(), config, enterer).await?;
+    enterer.replayed.known = enterer.replayed.known.saturating_sub(entered);
+    let path = config.path.clone();
+    let position = tailer.position();
+    position.map(|_| ()).ok_or(ReplayError::Missing { path })
+}
+
+/// Where the service goes on; `None` where it never was.
+async fn stored_cursor(enterer: &Enterer<'_>) -> Result<Option<TailCursor>, ReplayError> {
+    let cursors = enterer.store.cursors().await?;
+    let own = cursors
+        .into_iter()
+        .find(|cursor| cursor.source == enterer.source);
+    let detail = own.map_or(Value::Null, |cursor| cursor.detail);
+    serde_json::from_value(detail)
+        .map_err(|error| ReplayError::Source(format!("stored cursor cannot be read: {error}")))
+}
+
+/// Reads to the end of what is there. `place` is the service's in the last file.
+async fn read(
+    tailer: &mut Tailer,
+    place: Option<&TailCursor>,
+    config: &OcisConfig,
+    enterer: &mut Enterer<'_>,
+) -> Result<(), ReplayError> {
+    let source = SourceName::new(enterer.source);
     let mut clock = Clock::default();
     let mut rested_at = None;
     loop {
         match tailer.step()? {
             Step::Lines(chunk) => {
-                let mut decoded = decode(&chunk, &source);
+                let key = &*chunk.file_key;
+                let key = place.map_or(key, |place| place.key_instead_of(key));
+                let mut decoded = decode(&chunk, &source, key);
                 clock.turn_to(&chunk);
                 let is_long = |line: &&Line| matches!(line.kind, LineKind::Oversized { .. });
                 enterer.passes_over(chunk.lines.iter().filter(is_long).count() as u64);
@@ -50,11 +95,9 @@ pub(super) async fn replay(
             }
             // A step may end between two files: only a second one at the same place is the end.
             Step::Idle { .. } => {
-                let position = tailer.position();
-                let place = Some((position, tailer.bytes_behind()));
+                let place = Some((tailer.position(), tailer.bytes_behind()));
                 if rested_at == place {
-                    let path = config.path.clone();
-                    return position.map(|_| ()).ok_or(ReplayError::Missing { path });
+                    return Ok(());
                 }
                 rested_at = place;
             }
@@ -63,7 +106,7 @@ pub(super) async fn replay(
 }
 
 /// Reads too: they tell the time.
-fn decode(chunk: &Chunk, source: &SourceName) -> Vec<Decoded> {
+fn decode(chunk: &Chunk, source: &SourceName, file_key: &str) -> Vec<Decoded> {
     let read_at = Timestamp::now();
     let lines = chunk.lines.iter();
     // What is too long is passed over.
@@ -71,7 +114,7 @@ fn decode(chunk: &Chunk, source: &SourceName) -> Vec<Decoded> {
     let decoded = lines.flat_map(|line| {
         let context = LineContext {
             source,
-            file_key: &chunk.file_key,
+            file_key,
             offset: line.offset,
             read_at,
             include_reads: true,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TailError;
 use super::cursor::TailCursor;
+use super::forgotten::Forgotten;
 use super::identity::{FileStat, Print, nanoseconds};
 use super::resume::Opened;
 use super::rotation::{Anchor, Sibling, all_parts, directory_of, later_compressed, siblings};
@@ -95,6 +96,7 @@ impl TailCursor {
             // An earlier version reads the parts written after that.
             modified: awaited.since,
             passed: Vec::new(),
+            forgotten: Forgotten::default(),
             awaited: Some(awaited),
         }
     }

@@ -6,6 +6,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::awaited::Awaited;
+use super::forgotten::Forgotten;
 use super::identity::{FileStat, Print, births_agree};
 use super::marks::Mark;
 
@@ -46,6 +47,9 @@ pub struct TailCursor {
     /// Files read before this one, oldest first, at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed: Vec<Passed>,
+    /// The keys of those before them.
+    #[serde(default, skip_serializing_if = "Forgotten::is_empty")]
+    pub forgotten: Forgotten,
     /// Set as long as no file of the log was found; the other fields speak of none then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awaited: Option<Awaited>,
@@ -69,6 +73,14 @@ impl TailCursor {
     /// The contract's `lastEventId`: `<inode>:<bytePosition>`.
     pub fn last_event_id(&self) -> String {
         format!("{}:{}", self.inode, self.offset)
+    }
+
+    /// The key that lines have here which another reader, without this cursor, gives that one: it does not
+    /// know what stood in the file before its present content and began alike.
+    pub fn key_instead_of<'a>(&'a self, file_key: &'a str) -> &'a str {
+        let own = self.file_key.as_deref();
+        own.filter(|own| generation(own).0 == generation(file_key).0)
+            .unwrap_or(file_key)
     }
 
     /// Whether this inode can be the one meant; its content has to be compared too.
@@ -164,6 +176,7 @@ mod tests {
             offset: 123_456_789,
             print: print.clone().abbreviated(),
         };
+        let forgotten = serde_json::json!({ "newest": u64::MAX / 2, "bits": vec![u32::MAX; 128] });
         let cursor = TailCursor {
             device: u64::MAX,
             inode: u64::MAX,
@@ -177,12 +190,13 @@ mod tests {
             size: 400,
             modified: 1_795_503_939_123_456_789,
             passed: vec![passed; PASSED_LIMIT],
+            forgotten: serde_json::from_value(forgotten).unwrap(),
             awaited: None,
         };
         let value = serde_json::to_value(&cursor).unwrap();
         assert!(value.is_object());
         assert!(
-            value.to_string().len() < 6500,
+            value.to_string().len() < 8000,
             "{}",
             value.to_string().len()
         );

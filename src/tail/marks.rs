@@ -113,10 +113,11 @@ impl Tailer {
 
     fn next_key(&self, key: &str) -> Arc<str> {
         let (base, own) = generation(key);
+        let forgotten = self.forgotten.newest_of(base);
         let known = self.passed.iter().map(|passed| generation(&passed.key));
         let newest = known
             .filter(|(other, _)| *other == base)
-            .fold(own, |newest, (_, number)| newest.max(number));
+            .fold(own.max(forgotten), |newest, (_, number)| newest.max(number));
         format!("{base}~{}", newest + 1).into()
     }
 

@@ -26,7 +26,8 @@
 //! the head of the first line, see `identity`: the same after a restart, a renaming, or a replay
 //! without any cursor. A new generation that would get the key of a remembered one (truncated, and
 //! the same first line again) gets `~2`, `~3`, … The memory, the last 32 files with the place that was
-//! reached in each, travels in the cursor. It also recognises a file that comes back.
+//! reached in each, travels in the cursor. It also recognises a file that comes back. Of the files before
+//! them it keeps which keys they had, see `forgotten`.
 //!
 //! # Invariants
 //!
@@ -48,6 +49,7 @@
 mod awaited;
 mod copies;
 mod cursor;
+mod forgotten;
 mod gather;
 mod identity;
 mod marks;
@@ -63,6 +65,7 @@ mod watch;
 
 pub use awaited::Awaited;
 pub use cursor::{Passed, TailCursor};
+pub use forgotten::Forgotten;
 pub use identity::{PRINT_BYTES, Print};
 pub use marks::Mark;
 pub use rotation::is_part_of;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::cursor::{PASSED_LIMIT, Passed, TailCursor, generation};
+use super::forgotten::Forgotten;
 use super::gather::Gathered;
 use super::identity::{FileStat, PRINT_BYTES, base_key, length_without_name, nanoseconds};
 use super::marks::{Mark, add_mark};
@@ -37,6 +38,7 @@ pub struct Tailer {
     pub(super) current: Option<Followed>,
     pub(super) queue: VecDeque<Queued>,
     pub(super) passed: Vec<Passed>,
+    pub(super) forgotten: Forgotten,
     pub(super) events: Vec<FileEvent>,
     pub(super) missing: bool,
     pub(super) absence: Option<Absence>,
@@ -204,15 +206,15 @@ pub(super) fn newest_stat(reader: &Reader) -> FileStat {
 impl Tailer {
     /// Prepares to go on at the cursor, or at the beginning of the live file; does no I/O.
     pub fn open(options: TailOptions, cursor: Option<TailCursor>) -> Self {
-        let passed = cursor
-            .as_ref()
-            .map_or_else(Vec::new, |cursor| cursor.passed.clone());
+        let memory = |cursor: &TailCursor| (cursor.passed.clone(), cursor.forgotten.clone());
+        let (passed, forgotten) = cursor.as_ref().map(memory).unwrap_or_default();
         Self {
             options,
             resume: cursor,
             current: None,
             queue: VecDeque::new(),
             passed,
+            forgotten,
             events: Vec::new(),
             missing: false,
             absence: None,
@@ -432,6 +434,7 @@ impl Tailer {
             size: stat.size,
             modified: stat.modified,
             passed: self.passed.clone(),
+            forgotten: self.forgotten.clone(),
             awaited: None,
         })
     }
@@ -492,7 +495,15 @@ impl Tailer {
         let stat = *current.named_stat();
         let first_line = lines.first().map_or(&[][..], |line| &line.bytes);
         let base = base_key(stat.inode, stat.birth, first_line);
-        let mut newest = 0;
+        // What was passed last stood in this file only if that was truncated. Others may be one of the forgotten
+        // that comes back; and after a restart `fresh` does not tell.
+        let same_inode = format!("{}-", stat.inode);
+        let last = self.passed.last();
+        let was_truncated = last.is_some_and(|passed| passed.key.starts_with(&same_inode));
+        let mut newest = match current.fresh && was_truncated {
+            true => self.forgotten.newest_of(&base),
+            false => 0,
+        };
         for passed in self.passed.iter().rev() {
             let (passed_base, number) = generation(&passed.key);
             if passed_base != base {
@@ -602,6 +613,8 @@ impl Tailer {
         self.passed.retain(|passed| passed.key != finished.key);
         self.passed.push(finished);
         let excess = self.passed.len().saturating_sub(PASSED_LIMIT);
-        self.passed.drain(..excess);
+        for passed in self.passed.drain(..excess) {
+            self.forgotten.add(&passed.key);
+        }
     }
 }

@@ -20,7 +20,7 @@ const LETTER_REFUSED: &str = "store refuses a dead letter";
 /// Commits the batches together and answers each; whether the store took any.
 ///
 /// # Errors
-/// When the store is away: then every batch has been refused.
+/// When the store is away: then every batch has been refused. Or when it has lost a cursor.
 pub(super) async fn flush(
     store: Arc<dyn Store>,
     batches: Vec<Resolved>,
@@ -49,10 +49,11 @@ pub(super) async fn flush(
             if let Err(struck) = probe.hit("between_cursor_and_ack").await {
                 return Err(StoreError::Unavailable(struck.to_string()));
             }
+            let lost = lost_cursor(&batches, &replies);
             for (resolved, reply) in batches.into_iter().zip(replies) {
                 answer(resolved.delivery, reply);
             }
-            Ok(true)
+            lost.map_or(Ok(true), Err)
         }
         Err(error) if !error.is_away() && batches.len() > 1 => {
             note(&error, metrics);
@@ -89,6 +90,7 @@ async fn one_by_one(
         match reply {
             Ok(replies) => {
                 took = true;
+                away = lost_cursor(std::slice::from_ref(&resolved), &replies);
                 let reply = replies
                     .into_iter()
                     .next()
@@ -105,6 +107,18 @@ async fn one_by_one(
         }
     }
     away.map_or(Ok(took), Err)
+}
+
+/// A store that has lost a cursor may have lost its indexes too: what comes again waits until they stand.
+fn lost_cursor(batches: &[Resolved], replies: &[Reply]) -> Option<StoreError> {
+    let is_lost = |reply: &Reply| matches!(reply, Err(Nack::Fenced { owner: 0 }));
+    let (resolved, _) = batches
+        .iter()
+        .zip(replies)
+        .find(|(_, reply)| is_lost(reply))?;
+    let source = &resolved.delivery.batch.source;
+    let reason = format!("it has lost the cursor of {source}");
+    Some(StoreError::Unavailable(reason))
 }
 
 /// Counts a failure, and tells of one that opens no breaker: nobody else does.

@@ -10,7 +10,8 @@
 //!
 //! **A store that is away is not a crash.** The breaker opens: batches are refused at once, so
 //! that nothing piles up here, and a probe asks the store until it takes writes again. While there is
-//! nothing to write a probe asks now and then, so that readiness does not rest on an old answer.
+//! nothing to write a probe asks now and then, so that readiness does not rest on an old answer. A store that was
+//! away, or has lost a cursor, may have lost its indexes too: it is prepared anew before anything is entered again.
 //!
 //! A flush is a task owned by the actor's state: when the actor is killed its flushes end with
 //! it, and with them the reply ports they hold.
@@ -64,8 +65,8 @@ pub enum WriterMessage {
     Due,
     /// Ask the store whether it is back.
     Probe,
-    /// What it answered.
-    Probed(Result<(), StoreError>),
+    /// What it answered; `true`: it was prepared too.
+    Probed(Result<bool, StoreError>),
     /// Ask the store whether it is still there, if it was not heard of for long.
     Watch,
 }
@@ -117,7 +118,9 @@ pub struct WriterState {
     /// A commit failed after the last one that was taken: a probe that is answered does not yet say that the store
     /// takes writes, as on a disk with room for a probe only.
     in_doubt: bool,
-    prepared: bool,
+    /// The store may lack tables or indexes.
+    to_prepare: bool,
+    was_prepared: bool,
     /// Whether the store's first answer, good or bad, is there.
     answered: bool,
     /// When it answered last.
@@ -148,7 +151,8 @@ impl Actor for Writer {
                 probe_delay: PROBE_FIRST,
             },
             in_doubt: false,
-            prepared: false,
+            to_prepare: true,
+            was_prepared: false,
             answered: false,
             heard: Instant::now(),
             due: None,
@@ -195,7 +199,7 @@ impl Actor for Writer {
             }
             WriterMessage::Due => state.due = None,
             WriterMessage::Probe => state.probe(&myself),
-            WriterMessage::Probed(Ok(())) => state.close_breaker(&myself),
+            WriterMessage::Probed(Ok(prepared)) => state.close_breaker(prepared, &myself),
             WriterMessage::Probed(Err(error)) => state.probe_again(&error, &myself),
             WriterMessage::Watch => state.watch(&myself),
         }
@@ -296,6 +300,7 @@ impl WriterState {
     }
 
     fn open_breaker(&mut self, error: &StoreError, myself: &ActorRef<WriterMessage>) {
+        self.may_lack(error);
         let reason = error.to_string();
         for waiting in self.waiting.drain(..) {
             refuse(waiting.resolved, &reason);
@@ -320,6 +325,15 @@ impl WriterState {
         let _timer = myself.send_after(probe_delay, || WriterMessage::Probe);
     }
 
+    /// What was away may come back empty.
+    fn may_lack(&mut self, error: &StoreError) {
+        let was_away = matches!(
+            error,
+            StoreError::Unavailable(_) | StoreError::Timeout { .. }
+        );
+        self.to_prepare |= was_away;
+    }
+
     /// A commit went through.
     fn is_taken(&mut self) {
         if self.in_doubt && matches!(self.breaker, Breaker::Closed) {
@@ -330,14 +344,22 @@ impl WriterState {
     }
 
     /// After this the store's next answer is waited for, or asked for when none comes for long.
-    fn close_breaker(&mut self, myself: &ActorRef<WriterMessage>) {
+    fn close_breaker(&mut self, prepared: bool, myself: &ActorRef<WriterMessage>) {
         self.heard = Instant::now();
         self.watch_after(PROBE_IDLE, myself);
         self.answered = true;
-        self.prepared = true;
+        if prepared {
+            self.to_prepare = false;
+            self.was_prepared = true;
+        }
         if matches!(self.breaker, Breaker::Closed) {
             // Nothing was to be committed for a while.
             self.is_taken();
+            return;
+        }
+        if self.to_prepare {
+            // It was asked before that was known.
+            self.probe(myself);
             return;
         }
         self.breaker = Breaker::Closed;
@@ -376,16 +398,12 @@ impl WriterState {
 
     fn probe(&mut self, myself: &ActorRef<WriterMessage>) {
         let store = Arc::clone(&self.args.store);
-        let prepared = self.prepared;
+        let (to_prepare, was_prepared) = (self.to_prepare, self.was_prepared);
         let report = ReportOnce::new(myself, WriterMessage::Probed, || {
             WriterMessage::Probed(Err(StoreError::Other("a probe panicked".to_owned())))
         });
         self.flushes.spawn(async move {
-            report.send(if prepared {
-                probe_once(&*store).await
-            } else {
-                store.prepare().await.inspect(|()| store.begin_upkeep())
-            });
+            report.send(ask(&*store, was_prepared, to_prepare).await);
         });
     }
 
@@ -396,6 +414,7 @@ impl WriterState {
             self.open_breaker(error, myself);
             return;
         }
+        self.may_lack(error);
         for waiting in self.waiting.drain(..) {
             refuse(waiting.resolved, &error.to_string());
         }
@@ -418,6 +437,18 @@ impl WriterState {
         };
         let _timer = myself.send_after(delay, || WriterMessage::Probe);
     }
+}
+
+/// Whether it was prepared too. One that is still away is found so by the ping, which is quick.
+async fn ask(store: &dyn Store, was_prepared: bool, to_prepare: bool) -> Result<bool, StoreError> {
+    if was_prepared {
+        probe_once(store).await?;
+    }
+    if to_prepare {
+        store.prepare().await?;
+        store.begin_upkeep();
+    }
+    Ok(to_prepare)
 }
 
 async fn probe_once(store: &dyn Store) -> Result<(), StoreError> {

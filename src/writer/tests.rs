@@ -1,26 +1,112 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::path::Path;
+
+use daybook_actors::budget::Budget;
+use daybook_actors::delivery::Custody;
+use serde_json::Value;
+
 use super::*;
+use crate::batch::{Batch, Reply};
 use crate::config::Collections;
+use crate::event::SourceName;
 use crate::store::sqlite::SqliteStore;
 
 /// As many as there are while the store is away, or while nothing is to be written.
 const PROBES: usize = 20;
 
-#[tokio::test]
-async fn probes_that_have_ended_leave_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("daybook.db");
-    let collections = Collections::default();
-    let store = SqliteStore::open(&path, Duration::from_secs(30), &collections).unwrap();
-    let args = WriterArgs {
+fn args(path: &Path, timeout: Duration) -> WriterArgs {
+    let store = SqliteStore::open(path, timeout, &Collections::default()).unwrap();
+    WriterArgs {
         store: Arc::new(store),
         config: WriterConfig::default(),
         metrics: Metrics::new(),
         store_up: Arc::default(),
         progress: Progress::on_demand(),
         probe: Probe::default(),
+    }
+}
+
+/// Moves a cursor.
+async fn deliver(writer: &ActorRef<WriterMessage>, generation: u64) -> Reply {
+    let permit = Budget::new(1).try_acquire(1).unwrap();
+    let batch = Batch::new(SourceName::new("s"), generation, Vec::new(), permit);
+    let (reply, answer) = tokio::sync::oneshot::channel::<Reply>();
+    let delivery = Delivery {
+        batch: batch.with_step(0, 10, Value::Null),
+        custody: Custody::new(),
+        in_mailbox: None,
+        suspect: false,
+        reply: reply.into(),
     };
+    let resolved = Resolved {
+        delivery,
+        tenants: Vec::new(),
+        learned: Vec::new(),
+    };
+    let sent = writer.cast(WriterMessage::Deliver(Box::new(resolved)));
+    assert!(sent.is_ok());
+    answer.await.unwrap()
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(30);
+    tokio::time::timeout(limit, work).await.unwrap()
+}
+
+/// Claims the cursor until the writer moves it; the generation.
+async fn taken(store: &dyn Store, writer: &ActorRef<WriterMessage>) -> u64 {
+    loop {
+        let claimed = store.claim_cursor(&SourceName::new("s")).await.unwrap();
+        if deliver(writer, claimed.generation).await.is_ok() {
+            return claimed.generation;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_was_away_or_has_lost_a_cursor_is_prepared_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("daybook.db");
+    let args = args(&path, Duration::from_secs(2));
+    let store = Arc::clone(&args.store);
+    let spawned = ractor::Actor::spawn(None, Writer, args).await;
+    let (writer, ended) = spawned.unwrap();
+    for is_away in [true, false] {
+        let generation = in_time(taken(&*store, &writer)).await;
+        let other = rusqlite::Connection::open(&path).unwrap();
+        let lose = "BEGIN IMMEDIATE; DROP INDEX auditdeadletters_lastAt; DELETE FROM ingestcursors";
+        other.execute_batch(lose).unwrap();
+        if is_away {
+            let reply = deliver(&writer, generation).await;
+            assert!(matches!(reply, Err(Nack::Unavailable { .. })), "{reply:?}");
+        }
+        other.execute_batch("COMMIT").unwrap();
+        if !is_away {
+            let reply = deliver(&writer, generation).await;
+            assert_eq!(reply, Err(Nack::Fenced { owner: 0 }));
+        }
+        let stands = || {
+            let index = "SELECT 1 FROM sqlite_master WHERE name = 'auditdeadletters_lastAt'";
+            other.prepare(index).unwrap().exists([]).unwrap()
+        };
+        in_time(async {
+            while !stands() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    in_time(taken(&*store, &writer)).await;
+    writer.stop(None);
+    ended.await.unwrap();
+}
+
+#[tokio::test]
+async fn probes_that_have_ended_leave_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = args(&dir.path().join("daybook.db"), Duration::from_secs(30));
     // Hears the answers.
     let spawned = ractor::Actor::spawn(None, Writer, args.clone()).await;
     let (other, _end) = spawned.unwrap();

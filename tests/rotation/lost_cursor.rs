@@ -12,9 +12,26 @@ use testkit::world::eventually;
 
 use crate::story::{Pen, Story, source};
 
-/// As a restore that had neither leaves it: events are gone with the cursor.
+/// How it came to that.
+#[derive(Clone, Copy)]
+enum Loss {
+    /// As a restore that had neither leaves it: events are gone with the cursor.
+    Documents,
+    /// The indexes are gone too.
+    Database,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_rotated_unread_before_the_cursor_was_lost_is_read() {
+    is_read_once_after(Loss::Documents).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_entered_twice_after_a_database_was_dropped() {
+    is_read_once_after(Loss::Database).await;
+}
+
+async fn is_read_once_after(loss: Loss) {
     let mongod = Mongod::shared().await;
     for (is_killed, is_copied) in [(false, false), (true, false), (false, true)] {
         let plan = World::mongodb(mongod).await;
@@ -46,10 +63,19 @@ async fn what_was_rotated_unread_before_the_cursor_was_lost_is_read() {
         }
         story.pen.write(10);
         let database = mongod.database(&story.world.database_name()).await;
-        for (collection, count) in [("ingestcursors", 1), ("auditevents", 20)] {
-            let collection = database.collection::<Document>(collection);
-            let lost = collection.delete_many(doc! {}).await.unwrap();
-            assert_eq!(lost.deleted_count, count);
+        let collection = |name| database.collection::<Document>(name);
+        match loss {
+            Loss::Documents => {
+                for (name, count) in [("ingestcursors", 1), ("auditevents", 20)] {
+                    let lost = collection(name).delete_many(doc! {}).await.unwrap();
+                    assert_eq!(lost.deleted_count, count);
+                }
+            }
+            Loss::Database => {
+                database.drop().await.unwrap();
+                let left = database.list_collection_names().await.unwrap();
+                assert!(!left.iter().any(|name| name == "auditevents"), "{left:?}");
+            }
         }
         if is_killed {
             assert!(story.world.daybook().kill("ocis").await);
@@ -61,6 +87,13 @@ async fn what_was_rotated_unread_before_the_cursor_was_lost_is_read() {
         drop(in_hand);
         story.settled().await;
         story.holds(&[], 0).await;
+        for (name, index) in [
+            ("ingestcursors", "source_1"),
+            ("auditevents", "source_1_externalId_1"),
+        ] {
+            let indexes = collection(name).list_index_names().await.unwrap();
+            assert!(indexes.iter().any(|name| name == index), "{indexes:?}");
+        }
         story.world.stop().await;
     }
 }

@@ -185,6 +185,32 @@ fn truncated_and_grown_past_the_old_offset_with_the_same_first_line() {
     }
 }
 
+/// So many that the first is not remembered any more.
+#[test]
+fn a_first_line_that_comes_back_after_many_truncations_gets_another_key() {
+    for is_stopped in [false, true] {
+        let mut world = World::new();
+        world.append("the same\none\n");
+        world.drain();
+        for number in 0..34 {
+            world.truncate();
+            world.append(&format!("{number}\n"));
+            world.drain();
+        }
+        world.truncate();
+        world.append("the same\ntwo\n");
+        if is_stopped {
+            world.restart();
+        }
+        world.drain();
+        assert_eq!(world.lines[36..], ["the same", "two"]);
+        assert_eq!(format!("{}~2", world.keys[0].0), world.keys[36].0);
+        world.is_delivered_once();
+        let passed = &world.cursor.as_ref().unwrap().passed;
+        assert!(passed.iter().all(|passed| passed.key != world.keys[0].0));
+    }
+}
+
 #[test]
 fn somebodys_copy_of_the_log_is_not_read_as_part_of_it() {
     let mut world = World::new();
