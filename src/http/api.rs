@@ -30,6 +30,7 @@ pub async fn list(
         limit,
     } = EventQuery::parse(query.as_deref().unwrap_or_default())?;
     confine(&caller.role, &mut filter)?;
+    let _turn = edge.queries.list(&caller.role).await?;
     // One more than asked for tells whether there is a next page.
     let page = edge
         .store

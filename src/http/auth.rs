@@ -25,7 +25,7 @@ const BELIEVED: Duration = Duration::from_secs(5);
 /// How long a token that was found goes on being believed while the store cannot be asked, so that
 /// pushes still reach the journal. A token revoked during an outage is good for so long at most.
 const BELIEVED_IN_OUTAGE: Duration = Duration::from_secs(3600);
-/// How long the store may take over a token that would be believed without it.
+/// How long is waited for what the store says of a token that would be believed without it.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 4096;
 
@@ -93,18 +93,24 @@ pub struct Session {
     pub expires_at: Timestamp,
 }
 
-/// What somebody shows.
-#[derive(Clone, Copy)]
-enum Shown<'a> {
-    Token(&'a str),
-    Session(&'a str),
+/// What somebody shows. It is looked up by its hash: comparing it byte by byte tells nothing about it.
+struct Shown {
+    hash: String,
+    is_session: bool,
 }
 
-impl Shown<'_> {
-    fn hash(self) -> String {
-        match self {
-            Self::Token(token) => hash_token(token),
-            Self::Session(id) => hash_session(id),
+impl Shown {
+    fn token(token: &str) -> Self {
+        Self {
+            hash: hash_token(token),
+            is_session: false,
+        }
+    }
+
+    fn session(id: &str) -> Self {
+        Self {
+            hash: hash_session(id),
+            is_session: true,
         }
     }
 }
@@ -157,7 +163,7 @@ impl Authenticator {
         // Whoever would be believed without the store need not wait for what it says of others.
         ids.sort_by_cached_key(|id| self.believed(&hash_session(id)).is_none());
         for id in ids {
-            match self.known_as(Shown::Session(id)).await {
+            match self.known_as(Shown::session(id)).await {
                 Err(error) if error.is_refusal() => refused = Some(error),
                 answer => return answer,
             }
@@ -183,7 +189,7 @@ impl Authenticator {
         }
         let token = bearer(headers)
             .ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
-        self.known_as(Shown::Token(token)).await
+        self.known_as(Shown::token(token)).await
     }
 
     /// Whether [`credentials`] that were a caller's still are. A store that cannot be asked just now is
@@ -193,25 +199,28 @@ impl Authenticator {
         asked.map_or_else(|error| !error.is_refusal(), |now| now == *caller)
     }
 
-    async fn known_as(&self, shown: Shown<'_>) -> Result<Caller, ApiError> {
-        let hash = shown.hash();
-        let known = self.remembered(&hash);
+    async fn known_as(&self, shown: Shown) -> Result<Caller, ApiError> {
+        let known = self.remembered(&shown.hash);
         if let Some(finding) = &known
             && finding.asked.elapsed() < BELIEVED
         {
             return finding.caller.clone().ok_or_else(unknown_token);
         }
         let believed = known.as_ref().and_then(Finding::in_outage).cloned();
-        let asked = self.ask(shown, believed.is_some()).await;
-        match (asked, known, believed) {
-            (Ok(found), ..) => self.answered(hash, found).ok_or_else(unknown_token),
+        let hash = shown.hash.clone();
+        let asked = if believed.is_some() {
+            self.ask_in_a_hurry(shown).await
+        } else {
+            self.ask(shown).await
+        };
+        match (asked, believed) {
+            (Ok(found), _) => found.ok_or_else(unknown_token),
             // Whatever the writer waits for: what is let in meanwhile waits in the journal.
-            (Err(error), Some(finding), Some(caller)) if error.is_away() => {
-                let asked = Instant::now();
-                self.remember(hash, Finding { asked, ..finding });
+            (Err(error), Some(caller)) if error.is_away() => {
+                self.asked_in_vain(&hash);
                 Ok(caller)
             }
-            (Err(error), ..) => Err(error.into()),
+            (Err(error), _) => Err(error.into()),
         }
     }
 
@@ -229,8 +238,9 @@ impl Authenticator {
         if !may_be_token(token) {
             return Err(unknown_token());
         }
-        let found = self.look_up(Shown::Token(token)).await?;
-        self.answered(hash_token(token), found.clone());
+        let shown = Shown::token(token);
+        let found = self.look_up(&shown).await?;
+        self.answered(shown.hash, found.clone());
         let token = found.ok_or_else(unknown_token)?;
         tenant_scope(&token.role)?;
         let now = Timestamp::now();
@@ -268,26 +278,30 @@ impl Authenticator {
         Ok(found.map(Caller::of))
     }
 
-    /// The hash is looked up, not the token: comparing it byte by byte tells nothing about it.
-    async fn ask(
-        &self,
-        shown: Shown<'_>,
-        in_a_hurry: bool,
-    ) -> Result<Option<TokenRecord>, StoreError> {
-        let asked = self.look_up(shown);
-        if !in_a_hurry {
-            return asked.await;
-        }
-        let answer = tokio::time::timeout(ASKED_AGAIN, asked).await;
-        answer.unwrap_or(Err(StoreError::Timeout {
-            what: "a look at a token",
-            after: ASKED_AGAIN,
-        }))
+    /// Asks the store, and remembers its answer.
+    async fn ask(&self, shown: Shown) -> Result<Option<Caller>, StoreError> {
+        let found = self.look_up(&shown).await?;
+        Ok(self.answered(shown.hash, found))
     }
 
-    async fn look_up(&self, shown: Shown<'_>) -> Result<Option<TokenRecord>, StoreError> {
-        let found = self.store.token(&shown.hash()).await?;
-        if matches!(shown, Shown::Token(_)) {
+    /// The same for a second. A later answer is remembered all the same: with a store that is only slow
+    /// a revoked token must not pass for long.
+    async fn ask_in_a_hurry(&self, shown: Shown) -> Result<Option<Caller>, StoreError> {
+        let own = self.clone();
+        let asked = tokio::spawn(async move { own.ask(shown).await });
+        match tokio::time::timeout(ASKED_AGAIN, asked).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Err(StoreError::Other(error.to_string())),
+            Err(_) => Err(StoreError::Timeout {
+                what: "a look at a token",
+                after: ASKED_AGAIN,
+            }),
+        }
+    }
+
+    async fn look_up(&self, shown: &Shown) -> Result<Option<TokenRecord>, StoreError> {
+        let found = self.store.token(&shown.hash).await?;
+        if !shown.is_session {
             return Ok(found.filter(|token| token.opened_by.is_none()));
         }
         let Some(session) = found else {
@@ -321,6 +335,14 @@ impl Authenticator {
         };
         self.remember(hash, finding);
         caller
+    }
+
+    /// What is remembered by now is believed for a while: a late answer, too.
+    fn asked_in_vain(&self, hash: &str) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(finding) = known.get_mut(hash) {
+            finding.asked = Instant::now();
+        }
     }
 
     fn remembered(&self, hash: &str) -> Option<Finding> {

@@ -26,6 +26,7 @@ pub async fn histogram(
         buckets,
     } = HistogramQuery::parse(query.as_deref().unwrap_or_default())?;
     confine(&caller.role, &mut filter)?;
+    let _turn = edge.queries.histogram(&caller.role).await?;
     let histogram = edge.store.histogram(&filter, buckets).await?;
     Ok(Json(view(&histogram)).into_response())
 }

@@ -67,13 +67,7 @@ pub async fn webhook(
     }
     let pushed = push(source, stalwart::job(&source.name, body, room)).await?;
     edge.strike("before_answer").await?;
-    Ok(match pushed {
-        (received, 0) => Json(json!({ "received": received })),
-        (received, quarantined) => {
-            Json(json!({ "received": received, "quarantined": quarantined }))
-        }
-    }
-    .into_response())
+    Ok(answer(pushed))
 }
 
 /// `POST /api/v1/events`
@@ -113,14 +107,24 @@ pub async fn record(
     edge.strike("after_body").await?;
     let job =
         recorder::job(&source.name, body, idempotency_key, room).map_err(ApiError::bad_request)?;
-    let (received, _) = push(source, job).await?;
+    let pushed = push(source, job).await?;
     edge.strike("before_answer").await?;
-    Ok(Json(json!({ "received": received })).into_response())
+    Ok(answer(pushed))
+}
+
+/// What is durable: so many events, and so many dead letters.
+fn answer(pushed: (u64, u64)) -> Response {
+    let answer = match pushed {
+        (received, 0) => json!({ "received": received }),
+        (received, quarantined) => json!({ "received": received, "quarantined": quarantined }),
+    };
+    Json(answer).into_response()
 }
 
 /// A service's keys are its own: two may count their requests alike. A token's name outlives its renewal.
 fn keyed_by(caller: &Caller, key: String) -> String {
-    match caller.name.as_ref().or(caller.token.as_ref()) {
+    let name = caller.name.as_ref().filter(|name| !name.is_empty());
+    match name.or(caller.token.as_ref()) {
         Some(service) if !key.is_empty() => format!("{service}\n{key}"),
         _ => key,
     }

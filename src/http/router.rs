@@ -30,7 +30,7 @@ use super::auth::Authenticator;
 use super::error::{ApiError, StoreFailed};
 use super::page::{self, Attempts};
 use super::refusals::Refusals;
-use super::turns::Turns;
+use super::turns::{Queries, Turns};
 use super::{api, export, health, histogram, hosts, ingest, stream};
 
 /// A pushing source as the edge sees it.
@@ -69,6 +69,8 @@ pub struct Edge {
     pub catching_up: Turns,
     /// Of exports, until their end is on the timeline.
     pub exports: Turns,
+    /// Of lists and histograms.
+    pub queries: Queries,
     /// For status.
     pub board: Board,
     /// For `/metrics`.

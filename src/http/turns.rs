@@ -2,18 +2,27 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
+use super::error::ApiError;
 use crate::store::Role;
+
+/// Lists and histograms of a tenant under way at once: SQLite does few at once, and whoever hangs up on a slow one
+/// does not end it.
+const LISTS_OF_TENANT: usize = 2;
+const HISTOGRAMS_OF_TENANT: usize = 1;
+/// How long one waits for its turn before it is answered 503.
+const LIST_PATIENCE: Duration = Duration::from_secs(10);
+const HISTOGRAM_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Turns for all, and how many of them a tenant may have. Cheap to clone.
 #[derive(Clone)]
 pub struct Turns {
     all: Arc<Semaphore>,
     most: u32,
-    of_tenant: usize,
-    tenants: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    of_tenants: OfTenants,
 }
 
 /// One turn, until it is dropped.
@@ -44,8 +53,7 @@ impl Turns {
         Self {
             all: Arc::new(Semaphore::new(most as usize)),
             most,
-            of_tenant,
-            tenants: Arc::default(),
+            of_tenants: OfTenants::new(of_tenant),
         }
     }
 
@@ -54,7 +62,8 @@ impl Turns {
     /// # Errors
     /// When there is none.
     pub fn try_take(&self, role: &Role) -> Result<Turn, Taken> {
-        let of_tenant = self.tenant(role).map(Semaphore::try_acquire_owned);
+        let of_tenant = self.of_tenants.of(role);
+        let of_tenant = of_tenant.map(Semaphore::try_acquire_owned);
         let of_tenant = of_tenant.transpose().map_err(|_| Taken::OfTenant)?;
         let of_all = Arc::clone(&self.all).try_acquire_owned();
         Ok(Turn {
@@ -68,10 +77,7 @@ impl Turns {
     /// # Errors
     /// Never: turns are not closed.
     pub async fn take(&self, role: &Role) -> Result<Turn, AcquireError> {
-        let of_tenant = match self.tenant(role) {
-            Some(tenant) => Some(tenant.acquire_owned().await?),
-            None => None,
-        };
+        let of_tenant = self.of_tenants.take(role).await?;
         Ok(Turn {
             _one_of_all: Arc::clone(&self.all).acquire_owned().await?,
             one_of_tenant: of_tenant,
@@ -82,22 +88,94 @@ impl Turns {
     pub async fn are_over(&self) {
         let _all = self.all.acquire_many(self.most).await;
     }
+}
 
-    fn tenant(&self, role: &Role) -> Option<Arc<Semaphore>> {
+/// So many turns for each tenant. Whoever sees all tenants needs none.
+#[derive(Clone)]
+struct OfTenants {
+    most: usize,
+    tenants: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+}
+
+impl OfTenants {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            tenants: Arc::default(),
+        }
+    }
+
+    fn of(&self, role: &Role) -> Option<Arc<Semaphore>> {
         let Role::Tenant(slug) = role else {
             return None;
         };
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         let turns = tenants
             .entry(slug.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(self.of_tenant)));
+            .or_insert_with(|| Arc::new(Semaphore::new(self.most)));
         Some(Arc::clone(turns))
+    }
+
+    async fn take(&self, role: &Role) -> Result<Option<OwnedSemaphorePermit>, AcquireError> {
+        match self.of(role) {
+            Some(tenant) => tenant.acquire_owned().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn take_within(&self, role: &Role, patience: Duration) -> Result<QueryTurn, ApiError> {
+        match tokio::time::timeout(patience, self.take(role)).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(ApiError::unavailable(
+                "too many queries of this tenant are under way",
+            )),
+        }
+    }
+}
+
+/// Turns at queries. One whose client has gone runs on, so a tenant may have few. Cheap to clone.
+#[derive(Clone)]
+pub struct Queries {
+    lists: OfTenants,
+    histograms: OfTenants,
+}
+
+/// One turn, until it is dropped.
+pub type QueryTurn = Option<OwnedSemaphorePermit>;
+
+impl Default for Queries {
+    fn default() -> Self {
+        Self {
+            lists: OfTenants::new(LISTS_OF_TENANT),
+            histograms: OfTenants::new(HISTOGRAMS_OF_TENANT),
+        }
+    }
+}
+
+impl Queries {
+    /// Waits for a turn at a list. Cancel-safe.
+    ///
+    /// # Errors
+    /// 503 when that takes too long.
+    pub async fn list(&self, role: &Role) -> Result<QueryTurn, ApiError> {
+        self.lists.take_within(role, LIST_PATIENCE).await
+    }
+
+    /// Waits for a turn at a histogram. Cancel-safe.
+    ///
+    /// # Errors
+    /// 503 when that takes too long.
+    pub async fn histogram(&self, role: &Role) -> Result<QueryTurn, ApiError> {
+        self.histograms.take_within(role, HISTOGRAM_PATIENCE).await
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use axum::http::StatusCode;
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -120,5 +198,31 @@ mod tests {
         assert_eq!(sixth, Some(Taken::All), "the first is under way still");
         drop((first, third, fifth));
         turns.are_over().await;
+    }
+
+    #[tokio::test]
+    async fn a_tenants_queries_wait_for_each_other_and_for_nobody_else() {
+        let queries = Queries::default();
+        let [acme, globex] = ["acme", "globex"].map(|slug| Role::Tenant(slug.to_owned()));
+        let histogram = queries.histogram(&acme).await.unwrap();
+        let mut next = Box::pin(queries.histogram(&acme));
+        assert!(next.as_mut().now_or_never().is_none());
+        // A page's list does not wait for its bars.
+        let mut lists = Vec::new();
+        for _ in 0..LISTS_OF_TENANT {
+            lists.push(queries.list(&acme).await.unwrap());
+        }
+        assert!(queries.list(&acme).now_or_never().is_none());
+        let refused = queries.lists.take_within(&acme, Duration::ZERO).await;
+        let status = refused.err().map(|error| error.status());
+        assert_eq!(status, Some(StatusCode::SERVICE_UNAVAILABLE));
+        for other in [globex, Role::Operator, Role::Operator] {
+            lists.push(queries.list(&other).now_or_never().unwrap().unwrap());
+            lists.push(queries.histogram(&other).now_or_never().unwrap().unwrap());
+        }
+        drop(histogram);
+        assert!(next.await.unwrap().is_some());
+        drop(lists);
+        assert!(queries.list(&acme).await.unwrap().is_some());
     }
 }

@@ -45,7 +45,7 @@ use crate::http::export::{MOST_EXPORTS, MOST_OF_TENANT};
 use crate::http::health::Readiness;
 use crate::http::router::{Edge, Routes, router};
 use crate::http::stream::{CATCHING_UP, CATCHING_UP_OF_TENANT};
-use crate::http::turns::Turns;
+use crate::http::turns::{Queries, Turns};
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::janitor::{self, Janitor, JanitorArgs};
 use crate::journal::{Journal, OpenError};
@@ -275,6 +275,7 @@ impl Daybook {
             streams: Arc::new(Semaphore::new(config.http.max_streams as usize)),
             catching_up: Turns::new(CATCHING_UP, CATCHING_UP_OF_TENANT),
             exports: exports.clone(),
+            queries: Queries::default(),
             board: board.clone(),
             metrics: metrics.clone(),
             budget: budget.clone(),

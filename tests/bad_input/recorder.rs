@@ -34,6 +34,7 @@ pub const CASES: &[(&str, &str)] = &[
     ("{\"action\":\"a\",\"at\":\"yesterday\"}", "at: must be an RFC 3339 time, such as 2026-11-24T04:05:39Z, not before the year 1 nor after 9999-12-30T22:00:00Z"),
     ("{\"action\":\"a\",\"at\":\"2026-11-24T04:05:39\"}", "at: must be an RFC 3339 time, such as 2026-11-24T04:05:39Z, not before the year 1 nor after 9999-12-30T22:00:00Z"),
     ("{\"action\":\"a\",\"at\":\"2026-13-24T04:05:39Z\"}", "at: must be an RFC 3339 time, such as 2026-11-24T04:05:39Z, not before the year 1 nor after 9999-12-30T22:00:00Z"),
+    ("{\"action\":\"a\",\"at\":\"0000-12-31T23:59:59.5Z\"}", "at: must be an RFC 3339 time, such as 2026-11-24T04:05:39Z, not before the year 1 nor after 9999-12-30T22:00:00Z"),
     ("{\"action\":\"a\",\"at\":1795492800}", "at: must be a string"),
     ("{\"action\":\"a\",\"actor\":\"alice\"}", "actor: must be an object"),
     ("{\"action\":\"a\",\"actor\":{\"mail\":\"x\"}}", "actor.mail: unknown field; known are id, email, name, ip"),
@@ -84,6 +85,20 @@ async fn a_wrong_request_is_refused_whole_and_told_where() {
                 "x".repeat(513)
             ),
             "externalId: must not be longer than 512 bytes",
+        ),
+        (
+            format!(
+                "{{\"action\":\"a\",\"target\":{{\"type\":\"{}\"}}}}",
+                "ü".repeat(4097)
+            ),
+            "target.type: must not be longer than 8192 bytes",
+        ),
+        (
+            format!(
+                "{{\"action\":\"a\",\"tenantSlug\":\"{}\"}}",
+                "x".repeat(8193)
+            ),
+            "tenantSlug: must not be longer than 8192 bytes",
         ),
         (
             format!(

@@ -1,16 +1,13 @@
 //! Readers who ask for much and take nothing of it.
 
-use std::path::PathBuf;
-
-use daybook::config::LoadedConfig;
 use daybook::event::{Actor, AuditEvent, SourceName, Target};
-use daybook::http::auth::new_token;
 use daybook::store::{Commit, EventFilter, Record, Role, Store};
 use daybook::tree::Daybook;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use testkit::http::{Connection, exchange};
-use testkit::world::eventually;
+
+use super::{guarded, is_ready, request, token_of};
 
 /// More than a connection holds that nobody reads, than a tenant may have twice, and than beside those
 /// of four tenants finds room.
@@ -19,29 +16,17 @@ const LARGE: usize = 14 << 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_takes_nothing_is_given_one_large_answer_and_others_get_theirs() {
     let dir = tempfile::tempdir().unwrap();
-    let at = dir.path().display();
-    let toml = format!(
-        "[store]\nurl = \"sqlite:{at}/daybook.db\"\n[journal]\ndir = \"{at}/journal\"\n\
-         [http]\nlisten = \"127.0.0.1:0\"\nauth = \"tokens\"\nwrite_timeout = \"10m\"\n"
-    );
-    let file = (PathBuf::from("daybook.toml"), toml);
-    let config = LoadedConfig::from_parts(Some(file), Vec::new());
-    let config = config.unwrap().config;
+    let config = guarded(dir.path(), "write_timeout = \"10m\"", "");
     let mut daybook = Daybook::start(&config).await.unwrap();
     let address = daybook.address();
-    eventually("readiness", async || {
-        let answer = exchange(address, request("/readyz", "none")).await;
-        answer.status == 200
-    })
-    .await;
+    is_ready(&daybook).await;
     let store = &**daybook.store();
     let mut tenants = Vec::new();
     for slug in ["acme", "globex", "initech", "umbrella"] {
-        let token = token_of(store, slug).await;
+        let (token, _) = token_of(store, Role::Tenant(slug.to_owned())).await;
         tenants.push((token, path_of_a_large_event(store, slug).await));
     }
-    let (operator, record) = new_token(Role::Operator, None, None);
-    store.insert_token(&record).await.unwrap();
+    let (operator, _) = token_of(store, Role::Operator).await;
     let form = exchange(address, request("/audit/sign-in", "none")).await;
     let form = String::from_utf8(form.body).unwrap();
     let (_, style) = form.split_once("rel=\"stylesheet\" href=\"").unwrap();
@@ -76,20 +61,6 @@ async fn whoever_takes_nothing_is_given_one_large_answer_and_others_get_theirs()
     assert_eq!((second.status, length(&second.body)), (200, LARGE));
     drop(idle);
     daybook.shutdown().await;
-}
-
-fn request(path: &str, token: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nhost: daybook.test\r\n\
-         authorization: Bearer {token}\r\nconnection: close\r\n\r\n"
-    )
-}
-
-/// A new one of a tenant.
-async fn token_of(store: &dyn Store, tenant: &str) -> String {
-    let (token, record) = new_token(Role::Tenant(tenant.to_owned()), None, None);
-    store.insert_token(&record).await.unwrap();
-    token
 }
 
 /// Enters one of a tenant; where the API has it.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use daybook::http::auth::hash_token;
+use daybook::http::auth::{hash_token, new_token};
+use daybook::store::Role;
 use mongodb::bson::doc;
 use serde_json::{Value, json};
 use testkit::World;
@@ -94,6 +95,13 @@ async fn an_idempotency_key_is_its_services_own() {
     let unnamed = || guarded.token(&["--role", "recorder"]);
     let [billing, crm, renewed] = ["billing", "crm", "billing"].map(named);
     let [one, other] = [(); 2].map(|()| unnamed());
+    let mut nameless = Vec::new();
+    for _ in 0..2 {
+        let (token, record) = new_token(Role::Recorder(None), Some(String::new()), None);
+        let store = guarded.world.daybook().store();
+        store.insert_token(&record).await.unwrap();
+        nameless.push(format!("Bearer {token}"));
+    }
     let send = async |token: &str, action: &str| {
         let headers = [("authorization", token), ("idempotency-key", "req-1")];
         let answer = post(&guarded.world, &json!({ "action": action }), &headers).await;
@@ -103,6 +111,8 @@ async fn an_idempotency_key_is_its_services_own() {
     send(&crm, "lead.created").await;
     send(&one, "one.done").await;
     send(&other, "other.done").await;
+    send(&nameless[0], "first.done").await;
+    send(&nameless[1], "second.done").await;
     for repeat in [&billing, &renewed] {
         send(repeat, "invoice.paid").await;
     }
@@ -117,7 +127,14 @@ async fn an_idempotency_key_is_its_services_own() {
     actions.sort();
     assert_eq!(
         actions,
-        ["invoice.paid", "lead.created", "one.done", "other.done"]
+        [
+            "first.done",
+            "invoice.paid",
+            "lead.created",
+            "one.done",
+            "other.done",
+            "second.done"
+        ]
     );
 }
 

@@ -119,6 +119,7 @@ pub const ROUTES: &[Route] = &[
     },
     route("/api/v1/sources", Access::Operator),
     route("/", Access::Page),
+    route("/audit/", Access::Page),
     Route {
         takes_filter: true,
         parameters: &["before"],

@@ -64,7 +64,7 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
     if let Err(error) = confine(&caller.role, &mut query.filter) {
         return trouble(&error, &view.cleared(), Some(&reader));
     }
-    match content(&edge, &view, &query, &choices).await {
+    match content(&edge, &caller.role, &view, &query, &choices).await {
         Ok(content) => {
             let skip = html! { a.skip href="#timeline" { "Skip to the events" } };
             let page = framed("Timeline", &view, Some(&reader), &skip, &content);
@@ -115,21 +115,24 @@ async fn choices(edge: &Edge, role: &Role) -> Choices {
 
 async fn content(
     edge: &Edge,
+    role: &Role,
     view: &View,
     query: &EventQuery,
     choices: &Choices,
 ) -> Result<Markup, ApiError> {
     let limit = query.limit as usize;
-    let (page, chart) = tokio::join!(
+    let listed = async {
+        let _turn = edge.queries.list(role).await?;
         // One more than is shown tells whether there is a next page.
-        edge.store.event_page(
+        let page = edge.store.event_page(
             &query.filter,
             query.before.as_ref(),
             query.limit + 1,
             Payloads::LeftOut,
-        ),
-        chart::in_time(edge, view, query),
-    );
+        );
+        Ok::<_, ApiError>(page.await?)
+    };
+    let (page, chart) = tokio::join!(listed, chart::in_time(edge, role, view, query));
     let EventPage { mut events, is_cut } = page?;
     let more = is_cut || events.len() > limit;
     events.truncate(limit);
@@ -246,11 +249,19 @@ fn day_name(day: &Zoned, today: &Zoned) -> Markup {
     }
 }
 
+/// Whether it shows less than the whole timeline.
+fn is_filtered(view: &View) -> bool {
+    filters::conditions(view).next().is_some() || view.range().is_some()
+}
+
 fn nothing(view: &View) -> Markup {
-    let is_filtered = filters::conditions(view).next().is_some() || view.range().is_some();
+    let is_filtered = is_filtered(view);
     html! {
         div.empty {
-            @if view.get("before").is_some() {
+            @if view.get("before").is_some() && is_filtered {
+                h2 { "No older events match" }
+                p { "Nothing older on this timeline meets all of the conditions." }
+            } @else if view.get("before").is_some() {
                 h2 { "Nothing older" }
                 p { "The timeline begins with the events on the page before this one." }
             } @else if is_filtered {
@@ -271,8 +282,9 @@ fn pager(view: &View, next: Option<&str>, is_empty: bool) -> Markup {
             @if view.get("before").is_some() { a.button href=(view.with(&[]).href()) { "Newest events" } }
             @match next {
                 Some(next) => a #older.button rel="next" href=(view.with(&[("before", Some(next))]).href()) { "Older events" },
-                None if !is_empty => span.end { "The timeline begins here" },
-                None => {}
+                None if is_empty => {}
+                None if is_filtered(view) => span.end { "No older events match" },
+                None => span.end { "The timeline begins here" },
             }
         }
     }

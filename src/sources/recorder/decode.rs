@@ -26,6 +26,8 @@ use crate::sources::text::{Elements, MAX_VALUES, has_too_many_values, json_troub
 
 /// The longest action, in characters.
 pub const MAX_ACTION: usize = 256;
+/// The longest `target.type` or `tenantSlug`, in bytes: each that ever came is kept, and read by every search.
+pub const MAX_KIND: usize = 8192;
 /// The longest `externalId`, in bytes.
 pub const MAX_EXTERNAL_ID: usize = 512;
 
@@ -316,8 +318,8 @@ impl Iterator for RequestEvents<'_> {
     }
 }
 
-/// The beginning of the year 1, in seconds since 1970.
-const FIRST_YEAR: i64 = -62_135_596_800;
+/// The beginning of the year 1.
+const FIRST_YEAR: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 fn event(
     mut fields: Map<String, Value>,
@@ -331,7 +333,7 @@ fn event(
     let at = match string("at", fields.remove("at"))? {
         // Many a reader of the collection fails at a year before the first.
         Some(at) => parse_time(&at)
-            .filter(|at| at.as_second() >= FIRST_YEAR && *at <= last_time())
+            .filter(|at| (FIRST_YEAR..=last_time()).contains(at))
             .ok_or_else(|| {
                 Wrong::new(
                     "at",
@@ -352,15 +354,8 @@ fn event(
             return Err(Wrong::new("outcome", "must be success, failure or unknown"));
         }
     };
-    let tenant_slug = filled("tenantSlug", fields.remove("tenantSlug"))?;
-    let external_id = filled("externalId", fields.remove("externalId"))?;
-    if external_id
-        .as_ref()
-        .is_some_and(|id| id.len() > MAX_EXTERNAL_ID)
-    {
-        let message = format!("must not be longer than {MAX_EXTERNAL_ID} bytes");
-        return Err(Wrong::new("externalId", message));
-    }
+    let tenant_slug = filled("tenantSlug", fields.remove("tenantSlug"), MAX_KIND)?;
+    let external_id = filled("externalId", fields.remove("externalId"), MAX_EXTERNAL_ID)?;
     let mut metadata = match fields.remove("metadata") {
         None | Some(Value::Null) => Value::Object(Map::new()),
         Some(metadata @ Value::Object(_)) => metadata,
@@ -376,8 +371,12 @@ fn event(
         name: string("actor.name", actor.remove("name"))?.map(Into::into),
         ip: string("actor.ip", actor.remove("ip"))?.map(Into::into),
     };
+    let kind = string("target.type", target.remove("type"))?;
+    if kind.as_ref().is_some_and(|kind| kind.len() > MAX_KIND) {
+        return Err(too_long("target.type", MAX_KIND));
+    }
     let target = Target {
-        kind: string("target.type", target.remove("type"))?.map(Into::into),
+        kind: kind.map(Into::into),
         id: string("target.id", target.remove("id"))?.map(Into::into),
         name: string("target.name", target.remove("name"))?.map(Into::into),
     };
@@ -406,6 +405,10 @@ fn check_action(action: &str) -> Result<(), Wrong> {
         return Err(Wrong::new("action", "must not hold control characters"));
     }
     Ok(())
+}
+
+fn too_long(field: &str, most: usize) -> Wrong {
+    Wrong::new(field, format!("must not be longer than {most} bytes"))
 }
 
 fn known_fields(path: &str, fields: &Map<String, Value>, known: &[&str]) -> Result<(), Wrong> {
@@ -442,9 +445,11 @@ fn string(field: &str, value: Option<Value>) -> Result<Option<String>, Wrong> {
     }
 }
 
-fn filled(field: &str, value: Option<Value>) -> Result<Option<String>, Wrong> {
+/// Of so many bytes at most.
+fn filled(field: &str, value: Option<Value>, most: usize) -> Result<Option<String>, Wrong> {
     match string(field, value)? {
         Some(text) if text.is_empty() => Err(Wrong::new(field, "must not be empty")),
+        Some(text) if text.len() > most => Err(too_long(field, most)),
         text => Ok(text),
     }
 }

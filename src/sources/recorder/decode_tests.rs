@@ -164,12 +164,23 @@ fn times_are_cut_to_milliseconds_also_before_1970_and_at_the_end() {
             "2026-11-24T04:05:39.999Z",
         ),
         ("9999-12-30T22:00:00.000Z", "9999-12-30T22:00:00Z"),
+        ("0001-01-01T00:00:00.0009Z", "0001-01-01T00:00:00Z"),
     ] {
         let event = decode(json!({"action": "a", "at": at})).unwrap().remove(0);
         assert_eq!(event.at, kept.parse().unwrap(), "{at}");
     }
     let error = decode(json!({"action": "a", "at": "9999-12-30T22:00:00.5Z"}));
     assert!(error.unwrap_err().to_string().starts_with("at: must be"));
+}
+
+#[test]
+fn names_may_be_long() {
+    let [action, kind, slug] = ["ä".repeat(256), "ä".repeat(4096), "x".repeat(8192)];
+    let event = json!({"action": action, "target": {"type": kind}, "tenantSlug": slug});
+    let event = decode(event).unwrap().remove(0);
+    assert_eq!(event.action, *action);
+    assert_eq!(event.target.kind.as_deref(), Some(&*kind));
+    assert_eq!(event.tenant_slug, Some(slug));
 }
 
 #[test]
@@ -206,6 +217,10 @@ fn every_error_names_its_place() {
             "at: must be an RFC 3339",
         ),
         (
+            json!({"action": "a", "at": "0000-12-31T23:59:59.5Z"}),
+            "at: must be an RFC 3339",
+        ),
+        (
             json!({"action": "a", "actor": "bob"}),
             "actor: must be an object",
         ),
@@ -230,12 +245,20 @@ fn every_error_names_its_place() {
             "target.type: must be a string",
         ),
         (
+            json!({"action": "a", "target": {"type": "ä".repeat(4097)}}),
+            "target.type: must not be longer than 8192 bytes",
+        ),
+        (
             json!({"action": "a", "outcome": "ok"}),
             "outcome: must be success, failure or unknown",
         ),
         (
             json!({"action": "a", "tenantSlug": ""}),
             "tenantSlug: must not be empty",
+        ),
+        (
+            json!({"action": "a", "tenantSlug": "x".repeat(8193)}),
+            "tenantSlug: must not be longer than 8192 bytes",
         ),
         (
             json!({"action": "a", "externalId": ""}),
