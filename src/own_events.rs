@@ -3,6 +3,8 @@
 //! These events go straight into the store, not through the writer: whoever does the deed waits
 //! until it is entered, and commands do it without a running service.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rand::RngCore;
 use serde_json::{Map, Value};
@@ -12,6 +14,8 @@ use crate::store::{Commit, Fate, Record, Role, Store, StoreError};
 
 /// The source of these events.
 pub const SOURCE: &str = "daybook";
+/// How soon a store that is away is asked again.
+const ASKED_AGAIN: Duration = Duration::from_secs(2);
 
 /// Something that somebody did with Daybook.
 #[derive(Clone, Debug)]
@@ -96,5 +100,27 @@ pub async fn enter_event(store: &dyn Store, event: &AuditEvent) -> Result<(), St
     match committed.records.into_iter().next() {
         Some(Fate::Rejected(why)) => Err(StoreError::Refused(why)),
         _ => Ok(()),
+    }
+}
+
+/// Enters what is done and has to be said: again and again while the store is away. The log tells that
+/// `what` is not on the timeline, yet or at all.
+pub async fn enter_at_last(store: &dyn Store, event: &AuditEvent, what: &str) {
+    let mut waits = false;
+    loop {
+        match enter_event(store, event).await {
+            Ok(()) => return,
+            Err(error) if error.is_away() => {
+                if !waits {
+                    tracing::warn!(error = %error, "{what} is not on the timeline yet");
+                }
+                waits = true;
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "{what} is not on the timeline");
+                return;
+            }
+        }
+        tokio::time::sleep(ASKED_AGAIN).await;
     }
 }

@@ -4,7 +4,8 @@
 //! a real file; nothing takes a shortcut into the store.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -17,16 +18,16 @@ use crate::config::{
     AuthMode, AuthentikConfig, Config, OcisConfig, RecorderConfig, SourceConfig, StalwartConfig,
     StoreUrl,
 };
-use crate::http::auth::new_token;
+use crate::http::auth::{new_token, token_id};
 use crate::simulators::workspace::{Workspace, WorkspaceConfig};
 use crate::status::{Board, Counts};
-use crate::store::{self, Role, Store};
+use crate::store::{self, Role, Store, TokenRecord};
 use crate::telemetry::log;
 use crate::tree::Daybook;
 
 use super::output::say;
 use super::stop::Stop;
-use super::{Failure, run};
+use super::{Failure, run, token};
 
 /// So much of the past stands in Authentik and the log when the demo begins.
 const HISTORY: Duration = Duration::from_secs(600);
@@ -71,21 +72,41 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
     let mut config = Config::default();
     config.telemetry.log = "warn".to_owned();
     log::init(&config.telemetry).context("log")?;
-    let url = args
-        .store
-        .unwrap_or_else(|| format!("sqlite:{}", dir.join("daybook.db").display()));
+    let url = args.store.clone();
+    let url = url.unwrap_or_else(|| format!("sqlite:{}", dir.join("daybook.db").display()));
     config.store.url = StoreUrl(url);
     config.http.listen = args.listen;
     let store = store::open(&config.store)
         .await
         .context("cannot open the store")?;
+    let mut tokens = Vec::new();
+    let end = show(&args, &dir, config, Arc::clone(&store), &mut tokens).await;
+    // The store may be one that stays.
+    for token in tokens {
+        if let Err(error) = store.delete_token(&token.hash).await {
+            let id = token_id(&token.hash);
+            tracing::warn!(error = %error, id, "a token of the demo is in the store still");
+        }
+    }
+    end
+}
+
+/// Shows it until it is to end, with the tokens that it makes.
+async fn show(
+    args: &DemoArgs,
+    dir: &Path,
+    mut config: Config,
+    store: Arc<dyn Store>,
+    tokens: &mut Vec<TokenRecord>,
+) -> Result<(), Failure> {
+    let stop = Stop::listen()?;
     let (operator, recorder) = if args.listen.ip().is_loopback() {
         config.http.auth = AuthMode::None;
         (None, None)
     } else {
         (
-            Some(make_token(&*store, Role::Operator).await?),
-            Some(make_token(&*store, Role::Recorder(None)).await?),
+            Some(make_token(&*store, Role::Operator, tokens).await?),
+            Some(make_token(&*store, Role::Recorder(None), tokens).await?),
         )
     };
 
@@ -95,14 +116,13 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
         events_per_second: args.rate,
         recorder_token: recorder,
         history: HISTORY,
-        ..WorkspaceConfig::new(&dir, args.seed)
+        ..WorkspaceConfig::new(dir, args.seed)
     })
     .await
     .context("cannot start the simulated workspace")?;
     config.tenants.file = Some(workspace.tenants_file());
     config.journal.dir = dir.join("journal");
     config.sources = sources(&workspace);
-    let stop = Stop::listen()?;
     let daybook = Daybook::start_with(&config, store)
         .await
         .context("daybook did not start")?;
@@ -120,14 +140,16 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
     end
 }
 
-async fn make_token(store: &dyn Store, role: Role) -> Result<String, Failure> {
+async fn make_token(
+    store: &dyn Store,
+    role: Role,
+    made: &mut Vec<TokenRecord>,
+) -> Result<String, Failure> {
     store.prepare().await.context("cannot prepare the store")?;
-    let (token, record) = new_token(role, Some("daybook demo".to_owned()), None);
-    store
-        .insert_token(&record)
-        .await
-        .context("cannot keep a token")?;
-    Ok(token)
+    let (secret, record) = new_token(role, Some("daybook demo".to_owned()), None);
+    token::keep(&record, store).await?;
+    made.push(record);
+    Ok(secret)
 }
 
 fn sources(workspace: &Workspace) -> Vec<SourceConfig> {

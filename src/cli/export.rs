@@ -1,13 +1,14 @@
 //! `daybook export`: the timeline as a file, straight from the store, newest first.
 
+use std::ffi::OsStr;
 use std::fs::{Metadata, Permissions};
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde_json::json;
 use tempfile::TempPath;
@@ -52,7 +53,7 @@ fn parse_format(word: &str) -> Result<Format, String> {
 pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
     let filter = args.filters.filter()?;
     if args.filters.limit == Some(0) {
-        return Err(anyhow::anyhow!("--limit is 0; nothing would be exported").into());
+        return Err(anyhow!("--limit is 0; nothing would be exported").into());
     }
     let path = args
         .output
@@ -89,7 +90,7 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
     };
     let written = tokio::select! {
         written = write(&mut export, args.format, &mut sink, &mut progress, &total) => written,
-        () = stop.asked() => Err(anyhow::anyhow!("interrupted; the export is not complete")),
+        () = stop.asked() => Err(anyhow!("interrupted; the export is not complete")),
         never = counting, if is_shown => never,
     };
     progress.end();
@@ -108,9 +109,17 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
     } else {
         "it broke off"
     };
-    enter(Some((Outcome::Failure, count)), Some(reason)).await?;
-    // A reader that has seen enough (`| head`) is no error.
-    if closed { Ok(()) } else { Err(error.into()) }
+    let entered = enter(Some((Outcome::Failure, count)), Some(reason)).await;
+    match entered {
+        // A reader that has seen enough (`| head`) is no error.
+        Ok(()) if closed => Ok(()),
+        Err(untold) if closed => {
+            tell(format_args!("warning: {untold:#}"));
+            Ok(())
+        }
+        Ok(()) => Err(error.into()),
+        Err(untold) => Err(anyhow!("{error:#}\n{untold:#}").into()),
+    }
 }
 
 async fn write(
@@ -249,8 +258,16 @@ fn destination(path: &Path, force: bool) -> Result<PathBuf, anyhow::Error> {
         }
         _ => {}
     }
-    if path.symlink_metadata().is_err() {
-        return Ok(path.to_owned());
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let name = path.file_name().map(OsStr::as_encoded_bytes);
+    if !name.is_some_and(|name| bytes.ends_with(name)) {
+        bail!("{shown} is the name of a directory, not of a file");
+    }
+    match path.symlink_metadata() {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(path.to_owned()),
+        // Too long, say.
+        Err(error) => return Err(error).with_context(|| format!("cannot name a file {shown}")),
     }
     if !force {
         bail!("{shown} is there already; --force replaces it");

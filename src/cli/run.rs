@@ -9,9 +9,8 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::event::{AuditEvent, Outcome};
+use crate::event::Outcome;
 use crate::own_events::{self, Deed};
-use crate::store::Store;
 use crate::telemetry::log;
 use crate::tree::{Daybook, End, Reloaded};
 
@@ -20,7 +19,8 @@ use super::{ConfigArgs, Failure};
 
 /// So many reloads wait for a store that is away.
 const MOST_UNTOLD: usize = 32;
-const TELL_AGAIN: Duration = Duration::from_secs(2);
+/// How long the end of the service waits for them.
+const TELLING: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     // Before anything can be asked of the service: until then a signal kills it, or, where it is
@@ -86,7 +86,7 @@ pub(super) async fn serve(
         None => {
             tracing::info!("draining");
             let told = async { while untold.join_next().await.is_some() {} };
-            let told = tokio::time::timeout(TELL_AGAIN, told);
+            let told = tokio::time::timeout(TELLING, told);
             tokio::select! {
                 (end, _) = async { tokio::join!(daybook.shutdown(), told) } => end,
                 // A second signal means now.
@@ -151,30 +151,12 @@ async fn reload(daybook: &mut Daybook, args: &ConfigArgs, untold: &mut JoinSet<(
     }
     while untold.try_join_next().is_some() {}
     if untold.len() < MOST_UNTOLD {
-        untold.spawn(tell(Arc::clone(daybook.store()), deed.into_event()));
+        let (store, event) = (Arc::clone(daybook.store()), deed.into_event());
+        untold.spawn(async move {
+            own_events::enter_at_last(&*store, &event, "the reload").await;
+        });
     } else {
         tracing::warn!("the reload is not on the timeline: too many wait for the store");
-    }
-}
-
-/// Tries again for as long as the store is away.
-async fn tell(store: Arc<dyn Store>, event: AuditEvent) {
-    let mut waits = false;
-    loop {
-        match own_events::enter_event(&*store, &event).await {
-            Ok(()) => return,
-            Err(error) if error.is_away() => {
-                if !waits {
-                    tracing::warn!(error = %error, "the reload is not on the timeline yet");
-                }
-                waits = true;
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "the reload is not on the timeline");
-                return;
-            }
-        }
-        tokio::time::sleep(TELL_AGAIN).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 
 use serde_json::json;
@@ -56,19 +56,20 @@ pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
         ));
     }
     let (token, record) = new_token(role, args.name.clone(), None);
-    store
-        .insert_token(&record)
-        .await
-        .context("cannot keep the token")?;
-    own_events::enter(&*store, created(&record))
-        .await
-        .context("the token is kept, but the timeline does not say so")?;
-    if let Err(error) = print(&token) {
-        take_back(&record, &*store).await?;
-        let error = anyhow::Error::new(error);
-        return Err(error
-            .context("the token cannot be written, and is deleted again")
-            .into());
+    keep(&record, &*store).await?;
+    if let Err(error) = print(&token).context("the token cannot be written") {
+        return Err(take_back(error, &record, &*store).await.into());
+    }
+    Ok(())
+}
+
+/// Keeps a token and says so on the timeline: not one without the other.
+pub(super) async fn keep(token: &TokenRecord, store: &dyn Store) -> Result<(), anyhow::Error> {
+    let kept = store.insert_token(token).await;
+    kept.context("cannot keep the token")?;
+    let entered = own_events::enter(store, created(token)).await;
+    if let Err(error) = entered.context("the timeline does not say that a token was made") {
+        return Err(take_back(error, token, store).await);
     }
     Ok(())
 }
@@ -79,19 +80,29 @@ fn print(token: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// A token that nobody has seen is of no use to anybody.
-async fn take_back(token: &TokenRecord, store: &dyn Store) -> Result<(), anyhow::Error> {
-    store
-        .delete_token(&token.hash)
-        .await
-        .context("the token cannot be written, and not be deleted either")?;
+/// A token that nobody has seen is of no use to anybody. Gives back what to tell: why first.
+async fn take_back(why: anyhow::Error, token: &TokenRecord, store: &dyn Store) -> anyhow::Error {
+    match forget(token, store).await {
+        Ok(()) => why.context("no token was made: it is deleted again"),
+        Err(error) => anyhow!("{why:#}\n{error:#}"),
+    }
+}
+
+/// Deletes it and says so on the timeline, where it may stand that it was made, even if the store did
+/// not answer.
+async fn forget(token: &TokenRecord, store: &dyn Store) -> Result<(), anyhow::Error> {
+    let deleted = store.delete_token(&token.hash).await;
+    deleted.with_context(|| {
+        let id = token_id(&token.hash);
+        format!("the token {id}, which nobody has seen, cannot be deleted either")
+    })?;
     let mut deed = created(token);
     deed.outcome = Outcome::Failure;
-    let reason = json!("it could not be written, and was deleted");
+    let reason = json!("nobody has seen it, and it was deleted");
     deed.metadata.insert("reason".to_owned(), reason);
     own_events::enter(store, deed)
         .await
-        .context("the token cannot be written and is deleted, but the timeline does not say so")
+        .context("no token was made: it is deleted again, but the timeline does not say so")
 }
 
 /// What the role names and nothing here is called, in words.

@@ -57,7 +57,7 @@ fn check_store(config: &Config, report: &mut Report) {
             let wanted = "the store's address in it: sqlite:PATH or mongodb://HOST:27017/DATABASE";
             report.add(FILE, "a file with something else in it", wanted);
         }
-        Err(wanted) => report.add(KEY, quote(&config.store.url.to_string()), wanted),
+        Err(wanted) => report.add(KEY, config.store.url.in_words(), wanted),
         Ok(StoreTarget::Sqlite(path)) if path.is_dir() => {
             let wanted = "the path of a file, such as \"sqlite:data/daybook.db\"";
             report.add(KEY, format!("{} is a directory", path.display()), wanted);

@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
+use super::tree::quote;
+
 /// A token or signature key. `Debug` hides it, there is no `Display`; [`Secret::expose`] gives it away on purpose.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -74,11 +76,35 @@ impl StoreUrl {
         if url.contains("://") || url.starts_with("mongodb") || url.contains('@') {
             return Err(format!("an address of a known store: {EXAMPLES}"));
         }
+        let example = sqlite_example(url);
         Err(format!(
-            "an address, not a bare path: write {:?} for a database file",
-            format!("sqlite:{url}")
+            "an address, not a bare path: write {example} for a database file"
         ))
     }
+
+    /// As an error shows it that has no target. What looks like neither an address nor the path of a
+    /// file may be a password: it does not show.
+    pub(super) fn in_words(&self) -> String {
+        let url = self.0.as_str();
+        let is_address = scheme_length(url) > 0 || url.trim().is_empty();
+        if is_address || names_a_file(url) {
+            quote(url)
+        } else {
+            "a text that is no address".to_owned()
+        }
+    }
+}
+
+/// Whether this looks like the path of a database file, such as `data/daybook.db`.
+fn names_a_file(text: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_./".contains(&b);
+    text.contains(['.', '/']) && text.bytes().all(is_plain)
+}
+
+/// The address of this file, if it is one.
+fn sqlite_example(path: &str) -> String {
+    let path = if names_a_file(path) { path } else { "PATH" };
+    format!("\"sqlite:{path}\"")
 }
 
 fn sqlite_path(path: &str) -> Result<PathBuf, String> {
@@ -95,8 +121,8 @@ fn sqlite_path(path: &str) -> Result<PathBuf, String> {
         // Three slashes are an absolute path in URL dress.
         Some(absolute) if absolute.starts_with('/') => Ok(PathBuf::from(absolute)),
         Some(relative) => Err(format!(
-            "no slashes before a relative path: {:?}",
-            format!("sqlite:{relative}")
+            "no slashes before a relative path: {}",
+            sqlite_example(relative)
         )),
         None if path.ends_with('/') => Err("the path of a file, not of a directory".to_owned()),
         None => Ok(PathBuf::from(path)),
@@ -131,19 +157,15 @@ pub(crate) fn redact_url(url: &str) -> String {
         Some(mark) => (&url[..mark], Some(&url[mark + 1..])),
         None => (url, None),
     };
-    let start = match (address.find("://"), address.find(':')) {
-        (Some(mark), _) => mark + 3,
-        (None, Some(colon)) => colon + 1,
-        (None, None) => 0,
-    };
-    let (scheme, rest) = address.split_at(start);
+    let (scheme, rest) = address.split_at(scheme_length(address));
     // The last `@`: a password may hold unescaped ones.
-    let shown = match rest.rfind('@') {
-        Some(at) => {
-            let user = rest[..at].split(':').next().unwrap_or_default();
-            let mask = if rest[..at].contains(':') { ":***" } else { "" };
-            format!("{scheme}{user}{mask}{}", &rest[at..])
-        }
+    let shown = match rest.rfind('@').map(|at| rest.split_at(at)) {
+        Some((login, host)) => match login.split_once(':') {
+            // What stands before the first colon is a user in an address only.
+            Some(_) if scheme.is_empty() => format!("***{host}"),
+            Some((user, _)) => format!("{scheme}{user}:***{host}"),
+            None => address.to_owned(),
+        },
         None if scheme.ends_with("://") => format!("{scheme}{}", redact_ports(rest)),
         None => address.to_owned(),
     };
@@ -153,6 +175,15 @@ pub(crate) fn redact_url(url: &str) -> String {
             let options: Vec<String> = query.split('&').map(redact_option).collect();
             format!("{shown}?{}", options.join("&"))
         }
+    }
+}
+
+/// How much of it is a scheme with what parts it from the rest; 0: none stands there, or a password.
+fn scheme_length(address: &str) -> usize {
+    match address.split_once("://") {
+        Some((scheme, _)) if !scheme.contains([':', '@']) => scheme.len() + "://".len(),
+        _ if address.starts_with("sqlite:") => "sqlite:".len(),
+        _ => 0,
     }
 }
 
@@ -234,7 +265,20 @@ mod tests {
                 "mongodb://a:65535,b:***,c:***",
             ),
             ("mongodb://user@host/db", "mongodb://user@host/db"),
-            ("mongodb:/user:s3cret@host/db", "mongodb:/user:***@host/db"),
+            (
+                "postgres://user:s3cret@host/db",
+                "postgres://user:***@host/db",
+            ),
+            // What looks like a scheme may be part of a password.
+            ("mongodb:/user:s3cret@host/db", "***@host/db"),
+            ("mongodb//user:s3cret@host/db", "***@host/db"),
+            ("mongodb;//u:s3cret@h/d", "***@h/d"),
+            (
+                "daybook:s3cret@mongo:27017/daybook",
+                "***@mongo:27017/daybook",
+            ),
+            ("u:s3@cret@h/d", "***@h/d"),
+            ("u:s3://cret@h/d", "***@h/d"),
             (
                 "mongodb://h/db?tlsCertificateKeyFilePassword=s3cret&w=1",
                 "mongodb://h/db?tlsCertificateKeyFilePassword=***&w=1",
@@ -245,13 +289,41 @@ mod tests {
             ),
             ("mongodb://[::1]/db", "mongodb://[::1]/db"),
             ("sqlite:data/daybook.db", "sqlite:data/daybook.db"),
+            ("sqlite:a@b/daybook.db", "sqlite:a@b/daybook.db"),
         ];
         for (url, shown) in cases {
             let url = StoreUrl(url.to_owned());
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("s3"), "{url:?}");
+            assert!(!url.in_words().contains("s3"), "{}", url.in_words());
         }
         assert_eq!(format!("{:?}", Secret::new("s3cret")), "Secret(***)");
+    }
+
+    #[test]
+    fn what_is_no_address_shows_only_if_it_looks_like_a_path() {
+        for text in [
+            "",
+            "data/daybook.db",
+            "a.db",
+            "postgres://host/db",
+            "sqlite:",
+        ] {
+            let url = StoreUrl(text.to_owned());
+            assert_eq!(url.in_words(), format!("{text:?}"));
+        }
+        for text in [
+            "hunter2",
+            "u:hunter2",
+            "mongodb:hunter2",
+            "hunter@2",
+            "/hunTer2=",
+        ] {
+            let url = StoreUrl(text.to_owned());
+            assert_eq!(url.in_words(), "a text that is no address");
+            let wanted = url.target().unwrap_err();
+            assert!(!wanted.contains(text), "{wanted}");
+        }
     }
 
     #[test]
@@ -314,6 +386,7 @@ mod tests {
             ("sqlite:a/", "not of a directory"),
             ("sqlite::memory:", "ends with the process"),
             ("sqlite://a.db", "\"sqlite:a.db\""),
+            ("sqlite://u:s3cr@t@host/db", "\"sqlite:PATH\""),
             ("sqlite:a.db?mode=ro", "without options"),
             ("postgres://host/db", "known store"),
             ("mongodb:/host/db", "known store"),

@@ -78,12 +78,14 @@ fn row(cells: [Cow<'_, str>; COLUMNS.len()], out: &mut Vec<u8>) {
     let _infallible = writer.flush();
 }
 
-/// Spreadsheets take a cell for a formula by its first character, the full-width forms too.
+/// Spreadsheets take a cell for a formula by its first character, the full-width forms too; some pass
+/// over what cannot be seen before it.
 fn defused(cell: Cow<'_, str>) -> Cow<'_, str> {
-    let begins_formula = cell.starts_with([
-        '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
+    let is_unseen = |character: char| character.is_control() || character.is_whitespace();
+    let begins_formula = cell.trim_start_matches(is_unseen).starts_with([
+        '=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
     ]);
-    if begins_formula {
+    if begins_formula || cell.starts_with(char::is_control) {
         Cow::Owned(format!("'{cell}"))
     } else {
         cell
@@ -96,11 +98,28 @@ mod tests {
 
     #[test]
     fn formulas_are_text() {
-        for cell in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\u{ff1d}1"] {
+        for cell in [
+            "=1+1",
+            "+1",
+            "-1",
+            "@SUM(A1)",
+            "\t=1",
+            "\r=1",
+            "\n",
+            "\0=1",
+            "\0",
+            " =1",
+            "\u{a0}\t+1",
+            "\u{ff1d}1",
+            "\u{ff0b}1",
+            "\u{ff0d}1",
+            "\u{ff20}1",
+        ] {
             assert_eq!(defused(Cow::Borrowed(cell)), format!("'{cell}"));
         }
-        assert_eq!(defused(Cow::Borrowed("a=1")), "a=1");
-        assert_eq!(defused(Cow::Borrowed("")), "");
+        for cell in ["a=1", " a=1", "a\0=1", " ", ""] {
+            assert_eq!(defused(Cow::Borrowed(cell)), cell);
+        }
     }
 
     #[test]

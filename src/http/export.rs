@@ -1,9 +1,10 @@
 //! `GET /api/v1/export`: the timeline as a file, streamed.
 //!
 //! That it began stands on the timeline before the first byte goes out, and how it ended
-//! afterwards: an export that nobody knows of does not exist, even if the service is killed in the
-//! middle. One that breaks off ends the connection without the end of its body, which HTTP/1.0 has
-//! not: there nothing is exported. `HEAD` exports nothing, and nothing is said about it.
+//! afterwards, however long the store is away: an export that nobody knows of does not exist, even if
+//! the service is killed in the middle. One that breaks off ends the connection without the end of its
+//! body, which HTTP/1.0 has not: there nothing is exported. `HEAD` exports nothing, and nothing is said
+//! about it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Peer;
 use super::auth::{Authenticator, Caller, credentials};
@@ -30,7 +31,7 @@ use super::turns::Taken;
 use crate::event::Outcome;
 use crate::export::{Export, Format, deed, new_id};
 use crate::own_events::{self, Deed};
-use crate::store::EventFilter;
+use crate::store::{EventFilter, StoreError};
 use crate::telemetry::incident::Incident;
 use crate::telemetry::metrics::Metrics;
 
@@ -44,6 +45,7 @@ const PIECES: usize = 2;
 const ASKED_AGAIN: Duration = Duration::from_secs(15);
 /// The client has gone, or the server that served it.
 const CONNECTION_ENDED: &str = "the connection ended";
+const STORE_AWAY: &str = "the store does not answer";
 
 /// `GET /api/v1/export`
 pub async fn export(
@@ -86,22 +88,38 @@ pub async fn export(
         caller,
         ip,
     };
-    own_events::enter(&*edge.store, record.deed(None)).await?;
-
     let (pieces, mut taken) = mpsc::channel::<Bytes>(PIECES);
     let credentials = credentials(&headers);
     let [is_whole, is_withheld] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let (whole, withheld) = (Arc::clone(&is_whole), Arc::clone(&is_withheld));
+    let (start, started) = oneshot::channel::<Result<(), StoreError>>();
     // A task of its own, so that its end is entered however the connection ends.
     tokio::spawn(async move {
-        let export = Export::new(Arc::clone(&edge.store), filter, format, limit);
         let mut count = 0;
-        let reason = tokio::select! {
-            reason = send(export, &pieces, &mut count, &edge.metrics) => reason,
-            () = refused(&edge.authenticator, &record.caller, &credentials) => {
-                // Not even what waits already goes out.
-                withheld.store(true, Ordering::Release);
-                Some("the token or session is not valid any more")
+        let entered = own_events::enter(&*edge.store, record.deed(None)).await;
+        let reason = match entered {
+            Ok(()) => {
+                // Who has gone meanwhile takes no pieces either.
+                let _gone = start.send(Ok(()));
+                let export = Export::new(Arc::clone(&edge.store), filter, format, limit);
+                tokio::select! {
+                    reason = send(export, &pieces, &mut count, &edge.metrics) => reason,
+                    () = refused(&edge.authenticator, &record.caller, &credentials) => {
+                        // Not even what waits already goes out.
+                        withheld.store(true, Ordering::Release);
+                        Some("the token or session is not valid any more")
+                    }
+                }
+            }
+            Err(error) => {
+                turn.is_over_for_tenant();
+                // The start may stand all the same, and then lacks its end.
+                let may_stand = error.is_away();
+                let _gone = start.send(Err(error));
+                if !may_stand {
+                    return;
+                }
+                Some(STORE_AWAY)
             }
         };
         let outcome = if reason.is_none() {
@@ -118,11 +136,12 @@ pub async fn export(
         if let Some(reason) = reason {
             deed.metadata.insert("reason".to_owned(), json!(reason));
         }
-        if let Err(error) = own_events::enter(&*edge.store, deed).await {
-            tracing::error!(error = %error, export = record.id, "the end of an export is not on the timeline");
-        }
+        let what = format!("the end of export {}", record.id);
+        own_events::enter_at_last(&*edge.store, &deed.into_event(), &what).await;
         drop(turn);
     });
+    let started = started.await;
+    started.map_err(|_| ApiError::unavailable("the export fell"))??;
     let body = futures_util::stream::poll_fn(move |context| {
         let piece = ready!(taken.poll_recv(context));
         // Nor does one end well whose task fell.
@@ -182,7 +201,7 @@ async fn send(
             Err(error) => {
                 metrics.store_errors(error.reason()).increment(1);
                 tracing::warn!(error = %error, "an export broke off");
-                return Some("the store does not answer");
+                return Some(STORE_AWAY);
             }
         }
     }

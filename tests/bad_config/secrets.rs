@@ -47,6 +47,7 @@ const STALWART: &str = "[[sources]]\nkind = \"stalwart\"\n";
 /// is wrong then.
 #[rustfmt::skip]
 const LOOKALIKES: &[(&str, [&str; 2], &str)] = &[
+    ("hunter2", ["[store]\n", "url = \"SECRET\""], "store.url"),
     ("12345678", ["[store]\n", "url = \"mongodb://daybook:SECRET\""], "store.url"),
     ("98765/daybook", ["[store]\n", "url = \"mongodb://daybook:SECRET\""], "store.url"),
     ("QX7ZK2M9LP4RT8WB", [AUTHENTIK, "url = \"https://id.example.net\"\ntoken_env = \"SECRET\""], "sources[0].token_env"),

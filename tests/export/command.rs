@@ -1,7 +1,8 @@
 //! `daybook export`.
 
 use std::io::Read as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::{Place, deeds, enter, event, files, lines};
 
@@ -93,8 +94,48 @@ async fn a_reader_that_has_seen_enough_is_no_error_and_no_success() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_away_at_the_end_hides_no_error_and_makes_none() {
+    let place = Place::new().await;
+    let events: Vec<_> = (0..5000).map(|key| event(key, &"x".repeat(200))).collect();
+    enter(&*place.store, &events).await;
+    let other = rusqlite::Connection::open(place.path("d.db")).unwrap();
+    other.busy_timeout(Duration::from_secs(30)).unwrap();
+    let untold = "the timeline does not say that this was exported: store ";
+    for (is_ended, code, told) in [
+        (false, 0, "warning: "),
+        (true, 1, "error: interrupted; the export is not complete\n"),
+    ] {
+        let mut export = place
+            .command("export")
+            .args(["--format", "ndjson"])
+            .env("DAYBOOK__STORE__TIMEOUT", "3s")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = export.stdout.take().unwrap();
+        out.read_exact(&mut [0; 1000]).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // Or its reader goes.
+        let _reader = is_ended.then_some(out);
+        if is_ended {
+            let id = export.id().to_string();
+            let sent = Command::new("kill").args(["-TERM", &id]).status();
+            assert!(sent.unwrap().success());
+        }
+        let output = export.wait_with_output().unwrap();
+        other.execute_batch("ROLLBACK").unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with(&format!("{told}{untold}")), "{said}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_command_line_says_what_is_wanted() {
     let place = Place::new().await;
+    let long = place.path(&"n".repeat(300));
+    let long = long.to_str().unwrap();
     for (arguments, said) in [
         (&["--format", "xlsx"][..], "ndjson, csv or ecs"),
         (&["--format", "csv", "--since", "yesterday"], "2h"),
@@ -114,6 +155,9 @@ async fn a_wrong_command_line_says_what_is_wanted() {
             "--until is before --since",
         ),
         (&["--format", "csv", "-o", "/not/there/x"], "/not/there"),
+        (&["--format", "csv", "-o", "nosuch/"], "not of a file"),
+        (&["--format", "csv", "-o", "nosuch/."], "not of a file"),
+        (&["--format", "csv", "-o", long], "cannot name a file"),
         (&[], "--format"),
     ] {
         let output = place.run("export", arguments);

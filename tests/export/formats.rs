@@ -38,8 +38,9 @@ async fn a_spreadsheet_finds_no_formula_and_every_cell() {
     for (row, event) in reader.records().zip(events.iter().rev()) {
         let row = row.unwrap();
         for cell in &row {
+            let seen = cell.trim_start_matches(['\0', '\t', '\r', '\n', ' ']);
             assert!(
-                !cell.starts_with(['=', '+', '-', '@', '\t', '\r']),
+                !seen.starts_with(['=', '+', '-', '@', '\u{ff1d}']),
                 "{cell:?}"
             );
         }

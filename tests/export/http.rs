@@ -5,7 +5,7 @@ use std::time::Duration;
 use daybook::config::{StoreConfig, StoreUrl};
 use daybook::event::Outcome;
 use daybook::http::auth::new_token;
-use daybook::store::Role;
+use daybook::store::{Role, Store, StoredEvent};
 use futures_util::StreamExt as _;
 use testkit::World;
 use testkit::http::exchange;
@@ -13,6 +13,13 @@ use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
 use super::{deeds, enter, event, hostile_events, lines};
+
+/// The ends of exports that stand on the timeline.
+async fn ends(store: &dyn Store) -> Vec<StoredEvent> {
+    let mut ends = deeds(store).await;
+    ends.retain(|deed| deed.action == "daybook.exported");
+    ends
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_is_complete_named_and_on_the_timeline() {
@@ -243,13 +250,61 @@ async fn an_export_that_breaks_off_is_known_to_both() {
     }
     assert!(broken, "the body ended as if it were complete");
     mongod.thaw();
-    eventually("the start is entered", async || {
-        deeds(store).await.len() >= 3
+    eventually("both ends are entered", async || {
+        ends(store).await.len() == 2
     })
     .await;
-    eventually("both failures are counted", async || {
-        world.metric("daybook_exports_total", "failure").await == 2.0
+    assert_eq!(world.metric("daybook_exports_total", "failure").await, 2.0);
+    world.stop().await;
+}
+
+/// Another process has locked the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_entered_when_the_store_is_back() {
+    let plan = World::sqlite().await;
+    let world = plan.start_with("auth = \"none\"", "timeout = \"3s\"").await;
+    world.ready().await;
+    let config = StoreConfig {
+        url: StoreUrl(world.store_url().to_owned()),
+        timeout: Duration::from_secs(30),
+        ..StoreConfig::default()
+    };
+    let patient = daybook::store::open(&config).await.unwrap();
+    let store = &*patient;
+    let events: Vec<_> = (0..5_000)
+        .map(|key| event(key, &"x".repeat(3_000)))
+        .collect();
+    enter(store, &events).await;
+    let other = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
+    other.busy_timeout(Duration::from_secs(30)).unwrap();
+
+    let url = world.url("/api/v1/export?source=stalwart");
+    let mut body = world.client().get(url).send().await.unwrap().bytes_stream();
+    body.next().await.unwrap().unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    while let Some(chunk) = body.next().await {
+        chunk.unwrap();
+    }
+    eventually("it is counted", async || {
+        world.metric("daybook_exports_total", "success").await == 1.0
     })
     .await;
+    // The start of another one waits behind that end, and is given up after it; it may stand all the same.
+    assert_eq!(world.get("/api/v1/export").await.0, 503);
+    assert!(ends(store).await.is_empty());
+    other.execute_batch("ROLLBACK").unwrap();
+    eventually("both ends are entered", async || {
+        ends(store).await.len() == 2
+    })
+    .await;
+    let ends = ends(store).await;
+    for (outcome, count) in [(Outcome::Success, 5_000), (Outcome::Failure, 0)] {
+        let end = ends.iter().find(|end| end.outcome == Some(outcome));
+        assert_eq!(end.unwrap().metadata["count"], count);
+    }
+
+    // One that cannot be entered keeps no stop from its end.
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(world.get("/api/v1/export").await.0, 503);
     world.stop().await;
 }

@@ -4,8 +4,16 @@ use std::fs::OpenOptions;
 use std::process::Command;
 
 use daybook::event::Outcome;
+use rusqlite::Connection;
+use testkit::process::{Process, free_port};
 
 use super::{Place, deeds};
+
+/// How many rows of a SQLite store this finds.
+fn count(store: &Connection, what: &str) -> i64 {
+    let count = format!("SELECT count(*) FROM {what}");
+    store.query_row(&count, [], |row| row.get(0)).unwrap()
+}
 
 fn new_token(place: &Place, arguments: &[&str]) -> Command {
     let mut daybook = Command::new(env!("CARGO_BIN_EXE_daybook"));
@@ -23,13 +31,57 @@ async fn a_token_that_nobody_has_seen_is_not_kept() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("deleted again"), "{said}");
-    let store = rusqlite::Connection::open(place.path("d.db")).unwrap();
-    let count = "SELECT count(*) FROM daybooktokens";
-    let kept: i64 = store.query_row(count, [], |row| row.get(0)).unwrap();
-    assert_eq!(kept, 0);
+    let store = Connection::open(place.path("d.db")).unwrap();
+    assert_eq!(count(&store, "daybooktokens"), 0);
     let deeds = deeds(&*place.store).await;
     let outcomes: Vec<_> = deeds.iter().map(|deed| deed.outcome).collect();
     assert_eq!(outcomes, [Some(Outcome::Success), Some(Outcome::Failure)]);
+}
+
+#[tokio::test]
+async fn a_token_that_the_timeline_does_not_tell_of_is_not_kept() {
+    let place = Place::new().await;
+    let store = Connection::open(place.path("d.db")).unwrap();
+    for (refused, is_told) in [("'success'", true), ("'success', 'failure'", false)] {
+        let refusal = format!(
+            "DROP TRIGGER IF EXISTS refusal;
+             CREATE TRIGGER refusal BEFORE INSERT ON auditevents WHEN NEW.outcome IN ({refused})
+             BEGIN SELECT RAISE(ABORT, 'refused by a test'); END;"
+        );
+        store.execute_batch(&refusal).unwrap();
+        let output = new_token(&place, &["--role", "operator"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.stdout, b"");
+        let said = String::from_utf8(output.stderr).unwrap();
+        for told in ["refused by a test", "no token was made", "deleted again"] {
+            assert!(said.contains(told), "{said}");
+        }
+        assert_eq!(said.contains("but the timeline does not say so"), !is_told);
+        assert_eq!(count(&store, "daybooktokens"), 0);
+        // It may stand there that the token was made, though the store did not say so.
+        let deeds = deeds(&*place.store).await;
+        let outcomes: Vec<_> = deeds.iter().map(|deed| deed.outcome).collect();
+        assert_eq!(outcomes, [Some(Outcome::Failure)]);
+    }
+}
+
+/// Elsewhere than on loopback it asks for tokens.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tokens_of_a_demo_end_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (listen, kept) = (format!("0.0.0.0:{port}"), dir.path().join("demo"));
+    let arguments = ["demo", "--listen", &listen, "--dir", kept.to_str().unwrap()];
+    let log = dir.path().join("log");
+    let mut demo = Process::spawn(env!("CARGO_BIN_EXE_daybook"), &arguments, port, &log);
+    demo.ready().await;
+    let store = Connection::open(kept.join("daybook.db")).unwrap();
+    assert_eq!(count(&store, "daybooktokens"), 2);
+    demo.signal("TERM");
+    assert_eq!(demo.wait().await.code(), Some(0));
+    assert_eq!(count(&store, "daybooktokens"), 0);
+    let made = "auditevents WHERE action = 'daybook.token_created' AND outcome = 'success'";
+    assert_eq!(count(&store, made), 2);
 }
 
 #[tokio::test]
