@@ -297,7 +297,8 @@ impl People {
                     } else {
                         format!("198.51.100.{}", rng.random_range(2..250))
                     },
-                    mail_account: u32::try_from(pk).unwrap_or_default(),
+                    // Each server counts for itself: what is one's number here is another's there.
+                    mail_account: u32::try_from(persons.len()).unwrap_or_default() + 2,
                 });
                 taken.push(local);
                 pk += 1;
@@ -480,6 +481,16 @@ mod tests {
             assert_eq!(unique.len(), people.persons.len());
         }
         assert!(people.persons.iter().all(|p| p.email.is_ascii()));
+    }
+
+    #[test]
+    fn mail_accounts_have_numbers_of_their_own() {
+        let people = People::new(1);
+        let everybody = || people.persons.iter().chain([&people.admin]);
+        let mail: HashSet<i64> = everybody().map(|p| p.mail_account.into()).collect();
+        assert_eq!(mail.len(), people.persons.len() + 1);
+        assert!(everybody().all(|p| i64::from(p.mail_account) != p.pk));
+        assert!(everybody().any(|p| mail.contains(&p.pk)));
     }
 
     #[test]

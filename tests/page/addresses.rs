@@ -12,6 +12,22 @@ fn link(page: &str, text: &str) -> String {
     href.split('"').next().unwrap().replace("&amp;", "&")
 }
 
+/// What the fields of the form send, but for those to choose from.
+fn sent(page: &str) -> String {
+    let (_, form) = page.split_once("id=\"filters\"").unwrap();
+    let (form, _) = form.split_once("</form>").unwrap();
+    let attribute = |tag: &str, name: &str| {
+        let (_, rest) = tag.split_once(&format!(" {name}=\""))?;
+        rest.split('"').next().map(str::to_owned)
+    };
+    let fields = form.split("<input").skip(1).filter_map(|tag| {
+        let (tag, _) = tag.split_once('>')?;
+        let value = attribute(tag, "value").unwrap_or_default();
+        Some(format!("{}={value}", attribute(tag, "name")?))
+    });
+    fields.collect::<Vec<_>>().join("&")
+}
+
 fn paid(number: u32) -> Value {
     json!({
         "action": "invoice.paid", "externalId": number.to_string(),
@@ -152,6 +168,82 @@ async fn a_field_for_a_time_holds_what_it_can() {
     ] {
         let page = text(&get(&world, &format!("/audit?since={given}"), &[]).await);
         assert!(page.contains(shown), "{shown}: {page}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_shown_for_a_mistake_does_not_repeat_it() {
+    let world = open().await;
+    for mistake in ["limit=5000", "range=2h", "tz=mars"] {
+        let answer = get(&world, &format!("/audit?actor=alice&{mistake}"), &[]).await;
+        assert_eq!(answer.status, 400, "{mistake}");
+        let sent = sent(&text(&answer));
+        let answer = get(&world, &format!("/audit?{sent}"), &[]).await;
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (303, Some("/audit?actor=alice")),
+            "{mistake}: {sent}"
+        );
+    }
+    let kept = "limit=5&range=1h&tz=local";
+    let page = text(&get(&world, &format!("/audit?{kept}"), &[]).await);
+    for field in kept.split('&') {
+        assert!(sent(&page).contains(field), "{field}: {page}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slash_too_many_leads_to_the_timeline() {
+    let world = open().await;
+    let answer = get(&world, "/audit/", &[]).await;
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (303, Some("/audit"))
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_actor_is_nobody_else_of_that_number() {
+    let plan = plan()
+        .await
+        .source("kind = \"recorder\"\nname = \"billing\"");
+    let world = plan.start_with("auth = \"tokens\"", "").await;
+    world.ready().await;
+    let platform = token(&world, Role::Recorder(None), "platform").await;
+    let named = Role::Recorder(Some("billing".to_owned()));
+    let billing = token(&world, named, "billing").await;
+    let by = |action: &str, actor: Value| json!({"action": action, "actor": actor});
+    let alice = "alice@example.org";
+    let of_platform = [
+        by("mail.opened", json!({"id": "2", "email": alice})),
+        by("mail.refused", json!({"email": alice})),
+        by("mail.appended", json!({"id": "2"})),
+    ];
+    enter(&world, Some(&platform), &of_platform).await;
+    let of_billing = [by("invoice.paid", json!({"id": "2"}))];
+    enter(&world, Some(&billing), &of_billing).await;
+
+    let operator = token(&world, Role::Operator, "op").await;
+    let bearer = format!("Bearer {operator}");
+    let header = [("authorization", bearer.as_str())];
+    let events = world.events().await;
+    for (action, leads, finds) in [
+        ("mail.opened", "/audit?actor=alice@example.org", 2),
+        ("mail.refused", "/audit?actor=alice@example.org", 2),
+        ("mail.appended", "/audit?source=platform-api&actor=2", 2),
+        ("invoice.paid", "/audit?source=billing&actor=2", 1),
+    ] {
+        let event = events.iter().find(|event| event.action == action).unwrap();
+        let path = format!("/audit/events/{}", event.id);
+        let page = text(&get(&world, &path, &header).await);
+        assert_eq!(link(&page, "Same actor"), leads);
+        let list = text(&get(&world, leads, &header).await);
+        assert_eq!(list.matches("<li class=\"event").count(), finds, "{list}");
+        let by_row = format!("class=\"who\" href=\"{}\"", leads.replace('&', "&amp;"));
+        assert!(list.contains(&by_row), "{by_row}: {list}");
     }
     world.stop().await;
 }

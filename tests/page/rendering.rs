@@ -25,7 +25,7 @@ async fn an_event_reads_like_a_sentence_and_has_a_page_of_its_own() {
         "198.51.100.7",
         "href=\"/audit?actor=alice@acme.example\"",
         "href=\"/audit?ip=198.51.100.7\"",
-        "href=\"/audit?target=17\"",
+        "href=\"/audit?target=N%C2%BA%2017\"",
         "href=\"/audit?action=invoice.paid\"",
         "href=\"/audit?tenant=acme\"",
         "<svg",
@@ -44,6 +44,8 @@ async fn an_event_reads_like_a_sentence_and_has_a_page_of_its_own() {
         "12.25",
         "beans",
         "href=\"/audit?outcome=failure\"",
+        // A number is somebody else's at another source.
+        "href=\"/audit?source=platform-api&amp;target=17\"",
         "since=2026-11-24T04:00:39.12Z&amp;until=2026-11-24T04:10:39.12Z",
     ] {
         assert!(whole.contains(wanted), "{wanted}: {whole}");
@@ -220,6 +222,39 @@ async fn pages_lead_to_the_end_without_a_repeat_or_a_hole() {
     }
     assert_eq!((pages, seen.len()), (7, 250));
     assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 250);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_timeline_begins_only_where_no_condition_hides_what_is_older() {
+    let world = open().await;
+    let old = json!({"action": "n.counted", "at": "2020-01-01T00:00:00Z"});
+    enter(&world, None, &[old, json!({"action": "n.added"})]).await;
+    let (begins, no_older) = ("The timeline begins here", "No older events match");
+    let mut last = String::new();
+    for (query, said, unsaid) in [
+        ("action=n.added", no_older, begins),
+        ("since=2020-01-02", no_older, begins),
+        ("range=1h", no_older, begins),
+        ("tz=local", begins, no_older),
+    ] {
+        let page = text(&get(&world, &format!("/audit?{query}"), &[]).await);
+        assert!(
+            page.contains(said) && !page.contains(unsaid),
+            "{query}: {page}"
+        );
+        let (_, key) = page.rsplit_once("data-key=\"").unwrap();
+        key.split('"').next().unwrap().clone_into(&mut last);
+    }
+    for (query, said) in [
+        ("", "Nothing older"),
+        ("action=n.added&", no_older),
+        ("range=1h&", no_older),
+    ] {
+        let path = format!("/audit?{query}before={last}");
+        let page = text(&get(&world, &path, &[]).await);
+        assert!(page.contains(&format!("<h2>{said}</h2>")), "{path}: {page}");
+    }
     world.stop().await;
 }
 

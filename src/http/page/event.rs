@@ -66,24 +66,32 @@ pub(super) async fn get(
 fn article(edge: &Edge, view: &View, event: &StoredEvent) -> Markup {
     let kind = kind_of(edge, &event.source, &event.action);
     let outcome = event.outcome.map(Outcome::as_str);
+    let back = view;
+    let view = &view.cleared();
+    // A number is known to its source only.
+    let at_source = view.with(&[("source", Some(event.source.as_str()))]);
+    let of = |id: Option<&str>| match id.is_some_and(sentence::is_counted) {
+        true => &at_source,
+        false => view,
+    };
     html! {
         article #event class={ "whole k-" (kind) " " (outcome_class(event.outcome)) } data-id=(event.id) {
             header {
                 span.mark { (icon(sentence::icon(event))) }
-                h1 #event-title { (sentence::sentence(event, view)) " " (badge(event.outcome)) }
+                h1 #event-title { (sentence::sentence(event, back)) " " (badge(event.outcome)) }
                 p.when { (moment(event.at)) }
             }
-            (related(view, event))
+            (related(back, event))
             dl.facts {
                 (fact("Action", Some(&event.action), Some("action"), view))
                 @if let Some(outcome) = outcome { (fact("Outcome", Some(outcome), None, view)) }
                 (fact("Actor", event.actor.name.as_deref(), Some("actor"), view))
                 (fact("Actor's mail", event.actor.email.as_deref(), Some("actor"), view))
-                (fact("Actor's id", event.actor.id.as_deref(), Some("actor"), view))
+                (fact("Actor's id", event.actor.id.as_deref(), Some("actor"), of(event.actor.id.as_deref())))
                 (fact("Address", event.actor.ip.as_deref(), Some("ip"), view))
                 (fact("Target", event.target.name.as_deref(), Some("target"), view))
                 (fact("Target's kind", event.target.kind.as_deref(), None, view))
-                (fact("Target's id", event.target.id.as_deref(), Some("target"), view))
+                (fact("Target's id", event.target.id.as_deref(), Some("target"), of(event.target.id.as_deref())))
                 (fact("Tenant", event.tenant_slug.as_deref(), Some("tenant"), view))
                 (fact("Source", Some(&event.source), Some("source"), view))
                 dt { "Entered" } dd { (moment(event.ingested_at)) }
@@ -117,7 +125,7 @@ fn fact(label: &str, value: Option<&str>, filter: Option<&str>, view: &View) -> 
     };
     let href = filter
         .filter(|_| value.len() <= 1024)
-        .map(|name| view.cleared().with(&[(name, Some(value))]).href());
+        .map(|name| view.with(&[(name, Some(value))]).href());
     html! {
         dt { (label) }
         dd {
@@ -131,14 +139,10 @@ fn fact(label: &str, value: Option<&str>, filter: Option<&str>, view: &View) -> 
 
 /// One step to what belongs to it.
 fn related(view: &View, event: &StoredEvent) -> Markup {
-    let known = |value: Option<&str>| {
-        value
-            .filter(|value| !value.is_empty() && value.len() <= 1024)
-            .map(str::to_owned)
-    };
-    let link = |name: &str, value: Option<String>, label: &str| {
-        let target = value.map(|value| view.cleared().with(&[(name, Some(&value))]).href());
-        html! { @if let Some(target) = target { a.button href=(target) { (label) } } }
+    let link = |asked: &[(&str, Option<&str>)], label: &str| {
+        html! {
+            @if !asked.is_empty() { a.button href=(view.cleared().with(asked).href()) { (label) } }
+        }
     };
     let since = event.at.checked_sub(AROUND).ok().map(|at| at.to_string());
     let until = event.at.checked_add(AROUND).ok().map(|at| at.to_string());
@@ -155,9 +159,9 @@ fn related(view: &View, event: &StoredEvent) -> Markup {
     ]);
     html! {
         nav.related aria-label="Related events" {
-            (link("actor", known(sentence::actor_key(event)), "Same actor"))
-            (link("ip", known(event.actor.ip.as_deref()), "Same address"))
-            (link("target", known(sentence::target_key(event)), "Same target"))
+            (link(&sentence::same_actor(event), "Same actor"))
+            (link(&sentence::same_address(event), "Same address"))
+            (link(&sentence::same_target(event), "Same target"))
             a.button href=(around.href()) { "± 5 minutes" }
         }
     }

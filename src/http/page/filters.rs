@@ -13,8 +13,8 @@ const MOST_CHOICES: usize = 500;
 const CHANGED: [char; 3] = ['\r', '\n', '\0'];
 
 /// The form. What is set behind "More conditions" is told by [`chips`], so it stays closed unless
-/// something may be wrong in it.
-pub(super) fn form(view: &View, choices: &Choices, is_open: bool) -> Markup {
+/// something is wrong, maybe there.
+pub(super) fn form(view: &View, choices: &Choices, is_wrong: bool) -> Markup {
     html! {
         form #filters.filters method="get" action="/audit" role="search" aria-label="Conditions" {
             div.common {
@@ -24,7 +24,7 @@ pub(super) fn form(view: &View, choices: &Choices, is_open: bool) -> Markup {
                 @if choices.any_tenant { (choice(view, "tenant", "Tenant", "All tenants", &choices.tenants)) }
                 button.primary type="submit" { "Apply" }
             }
-            details.more open[is_open] {
+            details.more open[is_wrong] {
                 summary { "More conditions" }
                 div.folded {
                     (text(view, "action", "Action", "authentik.* or ocis.file_delete"))
@@ -35,8 +35,12 @@ pub(super) fn form(view: &View, choices: &Choices, is_open: bool) -> Markup {
                     (moment(view, "until", "Until"))
                 }
             }
-            @for kept in ["range", "tz", "limit"] {
-                @if let Some(value) = view.get(kept) { input type="hidden" name=(kept) value=(value); }
+            @if view.is_local() { input type="hidden" name="tz" value="local"; }
+            // Nobody could change what may be wrong in these.
+            @if !is_wrong {
+                @for kept in ["range", "limit"] {
+                    @if let Some(value) = view.get(kept) { input type="hidden" name=(kept) value=(value); }
+                }
             }
         }
     }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{Redirect, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
 
@@ -45,11 +45,9 @@ use view::View;
 /// The page's routes.
 pub(super) fn routes() -> Router<Arc<Edge>> {
     Router::new()
-        .route(
-            "/",
-            get(|| async { Redirect::to("/audit").into_response() }),
-        )
+        .route("/", get(home))
         .route("/audit", get(timeline::get))
+        .route("/audit/", get(home))
         .route("/audit/histogram", get(chart::get))
         .route("/audit/events/{id}", get(event::get))
         .route("/audit/sign-in", get(session::ask).post(session::sign_in))
@@ -60,6 +58,10 @@ pub(super) fn routes() -> Router<Arc<Edge>> {
 /// What its pages are made of; of nobody's events.
 pub(super) fn assets() -> Router<Arc<Edge>> {
     Router::new().route("/audit/assets/{version}/{name}", get(assets::get))
+}
+
+async fn home() -> Redirect {
+    Redirect::to("/audit")
 }
 
 async fn nothing(State(edge): State<Arc<Edge>>, headers: HeaderMap) -> Response {

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use serde_json::{Map, Value};
 
-use super::text::visible;
+use super::text::visible_in;
 
 /// A payload may be 16 MiB; a page shows so many values and characters of it.
 const MOST_VALUES: usize = 2_000;
@@ -91,9 +91,7 @@ fn indent(depth: usize) -> Option<&'static str> {
 }
 
 fn text(text: &str, room: &mut Room) -> Markup {
-    let shown = visible(text, room.characters);
-    room.characters = room.characters.saturating_sub(text.chars().count());
-    shown
+    visible_in(text, &mut room.characters)
 }
 
 #[cfg(test)]

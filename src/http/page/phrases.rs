@@ -211,7 +211,7 @@ pub(super) const PHRASES: &[Phrase] = &[
     by("ocis.share_name_updated", Icon::Share, "{actor} renamed the {target|share}"),
     by("ocis.share_password_updated", Icon::Key, "{actor} changed the password of the {target|share}"),
     by("ocis.share_permission_updated", Icon::Share, "{actor} changed what the {target|share} allows"),
-    or("ocis.share_state_changed", Icon::Share, "{actor} accepted or hid the {target|share}", "The {target|share} was accepted or hidden"),
+    or("ocis.share_state_changed", Icon::Share, "{actor} declined the {target|share} or changed its state", "The {target|share} was declined or its state changed"),
     by("ocis.share_updated", Icon::Share, "{actor} changed the {target|share}"),
     by("ocis.space_created", Icon::Folder, "{actor} created the space {target|without a name}"),
     by("ocis.space_deleted", Icon::Trash, "{actor} deleted {target|a space}"),
@@ -232,7 +232,7 @@ pub(super) const PHRASES: &[Phrase] = &[
     or("stalwart.auth_success", Icon::Enter, "{actor} signed in to mail", "Someone signed in to mail"),
     or("stalwart.delivery_delivered", Icon::Mail, "Mail from {actor} was handed over to {target|its recipient}", "Mail was handed over to {target|its recipient}"),
     or("stalwart.dkim_failure", Icon::Shield, "Mail from {actor} to {target|someone} came in with a wrong signature", "Mail with a wrong signature came in"),
-    or("stalwart.dmarc_failure", Icon::Shield, "Mail in the name of {target|a domain}, sent by {actor}, failed its policy", "Mail in the name of {target|a domain} failed its policy"),
+    or("stalwart.dmarc_failure", Icon::Shield, "Mail in the name of {target|a domain}, sent by {actor}, did not pass its DMARC check", "Mail in the name of {target|a domain} did not pass its DMARC check"),
     or("stalwart.mail_delivered", Icon::Mail, "Mail from {actor} reached {target|its recipient}", "Mail reached {target|its recipient}"),
     or("stalwart.mail_failed", Icon::Mail, "Mail from {actor} could not be delivered to {target|its recipient}", "Mail could not be delivered to {target|its recipient}"),
     or("stalwart.mail_received", Icon::Mail, "Mail from {actor} came in for {target|someone}", "Mail came in for {target|someone}"),
@@ -243,6 +243,6 @@ pub(super) const PHRASES: &[Phrase] = &[
     or("stalwart.queue_dsn_queued", Icon::Mail, "A report about mail to {target|someone} is under way to {actor}", "A delivery report is under way to {target|someone}"),
     // The name that 0.15 gives to the former but one.
     or("stalwart.queue_queue_message_authenticated", Icon::Mail, "{actor} sent mail to {target|someone}", "Mail to {target|someone} was sent"),
-    by("stalwart.security_ip_blocked", Icon::Shield, "A banned address was turned away"),
+    by("stalwart.security_ip_blocked", Icon::Shield, "A banned client tried to connect"),
     or("stalwart.spam_detected", Icon::Mail, "Mail from {actor} to {target|someone} was spam", "Mail to {target|someone} was spam"),
 ];

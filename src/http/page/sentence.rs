@@ -17,6 +17,12 @@ use crate::store::StoredEvent;
 const NAME: usize = 80;
 /// Longer values cannot be asked for.
 const LONGEST_VALUE: usize = 1024;
+/// Numbers of at most so many digits are counted, by each server for itself; a longer one, like that
+/// of a message in a queue, is nobody else's.
+const COUNTED_DIGITS: usize = 10;
+
+/// What a view is asked for.
+pub(super) type Conditions<'a> = Vec<(&'static str, Option<&'a str>)>;
 
 /// A part of a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +58,8 @@ pub(super) fn icon(event: &StoredEvent) -> Icon {
 
 /// The sentence, its names as links to what else they did.
 pub(super) fn sentence(event: &StoredEvent, view: &View) -> Markup {
-    let link = |name: &str, value: Option<&str>, shown: &str, class: &str, title: &str| {
-        let href = value
-            .filter(|value| !value.is_empty() && value.len() <= LONGEST_VALUE)
-            .map(|value| view.with(&[(name, Some(value))]).href());
+    let link = |asked: &[(&str, Option<&str>)], shown: &str, class: &str, title: &str| {
+        let href = (!asked.is_empty()).then(|| view.with(asked).href());
         html! {
             @match &href {
                 Some(href) => a class=(class) href=(href) title=(title) { (visible(shown, NAME)) },
@@ -67,9 +71,9 @@ pub(super) fn sentence(event: &StoredEvent, view: &View) -> Markup {
         @for part in parts(event) {
             @match &part {
                 Part::Words(words) => (words),
-                Part::Actor(shown) => (link("actor", actor_key(event), shown, "who", "Everything by this actor")),
-                Part::Target(shown) => (link("target", target_key(event), shown, "what", "Everything about this target")),
-                Part::Address(shown) => (link("ip", event.actor.ip.as_deref(), shown, "where", "Everything from this address")),
+                Part::Actor(shown) => (link(&same_actor(event), shown, "who", "Everything by this actor")),
+                Part::Target(shown) => (link(&same_target(event), shown, "what", "Everything about this target")),
+                Part::Address(shown) => (link(&same_address(event), shown, "where", "Everything from this address")),
             }
         }
     }
@@ -89,24 +93,48 @@ pub(super) fn plain_sentence(event: &StoredEvent) -> String {
     plain
 }
 
-/// The value under which everything by this actor is found: what other sources call it too.
-pub(super) fn actor_key(event: &StoredEvent) -> Option<&str> {
+/// What finds everything by this actor: what other sources call it too. Nothing where nothing names it.
+pub(super) fn same_actor(event: &StoredEvent) -> Conditions<'_> {
     let actor = &event.actor;
-    [&actor.email, &actor.id, &actor.name]
-        .into_iter()
-        .flatten()
-        .map(|value| &**value)
-        .find(|value| !value.is_empty())
+    let id = told(&actor.id);
+    let known = told(&actor.email)
+        .or(id.filter(|id| !is_counted(id)))
+        .or(told(&actor.name));
+    same("actor", known, id, event)
 }
 
-/// The value under which everything about this target is found.
-pub(super) fn target_key(event: &StoredEvent) -> Option<&str> {
-    let target = &event.target;
-    [&target.id, &target.name]
-        .into_iter()
-        .flatten()
-        .map(|value| &**value)
-        .find(|value| !value.is_empty())
+/// What finds everything about this target.
+pub(super) fn same_target(event: &StoredEvent) -> Conditions<'_> {
+    let id = told(&event.target.id);
+    let known = id.filter(|id| !is_counted(id)).or(told(&event.target.name));
+    same("target", known, id, event)
+}
+
+/// What finds everything from this address.
+pub(super) fn same_address(event: &StoredEvent) -> Conditions<'_> {
+    same("ip", told(&event.actor.ip), None, event)
+}
+
+/// What is known finds it everywhere; an id alone may be a number, which is asked of its source.
+fn same<'a>(
+    name: &'static str,
+    known: Option<&'a str>,
+    id: Option<&'a str>,
+    event: &'a StoredEvent,
+) -> Conditions<'a> {
+    let asked = match known.or(id) {
+        Some(value) if value.len() <= LONGEST_VALUE => (name, Some(value)),
+        _ => return Vec::new(),
+    };
+    match known {
+        Some(_) => vec![asked],
+        None => vec![asked, ("source", Some(event.source.as_str()))],
+    }
+}
+
+/// Whether an id is a number that something else has at another source.
+pub(super) fn is_counted(id: &str) -> bool {
+    id.len() <= COUNTED_DIGITS && id.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn told(value: &Option<ByteString>) -> Option<&str> {
@@ -127,7 +155,11 @@ fn target_name(event: &StoredEvent) -> Option<String> {
         .map(|name| name.strip_prefix("./").unwrap_or(name).to_owned())
         .or_else(|| {
             let id = told(&target.id)?;
-            let kind = told(&target.kind).map(|kind| kind.replace('_', " "));
+            let kind = match event.action.as_str() {
+                // A new link has the id of what it leads to.
+                "ocis.file_shared" => Some("file".to_owned()),
+                _ => told(&target.kind).map(|kind| kind.replace('_', " ")),
+            };
             Some(match kind {
                 Some(kind) => format!("{kind} {}", short_id(id)),
                 None => short_id(id),
@@ -158,20 +190,18 @@ fn parts(event: &StoredEvent) -> Vec<Part> {
     let target = target_name(event);
     let mut parts = match phrase(&event.action) {
         Some(phrase) => {
-            let (sentence, without_actor) =
-                special(event).unwrap_or((phrase.sentence, phrase.without_actor));
-            let sentence = match (&actor, without_actor) {
-                (None, Some(without)) => without,
-                _ => sentence,
-            };
-            let mut parts = fill(sentence, actor.as_deref(), target.as_deref());
-            if event.outcome == Some(Outcome::Failure) && !tells_failure(&event.action) {
-                parts.push(Part::Words(", without success".to_owned()));
-            }
-            parts
+            let without_actor = phrase.without_actor.filter(|_| actor.is_none());
+            let sentence = special(event).or(without_actor).unwrap_or(phrase.sentence);
+            let target = said_once(event, target.as_deref(), |kind| {
+                sentence.contains(&format!("{kind} {{target|"))
+            });
+            fill(sentence, actor.as_deref(), target)
         }
         None => made_up(event, actor.as_deref(), target.as_deref()),
     };
+    if event.outcome == Some(Outcome::Failure) && !tells_failure(&event.action) {
+        parts.push(Part::Words(", without success".to_owned()));
+    }
     if let Some(Part::Actor(first)) = parts.first_mut()
         && first.starts_with("user ")
     {
@@ -187,40 +217,67 @@ fn parts(event: &StoredEvent) -> Vec<Part> {
 }
 
 /// What stands in the place of an action's phrase where the rest of the event gives it another sense.
-fn special(event: &StoredEvent) -> Option<(&'static str, Option<&'static str>)> {
-    let target = told(&event.target.name);
-    match event.action.as_str() {
-        "stalwart.policy_rejection"
-            if !matches!(event.target.kind.as_deref(), Some("message" | "recipient")) =>
-        {
-            Some((
-                "{actor} was refused by a policy of mail",
-                Some("Someone was refused by a policy of mail"),
-            ))
+fn special(event: &StoredEvent) -> Option<&'static str> {
+    let kind = event.target.kind.as_deref();
+    let is_another = || {
+        told(&event.target.name).is_some_and(|target| actor_name(event).as_deref() != Some(target))
+    };
+    let sentence = match (event.action.as_str(), kind) {
+        // A file's bytes are known to be gone; what expired at a server is not.
+        ("daybook.gap_detected", Some("source")) => {
+            "Part of {target|a source} may have been gone before it could be read"
         }
+        ("ocis.file_shared", Some("link")) => "{actor} made a public link to {target|a file}",
+        ("stalwart.policy_rejection", Some("message" | "recipient")) => return None,
+        ("stalwart.policy_rejection", Some("account")) if is_another() => {
+            "{actor} was not allowed to send mail as {target|someone}"
+        }
+        ("stalwart.policy_rejection", _) => "{actor} was refused by a policy of mail",
         // An administrator, into somebody else's account.
-        "stalwart.auth_success"
-            if target.is_some() && target.map(str::to_owned) != actor_name(event) =>
-        {
-            Some(("{actor} signed in to mail as {target|someone}", None))
+        ("stalwart.auth_success", _) if is_another() => {
+            "{actor} signed in to mail as {target|someone}"
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(sentence)
 }
 
-/// Whether the words of an action's phrase say themselves that it went wrong.
+/// Whether the words of an action say themselves that it went wrong.
 fn tells_failure(action: &str) -> bool {
-    const ENDS: [&str; 8] = [
+    const WORDS: [&str; 17] = [
         "failed",
         "failure",
+        "fail",
+        "error",
         "rejected",
         "rejection",
+        "reject",
+        "refused",
+        "denied",
+        "forbidden",
+        "unauthorized",
+        "exceeded",
         "banned",
+        "ban",
         "blocked",
         "detected",
         "declined",
     ];
-    ENDS.iter().any(|end| action.ends_with(end))
+    let last = action.rsplit(['.', '_', '-', ' ']).next();
+    last.is_some_and(|last| WORDS.contains(&last))
+}
+
+/// The target without its kind where that stands before it: "the token token 85194b2c…" says it twice.
+fn said_once<'a>(
+    event: &StoredEvent,
+    target: Option<&'a str>,
+    is_said: impl FnOnce(&str) -> bool,
+) -> Option<&'a str> {
+    let target = target?;
+    match target.split_once(' ') {
+        Some((kind, id)) if told(&event.target.name).is_none() && is_said(kind) => Some(id),
+        _ => Some(target),
+    }
 }
 
 fn fill(sentence: &str, actor: Option<&str>, target: Option<&str>) -> Vec<Part> {
@@ -265,11 +322,7 @@ fn made_up(event: &StoredEvent, actor: Option<&str>, target: Option<&str>) -> Ve
     let tells_deed = kind != "stalwart" && event.outcome != Some(Outcome::Failure);
     let deed = noun.pop_if(|last| tells_deed && is_deed(last));
     let noun = noun.join(" ");
-    // "The token token 85194b2c…" says it twice.
-    let target = target.map(|target| match target.split_once(' ') {
-        Some((kind, id)) if told(&event.target.name).is_none() && kind == noun => id,
-        _ => target,
-    });
+    let target = said_once(event, target, |kind| kind == noun);
     let words = |text: String| Part::Words(text);
     let mut parts = Vec::new();
     let thing = |parts: &mut Vec<Part>, before: &str| {
@@ -330,7 +383,7 @@ const DEEDS: &[&str] = &[
     "cancelled", "changed", "checked", "cleared", "closed", "confirmed", "connected", "copied", "created",
     "deactivated", "deleted", "deployed", "detached", "disabled", "downloaded", "duplicated", "edited", "emptied",
     "enabled", "exported", "extended", "generated", "given", "granted", "imported", "installed", "invited",
-    "issued", "joined", "linked", "made", "merged", "modified", "moved", "opened", "ordered", "paid", "paused",
+    "issued", "linked", "made", "merged", "modified", "moved", "opened", "ordered", "paid", "paused",
     "posted", "printed", "promoted", "published", "purged", "read", "regenerated", "registered", "released",
     "removed", "renamed", "renewed", "reopened", "replaced", "requested", "reset", "restored", "resumed", "revoked",
     "rotated", "saved", "scheduled", "sent", "set", "shared", "signed", "submitted", "suspended", "taken",

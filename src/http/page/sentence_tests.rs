@@ -1,7 +1,8 @@
 use serde_json::Map;
 
 use super::*;
-use crate::event::{Actor, Target};
+use crate::event::{Actor, AuditEvent, Decoded, SourceName, Target};
+use crate::sources::ocis::decode::{LineContext, decode_line};
 
 fn event(action: &str) -> StoredEvent {
     let at = jiff::Timestamp::UNIX_EPOCH;
@@ -33,6 +34,36 @@ fn with(action: &str, actor: Option<&str>, ip: Option<&str>, target: Option<&str
             ..Target::default()
         },
         ..event(action)
+    }
+}
+
+/// What becomes of a line, counted from 1, that a real server wrote.
+fn of_line(number: usize) -> StoredEvent {
+    let log = include_str!("../../../tests/data/ocis/audit-full-server.log");
+    let line = log.lines().nth(number - 1).unwrap_or_default();
+    let context = LineContext {
+        source: &SourceName::new("ocis"),
+        file_key: "77",
+        offset: 0,
+        read_at: jiff::Timestamp::UNIX_EPOCH,
+        include_reads: true,
+    };
+    let decoded = decode_line(line.as_bytes(), &context).pop();
+    let Some(Decoded::Event(decoded, _)) = decoded else {
+        panic!("line {number} is no event");
+    };
+    let AuditEvent {
+        action,
+        outcome,
+        actor,
+        target,
+        ..
+    } = *decoded;
+    StoredEvent {
+        outcome,
+        actor,
+        target,
+        ..event(&action)
     }
 }
 
@@ -77,6 +108,31 @@ fn events_read_like_sentences() {
         (
             with("invoice.paid", alice, None, None),
             "Alice Example paid the invoice",
+        ),
+        (
+            with("stalwart.security_ip_blocked", None, ip, None),
+            "A banned client tried to connect from 198.51.100.7",
+        ),
+        (
+            with("stalwart.dmarc_failure", None, None, None),
+            "Mail in the name of a domain did not pass its DMARC check",
+        ),
+        // By whom is not told.
+        (
+            with("stalwart.account_created", None, ip, Some("bob@b.example")),
+            "The mail account bob@b.example was created from 198.51.100.7",
+        ),
+        (
+            with("stalwart.account_deleted", None, ip, None),
+            "The mail account of someone was deleted from 198.51.100.7",
+        ),
+        (
+            with("stalwart.password_changed", None, ip, Some("bob@b.example")),
+            "The mail password of bob@b.example was changed from 198.51.100.7",
+        ),
+        (
+            with("member.joined", Some("Zoë"), None, None),
+            "Member joined, Zoë",
         ),
         (
             with("tenant.member_invited", None, None, Some("Zoë")),
@@ -132,6 +188,66 @@ fn events_read_like_sentences() {
 }
 
 #[test]
+fn the_kind_of_a_target_tells_the_sense_of_an_action() {
+    let (alice, bob) = (Some("alice@a.example"), Some("bob@b.example"));
+    let refused = "stalwart.policy_rejection";
+    for (mut event, kind, wanted) in [
+        (
+            with(refused, alice, None, bob),
+            "account",
+            "alice@a.example was not allowed to send mail as bob@b.example",
+        ),
+        (
+            with(refused, None, None, bob),
+            "account",
+            "Someone was not allowed to send mail as bob@b.example",
+        ),
+        (
+            with(refused, alice, None, alice),
+            "account",
+            "alice@a.example was refused by a policy of mail",
+        ),
+        (
+            with(refused, alice, None, bob),
+            "message",
+            "Mail from alice@a.example to bob@b.example was refused by policy",
+        ),
+        (
+            with("daybook.gap_detected", None, None, None),
+            "source",
+            "Part of source x1 may have been gone before it could be read",
+        ),
+        (
+            with("daybook.gap_detected", None, None, None),
+            "file",
+            "Part of file x1 was gone before it could be read",
+        ),
+    ] {
+        event.target.kind = Some(kind.into());
+        event.target.id = Some("x1".into());
+        assert_eq!(plain_sentence(&event), wanted);
+    }
+}
+
+#[test]
+fn what_happens_to_a_share_is_told_as_the_server_means_it() {
+    for (line, wanted) in [
+        (
+            // A share that is declined: its line names no action.
+            45,
+            "User 60708dda… declined the share 8a9718a2… or changed its state",
+        ),
+        (
+            // The id is the file's.
+            74,
+            "User b1f74ec4… made a public link to file 5caf618a…",
+        ),
+    ] {
+        assert_eq!(plain_sentence(&of_line(line)), wanted);
+    }
+}
+
+#[test]
 fn ids_are_shortened_and_only_where_nothing_else_is_known() {
     let mut event = event("ocis.group_member_added");
     event.actor.id = Some("25782a316bd363ee422db27b3ef9e361".into());
@@ -155,7 +271,10 @@ fn a_failure_is_told() {
     );
     for (action, wanted) in [
         ("authentik.login_failed", "Alice failed to sign in"),
-        ("key.rotated", "Key rotated, Alice"),
+        ("key.rotated", "Key rotated, Alice, without success"),
+        ("member.joined", "Member joined, Alice, without success"),
+        ("access.denied", "Access denied, Alice"),
+        ("stalwart.store_error", "Stalwart: store error, Alice"),
     ] {
         let mut event = with(action, Some("Alice"), None, None);
         event.outcome = Some(Outcome::Failure);
@@ -177,6 +296,10 @@ fn a_kind_is_not_said_twice() {
         plain_sentence(&event),
         "Alice deleted the invitation invitation of May"
     );
+    let mut event = with("stalwart.account_created", None, None, None);
+    event.target.kind = Some("account".into());
+    event.target.id = Some("7".into());
+    assert_eq!(plain_sentence(&event), "The mail account 7 was created");
 }
 
 #[test]
@@ -259,4 +382,31 @@ fn names_lead_to_what_else_they_did() {
     let event = with("authentik.login", Some(&"x".repeat(2000)), None, None);
     let shown = sentence(&event, &View::default()).into_string();
     assert!(!shown.contains("actor=") && shown.len() < 1000, "{shown}");
+}
+
+#[test]
+fn a_number_is_asked_of_its_source_and_only_where_nothing_else_is_known() {
+    let mut event = event("stalwart.imap_append");
+    event.actor.id = Some("2".into());
+    event.target.id = Some("0".into());
+    let source = ("source", Some("authentik"));
+    assert_eq!(same_actor(&event), [("actor", Some("2")), source]);
+    assert_eq!(same_target(&event), [("target", Some("0")), source]);
+    let shown = sentence(&with("login", None, Some("::1"), None), &View::default());
+    assert!(!shown.into_string().contains("source="));
+
+    event.actor.name = Some("alice".into());
+    event.target.name = Some("INBOX".into());
+    assert_eq!(same_actor(&event), [("actor", Some("alice"))]);
+    assert_eq!(same_target(&event), [("target", Some("INBOX"))]);
+
+    // Of a message in a queue.
+    let long = "342282797089554945";
+    event.actor.id = Some("60708dda-e897".into());
+    event.target.id = Some(long.into());
+    assert_eq!(same_actor(&event), [("actor", Some("60708dda-e897"))]);
+    assert_eq!(same_target(&event), [("target", Some(long))]);
+
+    event.actor.email = Some("alice@example.org".into());
+    assert_eq!(same_actor(&event), [("actor", Some("alice@example.org"))]);
 }

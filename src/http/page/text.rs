@@ -5,13 +5,14 @@ use maud::{Markup, html};
 
 use crate::event::hidden::is_hidden;
 
-/// Shows at most `limit` characters of a text; what is left out is an ellipsis.
-pub(super) fn visible(text: &str, limit: usize) -> Markup {
-    let end = text
-        .char_indices()
-        .nth(limit)
-        .map_or(text.len(), |(end, _)| end);
-    let pieces = pieces(&text[..end]);
+/// Shows a text in at most `limit` characters; what is left out is an ellipsis.
+pub(super) fn visible(text: &str, mut limit: usize) -> Markup {
+    visible_in(text, &mut limit)
+}
+
+/// The same, in what others have left of a room.
+pub(super) fn visible_in(text: &str, room: &mut usize) -> Markup {
+    let (pieces, is_whole) = clipped(text, room);
     html! {
         bdi {
             @for piece in &pieces {
@@ -20,22 +21,22 @@ pub(super) fn visible(text: &str, limit: usize) -> Markup {
                     Piece::Hidden(hidden) => span.chip title=(name(*hidden)) { (symbol(*hidden)) },
                 }
             }
-            @if end < text.len() { span.clipped title="shortened" { "…" } }
+            @if !is_whole { span.clipped title="shortened" { "…" } }
         }
     }
 }
 
 /// The same as plain text, for titles and labels.
-pub(super) fn visible_plain(text: &str, limit: usize) -> String {
+pub(super) fn visible_plain(text: &str, mut limit: usize) -> String {
     let mut plain = String::new();
-    let mut characters = text.chars();
-    for piece in pieces(&characters.by_ref().take(limit).collect::<String>()) {
+    let (pieces, is_whole) = clipped(text, &mut limit);
+    for piece in pieces {
         match piece {
             Piece::Plain(text) => plain.push_str(text),
             Piece::Hidden(hidden) => plain.push_str(&symbol(hidden)),
         }
     }
-    if characters.next().is_some() {
+    if !is_whole {
         plain.push('…');
     }
     plain
@@ -45,6 +46,41 @@ pub(super) fn visible_plain(text: &str, limit: usize) -> String {
 enum Piece<'a> {
     Plain(&'a str),
     Hidden(char),
+}
+
+impl Piece<'_> {
+    /// In characters, as it is shown.
+    fn length(&self) -> usize {
+        match self {
+            Self::Plain(text) => text.chars().count(),
+            Self::Hidden(hidden) => symbol(*hidden).len(),
+        }
+    }
+}
+
+/// As much of a text as there is room for, and whether that is all of it.
+fn clipped<'a>(text: &'a str, room: &mut usize) -> (Vec<Piece<'a>>, bool) {
+    let mut kept = Vec::new();
+    let start = beginning(text, *room);
+    for piece in pieces(start) {
+        let length = piece.length();
+        if length > *room {
+            if let Piece::Plain(text) = piece {
+                kept.push(Piece::Plain(beginning(text, *room)));
+            }
+            *room = 0;
+            return (kept, false);
+        }
+        *room -= length;
+        kept.push(piece);
+    }
+    (kept, start.len() == text.len())
+}
+
+/// At most so many characters.
+fn beginning(text: &str, characters: usize) -> &str {
+    let end = text.char_indices().nth(characters);
+    end.map_or(text, |(end, _)| &text[..end])
 }
 
 fn pieces(text: &str) -> Vec<Piece<'_>> {
@@ -160,7 +196,7 @@ mod tests {
             shown.contains(">NUL<") && shown.contains("U+200B"),
             "{shown}"
         );
-        assert_eq!(visible_plain("a\nb\u{2066}c", 9), "aLFbU+2066c");
+        assert_eq!(visible_plain("a\nb\u{2066}c", 11), "aLFbU+2066c");
     }
 
     #[test]
@@ -177,7 +213,7 @@ mod tests {
         ] {
             assert_eq!(pieces(text), [Piece::Plain(text)], "{text}");
         }
-        assert_eq!(visible_plain("ad\u{200d}min", 9), "adU+200Dmin");
+        assert_eq!(visible_plain("ad\u{200d}min", 11), "adU+200Dmin");
     }
 
     #[test]
@@ -214,5 +250,15 @@ mod tests {
         assert_eq!(visible_plain("üüü", 3), "üüü");
         let shown = visible(&"<".repeat(2000), 5).into_string();
         assert_eq!(shown.matches("&lt;").count(), 5);
+    }
+
+    #[test]
+    fn what_hides_takes_as_much_room_as_it_is_shown_with() {
+        let hidden = "\u{202e}".repeat(80);
+        assert_eq!(visible_plain(&hidden, 80), "U+202E".repeat(13) + "…");
+        let shown = visible(&hidden, 80).into_string();
+        assert_eq!(shown.matches("class=\"chip\"").count(), 13);
+        assert_eq!(visible_plain("\0abc", 6), "NULabc");
+        assert_eq!(visible_plain("\0abc", 5), "NULab…");
     }
 }

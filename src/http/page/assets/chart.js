@@ -57,12 +57,16 @@ function brush(chart) {
   });
 
   plot.addEventListener("pointerdown", (event) => {
+    // Two fingers pinch.
+    if (!event.isPrimary) return stop();
     if (event.button !== 0) return;
     from = event.clientX;
     moved = false;
   });
   plot.addEventListener("pointermove", (event) => {
     if (from === null) return;
+    // Let go elsewhere.
+    if (event.buttons === 0) return stop();
     if (!moved && Math.abs(event.clientX - from) < CLICK) return;
     if (!moved) plot.setPointerCapture(event.pointerId);
     moved = true;

@@ -11,6 +11,19 @@ let drawer = null;
 let opener = null;
 /** The answer that is waited for. */
 let asked = null;
+/** The way back to the list is gone once. */
+let isClosing = false;
+
+/** A click beside a dialog closes it; one that ends there, with text selected inside, does not. */
+export function closeBeside(dialog, close) {
+  let pressed = null;
+  dialog.addEventListener("pointerdown", ({ target }) => {
+    pressed = target;
+  });
+  dialog.addEventListener("click", ({ target }) => {
+    if (target === dialog && pressed === dialog) close();
+  });
+}
 
 function build() {
   const made = document.createElement("dialog");
@@ -29,10 +42,7 @@ function build() {
   spoken.className = "sr spoken";
   spoken.setAttribute("role", "status");
   made.appendChild(document.createElement("div")).className = "inside";
-  // A click beside the drawer closes it.
-  made.addEventListener("click", (event) => {
-    if (event.target === made) closeDrawer();
-  });
+  closeBeside(made, closeDrawer);
   made.addEventListener("cancel", (event) => {
     event.preventDefault();
     closeDrawer();
@@ -98,8 +108,9 @@ function hide() {
 /** Closes it, and the address is that of the list again. */
 export function closeDrawer() {
   asked?.abort();
-  if (!isOpen()) return;
-  if (history.state?.event) history.back();
+  if (!isOpen() || isClosing) return;
+  isClosing = Boolean(history.state?.event);
+  if (isClosing) history.back();
   else hide();
 }
 
@@ -117,6 +128,7 @@ export function startDrawer() {
     openEvent(link);
   });
   addEventListener("popstate", () => {
+    isClosing = false;
     const href = history.state?.event;
     const link = href && [...document.querySelectorAll("li.event a.open")].find((each) => each.href === href);
     if (link) openEvent(link, { push: false });

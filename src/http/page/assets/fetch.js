@@ -35,7 +35,8 @@ export async function fetchPage(href, { signal, patience = PATIENCE } = {}) {
 
 /** Says why a page was not fetched: in its place, or in a line when nothing came at all. */
 export function tellTrouble(error, href) {
-  if (error instanceof Refused) location.assign(href);
+  // With a part of the page in it, the address would only lead there.
+  if (error instanceof Refused) location.assign(href.split("#")[0]);
   else note("trouble", "The server does not answer. Try again in a moment.");
 }
 

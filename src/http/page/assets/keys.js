@@ -1,6 +1,6 @@
 // The keyboard: j and k walk, Enter opens, / searches, ? tells.
 
-import { closeDrawer, isOpen, openEvent, step } from "./drawer.js";
+import { closeBeside, closeDrawer, isOpen, openEvent, step } from "./drawer.js";
 import { showNew } from "./list.js";
 
 const rows = () => [...document.querySelectorAll("li.event")];
@@ -66,9 +66,7 @@ export function startKeys() {
   document.querySelector("#theme")?.addEventListener("click", toggleTheme);
   document.querySelector("#help-open")?.addEventListener("click", openHelp);
   keysOn?.addEventListener("change", keepKeys);
-  help?.addEventListener("click", (event) => {
-    if (event.target === help) help.close();
-  });
+  if (help) closeBeside(help, () => help.close());
   document.addEventListener("keydown", (event) => {
     const field = event.target.closest("input, select, textarea");
     if (event.key === "Escape") {

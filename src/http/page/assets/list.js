@@ -20,7 +20,7 @@ const MOST_ROWS = 500;
 const MOST_PAGES = 5;
 /** How many events a page may be asked for. */
 const MOST_LIMIT = 1_000;
-/** How many new events are kept in mind; more are not told apart. */
+/** How many new events are kept in mind. */
 const MOST_WAITING = 5_000;
 /** How long an event may wait to be counted, in milliseconds. */
 const COUNTED_EVERY = 100;
@@ -79,23 +79,23 @@ async function loadOlder(event) {
 // ---- new events
 
 const pill = timeline?.querySelector("#new-events");
-/** What is announced: places by id. */
-let waiting = new Map();
+/** What is announced: places by id, and whether there are more, which are not told apart. */
+const nothing = () => ({ places: new Map(), isMore: false });
+let waiting = nothing();
 let counting = null;
-const isOverfull = (places) => places.size >= MOST_WAITING;
 const home = location.href;
 let name = document.title;
 
-const numbered = (count) => (count < MOST_WAITING ? `${count}` : `${MOST_WAITING}+`);
-const counted = (count) => (count === 1 ? "1 new event" : `${numbered(count)} new events`);
+const numbered = ({ places, isMore }) => `${places.size}${isMore ? "+" : ""}`;
+const counted = (number) => (number === "1" ? "1 new event" : `${number} new events`);
 
 function showCount() {
   clearTimeout(counting);
   counting = null;
-  const count = waiting.size;
-  pill.hidden = count === 0;
-  pill.textContent = counted(count);
-  document.title = count === 0 ? name : `(${numbered(count)}) ${name}`;
+  const number = numbered(waiting);
+  pill.hidden = number === "0";
+  pill.textContent = counted(number);
+  document.title = pill.hidden ? name : `(${number}) ${name}`;
 }
 
 /** What the window is called, beside how many events wait. */
@@ -117,17 +117,18 @@ function belongs(place) {
 
 function arrived(place) {
   // Where the list will end is not known while an older page is on its way.
-  if (isOverfull(waiting) || !isNew(place.id) || !(loading || belongs(place))) return;
-  waiting.set(place.id, place);
+  if (waiting.isMore || !isNew(place.id) || !(loading || belongs(place))) return;
+  waiting.places.set(place.id, place);
+  waiting.isMore = waiting.places.size >= MOST_WAITING;
   // Thousands come at once when a source catches up.
   counting ??= setTimeout(showCount, COUNTED_EVERY);
 }
 
 /** Forgets what stands in the list by now, or belongs below it. */
 function forgetSettled() {
-  if (!isOverfull(waiting)) {
-    for (const [id, place] of waiting) if (!isNew(id) || !belongs(place)) waiting.delete(id);
-  }
+  const { places } = waiting;
+  for (const [id, place] of places) if (!isNew(id) || !belongs(place)) places.delete(id);
+  waiting.isMore &&= places.size > 0;
   showCount();
 }
 
@@ -136,16 +137,20 @@ export async function showNew() {
   if (!pill || pill.hidden || pill.hasAttribute("aria-busy")) return;
   pill.setAttribute("aria-busy", "true");
   const promised = waiting;
-  waiting = new Map();
+  waiting = nothing();
   try {
     const pages = await fetchNew(promised);
     const focused = document.activeElement;
     const fresh = merge(pages, promised);
     keepFocus(focused, fresh);
-    const shown = fresh.length;
-    say(`${shown < promised.size ? `${shown} of ${counted(promised.size)}` : counted(shown)} shown`);
+    const shown = `${fresh.length}`;
+    const isAll = fresh.length >= promised.places.size;
+    say(`${isAll ? counted(shown) : `${shown} of ${counted(numbered(promised))}`} shown`);
   } catch (error) {
-    waiting = new Map([...promised, ...waiting].slice(0, MOST_WAITING));
+    const { places, isMore } = waiting;
+    waiting = promised;
+    for (const place of places.values()) arrived(place);
+    waiting.isMore ||= isMore;
     tellTrouble(error, home);
   } finally {
     forgetSettled();
@@ -162,16 +167,16 @@ const meetsOrPasses = (page) =>
 
 /** Whether it does, and nothing that was promised belongs below. */
 function reaches(page, promised) {
-  if (!meetsOrPasses(page) || isOverfull(promised)) return false;
+  if (!meetsOrPasses(page) || promised.isMore) return false;
   if (!olderThan(page)) return true;
   const end = placeOf(rowsOf(page).at(-1));
-  return [...promised.values()].every((place) => !comesBefore(end, place));
+  return [...promised.places.values()].every((place) => !comesBefore(end, place));
 }
 
 /** The newest page, and those that follow it as far down as something was promised. */
 async function fetchNew(promised) {
   const pages = [await fetchPage(home)];
-  if (!meets(pages[0]) || isOverfull(promised)) return pages;
+  if (!meets(pages[0]) || promised.isMore) return pages;
   while (pages.length < MOST_PAGES && !reaches(pages.at(-1), promised)) {
     pages.push(await fetchPage(olderThan(pages.at(-1)).href));
   }
@@ -210,8 +215,9 @@ function keepFocus(focused, fresh) {
     // Keys go where the new events are; a pointer stays where its reader looks.
     (linkOf(first) ?? main).focus({ preventScroll: !pill.matches(":focus-visible") });
   } else if (focused.closest("li.event")) standIn(focused).focus({ preventScroll: true });
-  else if (focused.id === "older" && !focused.isConnected) {
-    (document.querySelector("#older") ?? main).focus({ preventScroll: true });
+  else if (!focused.isConnected) {
+    const stop = focused.closest("#chart") ? '#chart a[tabindex="0"]' : "#older";
+    (document.querySelector(stop) ?? main).focus({ preventScroll: true });
   }
 }
 
@@ -275,22 +281,32 @@ function dropOldest(most) {
   timeline.querySelector(".pager").replaceChildren(older);
 }
 
-let hasListened = false;
+/** So long after it was asked for a page is old, in milliseconds. */
+const OLD = 10_000;
+
+/** Whether it may be long since this page was rendered: while it is hidden it does not listen. */
+let isOld = document.hidden;
 
 /**
  * What was entered between the rendering of this page and the opening of the stream, or while there was
- * none: then it may stand anywhere among the rows, and new ones push those down.
+ * none: then it may stand anywhere among the rows, and new ones push those down. Whether it is known now.
  */
 async function catchUp() {
   const limit = Number(timeline.dataset.limit);
   const href = new URL(home);
-  if (hasListened) href.searchParams.set("limit", Math.min(MOST_LIMIT, rows().length + limit));
-  hasListened = true;
+  if (isOld || performance.now() > OLD) href.searchParams.set("limit", Math.min(MOST_LIMIT, rows().length + limit));
+  isOld = true;
   try {
     const page = await fetchPage(href);
-    for (const row of rowsOf(page)) arrived(placeOf(row));
+    const places = rowsOf(page).map(placeOf);
+    const last = places.at(-1);
+    // Between the last one and the rows that stand there may be more.
+    const isMore = olderThan(page) !== null && isNew(last.id) && belongs(last);
+    for (const place of places) arrived(place);
+    waiting.isMore ||= isMore;
+    return true;
   } catch {
-    // The stream tells of what comes next; a reload shows everything.
+    return false;
   }
 }
 

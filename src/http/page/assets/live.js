@@ -14,9 +14,13 @@ let late = null;
 
 function isOn() {
   root.dataset.live = "on";
+  sayNothing();
+  note("live", null);
+}
+
+function sayNothing() {
   clearTimeout(late);
   late = null;
-  note("live", null);
 }
 
 /** Says it when this lasts. */
@@ -51,17 +55,45 @@ async function isSignedOut() {
 /**
  * Listens while the page is seen: a browser opens six connections to a server at most, and a stream
  * in every forgotten tab would use them up. `address` is asked for whenever a stream is opened,
- * `arrived` takes an event, `opened` is called when the stream stands.
+ * `arrived` takes an event. `opened` is called when the stream stands, to find what came before: it tells
+ * whether it did, and is called again until then.
  */
 export function listen(address, { arrived, opened }) {
   let stream = null;
   let again = null;
   let silent = null;
   let wait = 1_000;
+  let storeUp = true;
+  /** The catching up that has not succeeded yet. */
+  let owed = null;
+  const forget = () => {
+    clearTimeout(again);
+    owed = null;
+  };
   const drop = () => {
+    forget();
     clearTimeout(silent);
     stream?.close();
     stream = null;
+  };
+  const later = (call) => {
+    again = setTimeout(call, wait);
+    wait = Math.min(wait * 2, 60_000);
+  };
+  const catchUp = async () => {
+    const own = {};
+    owed = own;
+    const isFound = await opened();
+    // Another stream stands meanwhile, or none.
+    if (owed !== own) return;
+    if (!isFound) {
+      isOff();
+      later(catchUp);
+      return;
+    }
+    owed = null;
+    wait = 1_000;
+    if (storeUp) isOn();
   };
   const heard = () => {
     clearTimeout(silent);
@@ -71,23 +103,24 @@ export function listen(address, { arrived, opened }) {
     }, SILENCE);
   };
   const open = () => {
-    clearTimeout(again);
     if (document.hidden || stream) return;
+    clearTimeout(again);
     stream = new EventSource(address());
     // All connections may be taken, or the one that is made die: then there is no error either.
     isOff();
     heard();
     stream.addEventListener("open", () => {
-      isOn();
-      wait = 1_000;
       heard();
-      opened();
+      // Nothing is wrong until that fails.
+      sayNothing();
+      catchUp();
     });
     stream.addEventListener("beat", (beat) => {
       heard();
+      ({ storeUp } = JSON.parse(beat.data));
       // While the store is away nothing can come, though the stream stands.
-      if (JSON.parse(beat.data).storeUp) isOn();
-      else isOff();
+      if (!storeUp) isOff();
+      else if (!owed) isOn();
     });
     stream.addEventListener("message", (message) => {
       heard();
@@ -99,18 +132,16 @@ export function listen(address, { arrived, opened }) {
     });
     stream.addEventListener("error", () => {
       isOff();
+      forget();
       // The browser tries again by itself unless the server refused.
       if (stream?.readyState !== EventSource.CLOSED) return;
       drop();
-      again = setTimeout(open, wait);
-      wait = Math.min(wait * 2, 60_000);
+      later(open);
     });
   };
   const close = () => {
-    clearTimeout(again);
     drop();
-    clearTimeout(late);
-    late = null;
+    sayNothing();
   };
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
