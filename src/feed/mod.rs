@@ -27,6 +27,10 @@ const MOST_BYTES: usize = 32 << 20;
 /// Events that a reader takes at once.
 const TAKEN_AT_ONCE: usize = 64;
 
+/// Bytes that a reader takes at once, to be copied for it. An event that has more is taken alone, as
+/// all share it.
+pub const PIECE: usize = 64 << 10;
+
 /// The feed as readers and actor share it. Cheap to clone.
 #[derive(Clone)]
 pub struct Feed {
@@ -201,13 +205,13 @@ impl Reader {
         position.filter(|_| inner.ring.end() == self.next)
     }
 
-    /// Waits for the next events. Cancel-safe.
+    /// Waits for the next events: some small ones, or a large one. Cancel-safe.
     pub async fn take(&mut self) -> Taken {
         loop {
             if self.state.borrow_and_update().closed {
                 return Taken::Closed;
             }
-            match self.feed.lock().ring.from(self.next, TAKEN_AT_ONCE) {
+            match self.feed.lock().ring.from(self.next, TAKEN_AT_ONCE, PIECE) {
                 Found::Behind => return Taken::Behind,
                 Found::Entries(entries) if !entries.is_empty() => {
                     self.next += entries.len() as u64;

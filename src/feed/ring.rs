@@ -102,20 +102,22 @@ impl Ring {
         next.filter(|next| *next >= self.first)
     }
 
-    /// At most so many from this number on.
-    pub fn from(&self, next: u64, limit: usize) -> Found {
+    /// At most so many from this number on, and so many bytes of frames: above that one alone.
+    pub fn from(&self, next: u64, limit: usize, bytes: usize) -> Found {
         let Some(skip) = next.checked_sub(self.first) else {
             return Found::Behind;
         };
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        Found::Entries(
-            self.entries
-                .iter()
-                .skip(skip)
-                .take(limit)
-                .cloned()
-                .collect(),
-        )
+        let mut found = Vec::new();
+        let mut taken = 0;
+        for fed in self.entries.iter().skip(skip).take(limit) {
+            taken += fed.frame.len();
+            if taken > bytes && !found.is_empty() {
+                break;
+            }
+            found.push(Arc::clone(fed));
+        }
+        Found::Entries(found)
     }
 
     /// Takes in what was not taken in before; returns how many that were.
@@ -192,6 +194,7 @@ mod tests {
 
     use super::*;
     use crate::event::{Actor, Target};
+    use crate::feed::PIECE;
 
     fn fed(number: u64, payload: usize) -> Fed {
         Fed::new(Entry {
@@ -248,9 +251,9 @@ mod tests {
             "{}",
             ring.bytes
         );
-        assert!(ids(ring.from(0, 10)).is_none());
-        assert_eq!(ids(ring.from(98, 10)).unwrap(), ["98", "99"]);
-        assert_eq!(ids(ring.from(100, 10)).unwrap(), [""; 0]);
+        assert!(ids(ring.from(0, 10, PIECE)).is_none());
+        assert_eq!(ids(ring.from(98, 10, PIECE)).unwrap(), ["98", "99"]);
+        assert_eq!(ids(ring.from(100, 10, PIECE)).unwrap(), [""; 0]);
         assert_eq!(ring.place("p97"), Some(98));
         assert_eq!(ring.place("p3"), None);
         // The place before the oldest one is remembered too: all after it is there.
@@ -258,7 +261,26 @@ mod tests {
         assert_eq!(ring.ids.len(), ring.entries.len());
         // One that is larger than everything is kept nevertheless.
         ring.push(vec![fed(100, 1 << 20)], "p100".to_owned());
-        assert_eq!(ids(ring.from(100, 10)).unwrap(), ["100"]);
+        assert_eq!(ids(ring.from(100, 10, PIECE)).unwrap(), ["100"]);
+    }
+
+    #[test]
+    fn small_ones_are_found_together_and_a_large_one_alone() {
+        let mut ring = Ring::new(32 << 20);
+        let large = (0..30).map(|number| fed(number, 250 << 10)).collect();
+        ring.push(large, "p29".to_owned());
+        let mixed = (30..40).map(|number| fed(number, if number == 35 { PIECE } else { 1000 }));
+        ring.push(mixed.collect(), "p39".to_owned());
+        let mut found = Vec::new();
+        let mut next = 0;
+        while next < 40 {
+            let ids = ids(ring.from(next, 64, PIECE)).unwrap();
+            next += ids.len() as u64;
+            found.push(ids.len());
+        }
+        assert_eq!(found[..30], [1; 30]);
+        assert_eq!(found[30..], [5, 1, 4]);
+        assert_eq!(ids(ring.from(36, 2, PIECE)).unwrap(), ["36", "37"]);
     }
 
     #[test]
@@ -268,7 +290,7 @@ mod tests {
         ring.push(Vec::new(), "later".to_owned());
         assert_eq!(ring.push(vec![fed(2, 1), fed(3, 1)], "p3".to_owned()), 1);
         assert_eq!(ring.place("later"), Some(2));
-        assert_eq!(ids(ring.from(2, 10)).unwrap(), ["3"]);
+        assert_eq!(ids(ring.from(2, 10, PIECE)).unwrap(), ["3"]);
         ring.clear();
         assert_eq!((ring.end(), ring.place("p3"), ring.bytes), (3, None, 0));
     }

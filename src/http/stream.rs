@@ -4,7 +4,7 @@
 //! filter lets little through resumes near the end too. A place that the feed remembers is gone on
 //! from exactly; from an older one the store is read until the reader has caught up.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,12 +23,15 @@ use super::query::{confine, parse_filter, parse_limit, wrong};
 use super::router::Edge;
 use super::turns::Turn;
 use crate::feed::ring::Fed;
-use crate::feed::{Reader, Taken};
+use crate::feed::{PIECE, Reader, Taken};
 use crate::store::feed::{Follow, Matcher};
 use crate::store::{EventFilter, Role};
 
 /// Keeps proxies from thinking that the connection is dead, and finds clients that are.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long after a heartbeat something is written again: a client that has gone answers the first
+/// with a reset, and only the next write fails.
+const AFTERBEAT: Duration = Duration::from_secs(1);
 /// What a client is told to wait before it connects again, in milliseconds.
 const RETRY_MILLIS: u32 = 2000;
 /// Between two tries of a catching-up reader while the store is away.
@@ -68,7 +71,8 @@ pub async fn stream(
     {
         catch_up = Some(CatchUp::start(&edge, &caller.role, last).await?);
     }
-    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    let rest = HEARTBEAT.saturating_sub(AFTERBEAT);
+    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, rest);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let streaming = Streaming {
         matcher: Matcher::new(filter, edge.store.caseless()),
@@ -80,6 +84,7 @@ pub async fn stream(
         caught: Caught::default(),
         passed: last.map(str::to_owned),
         heartbeat,
+        has_beaten: false,
         beats,
         begun: false,
         _permit: permit,
@@ -149,6 +154,8 @@ struct Streaming {
     /// The last place passed, whether or not its event was let through.
     passed: Option<String>,
     heartbeat: Interval,
+    /// What comes next is the afterbeat.
+    has_beaten: bool,
     /// Whether heartbeats are events too: a browser's scripts see no comments.
     beats: bool,
     begun: bool,
@@ -160,6 +167,10 @@ struct CatchUp {
     follow: Box<dyn Follow>,
     /// A call that was cancelled goes on with the next one.
     is_looking: bool,
+    /// Read and not sent yet: the place after each event and its frame, empty if it is not wanted.
+    waiting: VecDeque<(String, Bytes)>,
+    /// There is no more to read.
+    is_read: bool,
     /// Dropped when the reader has caught up.
     _turn: Turn,
 }
@@ -175,6 +186,8 @@ impl CatchUp {
         Ok(Self {
             follow: follow.ok_or_else(foreign_place)?,
             is_looking: false,
+            waiting: VecDeque::new(),
+            is_read: false,
             _turn: turn,
         })
     }
@@ -228,11 +241,20 @@ impl Streaming {
 
     /// Shows that the connection lives, and finds out whether it still may.
     async fn beat(&mut self) -> Result<Bytes, CutOff> {
+        if std::mem::replace(&mut self.has_beaten, false) {
+            return Ok(Bytes::from_static(b":\n\n"));
+        }
         let authenticator = &self.edge.authenticator;
         if !authenticator.still_knows(&self.caller, &self.headers).await {
             self.edge.metrics.streams_cut("refused").increment(1);
             return Err(CutOff::Refused);
         }
+        self.has_beaten = true;
+        if self.catch_up.is_none() {
+            // The feed has told by now what it had not when this reader caught up.
+            self.caught.age();
+        }
+        self.heartbeat.reset_after(AFTERBEAT);
         let beat = self.beat_at_place();
         Ok(Bytes::from(format!(": heartbeat\n{beat}")))
     }
@@ -268,6 +290,14 @@ async fn catch_up(
     matcher: &Matcher,
 ) -> Option<Bytes> {
     let source = catching_up.as_mut()?;
+    if !source.waiting.is_empty() {
+        return piece(&mut source.waiting, passed);
+    }
+    // Not before the reader has taken everything: the turn bounds what waits.
+    if source.is_read {
+        *catching_up = None;
+        return None;
+    }
     // Whatever the feed hands out from here on comes from the feed; what it has handed out before
     // was visible, and is found by this look or was by an earlier one.
     if !std::mem::replace(&mut source.is_looking, true) {
@@ -283,21 +313,36 @@ async fn catch_up(
             return None;
         }
     };
-    if !found.more {
-        *catching_up = None;
-    }
-    let mut frames = Vec::new();
+    source.is_read = !found.more;
     for entry in found.entries {
         caught.note(&entry.event.id);
-        *passed = Some(entry.position.clone());
-        if matcher.matches(&entry.event) {
-            frames.push(Fed::new(entry).frame);
+        let place = entry.position.clone();
+        let is_wanted = matcher.matches(&entry.event);
+        let frame = is_wanted.then(|| Fed::new(entry).frame);
+        source.waiting.push_back((place, frame.unwrap_or_default()));
+    }
+    None
+}
+
+/// What goes out next, some small ones or a large one; and the place after it.
+fn piece(waiting: &mut VecDeque<(String, Bytes)>, passed: &mut Option<String>) -> Option<Bytes> {
+    let mut frames: Vec<Bytes> = Vec::new();
+    let mut taken = 0;
+    while let Some((place, frame)) = waiting.pop_front() {
+        taken += frame.len();
+        if taken > PIECE && !frames.is_empty() {
+            waiting.push_front((place, frame));
+            break;
+        }
+        *passed = Some(place);
+        if !frame.is_empty() {
+            frames.push(frame);
         }
     }
     joined(frames)
 }
 
-/// Several small ones as one piece; a single one is not copied.
+/// Several as one piece; a single one is not copied.
 fn joined(mut frames: Vec<Bytes>) -> Option<Bytes> {
     match frames.len() {
         0 => None,
@@ -322,9 +367,13 @@ struct Caught {
 impl Caught {
     fn note(&mut self, id: &str) {
         if self.current.len() >= REMEMBERED {
-            self.former = std::mem::take(&mut self.current);
+            self.age();
         }
         self.current.insert(id.to_owned());
+    }
+
+    fn age(&mut self) {
+        self.former = std::mem::take(&mut self.current);
     }
 
     fn has(&self, id: &str) -> bool {
@@ -336,6 +385,30 @@ impl Caught {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    /// A heartbeat between two pieces tells the place after the first, whatever was read.
+    #[test]
+    fn what_was_read_goes_out_piece_by_piece() {
+        let large = Bytes::from(vec![b'x'; 250 << 10]);
+        let small = Bytes::from(vec![b'y'; 1000]);
+        let frames = [&small, &Bytes::new(), &small, &large, &large];
+        let mut waiting: VecDeque<_> = (1..)
+            .zip(frames)
+            .map(|(number, frame)| (format!("p{number}"), frame.clone()))
+            .collect();
+        let mut passed = None;
+        let mut next = || {
+            let piece = piece(&mut waiting, &mut passed);
+            (piece.unwrap(), passed.clone().unwrap())
+        };
+        let (first, place) = next();
+        assert_eq!((first.len(), place.as_str()), (2000, "p3"));
+        for after in ["p4", "p5"] {
+            let (piece, place) = next();
+            assert_eq!((piece.as_ptr(), place.as_str()), (large.as_ptr(), after));
+        }
+        assert!(waiting.is_empty());
+    }
 
     #[test]
     fn a_stream_takes_the_filters_of_a_list() {

@@ -71,14 +71,17 @@ test("a phone shows it without scrolling sideways", () =>
     for (const [name, path] of PAGES) {
       await page.goto(demo + path);
       await fitsItsWidth(page);
+      await hasLabels(page);
       await shot(page, `phone-${name}`);
     }
     await page.goto(`${demo}/audit`);
     await page.getByText("More conditions").click();
     await fitsItsWidth(page);
+    await hasLabels(page);
     await page.locator("li.event a.open").first().click();
     await page.locator("#drawer #event").waitFor();
     await fitsItsWidth(page);
+    await hasLabels(page);
     await shot(page, "phone-drawer");
     await page.goto(page.url());
     await fitsItsWidth(page);

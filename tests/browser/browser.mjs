@@ -170,10 +170,11 @@ export async function hasContrast(page) {
 export async function hasLabels(page) {
   const nameless = await page.evaluate(() =>
     [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, a[href]")]
-      .filter((control) => control.checkVisibility())
+      .filter((control) => control.checkVisibility({ contentVisibilityAuto: true }))
       .filter((control) => {
-        const label = control.labels?.[0]?.textContent ?? "";
-        const own = control.matches("button, a") ? control.textContent : "";
+        // What is not shown is not heard; a bar has no text of its own.
+        const label = control.labels?.[0]?.innerText ?? "";
+        const own = control.matches("button, a") ? control.innerText ?? "" : "";
         return !(label + own + (control.getAttribute("aria-label") ?? "")).trim();
       })
       .map((control) => control.outerHTML.slice(0, 120)),

@@ -23,6 +23,18 @@ async function openList(page) {
   return ids(page);
 }
 
+/** Counts how often the page itself goes back: it takes a moment to be there. */
+const countBacks = (page) =>
+  page.evaluate(() => {
+    const back = history.back.bind(history);
+    window.backs = 0;
+    history.back = () => {
+      window.backs += 1;
+      back();
+    };
+  });
+const backs = (page) => page.evaluate(() => window.backs);
+
 /** Holds the pages of events back until it is told to let them through. */
 async function hold(page, pattern = "**/audit/events/*") {
   let release;
@@ -59,6 +71,47 @@ test("back leads from an event to its list, after a reload and after a link", ()
     await page.waitForURL(list);
     await page.locator(`li.event[data-id="${second}"]`).waitFor();
     await page.locator("main #event").waitFor({ state: "detached" });
+  }));
+
+test("a drawer that is closed twice leads back once", () =>
+  story({}, async (page) => {
+    const [first, second] = await openList(page);
+    await countBacks(page);
+    await links(page).first().click();
+    await shows(page, first);
+    await page.evaluate(() => {
+      for (let clicked = 0; clicked < 2; clicked += 1) document.querySelector("#drawer .close").click();
+    });
+    await isClosed(page);
+    assert.equal(await backs(page), 1);
+    assert.equal(page.url(), list);
+    await links(page).nth(1).click();
+    await shows(page, second);
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+    assert.equal(page.url(), list);
+  }));
+
+test("a click beside the drawer closes it, and the end of a selection does not", () =>
+  story({}, async (page) => {
+    const [first] = await openList(page);
+    await countBacks(page);
+    await links(page).first().click();
+    await shows(page, first);
+    // No link: that would be dragged.
+    const text = page.locator("#drawer .facts dt").first();
+    await text.scrollIntoViewIfNeeded();
+    const box = await text.boundingBox();
+    const y = box.y + box.height / 2;
+    await page.mouse.move(box.x + box.width - 2, y);
+    await page.mouse.down();
+    for (const x of [box.x + 2, 100]) await page.mouse.move(x, y, { steps: 4 });
+    await page.mouse.up();
+    assert.notEqual(await page.evaluate(() => getSelection().toString()), "");
+    assert.equal(await backs(page), 0);
+    await page.mouse.click(100, y);
+    await isClosed(page);
+    assert.equal(page.url(), list);
   }));
 
 test("the way past the conditions loads nothing anew", () =>

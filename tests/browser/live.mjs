@@ -51,7 +51,7 @@ test("pages lead to the end without a repeat or a hole while events stream in", 
       await older.click();
       await page.waitForFunction((length) => document.querySelectorAll("li.event").length > length, length);
     }
-    await page.getByText("The timeline begins here").waitFor();
+    await page.getByText("No older events match").waitFor();
     assert.equal((await ids(page)).length, 230);
     const pill = page.locator("#new-events");
     await page.waitForFunction((count) => document.querySelector("#new-events").textContent.startsWith(`${count} `), next - 230);
@@ -90,6 +90,25 @@ const announced = (page, text) =>
 const counts = (page, count) =>
   page.waitForFunction((count) => document.querySelectorAll("li.event").length === count, count);
 const said = (page) => page.locator("#spoken").textContent();
+const happens = (page, ...names) =>
+  page.evaluate((names) => names.forEach((name) => dispatchEvent(new Event(name))), names);
+const minutely = (action) => (minute) => ({
+  action,
+  externalId: `${action}-${minute}`,
+  at: new Date(Date.UTC(2026, 10, 20) + minute * 60_000).toISOString(),
+});
+
+/** Enters events of an action, and waits until they are told of: not to a stream that is opened then. */
+async function enterUnheard(events) {
+  const { action, externalId } = events.at(-1);
+  const stream = await fetch(`${demo}/api/v1/events/stream?action=${action}`);
+  await enter(demo, events);
+  let told = "";
+  for await (const chunk of stream.body.pipeThrough(new TextDecoderStream())) {
+    told += chunk;
+    if (told.includes(`"externalId":"${externalId}"`)) break;
+  }
+}
 
 test("a stream that stops is told of, until it comes back", () =>
   story({ expected: /ERR_FAILED/ }, async (page) => {
@@ -150,12 +169,82 @@ test("whoever was signed out elsewhere is asked to sign in again", () =>
     await arrives(page);
     await page.context().clearCookies();
     // The page is left and found again, as with a phone: its stream is opened anew.
-    await page.evaluate(() => ["pagehide", "pageshow"].forEach((name) => dispatchEvent(new Event(name))));
+    await happens(page, "pagehide", "pageshow");
     await lasts(page);
     await page.locator("#state").getByRole("link", { name: "Sign in again" }).click();
     await page.getByLabel("Token").fill(tokens.operator);
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.waitForURL(`${guarded}/audit?outcome=success`);
+  }));
+
+test("what came while there was no stream is looked for until it is found", () =>
+  story({ expected: /503/ }, async (page) => {
+    const owed = minutely("live.owed");
+    await enter(demo, [owed(0)]);
+    await page.goto(`${demo}/audit?action=live.owed`);
+    await arrives(page);
+    await happens(page, "pagehide");
+    await enterUnheard([owed(1)]);
+    const list = /\/audit\?action=live\.owed/;
+    await page.route(list, (route) => route.fulfill({ status: 503 }));
+    const refused = () => page.waitForResponse((answer) => answer.status() === 503);
+    await Promise.all([refused(), happens(page, "pageshow")]);
+    await refused();
+    assert.equal(await page.evaluate(() => document.documentElement.dataset.live), "off");
+    await page.unroute(list);
+    await announced(page, "1 new event");
+    await arrives(page);
+  }));
+
+test("after a long time away the button says how many came at least", () =>
+  story({}, async (page) => {
+    const away = minutely("live.away");
+    const pill = page.locator("#new-events");
+    await enter(demo, Array.from({ length: 8 }, (_, minute) => away(minute)));
+    await page.goto(`${demo}/audit?action=live.away&limit=5`);
+    await arrives(page);
+    await happens(page, "pagehide");
+    await enterUnheard(Array.from({ length: 40 }, (_, minute) => away(10 + minute)));
+    await happens(page, "pageshow");
+    await announced(page, "10+ new events");
+    assert.match(await page.title(), /^\(10\+\) /);
+    await pill.click();
+    await pill.waitFor({ state: "hidden" });
+    assert.equal(await said(page), "5 of 10+ new events shown");
+    const stored = await all(demo, "action=live.away");
+    assert.deepEqual(await ids(page), stored.slice(0, 5).map((event) => event.id));
+  }));
+
+test("a page that was opened unseen finds what came before it was seen", () =>
+  story({}, async (page) => {
+    const unseen = minutely("live.unseen");
+    await page.addInitScript(() => Object.defineProperty(document, "hidden", { get: () => !window.isSeen }));
+    await enter(demo, [0, 1, 2, 3, 4].map(unseen));
+    await page.goto(`${demo}/audit?action=live.unseen&limit=5`);
+    await counts(page, 5);
+    // One stands between two rows, which the others push off the first page.
+    await enterUnheard([0.5, 5, 6, 7, 8].map(unseen));
+    await page.evaluate(() => {
+      window.isSeen = true;
+      document.dispatchEvent(new Event("visibilitychange"));
+    });
+    await announced(page, "5 new events");
+  }));
+
+test("a list that is refused is shown as such, whatever part of it the address leads to", () =>
+  story({ expected: /503/ }, async (page) => {
+    const refused = minutely("live.refused");
+    const list = `${demo}/audit?action=live.refused`;
+    await enter(demo, [refused(0)]);
+    await page.goto(`${list}#timeline`);
+    await arrives(page);
+    await enter(demo, [refused(1)]);
+    await announced(page, "1 new event");
+    await page.route(/\/audit\?action=live\.refused/, (route) => route.fulfill({ status: 503 }), { times: 1 });
+    await page.locator("#new-events").click();
+    // The address itself is asked for, and answered by now.
+    await page.waitForURL(({ href }) => href === list);
+    await counts(page, 2);
   }));
 
 const dated = (name, at) => ({ action: "live.dated", externalId: `dated-${name}`, at, actor: { name } });
@@ -211,16 +300,12 @@ test("new events do not pile up for ever, and older ones go on where the list en
     await page.locator("#new-events").waitFor({ state: "hidden" });
     assert.equal((await ids(page)).length, 500);
     await page.locator("#older").click();
-    await page.getByText("The timeline begins here").waitFor();
+    await page.getByText("No older events match").waitFor();
     const stored = await all(demo, "action=live.piled");
     assert.deepEqual(await ids(page), stored.map((event) => event.id));
   }));
 
-const late = (minute) => ({
-  action: "live.late",
-  externalId: `late-${minute}`,
-  at: new Date(Date.UTC(2026, 10, 20) + minute * 60_000).toISOString(),
-});
+const late = minutely("live.late");
 
 test("what is entered late stands where it belongs", () =>
   story({}, async (page) => {
@@ -246,9 +331,9 @@ test("what is entered late stands where it belongs", () =>
     assert.equal(await said(page), "2 new events shown");
 
     // What came while nobody looked is found too.
-    await page.evaluate(() => dispatchEvent(new Event("pagehide")));
+    await happens(page, "pagehide");
     await enter(demo, [late(25.5)]);
-    await page.evaluate(() => dispatchEvent(new Event("pageshow")));
+    await happens(page, "pageshow");
     await announced(page, "1 new event");
     await pill.click();
     await isStored(43);
@@ -284,11 +369,7 @@ test("more than some thousand new events are only counted", () =>
     assert.equal(await said(page), "0 of 5000+ new events shown");
   }));
 
-const pressed = (minute) => ({
-  action: "live.pressed",
-  externalId: `pressed-${minute}`,
-  at: new Date(Date.UTC(2026, 10, 20) + minute * 60_000).toISOString(),
-});
+const pressed = minutely("live.pressed");
 
 test("the keyboard goes on where the new events are", () =>
   story({}, async (page) => {
@@ -321,6 +402,30 @@ test("the keyboard goes on where the new events are", () =>
     assert.equal(await focused(), "main");
   }));
 
+test("whoever walks the bars stays on them when new events are shown", () =>
+  story({}, async (page) => {
+    const barred = minutely("live.barred");
+    await enter(demo, [0, 10].map(barred));
+    await page.goto(`${demo}/audit?action=live.barred`);
+    await arrives(page);
+    const bars = page.locator("#chart svg a");
+    await bars.nth(1).waitFor({ state: "attached" });
+    await bars.nth(1).focus();
+    await enter(demo, [barred(20)]);
+    await announced(page, "1 new event");
+    // Bars that take long to count come after their page, and are not waited for.
+    await page.route(/\/audit\?action=live\.barred/, async (route) => {
+      let answer;
+      do answer = await route.fetch();
+      while ((await answer.text()).includes("data-source="));
+      await route.fulfill({ response: answer });
+    });
+    await page.keyboard.press("n");
+    await page.locator("#new-events").waitFor({ state: "hidden" });
+    assert.equal(await bars.count(), 3);
+    assert.ok(await page.evaluate(() => document.activeElement.matches('#chart a[tabindex="0"]')));
+  }));
+
 test("events leave a range that moves on with the clock", () =>
   story({}, async (page) => {
     const add = (...ages) => enter(demo, ages.map((age) => (
@@ -349,7 +454,7 @@ test("events leave a range that moves on with the clock", () =>
     const [opened] = await Promise.all([
       page.waitForRequest(/events\/stream/),
       page.waitForResponse(/limit=7/),
-      page.evaluate(() => ["pagehide", "pageshow"].forEach((name) => dispatchEvent(new Event(name)))),
+      happens(page, "pagehide", "pageshow"),
     ]);
     assert.equal(sinceOf(opened.url()), since);
 
@@ -359,7 +464,7 @@ test("events leave a range that moves on with the clock", () =>
     await add(1);
     await page.locator("#new-events").click();
     await counts(page, 5);
-    await page.getByText("The timeline begins here").waitFor();
+    await page.getByText("No older events match").waitFor();
     assert.equal(await page.locator("#older").count(), 0);
 
     // A stream that was opened before tells of what has left since.

@@ -96,6 +96,37 @@ test("a stretch of bars becomes a range of time", () =>
     assert.equal(new URL(page.url()).pathname + new URL(page.url()).search, href);
   }));
 
+test("a pointer whose button was let go elsewhere brushes nothing", () =>
+  story({}, async (page) => {
+    await page.goto(`${demo}/audit?source=authentik`);
+    const plot = await page.locator(".plot").boundingBox();
+    const bottom = plot.y + plot.height;
+    await page.mouse.move(plot.x + 100, bottom - 10);
+    await page.mouse.down();
+    await page.mouse.move(plot.x + 101, bottom + 80, { steps: 3 });
+    await page.mouse.up();
+    await page.mouse.move(plot.x + 400, plot.y + 20, { steps: 3 });
+    assert.equal(await page.locator(".band").isVisible(), false);
+  }));
+
+test("two fingers on the bars brush nothing", () =>
+  story({ viewport: { width: 390, height: 800 }, hasTouch: true, isMobile: true }, async (page) => {
+    await page.goto(`${demo}/audit?source=authentik`);
+    const plot = await page.locator(".plot").boundingBox();
+    const session = await page.context().newCDPSession(page);
+    const touch = (type, ...points) => session.send("Input.dispatchTouchEvent", {
+      type, touchPoints: points.map(([x, y], id) => ({ x: plot.x + x, y: plot.y + y, id })),
+    });
+    const band = page.locator(".band");
+    await touch("touchStart", [150, 40]);
+    for (const x of [140, 130, 120]) await touch("touchMove", [x, 40]);
+    await band.waitFor();
+    await touch("touchStart", [120, 40], [200, 50]);
+    for (const by of [10, 20, 30]) await touch("touchMove", [120 - by, 40], [200 + by, 50]);
+    await band.waitFor({ state: "hidden" });
+    await touch("touchEnd");
+  }));
+
 test("a stretch of bars reaches no further than what was counted", () =>
   story({}, async (page) => {
     const [since, until] = ["2026-11-24T11:00:31.000Z", "2026-11-24T12:00:15.000Z"];

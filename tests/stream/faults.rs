@@ -6,7 +6,7 @@ use testkit::World;
 use testkit::mongod::{Mongod, ReplicaSet};
 use testkit::world::eventually;
 
-use super::{RECORDER, enter, open, say, texts};
+use super::{RECORDER, commit, enter, large, open, say, texts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_feed_goes_on_where_it_was() {
@@ -99,17 +99,7 @@ async fn a_huge_event_does_not_end_the_stream() {
     let world = World::at(&set.url("huge")).start().await;
     let mut stream = open(&world, "").await;
     let store = world.daybook().store();
-    let mut huge = super::event("huge", 0);
-    let text = "x".repeat(15 << 20);
-    huge.metadata.insert("text".to_owned(), text.into());
-    let commit = daybook::store::Commit {
-        records: vec![daybook::store::Record::Event {
-            event: &huge,
-            tenant_slug: None,
-        }],
-        ..daybook::store::Commit::default()
-    };
-    store.commit(&commit).await.unwrap();
+    commit(&**store, None, &[large(0, 15 << 20)]).await;
     enter(&**store, "small", None, 1..2).await;
     assert_eq!(stream.keys(2).await, ["0", "1"]);
     world.stop().await;

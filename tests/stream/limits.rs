@@ -7,7 +7,9 @@ use testkit::http::Connection;
 use testkit::sse::{EventStream, StreamEnd};
 use testkit::world::eventually;
 
-use super::{RECORDER, STREAM, enter, open, texts};
+use super::{RECORDER, STREAM, commit, enter, large, open, resumed, texts};
+
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_readers_are_refused_and_nobody_else_is() {
@@ -15,9 +17,13 @@ async fn too_many_readers_are_refused_and_nobody_else_is() {
     let world = plan
         .start_with("auth = \"none\"\nmax_streams = 3", "")
         .await;
+    let opened = Instant::now();
     let mut streams = Vec::new();
     for _ in 0..3 {
-        streams.push(open(&world, "").await);
+        let mut stream = open(&world, "?beats=1").await;
+        // A client that goes without having read everything is heard of at once.
+        stream.next().await.unwrap();
+        streams.push(stream);
     }
     let url = world.url(STREAM);
     let Err((status, body)) = EventStream::open(world.client(), &url, None, None).await else {
@@ -32,13 +38,15 @@ async fn too_many_readers_are_refused_and_nobody_else_is() {
         "{body}"
     );
     assert_eq!(world.get("/api/v1/events").await.0, 200);
-    streams.pop();
+    drop(streams);
     eventually("a place is free again", async || {
         EventStream::open(world.client(), &url, None, None)
             .await
             .is_ok()
     })
     .await;
+    let after = opened.elapsed();
+    assert!(after < 2 * HEARTBEAT, "{after:?}");
     world.stop().await;
 }
 
@@ -89,21 +97,9 @@ async fn a_reader_that_takes_nothing_is_cut_off() {
     })
     .await;
     let store = world.daybook().store();
-    let mut large = super::event("large", 0);
-    large
-        .metadata
-        .insert("text".to_owned(), "x".repeat(256 << 10).into());
     let mut sent = 0;
     while world.metric("daybook_stream_readers", "").await == 2.0 {
-        large.external_id = sent.to_string();
-        let commit = daybook::store::Commit {
-            records: vec![daybook::store::Record::Event {
-                event: &large,
-                tenant_slug: None,
-            }],
-            ..daybook::store::Commit::default()
-        };
-        store.commit(&commit).await.unwrap();
+        commit(&**store, None, &[large(sent, 256 << 10)]).await;
         assert_eq!(well.keys(1).await, [sent.to_string()]);
         sent += 1;
         assert!(
@@ -111,6 +107,40 @@ async fn a_reader_that_takes_nothing_is_cut_off() {
             "{sent} large events, and the reader is still there"
         );
     }
+    world.stop().await;
+}
+
+/// What comes next for one that pauses is forgotten some day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_falls_behind_is_cut_off_and_resumes() {
+    // The feed remembers half of them, and the connection takes some MiB.
+    const EVENTS: usize = 512;
+    const BYTES: usize = 64 << 10;
+    const AT_ONCE: usize = 128;
+    let plan = World::sqlite().await;
+    let world = plan
+        .start_with("auth = \"none\"\nwrite_timeout = \"1h\"", "")
+        .await;
+    let mut paused = open(&world, "").await;
+    let mut well = open(&world, "").await;
+    let store = world.daybook().store();
+    for first in (0..EVENTS).step_by(AT_ONCE) {
+        let keys = first..first + AT_ONCE;
+        let events: Vec<_> = keys.clone().map(|key| large(key, BYTES)).collect();
+        commit(&**store, None, &events).await;
+        assert_eq!(well.keys(AT_ONCE).await, texts(keys));
+    }
+    let mut taken = 0;
+    let end = loop {
+        match paused.next().await {
+            Ok(_) => taken += 1,
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end, StreamEnd::Broken);
+    assert_eq!(world.metric("daybook_streams_cut_total", "slow").await, 1.0);
+    let mut goes_on = resumed(&world, "", paused.last_event_id()).await;
+    assert_eq!(goes_on.keys(EVENTS - taken).await, texts(taken..EVENTS));
     world.stop().await;
 }
 

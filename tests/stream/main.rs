@@ -63,9 +63,21 @@ fn event(source: &str, key: usize) -> AuditEvent {
     }
 }
 
+/// With a payload of so many bytes.
+fn large(key: usize, bytes: usize) -> AuditEvent {
+    let mut event = event("large", key);
+    let text = "x".repeat(bytes);
+    event.metadata.insert("text".to_owned(), text.into());
+    event
+}
+
 /// Enters events past the service, as another process does.
 async fn enter(store: &dyn Store, source: &str, tenant: Option<&str>, keys: Range<usize>) {
     let events: Vec<_> = keys.map(|key| event(source, key)).collect();
+    commit(store, tenant, &events).await;
+}
+
+async fn commit(store: &dyn Store, tenant: Option<&str>, events: &[AuditEvent]) {
     let records = events.iter().map(|event| Record::Event {
         event,
         tenant_slug: tenant,
