@@ -79,7 +79,7 @@ class Runs:
     """What was run and how it ended."""
 
     def __init__(self):
-        self.passed = self.failed = 0
+        self.passed = self.failed = self.ended = 0
         self.trouble = []
         self.ends = []
         self.talking = threading.Lock()
@@ -120,7 +120,7 @@ class Runs:
             said.seek(0)
             output = said.read().decode(errors="replace")
         with self.talking:
-            print(f"\n== {name} ({time.monotonic() - began:.0f} s)\n{output}", flush=True)
+            self.ended += 1
             troubles = len(self.trouble)
             results = [tuple(map(int, found)) for found in RESULT.findall(output)]
             self.passed += sum(passed for passed, _, _ in results)
@@ -133,6 +133,8 @@ class Runs:
                 self.trouble.append(f"{name} skipped a test")
             if len(self.trouble) > troubles:
                 self.ends.append((name, output.splitlines()[-TOLD_AGAIN:]))
+            # Last: what cannot be told has failed all the same.
+            print(f"\n== {name} ({time.monotonic() - began:.0f} s)\n{output}", flush=True)
 
     def begin(self, tests, at_once):
         """Threads that run all of them, so many at once."""
@@ -146,7 +148,10 @@ class Runs:
                     test = waiting.get_nowait()
                 except queue.Empty:
                     return
-                self.run(*test)
+                try:
+                    self.run(*test)
+                except Exception as error:
+                    self.trouble.append(f"the run of {test[0]} broke off: {error!r}")
 
         # Daemons, so that an interruption ends them too.
         workers = [threading.Thread(target=work, daemon=True) for _ in range(at_once)]
@@ -165,7 +170,6 @@ def run_all(tests, runs):
     beside = runs.begin([test for test in tests if test[0] == BESIDE_IT], 1)
     join(timed)
     others = [test for test in tests if test[0] not in (TIMED, BESIDE_IT)]
-    others.append(("documentation", [*CARGO_TEST, "--doc"], os.getcwd()))
     others.sort(key=lambda test: FIRST.index(test[0]) if test[0] in FIRST else len(FIRST))
     join(runs.begin(others, AT_ONCE) + beside)
 
@@ -173,12 +177,16 @@ def run_all(tests, runs):
 def main():
     # Sessions of their own hear neither this nor an interruption.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    tests = build()
+    # What a program says must not end what runs it.
+    sys.stdout.reconfigure(errors="replace")
+    tests = [*build(), ("documentation", [*CARGO_TEST, "--doc"], os.getcwd())]
     runs = Runs()
     try:
         run_all(tests, runs)
     finally:
         runs.end_all()
+    if runs.ended != len(tests):
+        runs.trouble.append(f"{runs.ended} of {len(tests)} programs ended")
     for name, lines in runs.ends:
         print(f"\n== {name}, its end once more", *lines, sep="\n")
     print()

@@ -159,6 +159,7 @@ impl Stage {
         );
         daybook.signal("TERM");
         assert_eq!(daybook.wait().await.code(), Some(0));
+        ledger::stays_settled(&self.workspace, store).await;
     }
 }
 

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use crate::oracle::says;
 use crate::whose::Whose;
-use crate::world::eventually;
+use crate::world::{eventually, patiently};
 
 /// The names that [`workspace_toml`](crate::world::workspace_toml) gives to the sources.
 pub const SOURCES: [&str; 4] = ["authentik", "ocis", "stalwart", "platform-api"];
@@ -77,6 +77,17 @@ pub async fn settle(workspace: &Workspace, store: &dyn Store) -> usize {
     let letters = store.dead_letters(10).await.expect("the store answers");
     assert!(letters.is_empty(), "dead letters: {letters:?}");
     count(&stored.keys)
+}
+
+/// Demands that it is still so after the service has drained: what is entered twice may come last.
+///
+/// # Panics
+/// As [`settle`].
+pub async fn stays_settled(workspace: &Workspace, store: &dyn Store) {
+    let differences = patiently(async || differences(workspace, store).await).await;
+    assert!(differences.is_empty(), "{differences:#?}");
+    let letters = patiently(async || store.dead_letters(10).await).await;
+    assert!(letters.is_empty(), "dead letters: {letters:?}");
 }
 
 /// What stands in the store otherwise than the workspace, which is paused and drained, has promised.

@@ -54,10 +54,11 @@ fn compose_is_valid_in_each_profile() {
         assert!(!stderr.to_lowercase().contains("warning"), "{stderr}");
         String::from_utf8(output.stdout).unwrap()
     };
-    for profiles in ["", "workspace"] {
+    // docker-compose 1.29 also tells of services of profiles that are off, v2 does not.
+    for (profiles, fewest) in [("", 5), ("workspace", 10)] {
         let resolved = compose(profiles, &["config"]);
         let images = values(&resolved, "image");
-        assert!(images.len() >= 10, "{images:?}");
+        assert!(images.len() >= fewest, "{images:?}");
         for image in images {
             let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag);
             let pinned = tag.chars().filter(char::is_ascii_digit).count() >= 2 && tag.contains('.');

@@ -16,8 +16,8 @@ use super::mutate::mutate;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 
-/// What comes out of a damaged journal was put in, in that order; what the damage did not touch is
-/// there; and what is reported as damaged is kept aside.
+/// What comes out of a damaged journal was put in, in that order; what stands in other files than
+/// the damaged one is there; and what is reported as damaged is kept aside.
 pub(super) fn case(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().expect("a folder");
@@ -44,13 +44,10 @@ pub(super) fn case(seed: u64) {
 
     let files = files(dir.path());
     let only_junk_behind = rng.random_bool(0.2);
+    let mut untouched = before.clone();
     if only_junk_behind {
         // As after a crash in the middle of a group: behind the last segment.
-        let last = files
-            .iter()
-            .rev()
-            .find(|path| path.extension().is_some_and(|it| it == "journal"));
-        if let Some(last) = last {
+        if let Some(last) = files.iter().rev().find(|path| is_segment(path)) {
             let mut bytes = fs::read(last).expect("a segment");
             bytes.resize(bytes.len() + rng.random_range(1..40), 0);
             fs::write(last, bytes).expect("a segment");
@@ -62,6 +59,10 @@ pub(super) fn case(seed: u64) {
             .map(|path| fs::read(path).expect("a file"))
             .collect();
         let bytes = fs::read(path).expect("a file");
+        if is_segment(path) {
+            fs::remove_file(path).expect("a segment");
+            untouched = everything(dir.path());
+        }
         fs::write(path, mutate(&mut rng, &bytes, &others)).expect("a file");
     }
     let Some(after) = try_everything(dir.path()) else {
@@ -70,13 +71,16 @@ pub(super) fn case(seed: u64) {
     if only_junk_behind {
         assert_eq!(after, before, "an unfinished end costs nothing");
     }
+    assert_within(&untouched, &after, "lost, or out of order");
     // A damaged position lets drained records come out again, but nothing new and in no other order.
-    let mut rest = records.iter();
-    for record in &after {
-        assert!(
-            rest.any(|each| each == record),
-            "invented, or out of order: {record:?}"
-        );
+    assert_within(&after, &records, "invented, or out of order");
+}
+
+/// All of the one stand in the other, in this order.
+fn assert_within(part: &[PushRecord], whole: &[PushRecord], otherwise: &str) {
+    let mut rest = whole.iter();
+    for record in part {
+        assert!(rest.any(|each| each == record), "{otherwise}: {record:?}");
     }
 }
 
@@ -137,6 +141,10 @@ fn try_everything(dir: &Path) -> Option<Vec<PushRecord>> {
         }
     });
     Some(records.collect())
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it == "journal")
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
