@@ -1,6 +1,8 @@
 //! `daybook replay`: what is missing is entered, and nothing twice.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+#[path = "replay/behind.rs"]
+mod behind;
 #[path = "replay/broken_off.rs"]
 mod broken_off;
 #[path = "replay/people.rs"]
