@@ -38,7 +38,8 @@ pub(super) struct ExportArgs {
     /// ndjson, csv or ecs (Elastic Common Schema, a JSON object a line).
     #[arg(long, value_parser = parse_format)]
     format: Format,
-    /// Where to; standard output without it, or with -. The file appears when it is complete.
+    /// Where to; standard output without it, or with -. The file appears when it is complete, also in
+    /// the place of an empty one.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Replaces the file if there is one, and keeps its mode; that at the end of a symbolic link.
@@ -78,7 +79,13 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
     };
     enter(None, None).await?;
     let limit = args.filters.limit;
-    let mut export = Export::new(Arc::clone(&store), filter.clone(), args.format, limit);
+    let mut export = Export::new(
+        Arc::clone(&store),
+        id.clone(),
+        filter.clone(),
+        args.format,
+        limit,
+    );
     let mut progress = Progress::new(&sink);
     let (is_shown, total) = (progress.is_shown, OnceLock::new());
     // Goes on beside the export, which alone ends.
@@ -93,9 +100,9 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
         () = stop.asked() => Err(anyhow!("interrupted; the export is not complete")),
         never = counting, if is_shown => never,
     };
-    progress.end();
     let count = export.count();
     let finished = written.and_then(|()| sink.finish());
+    progress.end(finished.is_ok().then_some(count));
     let Err(error) = finished else {
         enter(Some((Outcome::Success, count)), None).await?;
         if let Some(path) = path {
@@ -141,7 +148,7 @@ async fn write(
     sink.sync().await.context("cannot write")
 }
 
-/// How many events an export is going to have, where the store tells.
+/// How many events an export is going to have, where the store tells; its own start may be among them.
 async fn counted(store: &dyn Store, filter: &EventFilter, limit: Option<u64>) -> Option<u64> {
     let found = store.histogram(filter, 1).await.ok()?.total;
     Some(limit.map_or(found, |limit| limit.min(found)))
@@ -207,9 +214,9 @@ impl Sink {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        if file.force
-            && let Ok(former) = tokio::fs::symlink_metadata(&file.path).await
+        if let Ok(former) = tokio::fs::symlink_metadata(&file.path).await
             && former.is_file()
+            && (file.force || is_empty_file(&former))
         {
             keep_access(&self.out, &former).await?;
         }
@@ -225,7 +232,11 @@ impl Sink {
         else {
             return Ok(());
         };
-        let named = if force {
+        // One that was empty may not be any more.
+        let is_empty = path
+            .symlink_metadata()
+            .is_ok_and(|found| is_empty_file(&found));
+        let named = if force || is_empty {
             written.persist(&path)
         } else {
             written.persist_noclobber(&path)
@@ -248,10 +259,16 @@ async fn keep_access(new: &tokio::fs::File, former: &Metadata) -> std::io::Resul
     new.set_permissions(Permissions::from_mode(mode)).await
 }
 
+/// Nothing is lost with it: `mktemp` makes such files. That of another would hand the events over to its owner.
+fn is_empty_file(found: &Metadata) -> bool {
+    found.is_file() && found.len() == 0 && super::uid() == Some(found.uid())
+}
+
 /// The file that is made or replaced: that at the end of a symbolic link, as with `>` and `cp`.
 fn destination(path: &Path, force: bool) -> Result<PathBuf, anyhow::Error> {
     let shown = path.display();
-    match path.metadata() {
+    let found = path.metadata();
+    match &found {
         Ok(found) if found.is_dir() => bail!("{shown} is a directory"),
         Ok(found) if !found.is_file() => {
             bail!("{shown} is no regular file; write to standard output: > {shown}")
@@ -269,7 +286,7 @@ fn destination(path: &Path, force: bool) -> Result<PathBuf, anyhow::Error> {
         // Too long, say.
         Err(error) => return Err(error).with_context(|| format!("cannot name a file {shown}")),
     }
-    if !force {
+    if !force && !found.is_ok_and(|found| is_empty_file(&found)) {
         bail!("{shown} is there already; --force replaces it");
     }
     path.canonicalize()
@@ -280,33 +297,35 @@ fn destination(path: &Path, force: bool) -> Result<PathBuf, anyhow::Error> {
 struct Progress {
     is_shown: bool,
     begun: Instant,
-    last: Instant,
+    last: Option<Instant>,
     bytes: u64,
 }
 
 impl Progress {
     fn new(sink: &Sink) -> Self {
-        let now = Instant::now();
         Self {
             is_shown: std::io::stderr().is_terminal() && !sink.is_terminal && !is_dumb_terminal(),
-            begun: now,
-            last: now,
+            begun: Instant::now(),
+            last: None,
             bytes: 0,
         }
     }
 
     fn show(&mut self, count: u64, bytes: u64, total: Option<u64>) {
         self.bytes += bytes;
-        if !self.is_shown || self.last.elapsed() < PROGRESS_EVERY {
+        let is_recent = |last: Instant| last.elapsed() < PROGRESS_EVERY;
+        if !self.is_shown || self.last.is_some_and(is_recent) {
             return;
         }
-        self.last = Instant::now();
+        self.last = Some(Instant::now());
         draw(&told(count, total, self.bytes, self.begun.elapsed()));
     }
 
-    fn end(&self) {
+    /// Of an export that is complete, with so many events, its last state stays.
+    fn end(&self, whole: Option<u64>) {
         if self.is_shown {
-            draw("");
+            let last = |count| told(count, whole, self.bytes, self.begun.elapsed()) + "\n";
+            draw(&whole.map_or_else(String::new, last));
         }
     }
 }
@@ -421,6 +440,17 @@ mod tests {
             let told = told(count, total, 210 << 20, Duration::from_secs(10));
             assert_eq!(told, line);
         }
+    }
+
+    #[test]
+    fn what_was_empty_is_not_replaced_once_it_is_filled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.csv");
+        std::fs::write(&path, "").unwrap();
+        let sink = Sink::open(Some(&path), false).unwrap();
+        std::fs::write(&path, "another's").unwrap();
+        assert!(sink.finish().is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "another's");
     }
 
     #[tokio::test]

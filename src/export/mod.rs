@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::event::{Outcome, Target};
-use crate::own_events::Deed;
+use crate::own_events::{self, Deed};
 use crate::store::{EventFilter, EventPage, PageKey, Payloads, Store, StoreError, StoredEvent};
 
 /// Events of a page, at most; large ones end it earlier.
@@ -18,6 +18,8 @@ const PAGE: u32 = 1000;
 /// A page is tried so often, the store being away for a moment.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(1);
+/// The action of an export's start.
+const STARTED: &str = "daybook.export_started";
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,7 @@ fn write_line(value: &impl serde::Serialize, out: &mut Vec<u8>) {
 /// An export under way.
 pub struct Export {
     store: Arc<dyn Store>,
+    id: String,
     filter: EventFilter,
     format: Format,
     before: Option<PageKey>,
@@ -102,15 +105,17 @@ pub struct Export {
 }
 
 impl Export {
-    /// All that the filter finds, or so many of it.
+    /// All that the filter finds, or so many of it, but for the start of the export with this id.
     pub fn new(
         store: Arc<dyn Store>,
+        id: String,
         filter: EventFilter,
         format: Format,
         limit: Option<u64>,
     ) -> Self {
         Self {
             store,
+            id,
             filter,
             format,
             before: None,
@@ -144,17 +149,26 @@ impl Export {
             self.format.head()
         };
         self.begun = true;
-        for event in &events {
-            self.format.write(event, &mut out);
-        }
         let read = events.len() as u64;
-        self.count += read;
+        let mut written = 0;
+        for event in events.iter().filter(|event| !self.is_own_start(event)) {
+            self.format.write(event, &mut out);
+            written += 1;
+        }
+        self.count += written;
         if let Some(left) = &mut self.left {
-            *left -= read.min(*left);
+            *left -= written.min(*left);
         }
         self.ended = (read < u64::from(wanted) && !is_cut) || self.left == Some(0);
         self.before = events.last().map(PageKey::of);
         Ok(Some(out))
+    }
+
+    /// Whether it stands on the timeline because of this export: no list held it before.
+    fn is_own_start(&self, event: &StoredEvent) -> bool {
+        event.source == own_events::SOURCE
+            && event.action == STARTED
+            && event.target.id.as_deref() == Some(self.id.as_str())
     }
 
     async fn read(&self, limit: u32) -> Result<EventPage, StoreError> {
@@ -185,7 +199,7 @@ pub fn deed(
     ended: Option<(Outcome, u64)>,
 ) -> Deed {
     let mut deed = match ended {
-        None => Deed::new("daybook.export_started", Outcome::Unknown),
+        None => Deed::new(STARTED, Outcome::Unknown),
         Some((outcome, _)) => Deed::new("daybook.exported", outcome),
     };
     deed.target = Target {

@@ -1,8 +1,8 @@
 //! `GET /api/v1/export`: the timeline as a file, streamed.
 //!
-//! That it began stands on the timeline before the first byte goes out, and how it ended
-//! afterwards, however long the store is away: an export that nobody knows of does not exist, even if
-//! the service is killed in the middle. One that breaks off ends the connection without the end of its
+//! That it began stands on the timeline before the first byte goes out, and how it ended before the
+//! body ends, or when a store that is away is back: an export that nobody knows of does not exist, even
+//! if the service is killed in the middle. One that breaks off ends the connection without the end of its
 //! body, which HTTP/1.0 has not: there nothing is exported. `HEAD` exports nothing, and nothing is said
 //! about it.
 
@@ -43,6 +43,8 @@ pub const MOST_OF_TENANT: usize = 2;
 const PIECES: usize = 2;
 /// How often it is asked whether an export may still be read, however slowly it is.
 const ASKED_AGAIN: Duration = Duration::from_secs(15);
+/// How long a body that is complete waits for its end to stand on the timeline.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 /// The client has gone, or the server that served it.
 const CONNECTION_ENDED: &str = "the connection ended";
 const STORE_AWAY: &str = "the store does not answer";
@@ -101,7 +103,8 @@ pub async fn export(
             Ok(()) => {
                 // Who has gone meanwhile takes no pieces either.
                 let _gone = start.send(Ok(()));
-                let export = Export::new(Arc::clone(&edge.store), filter, format, limit);
+                let store = Arc::clone(&edge.store);
+                let export = Export::new(store, record.id.clone(), filter, format, limit);
                 tokio::select! {
                     reason = send(export, &pieces, &mut count, &edge.metrics) => reason,
                     () = refused(&edge.authenticator, &record.caller, &credentials) => {
@@ -123,21 +126,31 @@ pub async fn export(
             }
         };
         let outcome = if reason.is_none() {
-            whole.store(true, Ordering::Release);
             Outcome::Success
         } else {
             Outcome::Failure
         };
-        // Before the client sees the end: who then asks for the next must not meet this one.
-        turn.is_over_for_tenant();
-        drop(pieces);
         edge.metrics.exports(outcome.as_str()).increment(1);
         let mut deed = record.deed(Some((outcome, count)));
         if let Some(reason) = reason {
             deed.metadata.insert("reason".to_owned(), json!(reason));
         }
-        let what = format!("the end of export {}", record.id);
-        own_events::enter_at_last(&*edge.store, &deed.into_event(), &what).await;
+        let end = deed.into_event();
+        let mut is_entered = false;
+        // Who has read the body to its end finds that on the timeline, unless the store is away.
+        if outcome == Outcome::Success {
+            let entering = own_events::enter_event(&*edge.store, &end);
+            let entered = tokio::time::timeout(END_PATIENCE, entering).await;
+            is_entered = matches!(entered, Ok(Ok(())));
+            whole.store(true, Ordering::Release);
+        }
+        // Before the client sees the end: who then asks for the next must not meet this one.
+        turn.is_over_for_tenant();
+        drop(pieces);
+        if !is_entered {
+            let what = format!("the end of export {}", record.id);
+            own_events::enter_at_last(&*edge.store, &end, &what).await;
+        }
         drop(turn);
     });
     let started = started.await;

@@ -1,18 +1,19 @@
 //! `GET /api/v1/export`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daybook::config::{StoreConfig, StoreUrl};
 use daybook::event::Outcome;
 use daybook::http::auth::new_token;
 use daybook::store::{Role, Store, StoredEvent};
 use futures_util::StreamExt as _;
+use serde_json::Value;
 use testkit::World;
 use testkit::http::exchange;
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
-use super::{deeds, enter, event, hostile_events, lines};
+use super::{Place, deeds, enter, event, hostile_events, lines};
 
 /// The ends of exports that stand on the timeline.
 async fn ends(store: &dyn Store) -> Vec<StoredEvent> {
@@ -48,8 +49,11 @@ async fn an_export_is_complete_named_and_on_the_timeline() {
     let wanted: Vec<_> = (0..3000).rev().map(|key| key.to_string()).collect();
     assert_eq!(keys, wanted);
 
-    eventually("its end is entered", async || deeds(store).await.len() == 2).await;
+    // Before the body ended.
+    let (_, found) = world.get("/api/v1/events?action=daybook.exported").await;
+    assert_eq!(found["events"].as_array().unwrap().len(), 1);
     let deeds = deeds(store).await;
+    assert_eq!(deeds.len(), 2);
     let ended = deeds
         .iter()
         .find(|deed| deed.action == "daybook.exported")
@@ -58,6 +62,58 @@ async fn an_export_is_complete_named_and_on_the_timeline() {
     assert_eq!(ended.metadata["count"], 3000);
     assert_eq!(ended.actor.ip.as_deref(), Some("127.0.0.1"));
     assert_eq!(world.metric("daybook_exports_total", "success").await, 1.0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_holds_what_was_listed_before_it() {
+    let place = Place::new().await;
+    let url = format!("sqlite:{}", place.path("d.db").display());
+    let world = World::at(&url).start_with("auth = \"tokens\"", "").await;
+    world.ready().await;
+    let store = &**world.daybook().store();
+    enter(store, &hostile_events()).await;
+    let (operator, record) = new_token(Role::Operator, None, None);
+    store.insert_token(&record).await.unwrap();
+    let (tenant, record) = new_token(Role::Tenant("acme".to_owned()), None, None);
+    store.insert_token(&record).await.unwrap();
+    let get = async |path: &str, token: &str| {
+        let request = world.client().get(world.url(path)).bearer_auth(token);
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let list = async |condition: &str, token: &str| {
+        let answer = get(&format!("/api/v1/events?limit=1000{condition}"), token).await;
+        let list: Value = serde_json::from_str(&answer).unwrap();
+        list["events"].as_array().unwrap().clone()
+    };
+    for (token, filter) in [(&operator, &[][..]), (&tenant, &["--tenant", "acme"])] {
+        for (limit, is_command) in [
+            ("", false),
+            ("", true),
+            ("1", false),
+            ("1", true),
+            ("7", false),
+            ("7", true),
+        ] {
+            let mut wanted = list("", token).await;
+            if let Ok(limit) = limit.parse() {
+                wanted.truncate(limit);
+            }
+            let exported = if is_command {
+                let mut arguments = vec!["--format", "ndjson"];
+                arguments.extend(filter);
+                if !limit.is_empty() {
+                    arguments.extend(["--limit", limit]);
+                }
+                place.succeeds("export", &arguments)
+            } else {
+                get(&format!("/api/v1/export?limit={limit}"), token).await
+            };
+            assert_eq!(lines(&exported), wanted);
+            let ends = list("&action=daybook.exported", &operator).await;
+            assert_eq!(ends[0]["metadata"]["count"], wanted.len());
+        }
+    }
     world.stop().await;
 }
 
@@ -121,8 +177,9 @@ async fn a_tenant_exports_its_own_and_that_stands_on_its_timeline() {
     let (status, text) = get("/api/v1/export?format=xlsx", &token).await;
     assert!(status == 400 && text.contains("format"), "{text}");
     assert_eq!(world.get("/api/v1/export").await.0, 401);
-    eventually("both are entered", async || deeds(store).await.len() == 4).await;
-    for deed in deeds(store).await {
+    let deeds = deeds(store).await;
+    assert_eq!(deeds.len(), 4);
+    for deed in deeds {
         let auditor = deed.actor.name.as_deref() == Some("auditor");
         let wanted = if auditor { "acme" } else { "globex" };
         assert_eq!(deed.tenant_slug.as_deref(), Some(wanted));
@@ -282,9 +339,12 @@ async fn an_end_is_entered_when_the_store_is_back() {
     let mut body = world.client().get(url).send().await.unwrap().bytes_stream();
     body.next().await.unwrap().unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let locked = Instant::now();
     while let Some(chunk) = body.next().await {
         chunk.unwrap();
     }
+    // The body waited for its end to be entered, and then no longer.
+    assert!(locked.elapsed() > Duration::from_secs(2));
     eventually("it is counted", async || {
         world.metric("daybook_exports_total", "success").await == 1.0
     })

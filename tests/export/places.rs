@@ -74,17 +74,57 @@ async fn a_file_that_is_replaced_stays_open_to_whom_it_was() {
     }
 }
 
+/// `out=$(mktemp)` makes one.
 #[tokio::test]
-async fn progress_is_not_drawn_into_the_events() {
+async fn an_empty_file_is_replaced_unasked_and_keeps_its_mode() {
     let place = Place::new().await;
-    enter(&*place.store, &[event(1, "alice")]).await;
+    let (file, link) = (place.path("out.csv"), place.path("link"));
+    symlink("out.csv", &link).unwrap();
+    for (path, mode) in [(&file, 0o644), (&link, 0o640)] {
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let arguments = ["--format", "csv", "-o", path.to_str().unwrap()];
+        place.succeeds("export", &arguments);
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("at,id,"), "{text}");
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, mode);
+        let refused = place.run("export", &arguments);
+        assert_eq!(refused.status.code(), Some(1));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    }
+    assert!(link.is_symlink());
+
+    // Whoever else's it is would own the events.
+    let other = place.path("other.csv");
+    std::fs::write(&other, "").unwrap();
+    if std::os::unix::fs::chown(&other, Some(12_345), None).is_ok() {
+        let refused = place.run(
+            "export",
+            &["--format", "csv", "-o", other.to_str().unwrap()],
+        );
+        assert_eq!(refused.status.code(), Some(1));
+        assert_eq!(other.metadata().unwrap().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn progress_is_drawn_from_first_to_last_and_not_into_the_events() {
+    let place = Place::new().await;
+    let events: Vec<_> = (0..10).map(|key| event(key, "alice")).collect();
+    enter(&*place.store, &events).await;
     let export = |arguments: &str, term| {
-        let shell = format!("DAYBOOK export --format csv -c CONFIG {arguments}");
+        let shell = format!("DAYBOOK export --format csv --source stalwart -c CONFIG {arguments}");
         on_terminal(&place, &shell, &[("TERM", term)])
     };
     assert!(!export("", "xterm").contains('\u{1b}'));
     let out = place.path("out.csv");
-    assert!(export(&format!("-o {}", out.display()), "xterm").contains('\u{1b}'));
+    let shown = export(&format!("-o {}", out.display()), "xterm");
+    let bar = "100 % [######################] 10 of 10 events, ";
+    let (before, after) = shown.rsplit_once(bar).unwrap();
+    assert_eq!(before.matches("\u{1b}[K").count(), 2, "{shown:?}");
+    let (_, after) = after.split_once('\n').unwrap();
+    assert!(after.contains("10 events in "), "{shown:?}");
+    assert!(!after.contains("\u{1b}[K"), "{shown:?}");
     assert!(!export(&format!("--force -o {}", out.display()), "dumb").contains('\u{1b}'));
 }
 
