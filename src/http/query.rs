@@ -15,6 +15,9 @@ const MOST_EVENTS: u32 = 1000;
 const DEFAULT_BUCKETS: u32 = 100;
 const MOST_BUCKETS: u32 = 1000;
 const LONGEST_VALUE: usize = 1024;
+/// In bytes, of who did something and of what it was done to. Some versions of MongoDB take patterns of 16,384 bytes at
+/// most: a name with every character escaped, and two more for each of its ends.
+pub const LONGEST_NAME: usize = 8190;
 
 /// A tenant's token sees its tenant, whatever it asks for.
 ///
@@ -119,9 +122,8 @@ pub fn parse_filter(
     let mut filter = EventFilter::default();
     let mut seen = Vec::new();
     for (name, value) in form_pairs(query)? {
-        if value.len() > LONGEST_VALUE {
-            return Err(wrong(&name, "is longer than 1024 bytes"));
-        }
+        check_length(&name, &value)
+            .map_err(|longest| wrong(&name, &format!("is longer than {longest} bytes")))?;
         if seen.contains(&name) {
             return Err(wrong(&name, "is given twice"));
         }
@@ -149,6 +151,19 @@ pub fn parse_filter(
         return Err(wrong("until", "is before since"));
     }
     Ok(filter)
+}
+
+/// Whether a value is short enough to be asked for.
+///
+/// # Errors
+/// With the most bytes that it may have.
+pub fn check_length(name: &str, value: &str) -> Result<(), usize> {
+    let (length, longest) = match name {
+        // A NUL is escaped with twice as much as anything else.
+        "actor" | "target" => (value.len() + value.matches('\0').count(), LONGEST_NAME),
+        _ => (value.len(), LONGEST_VALUE),
+    };
+    (length <= longest).then_some(()).ok_or(longest)
 }
 
 /// 400 that names the parameter.
@@ -307,6 +322,23 @@ mod tests {
             let error = format!("{:?}", EventQuery::parse(bad).expect_err(bad));
             assert!(error.contains(named), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn names_may_be_longer_than_other_values() {
+        for (name, longest) in [
+            ("actor", 8190),
+            ("target", 8190),
+            ("text", 1024),
+            ("ip", 1024),
+        ] {
+            assert_eq!(check_length(name, &"x".repeat(longest)), Ok(()), "{name}");
+            let error = check_length(name, &"x".repeat(longest + 1));
+            assert_eq!(error, Err(longest), "{name}");
+        }
+        assert_eq!(check_length("actor", &"\0".repeat(4095)), Ok(()));
+        assert_eq!(check_length("actor", &"\0".repeat(4096)), Err(8190));
+        assert_eq!(check_length("text", &"\0".repeat(1024)), Ok(()));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub const MOST_AT_ONCE: usize = 200;
 /// How long [`Follow::next`] waits for something when there is nothing.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The longest text that is compared as MongoDB does, in bytes.
+const LONGEST_FOLDED: usize = 1024;
+
 /// An event on its way to those who follow the timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -156,14 +159,14 @@ enum Pattern {
 
 impl Pattern {
     fn new(text: &str, caseless: Caseless, whole: bool) -> Self {
-        if caseless == Caseless::SimpleFolding {
+        // A longer one would take megabytes in each stream; it differs in a few letters only.
+        if caseless == Caseless::SimpleFolding && text.len() <= LONGEST_FOLDED {
             let literal = regex::escape(text);
             let pattern = if whole {
                 format!(r"\A(?:{literal})\z")
             } else {
                 literal
             };
-            // Only a text far longer than any filter may be compiles to too much.
             if let Ok(regex) = RegexBuilder::new(&pattern).case_insensitive(true).build() {
                 return Self::Folded(regex);
             }

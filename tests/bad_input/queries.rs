@@ -1,8 +1,10 @@
-//! Questions to the API that make no sense.
+//! Questions to the API that make no sense, and the longest that make some.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::World;
 use testkit::http::exchange;
+use testkit::mongod::Mongod;
+use testkit::world::Plan;
 
 /// Query string, a piece of the error's message.
 #[rustfmt::skip]
@@ -67,19 +69,84 @@ async fn a_question_without_sense_is_refused_by_name() {
         let told = answer["error"]["message"].as_str().unwrap();
         assert!(told.contains(message), "{query}: {told}");
     }
-    let long = format!("/api/v1/events?text={}", "x".repeat(1025));
-    let (status, answer) = ask(&world, &long).await;
-    assert_eq!(status, 400);
-    assert!(
-        answer.to_string().contains("is longer than 1024 bytes"),
-        "{answer}"
-    );
+    for (name, longest) in [
+        ("text", 1024),
+        ("tenant", 1024),
+        ("actor", 8190),
+        ("target", 8190),
+    ] {
+        let long = format!("/api/v1/events?{name}={}", "x".repeat(longest + 1));
+        let (status, answer) = ask(&world, &long).await;
+        assert_eq!(status, 400);
+        let told = format!("is longer than {longest} bytes");
+        assert!(answer.to_string().contains(&told), "{answer}");
+    }
     for (path, wanted, code) in PATHS {
         let (status, answer) = ask(&world, path).await;
         assert_eq!(status, *wanted, "{path}: {answer}");
         assert_eq!(answer["error"]["code"], *code, "{path}");
     }
     world.stop().await;
+}
+
+/// As the page writes it into its links.
+fn encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte);
+    let bytes = text.bytes().map(|byte| match is_plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    bytes.collect()
+}
+
+async fn the_longest_names_are_found(plan: Plan) {
+    let plan = plan.journal_size("0B").source("kind = \"recorder\"");
+    let world = plan.start().await;
+    world.ready().await;
+    let names = [
+        "N".repeat(2000),
+        "𝒳".repeat(2000),
+        // The longest patterns that a store gets: of escapes, and of a letter with more than two forms.
+        ".".repeat(8190),
+        "\0".repeat(4095),
+        "k".repeat(8190),
+    ];
+    let by = |name: &String| json!({"action": "name.changed", "actor": {"name": name}, "target": {"name": name}});
+    let events: Vec<Value> = names.iter().map(by).collect();
+    let body = json!({ "events": events }).to_string();
+    let answer = world.post("/api/v1/events", body, &[]).await;
+    assert_eq!(answer, (200, json!({ "received": names.len() })));
+    let page = world.text("/audit").await;
+    for name in &names {
+        let sent = encoded(name);
+        let shown: String = sent.chars().take(12).collect();
+        for query in [
+            format!("actor={sent}"),
+            format!("target={sent}"),
+            format!("actor={sent}&target={sent}"),
+        ] {
+            let (status, answer) = ask(&world, &format!("/api/v1/events?{query}")).await;
+            assert_eq!(status, 200, "{shown}: {answer}");
+            let found = answer["events"].as_array().unwrap();
+            assert_eq!(found.len(), 1, "{shown}");
+            assert_eq!(found[0]["actor"]["name"], name.as_str(), "{shown}");
+        }
+        for (class, parameter) in [("who", "actor"), ("what", "target")] {
+            let link = format!("class=\"{class}\" href=\"/audit?{parameter}={sent}\"");
+            assert!(page.contains(&link), "{parameter} {shown}");
+        }
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_names_are_found_in_sqlite() {
+    the_longest_names_are_found(World::sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_names_are_found_in_mongodb() {
+    the_longest_names_are_found(World::mongodb(Mongod::shared().await).await).await;
 }
 
 /// By hand: a client would tidy the path up.

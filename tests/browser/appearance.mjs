@@ -66,6 +66,29 @@ test("a chosen theme stays chosen", () =>
     assert.equal(await ground(), light);
   }));
 
+for (const javaScriptEnabled of [true, false]) {
+  test(`no condition has to be unfolded where there is room${javaScriptEnabled ? "" : ", or without scripts"}`, () =>
+    story({ javaScriptEnabled }, async (page) => {
+      const fields = page.locator(".folded input");
+      for (const width of [1280, 900, 899, 390]) {
+        await page.setViewportSize({ width, height: 900 });
+        await page.goto(`${demo}/audit`);
+        const isOpen = width >= 900 || !javaScriptEnabled;
+        assert.equal(await page.getByText("More conditions").isVisible(), !isOpen, `${width}`);
+        for (const field of await fields.all()) assert.equal(await field.isVisible(), isOpen, `${width}`);
+        await fitsItsWidth(page);
+        await hasLabels(page);
+        if (!isOpen) continue;
+        const rows = await fields.evaluateAll((all) => new Set(all.map((field) => field.getBoundingClientRect().top)).size);
+        assert.equal(rows, { 1280: 1, 900: 1, 899: 2, 390: 6 }[width], `${width}`);
+        await page.getByRole("button", { name: "Apply" }).focus();
+        await page.keyboard.press("Tab");
+        assert.equal(await page.evaluate(() => document.activeElement.name), "action");
+      }
+      await shot(page, `conditions-${javaScriptEnabled ? "folded" : "plain"}`);
+    }));
+}
+
 test("a phone shows it without scrolling sideways", () =>
   story({ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true, expected: /400/ }, async (page) => {
     for (const [name, path] of PAGES) {

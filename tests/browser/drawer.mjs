@@ -49,6 +49,38 @@ async function hold(page, pattern = "**/audit/events/*") {
   return release;
 }
 
+test("a click on the words of a row opens its event, and the end of a selection does not", () =>
+  story({}, async (page) => {
+    const [, second, third] = await openList(page);
+    const words = page.getByText("Drawer tried");
+    // A row is marked as soon as its event is asked for.
+    const marked = page.locator("li.event.current");
+    const box = await words.first().boundingBox();
+    const y = box.y + 12;
+    await page.mouse.move(box.x + 2, y);
+    await page.mouse.down();
+    await page.mouse.move(box.x + 70, y, { steps: 4 });
+    await page.mouse.up();
+    assert.match(await page.evaluate(() => getSelection().toString()), /^Drawer/);
+    assert.equal(await marked.count(), 0);
+    await words.nth(1).click({ position: { x: 20, y: 12 }, modifiers: ["Control"] });
+    assert.equal(await marked.count(), 0);
+    assert.equal(page.url(), list);
+
+    await words.nth(1).click({ position: { x: 20, y: 12 } });
+    await shows(page, second);
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+    await page.waitForFunction((id) => document.activeElement.closest("li.event")?.dataset.id === id, second);
+    await page.locator("li.event .mark").nth(2).click();
+    await shows(page, third);
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+    // A name leads where it says.
+    await page.locator("li.event .who").first().click();
+    await page.waitForURL(/actor=/);
+  }));
+
 test("back leads from an event to its list, after a reload and after a link", () =>
   story({}, async (page) => {
     const [, second] = await openList(page);
@@ -274,7 +306,7 @@ test("waiting for an event has an end", () =>
     const asked = page.waitForRequest((request) => request.url().includes(first));
     await links(page).first().click();
     await asked;
-    await page.clock.fastForward(15_000);
+    await page.clock.fastForward(35_000);
     await page.getByText("The server does not answer").waitFor();
     release();
   }));

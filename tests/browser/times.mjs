@@ -15,12 +15,10 @@ test("a time that nobody changed is sent as it was given", () =>
     await page.getByRole("button", { name: "Apply" }).click();
     await page.waitForURL(/outcome=success/);
     assert.deepEqual([sent(page, "since"), sent(page, "until")], [since, until]);
-    await page.getByText("More conditions").click();
     await page.getByLabel("From (local)").fill("2026-10-20T10:00:00");
     await page.getByRole("button", { name: "Apply" }).click();
     await page.waitForURL(/since=2026-10-20/);
     assert.deepEqual([sent(page, "since"), sent(page, "until")], ["2026-10-20T08:00:00.000Z", until]);
-    await page.getByText("More conditions").click();
     await page.getByLabel("From (local)").fill("");
     await page.getByRole("button", { name: "Apply" }).click();
     await page.waitForURL((url) => !url.searchParams.has("since"));

@@ -54,6 +54,44 @@ async fn an_event_that_was_wanted_is_shown_after_signing_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_name_that_was_wanted_is_asked_for_after_signing_in() {
+    let world = guarded("").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let path = format!("/audit?actor={}", "%F0%9D%92%B3".repeat(2000));
+    let refused = get(&world, &path, &[]).await;
+    let field = format!("name=\"next\" value=\"{path}\"");
+    assert!(text(&refused).contains(&field));
+    let form = format!("token={operator}&next={}", path.replace('%', "%25"));
+    let answer = send(&world, "/audit/sign-in", &[], &form).await;
+    assert_eq!(answer.header("location"), Some(path.as_str()));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_condition_is_not_said_again_in_every_row() {
+    let world = open().await;
+    let names = ["N", "𝒳"].map(|letter| letter.repeat(2000));
+    let by = |name: &String| json!({"action": "invoice.paid", "actor": {"name": name}});
+    let events: Vec<Value> = names.iter().map(by).collect();
+    enter(&world, None, &events).await;
+    let [short, long] = ["N", "%F0%9D%92%B3"].map(|letter| letter.repeat(2000));
+    for (name, kept) in [
+        (&short, format!("&amp;actor={short}")),
+        (&long, String::new()),
+    ] {
+        let page = text(&get(&world, &format!("/audit?actor={name}"), &[]).await);
+        let (_, row) = page.split_once("<li class=\"event").unwrap();
+        for link in [
+            format!("class=\"who\" href=\"/audit?actor={name}\""),
+            format!("class=\"verb\" href=\"/audit?action=invoice.paid{kept}\""),
+        ] {
+            assert!(row.contains(&link), "{link}: {row}");
+        }
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_failed_is_tried_again_where_it_was() {
     let plan = World::at("mongodb://127.0.0.1:9/daybook?serverSelectionTimeoutMS=300");
     let world = plan

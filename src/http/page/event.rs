@@ -18,6 +18,7 @@ use super::{kind_of, now, payload, sentence, session};
 use crate::event::Outcome;
 use crate::http::auth::tenant_scope;
 use crate::http::error::ApiError;
+use crate::http::query::check_length;
 use crate::http::router::Edge;
 use crate::store::StoredEvent;
 
@@ -124,7 +125,7 @@ fn fact(label: &str, value: Option<&str>, filter: Option<&str>, view: &View) -> 
         return Markup::default();
     };
     let href = filter
-        .filter(|_| value.len() <= 1024)
+        .filter(|name| check_length(name, value).is_ok())
         .map(|name| view.with(&[(name, Some(value))]).href());
     html! {
         dt { (label) }
@@ -160,9 +161,9 @@ fn related(view: &View, event: &StoredEvent) -> Markup {
     html! {
         nav.related aria-label="Related events" {
             (link(&sentence::same_actor(event), "Same actor"))
-            (link(&sentence::same_address(event), "Same address"))
+            (link(&sentence::same_address(event), "Same IP address"))
             (link(&sentence::same_target(event), "Same target"))
-            a.button href=(around.href()) { "± 5 minutes" }
+            a.button href=(around.href()) { "Around this time ± 5 min" }
         }
     }
 }

@@ -6,14 +6,15 @@ use maud::{Markup, html};
 use super::text::{visible, visible_plain};
 use super::timeline::Choices;
 use super::view::{CONDITIONS, KEPT, RANGES, View, is_bare, pair};
+use crate::http::query::LONGEST_NAME;
 
 /// More to choose from than this is no choice: one types.
 const MOST_CHOICES: usize = 500;
 /// What a field of a form hands on as something else: it has one line, and no document holds a NUL.
 const CHANGED: [char; 3] = ['\r', '\n', '\0'];
 
-/// The form. What is set behind "More conditions" is told by [`chips`], so it stays closed unless
-/// something is wrong, maybe there.
+/// The form. On a narrow screen, where scripts run, "More conditions" folds a part of it away; what is set there is told
+/// by [`chips`], so it stays closed unless something is wrong, maybe there.
 pub(super) fn form(view: &View, choices: &Choices, is_wrong: bool) -> Markup {
     html! {
         form #filters.filters method="get" action="/audit" role="search" aria-label="Conditions" {
@@ -27,8 +28,8 @@ pub(super) fn form(view: &View, choices: &Choices, is_wrong: bool) -> Markup {
             details.more open[is_wrong] {
                 summary { "More conditions" }
                 div.folded {
-                    (text(view, "action", "Action", "authentik.* or ocis.file_delete"))
-                    (text(view, "actor", "Actor", "name, mail address or id"))
+                    (text(view, "action", "Action", "authentik.*"))
+                    (text(view, "actor", "Actor", "name, mail or id"))
                     (text(view, "ip", "Address", "198.51.100.7"))
                     (text(view, "target", "Target", "name or id"))
                     (moment(view, "since", "From"))
@@ -62,10 +63,15 @@ fn text(view: &View, name: &str, label: &str, placeholder: &str) -> Markup {
     if let Some(kept) = kept(view, name, label) {
         return kept;
     }
+    // What is cut off when it is pasted finds nothing.
+    let most = match name {
+        "actor" | "target" => LONGEST_NAME,
+        _ => 512,
+    };
     html! {
         label.field {
             span { (label) }
-            input type="text" name=(name) value=[view.get(name)] placeholder=(placeholder) maxlength="512" autocomplete="off" spellcheck="false";
+            input type="text" name=(name) value=[view.get(name)] placeholder=(placeholder) maxlength=(most) autocomplete="off" spellcheck="false";
         }
     }
 }

@@ -228,7 +228,7 @@ pub(super) const PHRASES: &[Phrase] = &[
     or("stalwart.account_created", Icon::Person, "{actor} created the mail account {target|of someone}", "The mail account {target|of someone} was created"),
     or("stalwart.account_deleted", Icon::Trash, "{actor} deleted the mail account {target|of someone}", "The mail account {target|of someone} was deleted"),
     or("stalwart.auth_banned", Icon::Shield, "{target|An address} was banned after trying {actor}", "{target|An address} was banned"),
-    or("stalwart.auth_failed", Icon::Shield, "{actor} failed to sign in to mail", "Someone failed to sign in to mail"),
+    or("stalwart.auth_failed", Icon::Shield, "{actor} failed to sign in", "Someone failed to sign in"),
     or("stalwart.auth_success", Icon::Enter, "{actor} signed in to mail", "Someone signed in to mail"),
     or("stalwart.delivery_delivered", Icon::Mail, "Mail from {actor} was handed over to {target|its recipient}", "Mail was handed over to {target|its recipient}"),
     or("stalwart.dkim_failure", Icon::Shield, "Mail from {actor} to {target|someone} came in with a wrong signature", "Mail with a wrong signature came in"),

@@ -11,12 +11,11 @@ use super::phrases::{Icon, PHRASES, Phrase};
 use super::text::{visible, visible_plain};
 use super::view::View;
 use crate::event::Outcome;
+use crate::http::query::check_length;
 use crate::store::StoredEvent;
 
 /// The most characters of a name in a sentence.
 const NAME: usize = 80;
-/// Longer values cannot be asked for.
-const LONGEST_VALUE: usize = 1024;
 /// Numbers of at most so many digits are counted, by each server for itself; a longer one, like that
 /// of a message in a queue, is nobody else's.
 const COUNTED_DIGITS: usize = 10;
@@ -41,6 +40,7 @@ pub(super) fn icon(event: &StoredEvent) -> Icon {
     let (kind, verb) = event.action.split_once('.').unwrap_or(("", &event.action));
     let has = |word: &str| verb.contains(word);
     match (event.target.kind.as_deref(), kind) {
+        _ if is_failed_sign_in(&event.action) => Icon::Shield,
         _ if has("delete") || has("removed") => Icon::Trash,
         (Some("user" | "account"), _) => Icon::Person,
         (Some("group"), _) => Icon::People,
@@ -123,7 +123,7 @@ fn same<'a>(
     event: &'a StoredEvent,
 ) -> Conditions<'a> {
     let asked = match known.or(id) {
-        Some(value) if value.len() <= LONGEST_VALUE => (name, Some(value)),
+        Some(value) if check_length(name, value).is_ok() => (name, Some(value)),
         _ => return Vec::new(),
     };
     match known {
@@ -197,6 +197,9 @@ fn parts(event: &StoredEvent) -> Vec<Part> {
             });
             fill(sentence, actor.as_deref(), target)
         }
+        None if is_failed_sign_in(&event.action) => {
+            fill("{actor} failed to sign in", actor.as_deref(), None)
+        }
         None => made_up(event, actor.as_deref(), target.as_deref()),
     };
     if event.outcome == Some(Outcome::Failure) && !tells_failure(&event.action) {
@@ -208,7 +211,9 @@ fn parts(event: &StoredEvent) -> Vec<Part> {
         *first = capitalised(first);
     }
     if let Some(ip) = event.actor.ip.as_deref().filter(|ip| !ip.is_empty())
-        && event.target.name.as_deref() != Some(ip)
+        && !parts
+            .iter()
+            .any(|part| matches!(part, Part::Target(said) if said == ip))
     {
         parts.push(Part::Words(" from ".to_owned()));
         parts.push(Part::Address(ip.to_owned()));
@@ -240,6 +245,20 @@ fn special(event: &StoredEvent) -> Option<&'static str> {
         _ => return None,
     };
     Some(sentence)
+}
+
+/// Whether a service says that somebody could not sign in: `login.failed`, `portal.sign_in_failed`.
+fn is_failed_sign_in(action: &str) -> bool {
+    const ENDS: [&[&str]; 4] = [
+        &["login", "failed"],
+        &["signin", "failed"],
+        &["sign", "in", "failed"],
+        &["auth", "failed"],
+    ];
+    let words: Vec<&str> = action.split(['.', '_', '-', ' ']).collect();
+    // Of the servers' own actions, some are about other servers.
+    let is_server = SERVERS.iter().any(|(server, _)| *server == words[0]);
+    !is_server && ENDS.iter().any(|end| words.ends_with(end))
 }
 
 /// Whether the words of an action say themselves that it went wrong.

@@ -76,6 +76,14 @@ fn events_read_like_sentences() {
             "Alice Example failed to sign in from 198.51.100.7",
         ),
         (
+            with("stalwart.auth_failed", alice, ip, Some("alice")),
+            "Alice Example failed to sign in from 198.51.100.7",
+        ),
+        (
+            with("stalwart.auth_failed", None, ip, None),
+            "Someone failed to sign in from 198.51.100.7",
+        ),
+        (
             with("authentik.login_failed", None, ip, Some("root")),
             "Someone failed to sign in as root from 198.51.100.7",
         ),
@@ -184,6 +192,39 @@ fn events_read_like_sentences() {
         (with(".", alice, None, None), ", Alice Example"),
     ] {
         assert_eq!(plain_sentence(&event), wanted, "{}", event.action);
+    }
+}
+
+#[test]
+fn whoever_could_not_sign_in_is_told_of_alike() {
+    let told = |action, actor| plain_sentence(&with(action, actor, Some("::1"), Some("portal")));
+    for action in [
+        "login_failed",
+        "login.failed",
+        "auth.failed",
+        "portal.auth_failed",
+        "portal.signin_failed",
+        "portal.sign_in_failed",
+        "portal.sign-in-failed",
+    ] {
+        let wanted = "Alice failed to sign in from ::1";
+        assert_eq!(told(action, Some("Alice")), wanted, "{action}");
+        let wanted = "Someone failed to sign in from ::1";
+        assert_eq!(told(action, None), wanted, "{action}");
+        let event = with(action, None, None, None);
+        assert_eq!(icon(&event), Icon::Shield, "{action}");
+    }
+    for (action, wanted) in [
+        (
+            "portal.preauth_failed",
+            "Portal preauth failed, portal from ::1",
+        ),
+        (
+            "stalwart.delivery_auth_failed",
+            "Stalwart: delivery auth failed, portal from ::1",
+        ),
+    ] {
+        assert_eq!(told(action, None), wanted);
     }
 }
 
@@ -379,9 +420,14 @@ fn names_lead_to_what_else_they_did() {
         "{shown}"
     );
     assert!(shown.contains("href=\"/audit?ip=::1\""), "{shown}");
-    let event = with("authentik.login", Some(&"x".repeat(2000)), None, None);
-    let shown = sentence(&event, &View::default()).into_string();
-    assert!(!shown.contains("actor=") && shown.len() < 1000, "{shown}");
+    for (length, is_link) in [(8190, true), (8191, false)] {
+        let name = "x".repeat(length);
+        let event = with("authentik.login", Some(&name), None, None);
+        let shown = sentence(&event, &View::default()).into_string();
+        let href = format!("href=\"/audit?actor={name}\"");
+        assert_eq!(shown.contains(&href), is_link, "{shown}");
+        assert!(shown.len() < href.len() + 1000, "{shown}");
+    }
 }
 
 #[test]

@@ -33,8 +33,8 @@ use crate::http::query::form_pairs;
 use crate::http::router::Edge;
 use crate::own_events::{self, Deed};
 
-/// A form with a token and an address is much shorter.
-const LONGEST_FORM: usize = 16 << 10;
+/// A form with a token and an address is shorter: addresses have 64 KiB at most, and each `%` of them is `%25` in a form.
+const LONGEST_FORM: usize = 128 << 10;
 
 /// Whoever may read; or the page that they get instead.
 pub(super) async fn reader(

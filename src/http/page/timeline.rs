@@ -25,6 +25,8 @@ use crate::tenants::ResolverMessage;
 
 /// The tenants to choose from are nice to have, not worth a wait.
 const CHOICES_PATIENCE: Duration = Duration::from_millis(20);
+/// What is asked for in more bytes is not said again by each link of each row.
+const LONGEST_REPEATED: usize = 8 << 10;
 
 /// What the form can offer.
 pub(super) struct Choices {
@@ -170,6 +172,9 @@ fn key_of(event: &StoredEvent) -> String {
 fn rows(edge: &Edge, view: &View, events: &[StoredEvent], with_tenant: bool) -> Markup {
     let today = day_of(now());
     let mut former = None;
+    let alone = view.cleared();
+    let is_repeated = view.query_string().len() <= LONGEST_REPEATED;
+    let view = if is_repeated { view } else { &alone };
     html! {
         @for event in events {
             @let day = day_of(event.at);

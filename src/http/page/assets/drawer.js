@@ -120,10 +120,19 @@ export function step(row) {
   if (link) openEvent(link);
 }
 
+/** The link that a click means: its row's, unless it is on another link or ends a selection. */
+function meant({ target }) {
+  const link = target.closest("a, button");
+  if (link) return link.closest("li.event a.open");
+  return getSelection().isCollapsed ? target.closest("li.event")?.querySelector("a.open") : null;
+}
+
 export function startDrawer() {
+  document.documentElement.classList.add("rows");
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("li.event a.open");
-    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
+    const { ctrlKey, metaKey, shiftKey, altKey, button } = event;
+    const link = ctrlKey || metaKey || shiftKey || altKey || button !== 0 ? null : meant(event);
+    if (!link) return;
     event.preventDefault();
     openEvent(link);
   });

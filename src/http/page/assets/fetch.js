@@ -2,8 +2,8 @@
 
 import { note } from "./notes.js";
 
-/** Longer than the service waits for its store by default: then it tells itself what is wrong. */
-const PATIENCE = 15_000;
+/** Longer than the service waits for a turn, for its store by default and for room: then it tells itself what is wrong. */
+const PATIENCE = 35_000;
 
 /** The server answered, but not with the page; its own page of this address says why. */
 class Refused extends Error {}

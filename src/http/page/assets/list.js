@@ -87,14 +87,14 @@ const home = location.href;
 let name = document.title;
 
 const numbered = ({ places, isMore }) => `${places.size}${isMore ? "+" : ""}`;
-const counted = (number) => (number === "1" ? "1 new event" : `${number} new events`);
+const eventsOf = (number) => (number === "1" ? "event" : "events");
 
 function showCount() {
   clearTimeout(counting);
   counting = null;
   const number = numbered(waiting);
   pill.hidden = number === "0";
-  pill.textContent = counted(number);
+  pill.textContent = pill.hidden ? "" : `${number} new ${eventsOf(number)}`;
   document.title = pill.hidden ? name : `(${number}) ${name}`;
 }
 
@@ -143,9 +143,9 @@ export async function showNew() {
     const focused = document.activeElement;
     const fresh = merge(pages, promised);
     keepFocus(focused, fresh);
-    const shown = `${fresh.length}`;
     const isAll = fresh.length >= promised.places.size;
-    say(`${isAll ? counted(shown) : `${shown} of ${counted(numbered(promised))}`} shown`);
+    const all = isAll ? `${fresh.length}` : numbered(promised);
+    say(`${isAll ? all : `${fresh.length} of ${all}`} ${eventsOf(all)} added`);
   } catch (error) {
     const { places, isMore } = waiting;
     waiting = promised;
