@@ -9,7 +9,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use super::error::ApiError;
 use crate::store::Role;
 
-/// Lists and histograms of a tenant under way at once: SQLite does few at once, and whoever hangs up on a slow one
+/// Lists and histograms of a tenant under way at once: SQLite does two of each, and whoever hangs up on a slow one
 /// does not end it.
 const LISTS_OF_TENANT: usize = 2;
 const HISTOGRAMS_OF_TENANT: usize = 1;

@@ -200,6 +200,16 @@ async fn indexes_that_were_lost_with_a_cursor_are_made_anew() {
         assert_eq!(find(&store, &filter).await.len(), 1, "{filter:?}");
     }
 
+    // Nor does it if somebody else was quicker to make the indexes.
+    database.drop().await.unwrap();
+    let _other = prepared(&mongod.url("lost_indexes")).await;
+    let error = store.commit(&push).await.unwrap_err();
+    assert_eq!(error.reason(), "unavailable", "{error}");
+    store.commit(&push).await.unwrap();
+    for filter in filters() {
+        assert_eq!(find(&store, &filter).await.len(), 1, "{filter:?}");
+    }
+
     database.drop().await.unwrap();
     store.claim_cursor(&source).await.unwrap();
     assert!(stands().await);

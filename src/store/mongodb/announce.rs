@@ -9,7 +9,7 @@
 //! connection, so when one was made meanwhile the announcement is made again, synced, before the
 //! events are acknowledged. Only then it is remembered.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::PoisonError;
 
 use mongodb::options::WriteConcern;
@@ -17,6 +17,7 @@ use mongodb::options::WriteConcern;
 use super::MongoStore;
 use super::cells::{Cell, hot};
 use super::texts::NewText;
+use crate::event::SourceName;
 use crate::store::Result;
 use crate::store::keys::{EventKeys, Facet, KeySet, KnownTexts, day};
 
@@ -29,6 +30,8 @@ pub(super) struct Known {
     pub facets: KeySet,
     texts: KnownTexts,
     marks: HashMap<Cell, i64>,
+    /// Sources whose cursor was there to be touched.
+    touched: HashSet<SourceName>,
     /// How often what stood there was found to be lost.
     losses: u64,
 }
@@ -115,6 +118,7 @@ impl MongoStore {
     pub(super) fn forget(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Known {
+            touched: std::mem::take(&mut known.touched),
             losses: known.losses,
             ..Known::default()
         };
@@ -133,6 +137,20 @@ impl MongoStore {
         self.forget();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.losses += 1;
+    }
+
+    /// Remembers that a source's cursor stands.
+    pub(super) fn touched(&self, source: &SourceName) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.touched.contains(source) {
+            known.touched.insert(source.clone());
+        }
+    }
+
+    /// Whether a source's cursor stood when it was touched before.
+    pub(super) fn was_touched(&self, source: &SourceName) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.touched.contains(source)
     }
 
     pub(super) fn losses(&self) -> u64 {

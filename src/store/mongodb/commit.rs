@@ -90,6 +90,8 @@ impl MongoStore {
             moved.map_err(no_events_fault)?
         };
         if self.losses() != losses {
+            // What this one has remembered meanwhile is among it.
+            self.forget();
             let message = "what events are found by was lost meanwhile";
             return Err(StoreError::Unavailable(message.to_owned()));
         }

@@ -60,9 +60,12 @@ impl MongoStore {
             let touched = touched.write_concern(unsynced(self.timeout));
             match touched.collation(simple()).upsert(true).await {
                 Ok(touched) if touched.upserted_id.is_some() => {
-                    return self.needs_indexes().await;
+                    return self.needs_indexes(&touch.source).await;
                 }
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.touched(&touch.source);
+                    return Ok(());
+                }
                 Err(error) if is_upsert_race(&error) => {}
                 Err(error) => return Err(store_error(&error)),
             }
@@ -72,9 +75,16 @@ impl MongoStore {
 
     /// There was no cursor. If it was lost, the indexes may be too, and what was entered without them comes again: it
     /// relies on an announcement that was lost as well.
-    async fn needs_indexes(&self) -> Result<()> {
+    async fn needs_indexes(&self, source: &SourceName) -> Result<()> {
         let why = match self.create_indexes_anew().await {
-            Ok(false) => return Ok(()),
+            Ok(false) if !self.was_touched(source) => {
+                self.touched(source);
+                return Ok(());
+            }
+            Ok(false) => {
+                self.lose();
+                "somebody else has made them anew".to_owned()
+            }
             Ok(true) => "they are made anew".to_owned(),
             Err(error) => error.to_string(),
         };

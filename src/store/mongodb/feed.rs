@@ -38,6 +38,9 @@ const POLL: Duration = Duration::from_millis(250);
 const DEEP_EVERY: Duration = Duration::from_secs(5);
 /// Ids read at once.
 const PAGE: usize = 1000;
+/// How long the server waits for a change before it tells a reader who catches up that there is none: few catch up at
+/// once, and after a restart all of them want to.
+const BRIEFLY: Duration = Duration::from_millis(200);
 /// About so many bytes of events are read at once: large ones come a few at a time.
 const MOST_BYTES: usize = 8 << 20;
 
@@ -60,6 +63,8 @@ struct Place {
 
 pub(super) struct Follower {
     store: MongoStore,
+    /// How long the server waits for a change before it tells that there is none.
+    awaits: Duration,
     reading: Reading,
     /// Where to go on when the change stream has to be opened again.
     place: Place,
@@ -115,6 +120,7 @@ impl Follower {
         });
         let mut follower = Self {
             store,
+            awaits: if place.is_some() { BRIEFLY } else { PATIENCE },
             reading: Reading::Changes(None),
             scan: None,
             begun: earliest(Duration::ZERO),
@@ -147,7 +153,7 @@ impl Follower {
     /// ids will be read.
     async fn open(&mut self) -> Result<Opened> {
         if let Some(token) = self.place.token.clone() {
-            match watch(&self.store, Some(token)).await {
+            match watch(&self.store, Some(token), self.awaits).await {
                 Ok(changes) => {
                     self.reading = Reading::Changes(Some(changes));
                     return Ok(Opened::AtPlace);
@@ -158,7 +164,7 @@ impl Follower {
                 Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => {}
                 Err(error) if is_refused(&error) => {
                     // A server in trouble refuses it without the token too.
-                    let without = watch(&self.store, None).await;
+                    let without = watch(&self.store, None, self.awaits).await;
                     without.map_err(|error| store_error(&error))?;
                     return Ok(Opened::NoPlace);
                 }
@@ -166,7 +172,7 @@ impl Follower {
             }
         }
         // Opened before the ids are read: what comes in between is told by both.
-        self.reading = match watch(&self.store, None).await {
+        self.reading = match watch(&self.store, None, self.awaits).await {
             Ok(changes) => Reading::Changes(Some(changes)),
             // The first look may take many calls; with the next one it can be said that all is met.
             Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => Reading::Ids {
@@ -367,6 +373,7 @@ async fn read_some(
 async fn watch(
     store: &MongoStore,
     after: Option<String>,
+    awaits: Duration,
 ) -> std::result::Result<Box<Changes>, Error> {
     let mut stream = Document::new();
     if let Some(token) = after {
@@ -381,7 +388,7 @@ async fn watch(
     let watch = store.events.aggregate(inserts);
     let watch = watch
         .batch_size(u32::try_from(MOST_AT_ONCE).unwrap_or(u32::MAX))
-        .max_await_time(PATIENCE);
+        .max_await_time(awaits);
     let replies = watch.batch();
     match tokio::time::timeout(store.timeout, replies).await {
         Ok(replies) => Ok(Box::new(Changes {
@@ -538,6 +545,7 @@ mod tests {
         let store = MongoStore::connect(url, timeout, &Collections::default()).await;
         Follower {
             store: store.expect("a store that nobody asks"),
+            awaits: PATIENCE,
             reading,
             place: Place {
                 second: 0,

@@ -50,7 +50,8 @@ use errors::store_error;
 use schema::Tables;
 use worker::Workers;
 
-/// Connections for reads, and as many for counts, which may take long: nothing else waits for them.
+/// Connections for lists, for counts and for other reads, of each so many: lists and counts may take long, and nothing
+/// else waits for them.
 const READERS: usize = 2;
 
 /// Raw bytes of a dead letter that are kept, as in the other store.
@@ -70,6 +71,7 @@ pub struct SqliteStore {
     was_prepared: AtomicBool,
     writer: Workers,
     readers: Arc<Workers>,
+    listers: Workers,
     counters: Workers,
 }
 
@@ -128,6 +130,7 @@ impl SqliteStore {
             was_prepared: AtomicBool::new(false),
             writer: threads("sqlite-writer", vec![writer], Some(Arc::new(put_away)))?,
             readers: Arc::new(threads("sqlite-reader", readers()?, None)?),
+            listers: threads("sqlite-lister", readers()?, None)?,
             counters: threads("sqlite-counter", readers()?, None)?,
         })
     }
@@ -317,17 +320,18 @@ impl Store for SqliteStore {
         payloads: Payloads,
     ) -> Result<EventPage> {
         let (filter, before) = (filter.clone(), before.cloned());
-        self.read("a query", move |connection, tables| {
+        let tables = Arc::clone(&self.tables);
+        let list = move |connection: &mut Connection| {
             query::events(
                 connection,
-                tables,
+                &tables,
                 &filter,
                 before.as_ref(),
                 limit,
                 payloads,
             )
-        })
-        .await
+        };
+        self.listers.run("a query", list).await
     }
 
     async fn histogram(&self, filter: &EventFilter, buckets: u32) -> Result<Histogram> {

@@ -570,7 +570,8 @@ async fn counted_days_follow_the_events() {
     let file = Connection::open(directory.path().join("daybook.db")).unwrap();
     file.execute("DELETE FROM \"auditevents.counts\" WHERE day % 2 = 0", [])
         .unwrap();
-    drop(file);
+    drop((file, store));
+    let store = open(&directory, AMPLE);
     store.prepare().await.unwrap();
     assert_eq!(days(sum), i64::try_from(left).unwrap());
     assert_counted(&store, left).await;

@@ -160,7 +160,8 @@ async fn texts_of_an_older_file_are_packed_step_by_step() {
     let file = Connection::open(directory.path().join("daybook.db")).unwrap();
     let lose = "DELETE FROM \"auditevents.packs\" WHERE id % 3 = 0";
     assert!(file.execute(lose, []).unwrap() > 0);
-    drop(file);
+    drop((file, store));
+    let store = open(&directory, AMPLE);
     store.prepare().await.unwrap();
     assert_packed(&directory, "repaired");
     assert_texts_found(&store, 0..420, "repaired").await;
