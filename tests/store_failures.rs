@@ -423,6 +423,31 @@ async fn a_replica_set_loses_its_primary_its_connections_and_its_majority() {
     assert_eq!(stored(&patient).await, events.len() + 1);
 }
 
+/// Commits that are slow are no reason to take the store for away: it is prepared without a write.
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_that_stand_do_not_wait_for_a_majority_that_is_behind() {
+    let set = ReplicaSet::start_with(3, TEST_COMMANDS).await;
+    let patient = prepared(&set.url("d")).await;
+    claim(&patient).await;
+    let hasty = store(&set.url("d"), SHORT).await;
+    eventually("it is connected", async || hasty.ping().await.is_ok()).await;
+    let primary = set.primary().await.port();
+    for member in set.members.iter().filter(|one| one.port() != primary) {
+        let admin = member.database("admin").await;
+        let stop = doc! { "configureFailPoint": "stopReplProducer", "mode": "alwaysOn" };
+        admin.run_command(stop).await.expect("a fail point");
+    }
+    let is_behind = async || {
+        let claimed = hasty.claim_cursor(&SourceName::new("trouble")).await;
+        claimed.is_err()
+    };
+    // They take what was on its way.
+    eventually("the majority stays behind", async || is_behind().await).await;
+    assert!(is_behind().await, "once more");
+    patient.prepare().await.expect("nothing to create");
+    assert!(is_behind().await, "all the while");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_platform_keeps_beside_ours_is_read_as_far_as_it_goes() {
     let mongod = Mongod::shared().await;

@@ -138,9 +138,9 @@ impl FeedState {
             none => {
                 let store = &feed.shared.store;
                 let position = feed.position();
-                let mut follow = store.follow(position.as_deref()).await?;
+                let mut follow = store.follow_live(position.as_deref()).await?;
                 if follow.is_none() {
-                    follow = store.follow(None).await?;
+                    follow = store.follow_live(None).await?;
                 }
                 let Some(follow) = follow else {
                     return Err(StoreError::Other("the store cannot be followed".to_owned()));

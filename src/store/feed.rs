@@ -13,7 +13,7 @@ use regex::{Regex, RegexBuilder};
 use super::keys::lower;
 use super::{EventFilter, Result, StoredEvent};
 
-/// The most events that one [`Follow::next`] yields.
+/// The most events that one [`Follow::next`] yields, unless it takes more to hand out all that was visible.
 pub const MOST_AT_ONCE: usize = 200;
 
 /// How long [`Follow::next`] waits for something when there is nothing.
@@ -34,7 +34,7 @@ pub struct Entry {
 /// What [`Follow::next`] found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entries {
-    /// In the order in which they are handed out, at most [`MOST_AT_ONCE`].
+    /// In the order in which they are handed out, seldom more than [`MOST_AT_ONCE`].
     pub entries: Vec<Entry>,
     /// `false`: everything that was visible when this call began has been handed out.
     pub more: bool,

@@ -342,7 +342,7 @@ pub struct DeadLetterFilter {
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Nobody answers, no primary, no majority, connection lost.
+    /// Nobody answers, no primary, no majority, connection lost; a file that is damaged.
     #[error("store is unavailable: {0}")]
     Unavailable(String),
     /// No answer within the operation's time.
@@ -496,6 +496,11 @@ pub trait Store: Send + Sync + 'static {
     /// Follows the timeline from a [`feed::Entry::position`] on, or from now. `None`: the text is no
     /// position of this store.
     async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>>;
+
+    /// The same for the live feed, which no read of the timeline may hold up, wherever it goes on.
+    async fn follow_live(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
+        self.follow(after).await
+    }
 
     /// How this store compares text in any case; see [`feed::Matcher`].
     fn caseless(&self) -> Caseless;

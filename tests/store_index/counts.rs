@@ -549,6 +549,15 @@ async fn examined<T>(
     what: &str,
     run: impl Future<Output = daybook::store::Result<T>>,
 ) -> i64 {
+    let examined = |read: &Document| read.get_i32(what).map_or(0, i64::from);
+    reads_of(database, run).await.iter().map(examined).sum()
+}
+
+/// What the server tells of each read of events meanwhile.
+pub async fn reads_of<T>(
+    database: &mongodb::Database,
+    run: impl Future<Output = daybook::store::Result<T>>,
+) -> Vec<Document> {
     let level = async |level: i32| {
         let set = database.run_command(doc! { "profile": level }).await;
         set.unwrap();
@@ -567,6 +576,5 @@ async fn examined<T>(
     let reads: Vec<Document> = found.try_collect().await.unwrap();
     profile.drop().await.unwrap();
     assert!(!reads.is_empty(), "reads were seen");
-    let examined = |read: &Document| read.get_i32(what).map_or(0, i64::from);
-    reads.iter().map(examined).sum()
+    reads
 }

@@ -4,11 +4,15 @@
 use std::sync::Arc;
 
 use daybook::config::Collections;
+use daybook::event::Outcome;
+use daybook::own_events::{self, Deed};
 use daybook::probe::{Fault, Probes};
 use daybook::store::EventFilter;
 use daybook::store::Store;
+use daybook::store::mongodb::MongoStore;
 use daybook::store::sqlite::SqliteStore;
 use jiff::SignedDuration;
+use mongodb::Database;
 use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
 use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
@@ -183,10 +187,7 @@ async fn a_lost_dictionary_is_made_anew_though_the_first_to_try_is_killed() {
     let store = mongo_store(&url).await;
     enter(&store, "acme", &all).await.unwrap();
     drop(store);
-    for part in ["facets", "texts", "pendingtexts", "counts"] {
-        let derived = database.collection::<Document>(&format!("auditevents.{part}"));
-        derived.drop().await.unwrap();
-    }
+    drop_what_is_derived(&database).await;
     // Ids of several types at one time, in no order but that of their types.
     for id in [Bson::Int32(7), Bson::String("7".to_owned())] {
         let mut foreign = older(&id.to_string());
@@ -226,6 +227,40 @@ async fn a_lost_dictionary_is_made_anew_though_the_first_to_try_is_killed() {
     eventually("nothing but facets in the dictionary", async || {
         let others = doc! { "_id": { "$type": "string" } };
         facets.count_documents(others).await.unwrap() == 0
+    })
+    .await;
+}
+
+async fn drop_what_is_derived(database: &Database) {
+    for part in ["facets", "texts", "pendingtexts", "counts"] {
+        let derived = database.collection::<Document>(&format!("auditevents.{part}"));
+        derived.drop().await.unwrap();
+    }
+}
+
+/// Whoever signs in does not wait until the store is prepared.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_dictionary_is_noticed_before_the_first_entry() {
+    let mongod = Mongod::shared().await;
+    let url = mongod.url("early");
+    let store = prepared(&url).await;
+    enter(&store, "acme", &[full_event("1", AT)]).await.unwrap();
+    drop(store);
+    drop_what_is_derived(&mongod.database("early").await).await;
+
+    let store = MongoStore::connect(&url, TIMEOUT, &Collections::default()).await;
+    let store = store.unwrap();
+    let refused = Deed::new("daybook.sign_in_failed", Outcome::Failure);
+    own_events::enter(&store, refused).await.unwrap();
+    store.prepare().await.unwrap();
+    let of_tenant = EventFilter {
+        tenant: Some("acme".to_owned()),
+        ..EventFilter::default()
+    };
+    assert_eq!(find(&store, &of_tenant).await, [], "nothing tells of it");
+    store.begin_upkeep();
+    eventually("the tenant's event", async || {
+        find(&store, &of_tenant).await.len() == 1
     })
     .await;
 }

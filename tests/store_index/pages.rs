@@ -8,12 +8,13 @@ use daybook::probe::{Fault, Probes};
 use daybook::store::mongodb::MongoStore;
 use daybook::store::sqlite::SqliteStore;
 use daybook::store::{Commit, EventFilter, PageKey, Payloads, Record, Store};
+use jiff::Timestamp;
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use tempfile::TempDir;
 use testkit::mongod::Mongod;
 
-use super::counts::events_examined;
+use super::counts::{events_examined, reads_of};
 use super::texts::settled;
 use super::{AuditEvent, Outcome, TIMEOUT, enter, event, find_by, mongo_store};
 
@@ -298,6 +299,42 @@ async fn a_page_of_several_conditions_ends_for_its_size() {
         }
     }
     assert_eq!((sizes, found), (vec![3, 3, 2], keys((0..8).rev())));
+}
+
+/// The newest of any that are looked at for many facets may be all that there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_a_whole_range_is_enough() {
+    let mongod = Mongod::shared().await;
+    let name = "pages_range";
+    let store = mongo_store(&mongod.url(name)).await;
+    let events = (0..300).map(|number| {
+        let mut one = numbered(number);
+        one.action = format!("test.kind{number}").into();
+        one
+    });
+    let events: Vec<AuditEvent> = events.collect();
+    enter(&store, "acme", &events).await.unwrap();
+    settled(mongod, name).await;
+    let last = EventFilter {
+        source: Some("s".to_owned()),
+        since: Timestamp::from_millisecond(AT + 297).ok(),
+        ..EventFilter::default()
+    };
+    let mut found = Vec::new();
+    let page = async {
+        found = store.find_events(&last, None, 10).await?;
+        Ok(())
+    };
+    let reads = reads_of(&mongod.database(name).await, page).await;
+    let found: Vec<String> = found.into_iter().map(|event| event.external_id).collect();
+    assert_eq!(found, keys((297..300).rev()));
+    // Events without keys are asked for besides, by no facet.
+    let asks_facets = |read: &&Document| {
+        let filter = read.get_document("command");
+        let filter = filter.and_then(|command| command.get_document("filter"));
+        filter.is_ok_and(|filter| filter.get_document("facet").is_ok())
+    };
+    assert_eq!(reads.iter().find(asks_facets), None);
 }
 
 /// Where there are many facets, the ids are read before the events.

@@ -32,6 +32,8 @@ pub(super) struct Known {
     marks: HashMap<Cell, i64>,
     /// Sources whose cursor was there to be touched.
     touched: HashSet<SourceName>,
+    /// A lack of the dictionary would have been noted.
+    has_looked: bool,
     /// How often what stood there was found to be lost.
     losses: u64,
 }
@@ -151,6 +153,17 @@ impl MongoStore {
     pub(super) fn was_touched(&self, source: &SourceName) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.touched.contains(source)
+    }
+
+    /// Remembers that a lack of the dictionary would have been noted.
+    pub(super) fn looked(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.has_looked = true;
+    }
+
+    pub(super) fn has_looked(&self) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.has_looked
     }
 
     pub(super) fn losses(&self) -> u64 {

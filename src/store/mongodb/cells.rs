@@ -19,16 +19,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
-use mongodb::action::Action as _;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Document, RawDocument, doc};
-use mongodb::options::{ReadConcern, WriteConcern};
+use mongodb::options::WriteConcern;
 
 use super::MongoStore;
 use super::commit::DUPLICATE_KEY;
 use super::errors::{by_code, store_error};
-use super::schema::by_time;
+use super::plan::Way;
 use crate::store::histogram::{DAY, HOUR};
 use crate::store::{Result, StoreError};
 
@@ -84,13 +82,6 @@ impl Cell {
             start: id.get_i64("start").ok()?,
         })
     }
-}
-
-/// Events of a facet in a bar or cell, by its number.
-pub(super) struct Count {
-    pub bar: i64,
-    pub facet: i64,
-    pub count: u64,
 }
 
 /// What was counted in a cell, and its version before.
@@ -267,11 +258,11 @@ impl MongoStore {
             let end = to.min(start + CELLS_AT_ONCE * width);
             let begun = self.now();
             let mut counts: HashMap<i64, Vec<(i64, u64)>> = HashMap::new();
-            for counted in self.scan((start, end), (start, width), None).await? {
-                let cell = start + counted.bar * width;
-                tell(cell, counted.facet, counted.count);
-                let counts = counts.entry(cell).or_default();
-                counts.push((counted.facet, counted.count));
+            let tally = self.tally(&Way::Time, (start, end), (start, width)).await?;
+            for ((bar, facet), count) in tally {
+                let cell = start + bar * width;
+                tell(cell, facet, count);
+                counts.entry(cell).or_default().push((facet, count));
             }
             let mut updates = Vec::new();
             for cell in Cell::row((start, end), width) {
@@ -340,50 +331,6 @@ impl MongoStore {
             Some(at.timestamp_millis())
         };
         Ok(super::collect::<i64>(found, at).await?.pop())
-    }
-
-    /// Counts by facet and bar, from the index alone. Events without a facet are left out.
-    pub(super) async fn scan(
-        &self,
-        (from, to): (i64, i64),
-        (start, width): (i64, i64),
-        facets: Option<&[i64]>,
-    ) -> Result<Vec<Count>> {
-        let range = doc! { "$gte": DateTime::from_millis(from), "$lt": DateTime::from_millis(to) };
-        let mut within = doc! { "at": range };
-        if let Some(facets) = facets {
-            within.insert("facet", doc! { "$in": facets });
-        }
-        let elapsed = doc! { "$subtract": ["$at", DateTime::from_millis(start)] };
-        let bar = doc! { "$floor": { "$divide": [elapsed, width] } };
-        let group = doc! {
-            "_id": { "bar": bar, "facet": "$facet" },
-            "count": { "$sum": 1_i64 },
-        };
-        let counted = self
-            .events
-            .aggregate([doc! { "$match": within }, doc! { "$group": group }])
-            .optional(self.hint(by_time()), |count, hint| count.hint(hint))
-            .read_concern(ReadConcern::majority())
-            .batch_size(10_000)
-            .max_time(self.timeout)
-            .await;
-        let counted = counted.map_err(|error| store_error(&error))?;
-        let counts = counted
-            .try_filter_map(|counts| async move {
-                let count = || {
-                    let id = counts.get_document("_id").ok()?;
-                    Some(Count {
-                        bar: id.get_f64("bar").ok()? as i64,
-                        facet: id.get_i64("facet").ok()?,
-                        count: counts.get_i64("count").ok()?.unsigned_abs(),
-                    })
-                };
-                Ok(count())
-            })
-            .try_collect()
-            .await;
-        counts.map_err(|error| store_error(&error))
     }
 }
 

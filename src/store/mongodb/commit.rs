@@ -236,7 +236,7 @@ impl MongoStore {
 }
 
 /// The events stand, or have nothing to do with it: none may be condemned for it.
-fn no_events_fault(error: StoreError) -> StoreError {
+pub(super) fn no_events_fault(error: StoreError) -> StoreError {
     match error {
         StoreError::Other(message) => StoreError::Refused(message),
         known => known,

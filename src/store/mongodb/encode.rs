@@ -7,8 +7,7 @@
 //! in `metadataJson`, which reading back prefers.
 
 use std::fmt::Write as _;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use bytestring::ByteString;
 use jiff::Timestamp;
@@ -37,20 +36,41 @@ pub(super) const MAX_METADATA_DEPTH: usize = 150;
 /// Stands for a NUL in a stored key, which BSON ends there.
 const NUL_IN_KEY: &str = "\u{2400}";
 
-/// Makes ids that grow within this process, whatever the clock does.
-pub(super) fn next_id() -> ObjectId {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    static PROCESS: LazyLock<[u8; 5]> = LazyLock::new(rand::random);
+/// Ids are less than so many seconds ahead of the clock: whoever follows them looks as far.
+const SECONDS_AHEAD: u64 = 60;
 
-    let seconds = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
-    let earliest = seconds << 24;
-    let next = |last: u64| Some(earliest.max(last + 1));
-    let id = match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
-        Ok(last) | Err(last) => earliest.max(last + 1),
-    };
-    let [_, s0, s1, s2, s3, c0, c1, c2] = id.to_be_bytes();
-    let seconds = u32::from_be_bytes([s0, s1, s2, s3]);
-    ObjectId::from_parts(seconds, *PROCESS, [c0, c1, c2])
+/// Makes ids that grow within this process, unless the clock is put back by [`SECONDS_AHEAD`].
+pub(super) fn next_id() -> ObjectId {
+    static IDS: LazyLock<Mutex<Ids>> = LazyLock::new(|| Mutex::new(Ids::new()));
+
+    let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
+    ids.next(u64::try_from(Timestamp::now().as_second()).unwrap_or(0))
+}
+
+struct Ids {
+    /// A second, and a count of 24 bits.
+    last: u64,
+    process: [u8; 5],
+}
+
+impl Ids {
+    fn new() -> Self {
+        Self {
+            last: 0,
+            process: rand::random(),
+        }
+    }
+
+    fn next(&mut self, second: u64) -> ObjectId {
+        if self.last >> 24 >= second + SECONDS_AHEAD {
+            // As another process: the ids of this second may be made already.
+            *self = Self::new();
+        }
+        self.last = (second << 24).max(self.last + 1);
+        let [_, s0, s1, s2, s3, c0, c1, c2] = self.last.to_be_bytes();
+        let second = u32::from_be_bytes([s0, s1, s2, s3]);
+        ObjectId::from_parts(second, self.process, [c0, c1, c2])
+    }
 }
 
 /// One event as its document, or why it can have none.
@@ -520,6 +540,29 @@ mod tests {
         let now = Timestamp::now().as_millisecond();
         let made = ids[0].timestamp().timestamp_millis();
         assert!((now - made).abs() < 60_000, "{made} is about {now}");
+    }
+
+    #[test]
+    fn ids_begin_again_when_the_clock_was_far_ahead() {
+        const NOW: u64 = 1_700_000_000;
+        const AHEAD: u64 = NOW + 365 * 86_400;
+        let mut ids = Ids::new();
+        let mut made = std::collections::HashSet::new();
+        // The clock, and the second of the id.
+        for (clock, second) in [
+            (NOW, NOW),
+            (NOW - 59, NOW),
+            (AHEAD, AHEAD),
+            (AHEAD - 1, AHEAD),
+            (NOW, NOW),
+            (NOW + 1, NOW + 1),
+            (NOW - 59, NOW - 59),
+        ] {
+            let id = ids.next(clock);
+            let of = id.timestamp().timestamp_millis() / 1000;
+            assert_eq!(u64::try_from(of).unwrap(), second, "at {clock}");
+            assert!(made.insert(id), "{id} is made twice");
+        }
     }
 
     proptest! {

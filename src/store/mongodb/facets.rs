@@ -9,7 +9,7 @@ use mongodb::Collection;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::options::{ReadConcern, WriteConcern};
 
-use super::commit::DUPLICATE_KEY;
+use super::commit::{DUPLICATE_KEY, no_events_fault};
 use super::cursors::is_upsert_race;
 use super::errors::store_error;
 use super::{MongoStore, collect, decode};
@@ -38,6 +38,10 @@ impl MongoStore {
     ) -> Result<()> {
         if facets.is_empty() {
             return Ok(());
+        }
+        if !self.has_looked() {
+            let looked = self.look_for_dictionary().await;
+            looked.map_err(no_events_fault)?;
         }
         let documents = facets.iter().map(|(key, facet)| {
             doc! {
@@ -81,20 +85,22 @@ impl MongoStore {
     }
 
     /// Notes it when the dictionary is gone, as when the events alone were restored from a backup. To be
-    /// awaited before the first commit, which would make a new one.
+    /// awaited before the first entry, which would make a new one.
     pub(super) async fn look_for_dictionary(&self) -> Result<()> {
-        if is_there(&self.facets, any_entry()).await?
-            || !is_there(&self.events, doc! { "at": { "$gte": DateTime::MIN } }).await?
+        // In this order: the entry of an event that is there stands too.
+        if is_there(&self.events, doc! { "at": { "$gte": DateTime::MIN } }).await?
+            && !is_there(&self.facets, any_entry()).await?
         {
-            return Ok(());
+            let since = doc! { "$setOnInsert": { "since": DateTime::now() } };
+            let noted = self.facets.update_one(unfinished(), since).upsert(true);
+            if let Err(error) = noted.await
+                && !is_upsert_race(&error)
+            {
+                return Err(store_error(&error));
+            }
         }
-        let since = doc! { "$setOnInsert": { "since": DateTime::now() } };
-        let noted = self.facets.update_one(unfinished(), since).upsert(true);
-        match noted.await {
-            Ok(_) => Ok(()),
-            Err(error) if is_upsert_race(&error) => Ok(()),
-            Err(error) => Err(store_error(&error)),
-        }
+        self.looked();
+        Ok(())
     }
 
     /// Whether there may be events whose facet or texts do not stand in the store.

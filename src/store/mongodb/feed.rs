@@ -4,28 +4,30 @@
 //!   token finds the place again exactly, for as long as the oplog reaches.
 //! - On a standalone server, which has no oplog, ids are read. Their order is that of the clocks
 //!   that made them, and an insert may become visible after younger ones: so every look goes back
-//!   a little, now and then by [`OVERLAP`], and what was seen already is known by its id.
+//!   a little, now and then by [`OVERLAP`], and what was seen already is known by its id. A clock may
+//!   have been far ahead: only the looks that go back by [`OVERLAP`] read beyond it on the other side.
 //! - When the oplog no longer reaches back to a token, the ids tell what was missed meanwhile.
 //!
 //! Both yield ids only; the events are then fetched by them. A change event that holds a large
 //! document exceeds the server's limit, and would end the stream for good.
 
+mod changes;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Bson, Document, RawBsonRef, doc};
-use mongodb::error::{Error, ErrorKind};
-use mongodb::raw_batch_cursor::RawBatchCursor;
+use mongodb::bson::{Bson, RawBsonRef, doc};
 use tokio::time::Instant;
 
-use super::errors::{has_code, store_error};
+use super::errors::store_error;
 use super::{MongoStore, collect, decode};
 use crate::store::feed::{Entries, Entry, Follow, MOST_AT_ONCE, PATIENCE};
-use crate::store::{Result, StoreError, StoredEvent};
+use crate::store::{Result, StoredEvent};
+use changes::{Changes, Opened};
 
 /// How much later than its id says an event may become visible: the time of a slow insert, and
 /// what the clocks of several writers differ.
@@ -43,16 +45,12 @@ const PAGE: usize = 1000;
 const BRIEFLY: Duration = Duration::from_millis(200);
 /// About so many bytes of events are read at once: large ones come a few at a time.
 const MOST_BYTES: usize = 8 << 20;
+/// Events that one call hands out of a look that meets whatever is visible: fewer than a reader of the stream
+/// remembers.
+const MOST_OF_A_LOOK: usize = 20 * MOST_AT_ONCE;
 
-/// What a server without oplog, without the command, or without the right to it answers:
-/// `Unauthorized`, `CommandNotFound`, `Unrecognized pipeline stage`, `only supported on replica sets`.
-const NO_CHANGE_STREAMS: [i32; 4] = [13, 59, 40324, 40573];
-/// `InvalidResumeToken`, `ChangeStreamFatalError`, `ChangeStreamHistoryLost`: the token leads nowhere
-/// any more.
-const TOKEN_LOST: [i32; 3] = [260, 280, 286];
-
-/// An id met, and the token of the change that told of it.
-type Met = (Bson, Option<String>);
+/// An id met, and the place after it.
+type Met = (Bson, Place);
 
 /// Where to go on: from this second of ids on, or, exactly, after this change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +70,8 @@ pub(super) struct Follower {
     position: String,
     /// A look under way: ids after this one.
     scan: Option<ObjectId>,
+    /// And before this one.
+    until: Option<ObjectId>,
     /// The second in which the last look began: it has met, or will meet, whatever was visible then.
     begun: i64,
     /// Nothing was read yet of a look that goes back by [`OVERLAP`], or from a place: it will meet whatever is visible.
@@ -89,26 +89,13 @@ enum Reading {
     Ids { deep_at: Instant },
 }
 
-/// Where a change stream was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opened {
-    /// Exactly behind the place.
-    AtPlace,
-    /// At the end, or nowhere because the server has none: ids tell what came since the place.
-    AtEnd,
-    /// Not at all: the place is none.
-    NoPlace,
-}
-
-struct Changes {
-    replies: RawBatchCursor,
-    /// The first reply may end before the oplog does.
-    first: bool,
-}
-
 impl Follower {
     /// `None`: the text is no position.
-    pub(super) async fn start(store: MongoStore, after: Option<&str>) -> Result<Option<Self>> {
+    async fn start(
+        store: MongoStore,
+        after: Option<&str>,
+        awaits: Duration,
+    ) -> Result<Option<Self>> {
         let place = match after.map(parse) {
             None => None,
             Some(Some(place)) => Some(place),
@@ -120,9 +107,10 @@ impl Follower {
         });
         let mut follower = Self {
             store,
-            awaits: if place.is_some() { BRIEFLY } else { PATIENCE },
+            awaits,
             reading: Reading::Changes(None),
             scan: None,
+            until: None,
             begun: earliest(Duration::ZERO),
             meets_all: false,
             seen: BTreeSet::new(),
@@ -149,106 +137,12 @@ impl Follower {
         Ok(Some(follower))
     }
 
-    /// Opens the change stream at the place, or else at its end. Where there are no change streams,
-    /// ids will be read.
-    async fn open(&mut self) -> Result<Opened> {
-        if let Some(token) = self.place.token.clone() {
-            match watch(&self.store, Some(token), self.awaits).await {
-                Ok(changes) => {
-                    self.reading = Reading::Changes(Some(changes));
-                    return Ok(Opened::AtPlace);
-                }
-                Err(error) if has_code(&error, &TOKEN_LOST) => {
-                    tracing::info!("the oplog no longer reaches back; ids tell what was missed");
-                }
-                Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => {}
-                Err(error) if is_refused(&error) => {
-                    // A server in trouble refuses it without the token too.
-                    let without = watch(&self.store, None, self.awaits).await;
-                    without.map_err(|error| store_error(&error))?;
-                    return Ok(Opened::NoPlace);
-                }
-                Err(error) => return Err(store_error(&error)),
-            }
-        }
-        // Opened before the ids are read: what comes in between is told by both.
-        self.reading = match watch(&self.store, None, self.awaits).await {
-            Ok(changes) => Reading::Changes(Some(changes)),
-            // The first look may take many calls; with the next one it can be said that all is met.
-            Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => Reading::Ids {
-                deep_at: Instant::now(),
-            },
-            Err(error) => return Err(store_error(&error)),
-        };
-        Ok(Opened::AtEnd)
-    }
-
-    /// One reply of the change stream; whether there may be more.
-    async fn changes_on(&mut self) -> Result<bool> {
-        let Reading::Changes(changes) = &mut self.reading else {
-            return Ok(false);
-        };
-        let Some(open) = changes else {
-            match self.open().await? {
-                Opened::AtPlace => {}
-                Opened::AtEnd => self.look_from(self.place.second, true),
-                Opened::NoPlace => self.place.token = None,
-            }
-            return Ok(true);
-        };
-        let reply = match tokio::time::timeout(self.store.timeout, open.replies.next()).await {
-            Ok(reply) => reply,
-            Err(_) => {
-                return Err(StoreError::Timeout {
-                    what: "a look for new events",
-                    after: self.store.timeout,
-                });
-            }
-        };
-        let reply = match reply {
-            Some(Ok(reply)) => reply,
-            Some(Err(error)) => {
-                *changes = None;
-                // Opened again from the last place, which says whether that still exists.
-                return if has_code(&error, &TOKEN_LOST) {
-                    Ok(true)
-                } else {
-                    Err(store_error(&error))
-                };
-            }
-            None => {
-                *changes = None;
-                return Ok(true);
-            }
-        };
-        let mut count = 0;
-        for change in reply.doc_slices().map_err(|error| store_error(&error))? {
-            let change = change.map_err(|error| StoreError::Other(error.to_string()))?;
-            count += 1;
-            let Some((id, token)) = change.as_document().and_then(told) else {
-                continue;
-            };
-            self.pending.push_back((id, Some(token)));
-        }
-        let first = std::mem::replace(&mut open.first, false);
-        if count == 0
-            && let Ok(cursor) = reply.as_raw_document().get_document("cursor")
-            && let Ok(token) = cursor.get_document("postBatchResumeToken")
-            && let Ok(token) = token.get_str("_data")
-        {
-            self.place = Place {
-                second: earliest(OVERLAP),
-                token: Some(token.to_owned()),
-            };
-            self.position = position(&self.place, "");
-        }
-        Ok(first || count == MOST_AT_ONCE)
-    }
-
     /// Begins a look.
     fn look_from(&mut self, second: i64, meets_all: bool) {
         self.scan = Some(first_of(second));
         self.begun = earliest(Duration::ZERO);
+        let ahead = first_of(self.begun.saturating_add(seconds(OVERLAP)));
+        self.until = (!meets_all).then_some(ahead);
         self.meets_all = meets_all;
     }
 
@@ -258,8 +152,12 @@ impl Follower {
         let Some(after) = self.scan else {
             return Ok(false);
         };
+        let mut sought = doc! { "$gt": after };
+        if let Some(until) = self.until {
+            sought.insert("$lt", until);
+        }
         let read = async {
-            let ids = self.store.events.find(doc! { "_id": { "$gt": after } });
+            let ids = self.store.events.find(doc! { "_id": sought });
             let ids = ids.projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 });
             let ids = ids.limit(i64::try_from(PAGE).unwrap_or(i64::MAX)).await;
             collect(ids, |document| document.get_object_id("_id").ok()).await
@@ -273,8 +171,9 @@ impl Follower {
     /// Takes in what a look read and no earlier one met. One look meets each id once; what the next
     /// one may meet again is remembered, and changes are not followed by looks.
     fn meet(&mut self, ids: Vec<ObjectId>) {
+        let overlap = self.begun.saturating_sub(seconds(OVERLAP));
         let next_look = match self.reading {
-            Reading::Ids { .. } => Some(first_of(self.begun.saturating_sub(seconds(OVERLAP)))),
+            Reading::Ids { .. } => Some(first_of(overlap)),
             Reading::Changes(_) => None,
         };
         for id in ids {
@@ -284,13 +183,18 @@ impl Follower {
             if next_look.is_some_and(|first| id >= first) {
                 self.seen.insert(id);
             }
-            self.pending.push_back((Bson::ObjectId(id), None));
+            let place = Place {
+                // Still to come are younger ones of this look, and what becomes visible after its beginning.
+                second: made(&id).min(overlap),
+                token: None,
+            };
+            self.pending.push_back((Bson::ObjectId(id), place));
         }
     }
 
-    /// The events that are pending, as many as are handed out at once.
-    async fn fetch(&mut self) -> Result<Vec<Entry>> {
-        let mut taken = self.pending.len().min(MOST_AT_ONCE);
+    /// The events that are pending, so many at most.
+    async fn fetch(&mut self, most: usize) -> Result<Vec<Entry>> {
+        let mut taken = self.pending.len().min(most);
         let mut events = loop {
             let ids = self.pending.iter().take(taken);
             let ids: Vec<Bson> = ids.map(|(id, _)| id.clone()).collect();
@@ -303,11 +207,7 @@ impl Follower {
             taken = fitting;
         };
         let mut entries = Vec::with_capacity(taken);
-        for (id, token) in self.pending.drain(..taken) {
-            let place = Place {
-                second: second_of(&id),
-                token,
-            };
+        for (id, place) in self.pending.drain(..taken) {
             let Some(text) = id_text(&id) else { continue };
             self.position = position(&place, &text);
             self.place = place;
@@ -370,35 +270,6 @@ async fn read_some(
     Ok((events, asked))
 }
 
-async fn watch(
-    store: &MongoStore,
-    after: Option<String>,
-    awaits: Duration,
-) -> std::result::Result<Box<Changes>, Error> {
-    let mut stream = Document::new();
-    if let Some(token) = after {
-        // Other than `resumeAfter`, it goes on after the collection was dropped, too.
-        stream.insert("startAfter", doc! { "_data": token });
-    }
-    let inserts = [
-        doc! { "$changeStream": stream },
-        doc! { "$match": { "operationType": "insert" } },
-        doc! { "$project": { "documentKey._id": 1 } },
-    ];
-    let watch = store.events.aggregate(inserts);
-    let watch = watch
-        .batch_size(u32::try_from(MOST_AT_ONCE).unwrap_or(u32::MAX))
-        .max_await_time(awaits);
-    let replies = watch.batch();
-    match tokio::time::timeout(store.timeout, replies).await {
-        Ok(replies) => Ok(Box::new(Changes {
-            replies: replies?,
-            first: true,
-        })),
-        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-    }
-}
-
 #[async_trait]
 impl Follow for Follower {
     async fn next(&mut self) -> Result<Entries> {
@@ -406,8 +277,16 @@ impl Follow for Follower {
         // Whether what was visible when this call began is met: what an earlier one had read does not tell.
         let mut all_met = false;
         loop {
-            if !self.pending.is_empty() {
-                let entries = self.fetch().await?;
+            // Handed out by several calls, such a look lets none of them say so; while much is entered, each look
+            // would be.
+            let most = if all_met {
+                MOST_OF_A_LOOK
+            } else {
+                MOST_AT_ONCE
+            };
+            let reads_on = all_met && self.scan.is_some() && self.pending.len() < most;
+            if !self.pending.is_empty() && !reads_on {
+                let entries = self.fetch(most).await?;
                 let more = !all_met || self.scan.is_some() || !self.pending.is_empty();
                 return Ok(Entries { entries, more });
             }
@@ -442,20 +321,20 @@ impl Follow for Follower {
 }
 
 impl MongoStore {
+    /// Whoever is not live catches up: a reader of what is there, like others.
     pub(super) async fn start_following(
         &self,
         after: Option<&str>,
+        is_live: bool,
     ) -> Result<Option<Box<dyn Follow>>> {
-        let follower = Follower::start(self.clone(), after).await?;
+        let (store, awaits) = if is_live {
+            (self, PATIENCE)
+        } else {
+            (self.for_reads(), BRIEFLY)
+        };
+        let follower = Follower::start(store.clone(), after, awaits).await?;
         Ok(follower.map(|follower| Box::new(follower) as Box<dyn Follow>))
     }
-}
-
-/// The id of what was inserted, and the change's token.
-fn told(change: &mongodb::bson::RawDocument) -> Option<(Bson, String)> {
-    let token = change.get_document("_id").ok()?.get_str("_data").ok()?;
-    let id = change.get_document("documentKey").ok()?.get("_id").ok()??;
-    Some((Bson::try_from(id).ok()?, token.to_owned()))
 }
 
 fn id_text(id: &Bson) -> Option<String> {
@@ -469,12 +348,6 @@ fn id_text(id: &Bson) -> Option<String> {
     }
 }
 
-/// The server has understood the question and does not answer it.
-fn is_refused(error: &Error) -> bool {
-    matches!(error.kind.as_ref(), ErrorKind::Command(_))
-        && matches!(store_error(error), StoreError::Other(_))
-}
-
 /// The second before which every id has been seen, by now.
 fn earliest(back: Duration) -> i64 {
     Timestamp::now().as_second().saturating_sub(seconds(back))
@@ -484,16 +357,9 @@ fn seconds(time: Duration) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// The second before which every id has been seen when this one is handed out.
-fn second_of(id: &Bson) -> i64 {
-    let now = earliest(OVERLAP);
-    match id {
-        Bson::ObjectId(id) => {
-            let made = id.timestamp().timestamp_millis().div_euclid(1000);
-            now.min(made.saturating_sub(seconds(OVERLAP)))
-        }
-        _ => now,
-    }
+/// The second that an id names.
+fn made(id: &ObjectId) -> i64 {
+    id.timestamp().timestamp_millis().div_euclid(1000)
 }
 
 /// Before every id of this second.
@@ -553,6 +419,7 @@ mod tests {
             },
             position: String::new(),
             scan: None,
+            until: None,
             begun,
             meets_all: false,
             seen: BTreeSet::new(),
@@ -575,6 +442,9 @@ mod tests {
             follower.meet(made(&[100_000, 61, 60, 0]));
             assert_eq!(follower.pending.len(), 4);
             assert_eq!(follower.seen.len(), remembered);
+            let places = follower.pending.iter();
+            let ages: Vec<_> = places.map(|(_, place)| now - place.second).collect();
+            assert_eq!(ages, [100_000, 61, 60, 60]);
             if remembered > 0 {
                 follower.meet(made(&[60, 30, 0]));
                 let last = follower.pending.pop_back().map(|(id, _)| id);

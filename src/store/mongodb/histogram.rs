@@ -7,11 +7,11 @@ use tokio::sync::OnceCell;
 
 use super::MongoStore;
 use super::cells::{Cell, hot};
+use super::conditions::{ceiling, conditions, range_of};
 use super::errors::store_error;
 use super::found::{Findings, cells_within};
 use super::means::{Means, within};
 use super::plan::{Plan, Way};
-use super::query::{ceiling, conditions, range_of};
 use super::schema::by_time;
 use crate::store::histogram::Grid;
 use crate::store::keys::asked_terms;

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use mongodb::Collection;
 use mongodb::bson::{Bson, DateTime, RawDocumentBuf, doc};
 
+use super::conditions::{already_seen, ceiling};
 use super::errors::store_error;
-use super::query::{already_seen, ceiling};
 use super::{MongoStore, bson_date, collect, decode};
 use crate::store::{DeadLetterFilter, DeadLetterHead, PageKey, Result};
 

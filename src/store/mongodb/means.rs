@@ -1,28 +1,26 @@
 //! How the events of a filter are counted: from counted hours and days where facets tell them, from the index by
 //! terms where it tells them, else by a look at each.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
-use futures_util::future::try_join_all;
 use jiff::Timestamp;
-use mongodb::action::{Action as _, Find};
-use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc};
+use mongodb::action::Action as _;
+use mongodb::bson::{DateTime, Document, doc};
 use mongodb::options::ReadConcern;
 
 use super::MongoStore;
 use super::cells::hot;
+use super::conditions::conditions;
 use super::errors::store_error;
 use super::plan::Way;
-use super::query::conditions;
 use super::search::told_apart;
 use crate::store::histogram::Grid;
 use crate::store::keys::{Facet, asked_terms, fold};
-use crate::store::{EventFilter, Result, StoreError};
+use crate::store::{EventFilter, Result};
 
-/// So few facets are counted apart from the others by the server.
+/// So few facets are counted apart from the others.
 const FEW_FACETS: usize = 1000;
 
 /// Counting looks up more texts than a page does: it has to meet every event anyway.
@@ -30,9 +28,6 @@ const MOST_TEXTS: usize = 50_000;
 
 /// More terms than this are not looked up for each part of the time anew.
 const FEW_TERMS: usize = 1000;
-
-/// Entries of the index that are held in memory for each of several terms.
-const MOST_SHARED: i64 = 500_000;
 
 type Facets = HashMap<i64, Arc<Facet>>;
 
@@ -74,24 +69,6 @@ pub(super) struct Parts {
     telling: Vec<i64>,
     /// ... and those with one of these when asked.
     asked_terms: Vec<i64>,
-}
-
-/// What the index by terms tells of an event.
-struct IndexEntry {
-    id: ObjectId,
-    at: i64,
-    facet: i64,
-}
-
-fn time_and_facet(entry: &RawDocument) -> Option<(i64, i64)> {
-    let at = entry.get_datetime("at").ok()?;
-    Some((at.timestamp_millis(), entry.get_i64("facet").ok()?))
-}
-
-/// The server counts with one processor for each query.
-fn halves((from, to): (i64, i64)) -> [(i64, i64); 2] {
-    let middle = from.midpoint(to);
-    [(from, middle), (middle, to)]
 }
 
 fn sources_of(facets: &Facets) -> HashMap<i64, String> {
@@ -155,7 +132,7 @@ impl MongoStore {
             Means::Facets(facets) => self.count_facets(grid, range, &sources_of(facets)).await,
             Means::Terms(terms, facets) => match terms.as_slice() {
                 [terms] => {
-                    self.count_terms(grid, range, terms, &sources_of(facets))
+                    self.count_told(grid, range, terms, &sources_of(facets))
                         .await
                 }
                 several => match self.shared_entries(several, range).await? {
@@ -234,7 +211,7 @@ impl MongoStore {
         };
         if !parts.telling.is_empty() {
             let sources = sources_of(&parts.rest);
-            self.count_terms(grid, range, &way(&parts.telling), &sources)
+            self.count_told(grid, range, &way(&parts.telling), &sources)
                 .await?;
         }
         let asked = Way::Facets(parts.asked.keys().copied().collect());
@@ -250,100 +227,21 @@ impl MongoStore {
             .await
     }
 
-    /// Counts the events of terms, of facets of which the sources are given, by the index alone.
-    async fn count_terms(
+    /// Counts the events of a way that an index tells, of facets of which the sources are given.
+    async fn count_told(
         &self,
         grid: &mut Grid,
-        (from, to): (i64, i64),
-        terms: &Way,
+        range: (i64, i64),
+        way: &Way,
         sources: &HashMap<i64, String>,
     ) -> Result<()> {
-        let bar = |at: i64| (at - grid.start()).div_euclid(grid.width());
-        let scans = halves((from, to)).map(async |(from, to)| {
-            let mut counts: HashMap<(i64, i64), u64> = HashMap::new();
-            let range = (DateTime::from_millis(from), DateTime::from_millis(to));
-            let fields = doc! { "_id": 0, "at": 1, "facet": 1 };
-            let found = self.read_entries(terms.clone(), range, fields).await;
-            let mut found = found.map_err(|error| store_error(&error))?;
-            while found.advance().await.map_err(|error| store_error(&error))? {
-                if let Some((at, facet)) = time_and_facet(found.current()) {
-                    *counts.entry((bar(at), facet)).or_default() += 1;
-                }
-            }
-            Ok::<_, StoreError>(counts)
-        });
-        for ((bar, facet), count) in try_join_all(scans).await?.into_iter().flatten() {
+        let bars = (grid.start(), grid.width());
+        for ((bar, facet), count) in self.tally(way, range, bars).await? {
             if let Some(source) = sources.get(&facet) {
                 grid.add_to(bar, source, count);
             }
         }
         Ok(())
-    }
-
-    /// Reads entries of the index by terms. To hand them over costs the server less than to group them.
-    fn read_entries(
-        &self,
-        way: Way,
-        (from, to): (DateTime, DateTime),
-        fields: Document,
-    ) -> Find<'_, RawDocumentBuf> {
-        let (mut over, index) = way.over();
-        over.insert("at", doc! { "$gte": from, "$lt": to });
-        self.events
-            .find(over)
-            .projection(fields)
-            .optional(self.hint(index), |find, hint| find.hint(hint))
-            .read_concern(ReadConcern::majority())
-            .batch_size(50_000)
-            .max_time(self.timeout)
-    }
-
-    /// The events that have a term each of several, by the index alone; `None`: they are too many or have ids of
-    /// others.
-    async fn shared_entries(
-        &self,
-        terms: &[Way],
-        (from, to): (i64, i64),
-    ) -> Result<Option<Vec<IndexEntry>>> {
-        let range = (DateTime::from_millis(from), DateTime::from_millis(to));
-        let reads = terms.iter().map(|way| self.entries(way.clone(), range));
-        let read: Option<Vec<_>> = try_join_all(reads).await?.into_iter().collect();
-        let Some(mut sets) = read else {
-            return Ok(None);
-        };
-        sets.sort_by_key(Vec::len);
-        let mut sets = sets.into_iter();
-        let mut shared = sets.next().unwrap_or_default();
-        for set in sets {
-            let ids: HashSet<ObjectId> = shared.iter().map(|entry| entry.id).collect();
-            shared = set;
-            shared.retain(|entry| ids.contains(&entry.id));
-        }
-        Ok(Some(shared))
-    }
-
-    /// The entries of the index by terms; `None`: they are too many, or somebody else made their ids.
-    async fn entries(
-        &self,
-        way: Way,
-        range: (DateTime, DateTime),
-    ) -> Result<Option<Vec<IndexEntry>>> {
-        let fields = doc! { "_id": 1, "at": 1, "facet": 1 };
-        let found = self.read_entries(way, range, fields);
-        let found = found.limit(MOST_SHARED + 1).await;
-        let mut found = found.map_err(|error| store_error(&error))?;
-        let mut entries = Vec::new();
-        while found.advance().await.map_err(|error| store_error(&error))? {
-            let document = found.current();
-            let Ok(id) = document.get_object_id("_id") else {
-                return Ok(None);
-            };
-            if let Some((at, facet)) = time_and_facet(document) {
-                entries.push(IndexEntry { id, at, facet });
-            }
-        }
-        let few = i64::try_from(entries.len()).is_ok_and(|count| count <= MOST_SHARED);
-        Ok(few.then_some(entries))
     }
 
     /// Counts the events of facets, of which the sources are given, between two times.
@@ -356,11 +254,19 @@ impl MongoStore {
         if sources.is_empty() {
             return Ok(());
         }
+        // Where no hour or day serves.
+        let way = if sources.len() <= FEW_FACETS {
+            Way::Facets(sources.keys().copied().collect())
+        } else {
+            Way::Time
+        };
         let cold = self.now() - hot();
         let mut stretches = vec![(from, to, grid.units())];
         while let Some((from, to, units)) = stretches.pop() {
             let Some((&unit, finer)) = units.split_first() else {
-                self.count_uncut(grid, (from, to), sources).await?;
+                if from < to {
+                    self.count_told(grid, (from, to), &way, sources).await?;
+                }
                 continue;
             };
             let begin = from + (-from).rem_euclid(unit);
@@ -377,28 +283,6 @@ impl MongoStore {
             self.count_cells((begin, end), unit, &mut tell).await?;
             stretches.push((from, begin, finer));
             stretches.push((end, to, finer));
-        }
-        Ok(())
-    }
-
-    /// The same where no hour or day serves.
-    async fn count_uncut(
-        &self,
-        grid: &mut Grid,
-        (from, to): (i64, i64),
-        sources: &HashMap<i64, String>,
-    ) -> Result<()> {
-        if from >= to {
-            return Ok(());
-        }
-        let keys: Vec<i64> = sources.keys().copied().collect();
-        let some = (keys.len() <= FEW_FACETS).then_some(keys.as_slice());
-        let bars = (grid.start(), grid.width());
-        let scans = halves((from, to)).map(|half| self.scan(half, bars, some));
-        for counted in try_join_all(scans).await?.into_iter().flatten() {
-            if let Some(source) = sources.get(&counted.facet) {
-                grid.add_to(counted.bar, source, counted.count);
-            }
         }
         Ok(())
     }

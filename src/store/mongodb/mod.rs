@@ -19,9 +19,11 @@
 mod announce;
 mod cells;
 mod commit;
+mod conditions;
 mod cursors;
 mod decode;
 mod encode;
+mod entries;
 mod errors;
 mod facets;
 mod feed;
@@ -119,8 +121,8 @@ impl MongoStore {
     ///
     /// The database is the URL's path, or `daybook`. Options of the URL that say how long to wait
     /// for a server or a connection stand; the others of this kind follow from `timeout`. Half of its
-    /// `maxPoolSize`, but one at least, is for reads of the timeline, the rest for everything else; without it, it is
-    /// 10 each.
+    /// `maxPoolSize` is for reads of the timeline, the rest for everything else: of 1 it is one each, of 2 one and two;
+    /// without it, it is 10 each.
     ///
     /// # Errors
     /// [`StoreError::Other`] for a URL that is none, [`StoreError::Unavailable`] when the name of a
@@ -267,7 +269,8 @@ impl MongoStore {
     }
 }
 
-/// Leaves to reads their part of the connections, and returns their options.
+/// Leaves to reads their part of the connections, and returns their options. Of one or two it makes one more: reads
+/// have one of their own, and everything else has no fewer than without them.
 fn divide(options: &mut ClientOptions) -> ClientOptions {
     let mut reads = options.clone();
     reads.min_pool_size = None;
@@ -406,7 +409,9 @@ impl Store for MongoStore {
 
     async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>> {
         let find = async {
-            let found = self.events.find_one(doc! { "_id": query::id_bson(id) });
+            let found = self
+                .events
+                .find_one(doc! { "_id": conditions::id_bson(id) });
             let found = found.await.map_err(|error| store_error(&error))?;
             let event = found.and_then(|document| decode::event(&document));
             // To the collection's collation two tenants may be one.
@@ -416,9 +421,12 @@ impl Store for MongoStore {
     }
 
     async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
-        // Whoever goes on from a place reads what is there. The live feed begins at the end.
-        let store = after.map_or(self, |_| self.for_reads());
-        store.start_following(after).await
+        // Whoever begins at the end has nothing to catch up with.
+        self.start_following(after, after.is_none()).await
+    }
+
+    async fn follow_live(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
+        self.start_following(after, true).await
     }
 
     fn caseless(&self) -> Caseless {
@@ -455,7 +463,7 @@ impl Store for MongoStore {
 
     async fn dead_letter(&self, id: &str) -> Result<Option<StoredDeadLetter>> {
         let find = async {
-            let filter = doc! { "_id": query::id_bson(id) };
+            let filter = doc! { "_id": conditions::id_bson(id) };
             let found = self.dead_letters.find_one(filter).await;
             let found = found.map_err(|error| store_error(&error))?;
             Ok(found.and_then(|document| decode::dead_letter(&document)))
@@ -465,7 +473,7 @@ impl Store for MongoStore {
 
     async fn delete_dead_letters(&self, ids: &[String]) -> Result<u64> {
         let delete = async {
-            let ids: Vec<_> = ids.iter().map(|id| query::id_bson(id)).collect();
+            let ids: Vec<_> = ids.iter().map(|id| conditions::id_bson(id)).collect();
             let matching = doc! { "_id": { "$in": ids } };
             let deleted = self.dead_letters.delete_many(matching).await;
             Ok(deleted.map_err(|error| store_error(&error))?.deleted_count)

@@ -11,12 +11,12 @@ use futures_util::future::try_join_all;
 use mongodb::action::Action as _;
 use mongodb::bson::{Document, RawDocument, doc};
 
+use super::conditions::{conditions, range_of};
 use super::errors::store_error;
 use super::facets::tenants_of;
-use super::query::{conditions, range_of};
 use super::schema::{by_facet, by_term, by_time};
 use super::{MongoStore, collect};
-use crate::store::keys::{Facet, Role, Term, asked_terms, asks_facets, fold, is_odd};
+use crate::store::keys::{Facet, Role, asked_terms, asks_facets, fold, is_odd, terms_in_each};
 use crate::store::{EventFilter, PageKey, Result, StoreError};
 
 /// Index ranges that the server merges by time in one query; with more it sorts in memory.
@@ -212,8 +212,7 @@ impl Scope {
 
 /// A text's term in each of the tenants.
 fn in_each(tenants: &[Option<String>], role: Role, text: &str) -> Vec<i64> {
-    let term = |tenant: &Option<String>| Term::new(tenant.as_deref(), role, text).key;
-    tenants.iter().map(term).collect()
+    terms_in_each(tenants.iter().map(Option::as_deref), role, text)
 }
 
 /// The text that a filter asks for.

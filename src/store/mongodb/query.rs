@@ -1,23 +1,21 @@
-//! The reads of the timeline. A filter's values are only ever compared, never interpreted: text
-//! becomes an escaped pattern, and no operator comes from outside.
+//! The pages of the timeline.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use futures_util::TryStreamExt as _;
-use jiff::Timestamp;
 use mongodb::action::Action as _;
-use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Bson, DateTime, Document, RawDocument, Regex, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
 use mongodb::options::Hint;
 
+use super::conditions::{conditions, range_of};
 use super::errors::store_error;
 use super::merge::{Row, Run, together};
 use super::plan::{MERGED, MOST_TEXTS, Plan, Scope, Way, is_of_time, text_of};
 use super::schema::by_time;
 use super::upkeep::A_LOOK;
-use super::{MongoStore, bson_date, decode};
-use crate::store::keys::{asked_terms, first_behind};
+use super::{MongoStore, decode};
+use crate::store::keys::asked_terms;
 use crate::store::page::MOST_BYTES;
 use crate::store::{EventFilter, EventPage, PageKey, Payloads, Result, StoredEvent};
 
@@ -33,18 +31,6 @@ const LADDER: [(usize, Option<(u64, u64)>); 3] = [
     (250, Some((60, 6_000))),
     (MOST_TEXTS, Some((600, 100_000))),
     (50_000, None),
-];
-
-/// Fields of `EventFilter::text`.
-const SEARCHED: [&str; 8] = [
-    "action",
-    "actor.id",
-    "actor.email",
-    "actor.name",
-    "actor.ip",
-    "target.type",
-    "target.id",
-    "target.name",
 ];
 
 /// What a page is asked for.
@@ -356,7 +342,7 @@ impl MongoStore {
         Ok(Some((in_order.collect(), bytes)))
     }
 
-    /// The ids of a page of facets' events, if it is full with those among the newest of any; they
+    /// The ids of a page of facets' events, if it is full with those among the newest of any or there are no more; they
     /// are read from the index of the timeline, and no further than the page needs. Events without keys are passed over.
     async fn among_newest(
         &self,
@@ -366,22 +352,25 @@ impl MongoStore {
         limit: u32,
     ) -> Result<Option<Vec<Row<PageKey>>>> {
         let facets: HashSet<i64> = facets.iter().copied().collect();
+        let most = LOOKED_AT * i64::from(limit);
         let found = self
             .events
             .find(conditions(&range_of(filter), before))
             .projection(doc! { "_id": 1, "at": 1, "facet": 1 })
             .sort(doc! { "at": -1, "_id": -1 })
-            .limit(LOOKED_AT * i64::from(limit))
+            .limit(most)
             .batch_size(limit.saturating_mul(LOOKED_AT_ONCE))
             .optional(self.hint(by_time()), |look, hint| look.hint(hint))
             .max_time(self.timeout);
         let mut found = found.await.map_err(|error| store_error(&error))?;
         let mut ids = Vec::new();
+        let mut looked_at = 0;
         while ids.len() < limit as usize {
             let next = found.try_next().await;
             let Some(event) = next.map_err(|error| store_error(&error))? else {
-                return Ok(None);
+                return Ok((looked_at < most).then_some(ids));
             };
+            looked_at += 1;
             let facet = event.get_i64("facet");
             if facet.is_ok_and(|facet| facets.contains(&facet)) {
                 ids.extend(Row::read(&event, page_key));
@@ -438,143 +427,9 @@ fn fields(payloads: Payloads) -> Option<Document> {
     }
 }
 
-/// The filter's conditions on time alone.
-pub(super) fn range_of(filter: &EventFilter) -> EventFilter {
-    EventFilter {
-        since: filter.since,
-        until: filter.until,
-        ..EventFilter::default()
-    }
-}
-
-pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Document {
-    let mut query = Document::new();
-    for (field, exact) in [
-        ("source", &filter.source),
-        ("tenantSlug", &filter.tenant),
-        ("actor.ip", &filter.ip),
-    ] {
-        if let Some(exact) = exact {
-            query.insert(field, exact);
-        }
-    }
-    if let Some(outcome) = filter.outcome {
-        query.insert("outcome", outcome.as_str());
-    }
-    if let Some(action) = &filter.action {
-        match action.strip_suffix('*') {
-            Some("") => {}
-            Some(prefix) => {
-                let mut range = doc! { "$gte": prefix };
-                if let Some(behind) = first_behind(prefix) {
-                    range.insert("$lt", behind);
-                }
-                query.insert("action", range);
-            }
-            None => {
-                query.insert("action", action);
-            }
-        }
-    }
-
-    // The lower bound also keeps out documents of others whose `at` is no date.
-    let mut at = doc! { "$gte": filter.since.map_or(DateTime::MIN, ceiling) };
-    if let Some(until) = filter.until {
-        at.insert("$lt", ceiling(until));
-    }
-    if let Some(before) = before {
-        at.insert("$lte", bson_date(before.at));
-        query.insert("$nor", already_seen("at", before));
-    }
-    query.insert("at", at);
-
-    let mut all = Vec::new();
-    if let Some(actor) = &filter.actor {
-        let pattern = format!(r"\A{}\z", escape(actor));
-        all.push(any_of(&["actor.id", "actor.email", "actor.name"], &pattern));
-    }
-    if let Some(target) = &filter.target {
-        let pattern = format!(r"\A{}\z", escape(target));
-        all.push(any_of(&["target.id", "target.name"], &pattern));
-    }
-    if let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty()) {
-        all.push(any_of(&SEARCHED, &escape(text)));
-    }
-    if !all.is_empty() {
-        query.insert("$and", all);
-    }
-    query
-}
-
-/// What of the page key's own millisecond was on the page. `_id`s of one type compare by value; in
-/// the sort, texts come after object ids.
-pub(super) fn already_seen(field: &str, before: &PageKey) -> Vec<Document> {
-    let at = bson_date(before.at);
-    let id = id_bson(&before.id);
-    let mut seen = vec![doc! { field: at, "_id": { "$gte": &id } }];
-    if !matches!(id, Bson::ObjectId(_)) {
-        seen.push(doc! { field: at, "_id": { "$type": "objectId" } });
-    }
-    seen
-}
-
-/// An event's id as it is stored: Daybook's own are object ids, those of others may be texts.
-pub(super) fn id_bson(id: &str) -> Bson {
-    let canonical = |oid: &ObjectId| oid.to_hex() == id;
-    match ObjectId::parse_str(id).ok().filter(canonical) {
-        Some(oid) => Bson::ObjectId(oid),
-        None => Bson::String(id.to_owned()),
-    }
-}
-
-fn any_of(fields: &[&str], text: &str) -> Document {
-    let pattern = pattern(text);
-    let alternatives = fields.iter().map(|field| doc! { *field: pattern.clone() });
-    doc! { "$or": alternatives.collect::<Vec<_>>() }
-}
-
-/// A pattern that matches in any case of letters.
-pub(super) fn pattern(pattern: &str) -> Bson {
-    Bson::RegularExpression(Regex {
-        pattern: pattern.try_into().expect("escape() leaves no NUL"),
-        options: "i".try_into().expect("a literal without NUL"),
-    })
-}
-
-/// The text as a pattern that matches just it. Letters and digits of any script stand for
-/// themselves, and whatever else is ASCII may be escaped.
-pub(super) fn escape(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 8);
-    for character in text.chars() {
-        match character {
-            '\0' => pattern.push_str(r"\x00"),
-            '\n' => pattern.push_str(r"\n"),
-            other => {
-                if other.is_ascii() && !other.is_ascii_alphanumeric() && !other.is_ascii_control() {
-                    pattern.push('\\');
-                }
-                pattern.push(other);
-            }
-        }
-    }
-    pattern
-}
-
-/// The first whole millisecond not before: stored dates have no finer part.
-pub(super) fn ceiling(at: Timestamp) -> DateTime {
-    let floor = at.as_nanosecond().div_euclid(1_000_000);
-    let rest = i128::from(at.as_nanosecond().rem_euclid(1_000_000) != 0);
-    DateTime::from_millis(i64::try_from(floor + rest).unwrap_or(i64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pattern_is_only_its_text() {
-        assert_eq!(escape("a.b*c\0é$"), r"a\.b\*c\x00é\$");
-    }
 
     #[test]
     fn pairs_cover_all_time_newest_first() {
@@ -591,13 +446,5 @@ mod tests {
             pairs((0, 6400))[0],
             [(Some(6200), None), (Some(6000), Some(6200))]
         );
-    }
-
-    #[test]
-    fn bounds_between_milliseconds_round_up() {
-        let at = Timestamp::from_nanosecond(-1_500_001).unwrap_or_default();
-        assert_eq!(ceiling(at).timestamp_millis(), -1);
-        let whole = Timestamp::from_millisecond(7).unwrap_or_default();
-        assert_eq!(ceiling(whole).timestamp_millis(), 7);
     }
 }

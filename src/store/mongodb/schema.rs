@@ -6,7 +6,7 @@ use futures_util::TryStreamExt as _;
 use mongodb::action::Action as _;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::error::Error;
-use mongodb::options::{Collation, CommitQuorum, Hint, IndexOptions};
+use mongodb::options::{Collation, CommitQuorum, Hint, IndexOptions, ReadConcern};
 use mongodb::{Collection, IndexModel};
 
 use super::MongoStore;
@@ -37,23 +37,27 @@ pub(super) fn by_term() -> Document {
 impl MongoStore {
     /// Creates the missing indexes and waits until so many members have built them; an existing one is left as it is.
     /// Whether the unique one of events was missing.
+    ///
+    /// One that stands is not asked for: even that it is there the server tells only when the majority has whatever was
+    /// written last.
     pub(super) async fn create_indexes(&self, quorum: Option<CommitQuorum>) -> Result<bool> {
         let quorum = quorum.as_ref();
+        let of_events = list(&self.events).await?;
         let (was_missing, (), (), (), ()) = tokio::try_join!(
-            self.create_unique_event_index(quorum),
-            create(&self.cursors, [unique(doc! { "source": 1 })], quorum),
-            create(
+            self.create_unique_event_index(&of_events, quorum),
+            create_missing(&self.cursors, vec![unique(doc! { "source": 1 })], quorum),
+            create_missing(
                 &self.dead_letters,
-                [
+                vec![
                     unique(doc! { "source": 1, "position": 1 }),
                     plain(doc! { "lastAt": -1, "_id": -1 }),
                 ],
                 quorum,
             ),
-            create(&self.spaces, [unique(doc! { "space": 1 })], quorum),
-            create(
+            create_missing(&self.spaces, vec![unique(doc! { "space": 1 })], quorum),
+            create_missing(
                 &self.texts,
-                [
+                vec![
                     plain(doc! { "tenantSlug": 1, "endings": 1 }),
                     plain(doc! { "day": 1 }),
                 ],
@@ -63,7 +67,7 @@ impl MongoStore {
         // The sort of a page ends every key: no query sorts in memory.
         let mut all_stand = true;
         for keys in [by_time(), by_facet(), by_term()] {
-            all_stand &= self.create_for_queries(keys, quorum).await?;
+            all_stand &= self.create_for_queries(keys, &of_events, quorum).await?;
         }
         self.indexed.store(all_stand, Ordering::Release);
         Ok(was_missing)
@@ -79,17 +83,22 @@ impl MongoStore {
     async fn create_for_queries(
         &self,
         keys: Document,
+        listed: &[IndexModel],
         quorum: Option<&CommitQuorum>,
     ) -> Result<bool> {
+        let index = plain(keys.clone());
+        if stands_already(&self.events, listed, &index).await? {
+            return Ok(true);
+        }
         // Twice, for one that somebody began at the same moment: as with the unique one.
         for _ in 0..2 {
-            let create = self.events.create_index(plain(keys.clone()));
+            let create = self.events.create_index(index.clone());
             let create = create.optional(quorum, |create, quorum| {
                 create.commit_quorum(quorum.clone())
             });
             match create.await {
                 Ok(_) => {
-                    if self.stands(Hint::Keys(keys.clone())).await? {
+                    if stands(&self.events, Hint::Keys(keys.clone())).await? {
                         return Ok(true);
                     }
                 }
@@ -110,16 +119,28 @@ impl MongoStore {
     }
 
     /// Whether it was missing.
-    async fn create_unique_event_index(&self, quorum: Option<&CommitQuorum>) -> Result<bool> {
+    async fn create_unique_event_index(
+        &self,
+        listed: &[IndexModel],
+        quorum: Option<&CommitQuorum>,
+    ) -> Result<bool> {
         let keys = doc! { "source": 1, "externalId": 1 };
-        let listed = existing_unique(&self.events, &keys).await?;
-        let was_missing = listed.guard.is_none();
+        // Whatever its name.
+        let guard = listed.iter().find(|index| {
+            let options = index.options.as_ref();
+            index.keys == keys && options.is_some_and(guards_every_event)
+        });
+        let was_missing = guard.is_none();
         if was_missing {
             // Gone with its collection, perhaps, and with others.
             self.lose();
         }
-        let mut index = listed.guard.unwrap_or_else(|| {
-            let name = if listed.name_is_taken {
+        let mut index = guard.cloned().unwrap_or_else(|| {
+            let is_ours = |index: &IndexModel| {
+                let options = index.options.as_ref();
+                options.is_some_and(|options| options.name.as_deref() == Some(UNIQUE_INDEX))
+            };
+            let name = if listed.iter().any(is_ours) {
                 OTHER_NAME
             } else {
                 UNIQUE_INDEX
@@ -141,27 +162,14 @@ impl MongoStore {
         let is_hidden = options.is_some_and(|one| one.hidden == Some(true));
         // A listed one may still be being built, and may fail. Asked for again, it is waited for: but for one that
         // somebody began at the same moment, of which the server says at once that it stands.
-        loop {
+        let hint = Hint::Name(name.clone());
+        let mut is_built = !was_missing && !is_hidden && stands(&self.events, hint.clone()).await?;
+        while !is_built {
             create(&self.events, [index.clone()], quorum).await?;
-            if is_hidden || self.stands(Hint::Name(name.clone())).await? {
-                break;
-            }
+            is_built = is_hidden || stands(&self.events, hint.clone()).await?;
         }
         let _ = self.unique_index.set(name);
         Ok(was_missing)
-    }
-
-    /// Whether an index of events is no longer being built: before, the server refuses a hint at it, as at keys of
-    /// which there are several.
-    async fn stands(&self, hint: Hint) -> Result<bool> {
-        const BAD_VALUE: i32 = 2;
-        const INDEX_NOT_FOUND: i32 = 27;
-        let any = self.events.find_one(doc! {}).projection(doc! { "_id": 1 });
-        match any.hint(hint).await {
-            Ok(_) => Ok(true),
-            Err(error) if has_code(&error, &[BAD_VALUE, INDEX_NOT_FOUND]) => Ok(false),
-            Err(error) => Err(store_error(&error)),
-        }
     }
 
     /// What the unique index on (`source`, `externalId`) is called.
@@ -170,40 +178,60 @@ impl MongoStore {
     }
 }
 
-/// What indexes there are already.
-#[derive(Default)]
-struct Listed {
-    /// One that guards the keys or is being built to, whatever its name.
-    guard: Option<IndexModel>,
-    /// Another one is called as ours would be.
-    name_is_taken: bool,
-}
-
-async fn existing_unique(
-    collection: &Collection<RawDocumentBuf>,
-    keys: &Document,
-) -> Result<Listed> {
+/// The indexes that are there or are being built.
+async fn list(collection: &Collection<RawDocumentBuf>) -> Result<Vec<IndexModel>> {
     let listed = match collection.list_indexes().await {
         Ok(indexes) => indexes.try_collect::<Vec<_>>().await,
         Err(error) => Err(error),
     };
-    let indexes = match listed {
-        Ok(indexes) => indexes,
+    match listed {
+        Ok(indexes) => Ok(indexes),
         // A collection that is not there yet.
-        Err(error) if is_missing_collection(&error) => return Ok(Listed::default()),
-        Err(error) => return Err(store_error(&error)),
+        Err(error) if is_missing_collection(&error) => Ok(Vec::new()),
+        Err(error) => Err(store_error(&error)),
+    }
+}
+
+/// Whether an index is listed as it is wanted: of another one with its keys the server has to judge.
+fn is_listed(listed: &[IndexModel], wanted: &IndexModel) -> bool {
+    // Documents are equal whatever the order of their fields.
+    let has_keys = |index: &&IndexModel| index.keys.iter().eq(wanted.keys.iter());
+    let mut alike = listed.iter().filter(has_keys);
+    let (Some(index), None) = (alike.next(), alike.next()) else {
+        return false;
     };
-    let is_ours = |index: &IndexModel| {
+    let is_unique = |index: &IndexModel| {
         let options = index.options.as_ref();
-        options.is_some_and(|options| options.name.as_deref() == Some(UNIQUE_INDEX))
+        options.is_some_and(|options| options.unique == Some(true))
     };
-    Ok(Listed {
-        name_is_taken: indexes.iter().any(is_ours),
-        guard: indexes.into_iter().find(|index| {
-            let options = index.options.as_ref();
-            index.keys == *keys && options.is_some_and(guards_every_event)
-        }),
-    })
+    let has_all = |options: &IndexOptions| {
+        options.partial_filter_expression.is_none()
+            && options.sparse != Some(true)
+            && options.collation.is_none()
+    };
+    is_unique(index) == is_unique(wanted) && index.options.as_ref().is_none_or(has_all)
+}
+
+async fn stands_already(
+    collection: &Collection<RawDocumentBuf>,
+    listed: &[IndexModel],
+    wanted: &IndexModel,
+) -> Result<bool> {
+    Ok(is_listed(listed, wanted) && stands(collection, Hint::Keys(wanted.keys.clone())).await?)
+}
+
+/// Whether an index is no longer being built: before, the server refuses a hint at it, as at keys of which there are
+/// several. On a majority, so that no later primary lacks it.
+async fn stands(collection: &Collection<RawDocumentBuf>, hint: Hint) -> Result<bool> {
+    const BAD_VALUE: i32 = 2;
+    const INDEX_NOT_FOUND: i32 = 27;
+    let any = collection.find_one(doc! {}).projection(doc! { "_id": 1 });
+    let any = any.read_concern(ReadConcern::majority());
+    match any.hint(hint).await {
+        Ok(_) => Ok(true),
+        Err(error) if has_code(&error, &[BAD_VALUE, INDEX_NOT_FOUND]) => Ok(false),
+        Err(error) => Err(store_error(&error)),
+    }
 }
 
 /// Whether a unique index has every event of Daybook's, each of which has a text for a key.
@@ -251,6 +279,25 @@ fn plain(keys: Document) -> IndexModel {
     IndexModel::builder().keys(keys).build()
 }
 
+/// One that is being built is asked for again, and so waited for.
+async fn create_missing(
+    collection: &Collection<RawDocumentBuf>,
+    indexes: Vec<IndexModel>,
+    quorum: Option<&CommitQuorum>,
+) -> Result<()> {
+    let listed = list(collection).await?;
+    let mut missing = Vec::new();
+    for index in indexes {
+        if !stands_already(collection, &listed, &index).await? {
+            missing.push(index);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    create(collection, missing, quorum).await
+}
+
 async fn create(
     collection: &Collection<RawDocumentBuf>,
     indexes: impl IntoIterator<Item = IndexModel>,
@@ -262,4 +309,38 @@ async fn create(
     });
     let created = create.await;
     created.map(|_| ()).map_err(|error| store_error(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_differs_is_left_to_the_server() {
+        let keys = || doc! { "source": 1 };
+        let filter = doc! { "source": { "$type": "string" } };
+        let with =
+            |options: IndexOptions| IndexModel::builder().keys(keys()).options(options).build();
+        let guard = || IndexOptions::builder().unique(true);
+        // As the server lists it: without the simple collation.
+        let ours = || with(guard().name("any".to_owned()).build());
+        let listed = |listed: &[IndexModel]| {
+            let wanted = [unique(keys()), plain(keys())];
+            wanted.map(|wanted| is_listed(listed, &wanted))
+        };
+        assert_eq!(listed(&[plain(doc! { "_id": 1 }), ours()]), [true, false]);
+        let [by_time, by_facet] = [by_time(), by_facet()].map(plain);
+        assert!(is_listed(&[by_facet, by_time.clone()], &by_time));
+        assert_eq!(listed(&[plain(keys())]), [false, true]);
+        for others in [
+            vec![],
+            vec![ours(), plain(keys())],
+            vec![unique(doc! { "source": -1 })],
+            vec![with(guard().sparse(true).build())],
+            vec![with(guard().partial_filter_expression(filter).build())],
+            vec![with(guard().collation(simple()).build())],
+        ] {
+            assert_eq!(listed(&others), [false, false], "{others:?}");
+        }
+    }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use mongodb::bson::{Bson, Document, RawDocument, Regex, doc};
 
+use super::conditions::escape;
 use super::errors::store_error;
-use super::query::escape;
 use super::texts::{CONCURRENT, ENDING, LONG, LONGEST_ENDING, STEP, read_texts};
 use super::{MongoStore, decode};
 use crate::store::keys::{Role, Term, is_odd};

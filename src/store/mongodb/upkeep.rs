@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::announce::News;
 use super::cells::Cell;
+use super::conditions::ceiling;
 use super::errors::store_error;
-use super::query::ceiling;
 use super::schema::{by_facet, by_time};
 use super::{MongoStore, collect, decode, durable};
 use crate::store::keys::{EventKeys, Facet, TEXTS_OUTLIVE, day};

@@ -11,7 +11,7 @@ use super::index::matching_facets;
 use super::packs;
 use super::query::{ceiling, parse_id};
 use super::schema::Tables;
-use crate::store::keys::{Facet, Term, asked_terms, asks_facets, fold};
+use crate::store::keys::{Facet, asked_terms, asks_facets, fold, terms_in_each};
 use crate::store::{EventFilter, PageKey};
 
 /// A text that more texts than this hold is looked for among the newest events before they are looked up.
@@ -175,10 +175,8 @@ fn way_of_terms(
 ) -> rusqlite::Result<Led> {
     let tenants: Vec<Option<&str>> = tenants(filter, facets).into_iter().collect();
     // Each condition's terms, in the order of the tenants.
-    let asked = asked_terms(filter).into_iter().map(|(role, text)| {
-        let term = |tenant: &Option<&str>| Term::new(*tenant, role, text).key;
-        tenants.iter().map(term).collect()
-    });
+    let asked = asked_terms(filter).into_iter();
+    let asked = asked.map(|(role, text)| terms_in_each(tenants.iter().copied(), role, text));
     let asked: Vec<Vec<i64>> = asked.collect();
     let gathered = Gathered::of(connection, tables, asked.concat(), bounds(filter))?;
     let terms = asked.iter().map(|terms| terms.iter().copied());
@@ -404,7 +402,7 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// The ids of a page of facets' events, if so many are among the newest of any.
+/// The ids of a page of facets' events, if so many are among the newest of any or there are no more.
 pub(super) fn among_newest(
     connection: &Connection,
     tables: &Tables,
@@ -428,13 +426,15 @@ pub(super) fn among_newest(
     let since = filter.since.map_or(i64::MIN, ceiling);
     let mut rows = select.query(params![since, from.0, from.1])?;
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        if found.len() == limit as usize {
-            break;
-        }
+    let mut looked_at = 0;
+    while found.len() < limit as usize {
+        let Some(row) = rows.next()? else {
+            return Ok((looked_at < LOOKED_AT).then_some(found));
+        };
+        looked_at += 1;
         if facets.contains(&Key::Facet(row.get(1)?)) {
             found.push(row.get(0)?);
         }
     }
-    Ok((found.len() == limit as usize).then_some(found))
+    Ok(Some(found))
 }

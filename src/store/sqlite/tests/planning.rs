@@ -147,6 +147,40 @@ async fn events_that_lack_another_condition_are_not_read() {
     }
 }
 
+/// The newest of any that are looked at for many facets may be all that there are.
+#[tokio::test]
+async fn a_look_at_a_whole_range_is_enough() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let events = (0..5_040).map(|number| {
+        let mut event = shared(number);
+        if number < 40 {
+            event.action = format!("test.kind{number}").into();
+        }
+        event
+    });
+    enter(&store, &events.collect::<Vec<_>>()).await.unwrap();
+    let kinds = EventFilter {
+        action: Some("test.kind*".to_owned()),
+        ..EventFilter::default()
+    };
+    let at = |second| Some(jiff::Timestamp::from_second(second).unwrap());
+    let last = EventFilter {
+        since: at(37),
+        until: at(50),
+        ..kinds.clone()
+    };
+    for (filter, wanted) in [(kinds, None), (last, Some(3))] {
+        let keys = keys_of(&plan_of(&store, filter.clone(), 10).await).to_vec();
+        let found = store.read("a look", move |connection, tables| {
+            plan::among_newest(connection, tables, &filter, None, &keys, 100)
+        });
+        let found = found.await.unwrap();
+        assert_eq!(found.map(|ids| ids.len()), wanted);
+    }
+}
+
 /// A bound number of rows does not make a statement a new one each time.
 #[tokio::test]
 async fn a_statement_is_planned_once() {

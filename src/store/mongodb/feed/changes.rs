@@ -1,0 +1,190 @@
+//! The change stream of a replica set: it tells what was inserted, in the order of the oplog.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::error::{Error, ErrorKind};
+use mongodb::raw_batch_cursor::RawBatchCursor;
+use tokio::time::Instant;
+
+use super::{Follower, OVERLAP, Place, Reading, earliest, made, position, seconds};
+use crate::store::feed::MOST_AT_ONCE;
+use crate::store::mongodb::MongoStore;
+use crate::store::mongodb::errors::{has_code, store_error};
+use crate::store::{Result, StoreError};
+
+/// What a server without oplog, without the command, or without the right to it answers:
+/// `Unauthorized`, `CommandNotFound`, `Unrecognized pipeline stage`, `only supported on replica sets`.
+const NO_CHANGE_STREAMS: [i32; 4] = [13, 59, 40324, 40573];
+/// `InvalidResumeToken`, `ChangeStreamFatalError`, `ChangeStreamHistoryLost`: the token leads nowhere
+/// any more.
+const TOKEN_LOST: [i32; 3] = [260, 280, 286];
+
+/// Where a change stream was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// Exactly behind the place.
+    AtPlace,
+    /// At the end, or nowhere because the server has none: ids tell what came since the place.
+    AtEnd,
+    /// Not at all: the place is none.
+    NoPlace,
+}
+
+pub(super) struct Changes {
+    replies: RawBatchCursor,
+    /// The first reply may end before the oplog does.
+    first: bool,
+}
+
+impl Follower {
+    /// Opens the change stream at the place, or else at its end. Where there are no change streams,
+    /// ids will be read.
+    pub(super) async fn open(&mut self) -> Result<Opened> {
+        if let Some(token) = self.place.token.clone() {
+            match watch(&self.store, Some(token), self.awaits).await {
+                Ok(changes) => {
+                    self.reading = Reading::Changes(Some(changes));
+                    return Ok(Opened::AtPlace);
+                }
+                Err(error) if has_code(&error, &TOKEN_LOST) => {
+                    tracing::info!("the oplog no longer reaches back; ids tell what was missed");
+                }
+                Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => {}
+                Err(error) if is_refused(&error) => {
+                    // A server in trouble refuses it without the token too.
+                    let without = watch(&self.store, None, self.awaits).await;
+                    without.map_err(|error| store_error(&error))?;
+                    return Ok(Opened::NoPlace);
+                }
+                Err(error) => return Err(store_error(&error)),
+            }
+        }
+        // Opened before the ids are read: what comes in between is told by both.
+        self.reading = match watch(&self.store, None, self.awaits).await {
+            Ok(changes) => Reading::Changes(Some(changes)),
+            // The first look may take many calls; with the next one it can be said that all is met.
+            Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => Reading::Ids {
+                deep_at: Instant::now(),
+            },
+            Err(error) => return Err(store_error(&error)),
+        };
+        Ok(Opened::AtEnd)
+    }
+
+    /// One reply of the change stream; whether there may be more.
+    pub(super) async fn changes_on(&mut self) -> Result<bool> {
+        let Reading::Changes(changes) = &mut self.reading else {
+            return Ok(false);
+        };
+        let Some(open) = changes else {
+            match self.open().await? {
+                Opened::AtPlace => {}
+                Opened::AtEnd => self.look_from(self.place.second, true),
+                Opened::NoPlace => self.place.token = None,
+            }
+            return Ok(true);
+        };
+        let reply = match tokio::time::timeout(self.store.timeout, open.replies.next()).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                return Err(StoreError::Timeout {
+                    what: "a look for new events",
+                    after: self.store.timeout,
+                });
+            }
+        };
+        let reply = match reply {
+            Some(Ok(reply)) => reply,
+            Some(Err(error)) => {
+                *changes = None;
+                // Opened again from the last place, which says whether that still exists.
+                return if has_code(&error, &TOKEN_LOST) {
+                    Ok(true)
+                } else {
+                    Err(store_error(&error))
+                };
+            }
+            None => {
+                *changes = None;
+                return Ok(true);
+            }
+        };
+        let mut count = 0;
+        for change in reply.doc_slices().map_err(|error| store_error(&error))? {
+            let change = change.map_err(|error| StoreError::Other(error.to_string()))?;
+            count += 1;
+            let Some((id, token)) = change.as_document().and_then(told) else {
+                continue;
+            };
+            let second = second_of(&id);
+            let token = Some(token);
+            self.pending.push_back((id, Place { second, token }));
+        }
+        let first = std::mem::replace(&mut open.first, false);
+        if count == 0
+            && let Ok(cursor) = reply.as_raw_document().get_document("cursor")
+            && let Ok(token) = cursor.get_document("postBatchResumeToken")
+            && let Ok(token) = token.get_str("_data")
+        {
+            self.place = Place {
+                second: earliest(OVERLAP),
+                token: Some(token.to_owned()),
+            };
+            self.position = position(&self.place, "");
+        }
+        Ok(first || count == MOST_AT_ONCE)
+    }
+}
+
+async fn watch(
+    store: &MongoStore,
+    after: Option<String>,
+    awaits: Duration,
+) -> std::result::Result<Box<Changes>, Error> {
+    let mut stream = Document::new();
+    if let Some(token) = after {
+        // Other than `resumeAfter`, it goes on after the collection was dropped, too.
+        stream.insert("startAfter", doc! { "_data": token });
+    }
+    let inserts = [
+        doc! { "$changeStream": stream },
+        doc! { "$match": { "operationType": "insert" } },
+        doc! { "$project": { "documentKey._id": 1 } },
+    ];
+    let watch = store.events.aggregate(inserts);
+    let watch = watch
+        .batch_size(u32::try_from(MOST_AT_ONCE).unwrap_or(u32::MAX))
+        .max_await_time(awaits);
+    let replies = watch.batch();
+    match tokio::time::timeout(store.timeout, replies).await {
+        Ok(replies) => Ok(Box::new(Changes {
+            replies: replies?,
+            first: true,
+        })),
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
+}
+
+/// The id of what was inserted, and the change's token.
+fn told(change: &mongodb::bson::RawDocument) -> Option<(Bson, String)> {
+    let token = change.get_document("_id").ok()?.get_str("_data").ok()?;
+    let id = change.get_document("documentKey").ok()?.get("_id").ok()??;
+    Some((Bson::try_from(id).ok()?, token.to_owned()))
+}
+
+/// The server has understood the question and does not answer it.
+fn is_refused(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(_))
+        && matches!(store_error(error), StoreError::Other(_))
+}
+
+/// The second before which every id has been seen when a change has told of this one.
+fn second_of(id: &Bson) -> i64 {
+    let now = earliest(OVERLAP);
+    match id {
+        Bson::ObjectId(id) => now.min(made(id).saturating_sub(seconds(OVERLAP))),
+        _ => now,
+    }
+}
