@@ -1,6 +1,8 @@
 //! What could not become an event, on the command line; and what retention lets go.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -109,6 +111,81 @@ async fn a_store_that_fails_oddly_costs_no_letter_its_bytes() {
     let id = letters[0]["id"].as_str().unwrap();
     let raw = succeeds(&["show", id, "--raw"], &config);
     assert_eq!(String::from_utf8(raw).unwrap().trim_end(), line.trim_end());
+    world.stop().await;
+}
+
+/// Writes something else in the place of a table's first page; where it stands, and what stood there.
+fn damage(file: &Path, table: &str) -> (u64, Vec<u8>) {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    // Or the log would have the page.
+    let copy = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let is_busy: bool = connection.query_row(copy, [], |row| row.get(0)).unwrap();
+    assert!(!is_busy);
+    let place = "SELECT (rootpage - 1) * page_size, page_size
+        FROM sqlite_master, pragma_page_size WHERE name = ?1";
+    let place = connection.query_row(place, [table], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (offset, length): (i64, i64) = place.unwrap();
+    drop(connection);
+    let (offset, length) = (offset.unsigned_abs(), length.unsigned_abs());
+    let mut page = vec![0; usize::try_from(length).unwrap()];
+    let open = File::options().read(true).write(true).open(file).unwrap();
+    open.read_exact_at(&mut page, offset).unwrap();
+    open.write_all_at(&vec![0xFF; page.len()], offset).unwrap();
+    (offset, page)
+}
+
+/// Whatever is entered meets the damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_condemns_no_event_and_moves_no_cursor() {
+    let plan = World::sqlite().await;
+    let file = plan.dir().join("daybook.db");
+    let log = plan.file("audit.log", "");
+    let ocis = format!("kind = \"ocis\"\npath = \"{}\"\n", log.display());
+    let plan = plan.source(&ocis).source("kind = \"recorder\"");
+    let mut world = plan.start().await;
+    world.ready().await;
+    world.halt().await;
+    let (offset, page) = damage(&file, "auditevents.terms");
+    world.resume().await;
+    world.ready().await;
+    world.source_becomes("ocis", "running").await;
+    let cursors = async |world: &World| {
+        let stored = world.daybook().store().cursors().await.unwrap();
+        let places = stored.into_iter();
+        let places = places.map(|cursor| (cursor.source, cursor.seq));
+        places.collect::<Vec<_>>()
+    };
+    let before = cursors(&world).await;
+
+    for number in 0..3 {
+        let event = json!({"action": "invoice.paid", "actor": {"id": format!("actor-{number}")}});
+        let answer = world.post("/api/v1/events", event.to_string(), &[]).await;
+        assert_eq!(answer, (200, json!({"received": 1})));
+    }
+    let lines = std::fs::read(TORN_LOG).unwrap();
+    let line = lines.split_inclusive(|byte| *byte == b'\n').next().unwrap();
+    std::fs::write(&log, line).unwrap();
+    // An event that is taken to be at fault is condemned after three.
+    eventually("the damage is met", async || {
+        world.metric("daybook_store_errors_total", "").await >= 5.0
+    })
+    .await;
+    world.source_becomes("ocis", "blocked").await;
+    assert_eq!(world.get("/readyz").await.0, 503);
+    assert_eq!(world.metric("daybook_store_up", "").await, 0.0);
+    assert_eq!(cursors(&world).await, before);
+    assert_eq!(world.events().await, []);
+    let letters = world.daybook().store().dead_letters(10).await;
+    assert_eq!(letters.unwrap(), []);
+
+    world.halt().await;
+    let open = File::options().write(true).open(&file).unwrap();
+    open.write_all_at(&page, offset).unwrap();
+    world.resume().await;
+    world.events_reach(4).await;
+    world.ready().await;
+    let letters = world.daybook().store().dead_letters(10).await;
+    assert_eq!(letters.unwrap(), []);
     world.stop().await;
 }
 

@@ -36,7 +36,7 @@ impl Changes {
             "DELETE FROM {} WHERE day = ?1 AND facet = ?2 AND events = 0",
             tables.counts
         ))?;
-        for ((day, facet), events) in &self.by_day {
+        for ((day, facet), events) in self.by_day.iter().filter(|(_, events)| **events != 0) {
             change.execute(params![day, facet, events])?;
             if *events < 0 {
                 forget.execute(params![day, facet])?;

@@ -4,6 +4,9 @@ use rusqlite::{Error, ErrorCode};
 
 use crate::store::StoreError;
 
+/// SQLite does not tell which right is missing, or on what.
+const RIGHTS: &str = "may this user read and write it and its directory?";
+
 /// Classifies SQLite's error.
 pub(super) fn store_error(error: &Error) -> StoreError {
     let message = error.to_string();
@@ -12,16 +15,24 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         return StoreError::Unavailable(message);
     }
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull | ErrorCode::ReadOnly) => StoreError::Full(message),
+        Some(ErrorCode::DiskFull) => StoreError::Full(message),
         Some(
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked
             | ErrorCode::FileLockingProtocolFailed
             | ErrorCode::SystemIoFailure
-            | ErrorCode::OutOfMemory,
+            | ErrorCode::OutOfMemory
+            // A damaged page is no fault of the event that meets it.
+            | ErrorCode::DatabaseCorrupt
+            | ErrorCode::NotADatabase,
         ) => StoreError::Unavailable(message),
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             StoreError::Unauthorized(message)
+        }
+        Some(ErrorCode::ReadOnly) => StoreError::Unauthorized(format!("{message}; {RIGHTS}")),
+        // Its own message names the file, as whoever opens it does.
+        Some(ErrorCode::CannotOpen) => {
+            StoreError::Unauthorized(format!("unable to open database file; {RIGHTS}"))
         }
         _ => StoreError::Other(message),
     }

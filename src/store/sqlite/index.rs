@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::counts::Changes;
 use super::gathered::{self, Entry};
+use super::lost;
 use super::packs::{self, Packing};
 use super::query;
 use super::schema::Tables;
@@ -37,6 +38,13 @@ struct KnownSets {
 }
 
 impl Known {
+    /// Lets go what the file may have lost.
+    pub(super) fn forget(&self) {
+        let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.facets.clear();
+        sets.texts = KnownTexts::default();
+    }
+
     /// Puts some of the gathered terms away, in a transaction of its own. `false`: there are none, or this process
     /// entered nothing since there were none: who only reads leaves that to the one that writes.
     pub(super) fn put_away(
@@ -196,15 +204,19 @@ pub(super) fn scope(tenant: Option<&str>) -> String {
     tenant.map_or_else(String::new, |slug| format!("={slug}"))
 }
 
-/// Gives keys to some of the events that an older version entered; `false`: there are none.
+/// Gives keys to some of the events that have lost them, or that an older version entered; `false`: there are none.
 pub(super) fn give_keys(
     connection: &mut Connection,
     tables: &Tables,
     known: &Known,
 ) -> rusqlite::Result<bool> {
     let transaction = super::write_transaction(connection)?;
-    let events: Vec<StoredEvent> = query::keyless(&transaction, tables, EVENTS_AT_ONCE)?;
-    if events.is_empty() {
+    let rest = lost::rest(&transaction, tables)?;
+    let events: Vec<StoredEvent> = match rest {
+        Some(rest) => lost::first_of(&transaction, tables, rest, EVENTS_AT_ONCE)?,
+        None => query::keyless(&transaction, tables, EVENTS_AT_ONCE)?,
+    };
+    if rest.is_none() && events.is_empty() {
         return Ok(false);
     }
     let now = jiff::Timestamp::now().as_millisecond();
@@ -216,14 +228,26 @@ pub(super) fn give_keys(
         let at = event.at.as_millisecond();
         let tenant = event.tenant_slug.as_deref();
         let keys = NewKeys::of(EventKeys::of_stored(event), at, now, known);
+        let mut facet_of = transaction.prepare_cached(&format!(
+            "SELECT facet FROM {} WHERE id = ?1",
+            tables.events
+        ))?;
+        let former: Option<i64> = facet_of.query_row([id], |row| row.get(0))?;
+        if let Some(former) = former {
+            indexing.counts.count(at, former, -1);
+        }
         let mut update = transaction.prepare_cached(&format!(
-            "UPDATE {} SET facet = ?2 WHERE id = ?1",
+            "UPDATE {} SET facet = ?2 WHERE id = ?1 AND facet IS NOT ?2",
             tables.events
         ))?;
         update.execute(params![id, keys.facet])?;
         indexing.add((id, at), tenant, keys, || Facet::of_stored(event));
     }
     indexing.write(&transaction)?;
+    if rest.is_some() {
+        let reached = events.last().and_then(|event| query::parse_id(&event.id));
+        lost::go_on(&transaction, tables, reached)?;
+    }
     transaction.commit()?;
     indexing.learn();
     Ok(true)

@@ -1,7 +1,8 @@
 //! The timeline in one SQLite file: the embedded store.
 //!
-//! - One thread writes, two read; the write-ahead log lets them work at once, and other processes
-//!   too (`daybook token new` beside a running service). Another copies that log into the file.
+//! - One thread writes, six read: two for lists, two for counts, two for the rest. The write-ahead log lets them
+//!   work at once, and other processes too (`daybook token new` beside a running service). Another copies that log
+//!   into the file.
 //! - `synchronous = FULL`: a commit that was answered survives a loss of power.
 //! - A commit is one transaction; cursors move in the same one as the records before them.
 //! - Ids are row numbers as sixteen hexadecimal digits; they only grow.
@@ -15,6 +16,7 @@ mod gathered;
 mod histogram;
 mod index;
 mod letters;
+mod lost;
 mod packs;
 mod plan;
 mod query;
@@ -62,9 +64,8 @@ const PREPARED_STATEMENTS: usize = 64;
 
 /// The store in a SQLite file.
 pub struct SqliteStore {
-    path: PathBuf,
-    /// Device and inode of the file.
-    file: (u64, u64),
+    /// The file and its write-ahead log, which stays the same one as long as it is open.
+    files: [OpenFile; 2],
     probe: OnceLock<Probe>,
     tables: Arc<Tables>,
     known: index::Known,
@@ -78,7 +79,7 @@ pub struct SqliteStore {
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteStore")
-            .field("path", &self.path)
+            .field("path", &self.files[0].path)
             .finish_non_exhaustive()
     }
 }
@@ -116,14 +117,14 @@ impl SqliteStore {
             Workers::start(name, connections, timeout, meanwhile)
                 .map_err(|error| io_error(path, &error))
         };
-        let file = identity(path).map_err(|error| io_error(path, &error))?;
+        // The connections have made the log by now.
+        let files = OpenFile::with_log(path).map_err(|error| io_error(path, &error))?;
         let known = index::Known::default();
         let (of_writer, also_known) = (Arc::clone(&tables), known.clone());
         let put_away =
             move |connection: &mut Connection| also_known.put_away(connection, &of_writer);
         Ok(Self {
-            path: path.to_owned(),
-            file,
+            files,
             probe: OnceLock::new(),
             tables,
             known,
@@ -146,12 +147,18 @@ impl SqliteStore {
             .run(what, move |connection| job(connection, &tables));
         let outcome = run.await?;
         // What is written to a file that was deleted or moved away is lost with the process.
-        if identity(&self.path).ok() != Some(self.file) {
-            let message = "the file was deleted, moved or replaced; restart Daybook to go on in the one that is there";
-            let moved = StoreError::Unavailable(message.to_owned());
-            return Err(in_file(&self.path, moved));
-        }
-        Ok(outcome)
+        let Some(gone) = self.files.iter().find(|file| !file.is_there()) else {
+            return Ok(outcome);
+        };
+        // What a lost log has was answered: where the file itself is still there, a restart finds it in that.
+        let copy = |connection: &mut Connection| {
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        };
+        let _tried_again = self.writer.run("a copy of the log", copy).await;
+        let message =
+            "the file was deleted, moved or replaced; restart Daybook to go on with what is there";
+        let moved = StoreError::Unavailable(message.to_owned());
+        Err(in_file(&gone.path, moved))
     }
 
     async fn read<T: Send + 'static>(
@@ -177,6 +184,30 @@ fn make_closed(path: &Path) -> std::io::Result<()> {
         made.open(path)?;
     }
     Ok(())
+}
+
+/// A file that is open, by its device and inode.
+struct OpenFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl OpenFile {
+    fn with_log(path: &Path) -> std::io::Result<[Self; 2]> {
+        // The log stands beside the file itself, whatever link leads there.
+        let mut log = path.canonicalize()?.into_os_string();
+        log.push("-wal");
+        Ok([Self::new(path.to_owned())?, Self::new(log.into())?])
+    }
+
+    fn new(path: PathBuf) -> std::io::Result<Self> {
+        let identity = identity(&path)?;
+        Ok(Self { path, identity })
+    }
+
+    fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|identity| identity == self.identity)
+    }
 }
 
 fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
@@ -238,7 +269,10 @@ impl Store for SqliteStore {
 
     async fn prepare(&self) -> Result<()> {
         let is_first = !self.was_prepared.load(Ordering::Acquire);
+        let known = self.known.clone();
         self.write("preparation of the tables", move |connection, tables| {
+            // What was away may have come back without it.
+            known.forget();
             tables.create(connection, is_first)
         })
         .await?;

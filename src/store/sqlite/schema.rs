@@ -52,8 +52,8 @@ impl Tables {
         })
     }
 
-    /// Creates what is missing. What was counted is compared with the events only the first time, or when something
-    /// was missing: that takes long in a large file.
+    /// Creates what is missing. What finds and counts the events is compared with them only the first time, or when
+    /// something was missing: that takes long in a large file.
     pub(super) fn create(
         &self,
         connection: &mut Connection,
@@ -141,6 +141,10 @@ impl Tables {
         ];
         let transaction = super::write_transaction(connection)?;
         let before = version(&transaction)?;
+        let mut is_missing = false;
+        for table in [&self.facets, &self.terms, &self.texts] {
+            is_missing |= !stands(&transaction, table)?;
+        }
         for statement in &statements {
             transaction.execute(statement, [])?;
         }
@@ -153,6 +157,7 @@ impl Tables {
         transaction.execute(&index(events, "at_facet", "at, id, facet"), [])?;
         transaction.execute(&index(events, "facet_at", "facet, at, id"), [])?;
         if is_first || version(&transaction)? != before {
+            super::lost::check(&transaction, self, is_missing)?;
             super::counts::check(&transaction, self)?;
             super::packs::check(&transaction, self)?;
         }
@@ -177,6 +182,11 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA schema_version", [], |row| row.get(0))
 }
 
+fn stands(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let mut columns = connection.prepare("SELECT 1 FROM pragma_table_info(?1)")?;
+    columns.exists([name(table)])
+}
+
 /// Adds a column that an older version's table lacks.
 fn add_column(
     connection: &Connection,
@@ -184,14 +194,17 @@ fn add_column(
     column: &str,
     kind: &str,
 ) -> rusqlite::Result<()> {
-    // Here the names are values, not identifiers.
-    let name = inner(table).replace("\"\"", "\"");
     let mut has = connection.prepare("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2")?;
-    if !has.exists([name.as_str(), column])? {
+    if !has.exists([name(table).as_str(), column])? {
         let add = format!("ALTER TABLE {table} ADD COLUMN {column} {kind}");
         connection.execute(&add, [])?;
     }
     Ok(())
+}
+
+/// A quoted name as a value, not an identifier.
+fn name(quoted: &str) -> String {
+    inner(quoted).replace("\"\"", "\"")
 }
 
 /// A quoted name without its outer quotes.

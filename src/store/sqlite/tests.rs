@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod gathering;
+mod losing;
 mod packing;
 mod planning;
 
@@ -277,28 +278,6 @@ async fn a_lock_of_another_is_unavailable_until_it_goes() {
 }
 
 #[tokio::test]
-async fn nothing_is_acknowledged_into_a_file_that_is_gone() {
-    for is_replaced in [false, true] {
-        let directory = TempDir::new().unwrap();
-        let store = open(&directory, AMPLE);
-        store.prepare().await.unwrap();
-        enter(&store, &[event(0)]).await.unwrap();
-        let [path, moved] = ["daybook.db", "moved.db"].map(|name| directory.path().join(name));
-        std::fs::rename(&path, &moved).unwrap();
-        if is_replaced {
-            std::fs::write(&path, "").unwrap();
-        }
-        let error = enter(&store, &[event(1)]).await.unwrap_err();
-        assert_eq!(error.reason(), "unavailable");
-        assert!(error.to_string().contains("restart Daybook"), "{error}");
-        assert_eq!(store.ping().await.unwrap_err().reason(), "unavailable");
-        std::fs::rename(&moved, &path).unwrap();
-        store.ping().await.unwrap();
-        assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Duplicate]);
-    }
-}
-
-#[tokio::test]
 async fn a_full_disk_is_full_and_keeps_commits_whole() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, AMPLE);
@@ -391,6 +370,7 @@ async fn a_file_that_is_no_database_is_named() {
     std::fs::write(&path, "not a database, ".repeat(1000)).unwrap();
     let error = SqliteStore::open(&path, AMPLE, &Collections::default()).unwrap_err();
     assert!(error.to_string().contains("notes.txt"), "{error}");
+    assert_eq!(error.reason(), "unavailable");
 
     let error = SqliteStore::open(&path.join("below"), AMPLE, &Collections::default());
     assert!(error.unwrap_err().to_string().contains("notes.txt"));

@@ -1,0 +1,113 @@
+//! What finds the events is made anew where it was lost: in a file into which the events alone were carried, say.
+//!
+//! A row below the gathered terms says for which events that is to be done yet: its number is the last one's below 0, and
+//! in it stands the one up to which it is done. It changes in the transactions that do it. Later events get their keys
+//! when they are entered.
+
+use rusqlite::{Connection, OptionalExtension as _};
+use serde_json::Map;
+
+use super::query;
+use super::schema::Tables;
+use crate::store::StoredEvent;
+
+/// Has everything made anew if a table of it `is_missing`, or if some events have a facet that does not stand.
+pub(super) fn check(
+    transaction: &Connection,
+    tables: &Tables,
+    is_missing: bool,
+) -> rusqlite::Result<()> {
+    let is_lost = if is_missing {
+        has_keys(transaction, tables)?
+    } else {
+        rest(transaction, tables)?.is_none() && lacks_facets(transaction, tables)?
+    };
+    if !is_lost {
+        return Ok(());
+    }
+    tracing::warn!("what finds the events was lost, and is made anew");
+    let gathered = &tables.gathered;
+    for table in [&tables.facets, gathered, &tables.texts, &tables.packs] {
+        transaction.execute(&format!("DELETE FROM {table}"), [])?;
+    }
+    let begin = format!(
+        "INSERT INTO {gathered} (id, entries) SELECT -max(id), 0 FROM {}",
+        tables.events
+    );
+    transaction.execute(&begin, [])?;
+    Ok(())
+}
+
+/// Whether any event has keys; an older version's have none.
+fn has_keys(transaction: &Connection, tables: &Tables) -> rusqlite::Result<bool> {
+    let events = &tables.events;
+    let has = format!("SELECT EXISTS (SELECT 1 FROM {events} WHERE facet IS NOT NULL)");
+    transaction.query_row(&has, [], |row| row.get(0))
+}
+
+/// Steps from facet to facet in their index, not from event to event.
+fn lacks_facets(transaction: &Connection, tables: &Tables) -> rusqlite::Result<bool> {
+    let (events, facets) = (&tables.events, &tables.facets);
+    transaction.query_row(
+        &format!(
+            "WITH RECURSIVE own (facet) AS (
+                SELECT min(facet) FROM {events}
+                UNION ALL
+                SELECT (SELECT min(facet) FROM {events} WHERE facet > own.facet)
+                FROM own WHERE own.facet IS NOT NULL
+             )
+             SELECT EXISTS (SELECT 1 FROM own
+                WHERE facet IS NOT NULL AND facet NOT IN (SELECT key FROM {facets}))"
+        ),
+        [],
+        |row| row.get(0),
+    )
+}
+
+/// Events after one id, up to another.
+pub(super) type Rest = (i64, i64);
+
+/// For which events it is to be done yet.
+pub(super) fn rest(transaction: &Connection, tables: &Tables) -> rusqlite::Result<Option<Rest>> {
+    let mut select = transaction.prepare_cached(&format!(
+        "SELECT entries, -id FROM {} WHERE id < 0",
+        tables.gathered
+    ))?;
+    let rest = select.query_row([], |row| Ok((row.get(0)?, row.get(1)?)));
+    rest.optional()
+}
+
+/// The first of these events, without their payloads.
+pub(super) fn first_of(
+    transaction: &Connection,
+    tables: &Tables,
+    (reached, last): Rest,
+    limit: u32,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    let mut events = Vec::new();
+    let take = |id: i64, event: StoredEvent, _: usize| {
+        if id > last {
+            return false;
+        }
+        let metadata = Map::new();
+        events.push(StoredEvent { metadata, ..event });
+        true
+    };
+    query::event_after(transaction, tables, reached, limit as usize, take)?;
+    Ok(events)
+}
+
+/// It is done up to this event; `None`: for all.
+pub(super) fn go_on(
+    transaction: &Connection,
+    tables: &Tables,
+    reached: Option<i64>,
+) -> rusqlite::Result<()> {
+    let gathered = &tables.gathered;
+    let go_on = match reached {
+        Some(reached) => format!("UPDATE {gathered} SET entries = {reached} WHERE id < 0"),
+        None => format!("DELETE FROM {gathered} WHERE id < 0"),
+    };
+    transaction.execute(&go_on, [])?;
+    Ok(())
+}

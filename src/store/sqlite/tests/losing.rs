@@ -1,0 +1,180 @@
+//! What somebody takes away: a file that is open, or tables that find the events.
+
+use super::*;
+use crate::store::feed::Matcher;
+
+#[tokio::test]
+async fn nothing_is_acknowledged_into_a_file_that_is_gone() {
+    for (name, is_replaced) in [
+        ("daybook.db", false),
+        ("daybook.db", true),
+        ("daybook.db-wal", false),
+        ("daybook.db-wal", true),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let store = open(&directory, AMPLE);
+        store.prepare().await.unwrap();
+        enter(&store, &[event(0)]).await.unwrap();
+        let [path, moved] = [name, "moved"].map(|name| directory.path().join(name));
+        std::fs::rename(&path, &moved).unwrap();
+        if is_replaced {
+            std::fs::write(&path, "").unwrap();
+        }
+        let error = enter(&store, &[event(1)]).await.unwrap_err();
+        assert_eq!(error.reason(), "unavailable");
+        assert!(error.to_string().contains("restart Daybook"), "{error}");
+        assert_eq!(store.ping().await.unwrap_err().reason(), "unavailable");
+        std::fs::rename(&moved, &path).unwrap();
+        store.ping().await.unwrap();
+        assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Duplicate]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_deleted_log_had_is_in_the_file() {
+    let [directory, other] = [(), ()].map(|()| TempDir::new().unwrap());
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    enter(&store, &[event(0)]).await.unwrap();
+    std::fs::remove_file(directory.path().join("daybook.db-wal")).unwrap();
+    assert_eq!(store.ping().await.unwrap_err().reason(), "unavailable");
+    // As a restart finds it.
+    let [file, copy] = [&directory, &other].map(|directory| directory.path().join("daybook.db"));
+    std::fs::copy(file, copy).unwrap();
+    assert_eq!(count(&open(&other, AMPLE)).await, 1);
+}
+
+/// More events than get their keys at once.
+const EVENTS: usize = 1_200;
+
+async fn enter_named(store: &SqliteStore, numbers: std::ops::Range<usize>) {
+    let named = |number: usize| AuditEvent {
+        outcome: [None, Some(Outcome::Success)][number % 2],
+        actor: Actor {
+            name: Some(format!("Person {}", number % 7).into()),
+            ..Actor::default()
+        },
+        target: Target {
+            id: Some(format!("target-{number}").into()),
+            ..Target::default()
+        },
+        metadata: serde_json::Map::new().into(),
+        ..event(number)
+    };
+    let events: Vec<AuditEvent> = numbers.map(named).collect();
+    let record = |event| Record::Event {
+        event,
+        tenant_slug: Some("acme"),
+    };
+    let commit = Commit {
+        records: events.iter().map(record).collect(),
+        ..Commit::default()
+    };
+    store.commit(&commit).await.unwrap();
+}
+
+fn filters() -> [EventFilter; 7] {
+    let (some, default) = (|text: &str| Some(text.to_owned()), EventFilter::default());
+    let mut filters = [(); 7].map(|()| default.clone());
+    filters[0].tenant = some("acme");
+    filters[1].source = some("s");
+    filters[2].action = some("test.done");
+    filters[3].actor = some("PERSON 3");
+    filters[4].target = some("target-7");
+    filters[5].text = some("son 5");
+    filters[6].outcome = Some(Outcome::Success);
+    filters
+}
+
+/// Which filter finds or counts other events than those it means.
+async fn failing(store: &SqliteStore) -> Option<EventFilter> {
+    let everything = EventFilter::default();
+    let everything = store.find_events(&everything, None, u32::MAX).await;
+    let everything = everything.unwrap();
+    for filter in filters() {
+        let matcher = Matcher::new(filter.clone(), Caseless::Lowercase);
+        let meant = everything.iter().filter(|event| matcher.matches(event));
+        let meant: Vec<&StoredEvent> = meant.collect();
+        assert!(!meant.is_empty(), "{filter:?}");
+        let found = store.find_events(&filter, None, u32::MAX).await.unwrap();
+        let counted = store.histogram(&filter, 10).await.unwrap();
+        if !found.iter().eq(meant.iter().copied()) || counted.total != meant.len() as u64 {
+            return Some(filter);
+        }
+    }
+    None
+}
+
+fn lose(directory: &TempDir, sql: &str) {
+    let file = Connection::open(directory.path().join("daybook.db")).unwrap();
+    file.execute_batch(sql).unwrap();
+}
+
+/// As where the events alone are carried into another file.
+const LOSE_ALL: &str = r#"
+    DROP TABLE "auditevents.facets"; DROP TABLE "auditevents.terms"; DROP TABLE "auditevents.gathered";
+    DROP TABLE "auditevents.texts"; DROP TABLE "auditevents.packs"; DROP TABLE "auditevents.counts";
+"#;
+
+#[tokio::test]
+async fn what_finds_the_events_is_made_anew_where_it_was_lost() {
+    let directory = TempDir::new().unwrap();
+    let mut store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    enter_named(&store, 0..EVENTS).await;
+    assert_eq!(failing(&store).await, None);
+    for lost in [
+        LOSE_ALL,
+        r#"DROP TABLE "auditevents.facets""#,
+        r#"DROP TABLE "auditevents.terms""#,
+        r#"DROP TABLE "auditevents.texts""#,
+        r#"DROP TABLE "auditevents.packs""#,
+        r#"DROP TABLE "auditevents.counts""#,
+        r#"DELETE FROM "auditevents.facets" WHERE outcome IS NULL"#,
+        // Somebody has changed events by hand, too.
+        r#"UPDATE auditevents SET action = 'test.more' WHERE id % 5 = 0; DROP TABLE "auditevents.facets""#,
+    ] {
+        drop(store);
+        lose(&directory, lost);
+        store = open(&directory, AMPLE);
+        store.prepare().await.unwrap();
+        assert_eq!(failing(&store).await, None, "{lost}");
+    }
+
+    // Beneath a process that remembers what stood.
+    lose(&directory, LOSE_ALL);
+    let committed = enter(&store, &[event(EVENTS)]).await;
+    assert_eq!(committed.unwrap_err().reason(), "unavailable");
+    store.prepare().await.unwrap();
+    enter_named(&store, EVENTS..EVENTS + 10).await;
+    assert_eq!(failing(&store).await, None);
+}
+
+#[tokio::test]
+async fn making_anew_goes_on_where_it_was_killed() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    enter_named(&store, 0..EVENTS).await;
+    drop(store);
+    lose(&directory, LOSE_ALL);
+    let store = open(&directory, AMPLE);
+    let create = store.write("tables", |connection, tables| {
+        tables.create(connection, true)
+    });
+    create.await.unwrap();
+    let known = store.known.clone();
+    let some = store.write("some keys", move |connection, tables| {
+        index::give_keys(connection, tables, &known)
+    });
+    assert!(some.await.unwrap());
+    enter_named(&store, EVENTS..EVENTS + 10).await;
+    assert_ne!(failing(&store).await, None, "some lack their keys");
+    drop(store);
+
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    assert_eq!(failing(&store).await, None);
+    let left = store.read("what is left", lost::rest);
+    assert_eq!(left.await.unwrap(), None);
+}
