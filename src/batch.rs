@@ -269,8 +269,10 @@ pub struct Receipt {
     pub duplicate: u64,
     /// Events entered without a tenant.
     pub unresolved: u64,
-    /// Kept as dead letters, index by [`DeadLetterReason::ALL`].
+    /// Kept as dead letters now, index by [`DeadLetterReason::ALL`].
     pub dead: [u64; DeadLetterReason::ALL.len()],
+    /// Events that are dead letters instead, since now or before.
+    pub kept_aside: u64,
 }
 
 /// Why a batch is not durable.
@@ -311,6 +313,7 @@ impl Receipt {
         for (mine, theirs) in self.dead.iter_mut().zip(other.dead) {
             *mine += theirs;
         }
+        self.kept_aside += other.kept_aside;
     }
 
     /// Counts one dead letter.

@@ -222,13 +222,27 @@ impl SourceStatus {
         self.condition().cursor = Some(cursor);
     }
 
-    /// Notes the delivered batch's place in the cursor that people see.
+    /// Where the cursor of a source that is pushed stood at its start; what was delivered meanwhile counts.
+    pub fn stood(&self, stored: CursorView) {
+        let mut condition = self.condition();
+        let cursor = condition.cursor.get_or_insert_with(CursorView::default);
+        cursor.generation = cursor.generation.max(stored.generation);
+        cursor.last_event_at = cursor.last_event_at.max(stored.last_event_at);
+        if cursor.last_event_id.is_none() {
+            cursor.last_event_id = stored.last_event_id;
+        }
+    }
+
+    /// Notes the delivered batch's place in the cursor that people see, as the store does.
     pub fn moved(&self, batch: &Batch) {
         let mut condition = self.condition();
         let cursor = condition.cursor.get_or_insert_with(CursorView::default);
-        cursor.generation = batch.generation;
-        if let Some(at) = batch.newest_at() {
-            cursor.last_event_at = Some(at);
+        let newest = batch.newest_at();
+        if batch.step == CursorStep::Touch {
+            cursor.last_event_at = cursor.last_event_at.max(newest);
+        } else {
+            cursor.generation = batch.generation;
+            cursor.last_event_at = newest.or(cursor.last_event_at);
         }
         if let Some(id) = &batch.last_event_id {
             cursor.last_event_id = Some(id.clone());

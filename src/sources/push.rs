@@ -16,12 +16,12 @@ use daybook_actors::liveness::Progress;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 
-use crate::batch::{Batch, Entry, Receipt, take_batch};
-use crate::event::DeadLetterReason;
+use crate::batch::{Batch, Entry, take_batch};
 use crate::journal::{Journal, PushRecord};
 use crate::probe::Probe;
 use crate::sources::courier::{Courier, Undurable};
-use crate::status::{CursorView, SourceState};
+use crate::status::{CursorView, SourceState, SourceStatus};
+use crate::store::Store;
 use crate::tenants;
 
 /// How long a push may take in all, unless the tree says otherwise. Stalwart gives up after 30 s
@@ -36,6 +36,8 @@ const LATE: &str = "the store is late";
 /// After a store that was late, pushes go straight to the journal for so long, or until it is
 /// drained: then one push finds out whether the store is still late, not every one.
 const DETOUR: Duration = Duration::from_secs(5);
+/// A store that does not tell of the cursor is asked again after this.
+const CURSOR_RETRY: Duration = Duration::from_secs(1);
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +88,8 @@ pub struct Acceptor;
 pub struct AcceptorArgs {
     /// Its way downstream.
     pub courier: Courier,
+    /// Which knows how far former runs came.
+    pub store: Arc<dyn Store>,
     /// Where pushes go that the store does not take.
     pub journal: Option<Journal>,
     /// Events a batch.
@@ -103,6 +107,8 @@ pub struct AcceptorState {
     args: AcceptorArgs,
     detour: Detour,
     jobs: JoinSet<()>,
+    /// Nobody waits for it: pushes are taken while the store is away, too.
+    looking_up: JoinSet<()>,
 }
 
 impl Actor for Acceptor {
@@ -119,6 +125,7 @@ impl Actor for Acceptor {
             args,
             detour: Detour::default(),
             jobs: JoinSet::new(),
+            looking_up: JoinSet::new(),
         })
     }
 
@@ -130,7 +137,9 @@ impl Actor for Acceptor {
         let _working = state.args.progress.work();
         state.args.probe.hit("post_start").await?;
         let status = &state.args.courier.status;
-        status.set_cursor(CursorView::default());
+        status.stood(CursorView::default());
+        let store = Arc::clone(&state.args.store);
+        state.looking_up.spawn(look_up(store, Arc::clone(status)));
         status.set_state(SourceState::Running, None);
         Ok(())
     }
@@ -177,6 +186,24 @@ impl Actor for Acceptor {
             .status
             .set_state(SourceState::Stopped, None);
         Ok(())
+    }
+}
+
+/// Notes where the source's cursor stands, as soon as the store tells.
+async fn look_up(store: Arc<dyn Store>, status: Arc<SourceStatus>) {
+    let cursors = loop {
+        match store.cursors().await {
+            Ok(cursors) => break cursors,
+            Err(_away) => tokio::time::sleep(CURSOR_RETRY).await,
+        }
+    };
+    let mut cursors = cursors.into_iter();
+    if let Some(cursor) = cursors.find(|cursor| cursor.source == status.name.as_str()) {
+        status.stood(CursorView {
+            last_event_at: cursor.last_event_at,
+            last_event_id: cursor.last_event_id,
+            generation: cursor.generation,
+        });
     }
 }
 
@@ -234,7 +261,7 @@ impl Tally {
         }
     }
 
-    /// `refused`: events that became dead letters on their way.
+    /// `refused`: events that are dead letters instead.
     fn durable(&self, refused: u64) -> Pushed {
         let refused = refused.min(self.received);
         Pushed::Durable {
@@ -242,21 +269,6 @@ impl Tally {
             quarantined: self.quarantined + refused,
         }
     }
-}
-
-/// Events that became dead letters on their way: no decoder gives these reasons.
-fn refused_downstream(receipt: &Receipt) -> u64 {
-    DeadLetterReason::ALL
-        .iter()
-        .zip(receipt.dead)
-        .filter(|(reason, _)| {
-            matches!(
-                reason,
-                DeadLetterReason::Rejected | DeadLetterReason::Poison
-            )
-        })
-        .map(|(_, count)| count)
-        .sum()
 }
 
 impl Pusher {
@@ -336,7 +348,7 @@ impl Pusher {
             self.strike("in_job").await?;
             if self.journal.is_none() {
                 let delivered = self.courier.deliver_within(parcel, self.until).await;
-                refused += refused_downstream(&delivered.map_err(Undelivered::Store)?);
+                refused += delivered.map_err(Undelivered::Store)?.kept_aside;
                 self.strike("after_ack").await?;
                 continue;
             }
@@ -345,7 +357,7 @@ impl Pusher {
             match self.courier.deliver_once(parcel, at_most).await {
                 Ok(receipt) => {
                     self.detour.leave();
-                    refused += refused_downstream(&receipt);
+                    refused += receipt.kept_aside;
                     self.strike("after_ack").await?;
                 }
                 Err(Undurable::Late) => return Err(Undelivered::Late),
@@ -411,7 +423,6 @@ mod tests {
     use super::*;
     use crate::event::SourceName;
     use crate::journal::{JournalOptions, PushKind};
-    use crate::status::SourceStatus;
     use crate::telemetry::metrics::Metrics;
 
     /// As the acceptor gives up a job that takes too long.

@@ -179,6 +179,7 @@ impl Wiring<'_> {
             .insert(name.clone(), courier.clone());
         let args = AcceptorArgs {
             courier,
+            store: Arc::clone(self.store),
             journal: self.journal_to_fill(),
             batch_events: self.config.writer.batch_events as usize,
             patience: self.options.push_patience,

@@ -276,6 +276,12 @@ fn receipt(
             Entry::Dead(letter) => Some(letter),
             Entry::Event(..) => None,
         });
+        // No decoder gives these reasons.
+        if let Some(DeadLetterReason::Rejected | DeadLetterReason::Poison) =
+            dead.map(|letter| letter.reason)
+        {
+            receipt.kept_aside += 1;
+        }
         match (dead, fate) {
             (Some(letter), Fate::Written) => receipt.count_dead(letter.reason),
             (_, Fate::Written) => {
@@ -337,11 +343,11 @@ mod tests {
         Entry::Event(Box::new(event), TenantHints::default())
     }
 
-    fn letter() -> Entry {
+    fn letter(position: &str, reason: DeadLetterReason) -> Entry {
         Entry::Dead(DeadLetter {
             source: SourceName::new("s"),
-            position: "unreadable".to_owned(),
-            reason: DeadLetterReason::Malformed,
+            position: position.to_owned(),
+            reason,
             detail: String::new(),
             raw: Bytes::new(),
             raw_length: 0,
@@ -376,16 +382,25 @@ mod tests {
         let store = store_with(refuse, dir.path()).await;
         let cursor = store.claim_cursor(&SourceName::new("s")).await.unwrap();
 
-        let entries = vec![letter(), event("huge"), event("good")];
-        let batches = [resolved(cursor.generation, entries)];
-        let replies = commit(&store, &batches, &Metrics::new()).await.unwrap();
-        let receipt = replies[0].clone().unwrap();
-        assert_eq!((receipt.written, receipt.duplicate), (1, 0));
-        assert_eq!(receipt.dead.iter().sum::<u64>(), 2);
-        let letters = store.dead_letters(10).await.unwrap();
-        let attempts: Vec<u64> = letters.iter().map(|letter| letter.attempts).collect();
-        assert_eq!(attempts, [1, 1]);
-        assert_eq!(store.cursors().await.unwrap()[0].seq, 10);
+        // A repeat enters nothing, and is told of the same events that they are kept aside.
+        for (time, [written, duplicate, dead]) in [(1, [1, 0, 3]), (2, [0, 4, 0])] {
+            let entries = vec![
+                letter("unreadable", DeadLetterReason::Malformed),
+                letter("poisonous", DeadLetterReason::Poison),
+                event("huge"),
+                event("good"),
+            ];
+            let batches = [resolved(cursor.generation, entries)];
+            let replies = commit(&store, &batches, &Metrics::new()).await.unwrap();
+            let receipt = replies[0].clone().unwrap();
+            assert_eq!((receipt.written, receipt.duplicate), (written, duplicate));
+            assert_eq!(receipt.dead.iter().sum::<u64>(), dead);
+            assert_eq!(receipt.kept_aside, 2);
+            let letters = store.dead_letters(10).await.unwrap();
+            let attempts: Vec<u64> = letters.iter().map(|letter| letter.attempts).collect();
+            assert_eq!(attempts, [time; 3]);
+            assert_eq!(store.cursors().await.unwrap()[0].seq, 10);
+        }
     }
 
     #[tokio::test]

@@ -40,7 +40,8 @@ use crate::telemetry::metrics::Metrics;
 const FLUSHES: usize = 2;
 const PROBE_FIRST: Duration = Duration::from_millis(100);
 const PROBE_CAP: Duration = Duration::from_secs(1);
-/// So long after the store's last answer it is asked again.
+/// So long after the store's last answer it is asked again. A commit that fails so soon after one that was taken shows
+/// that those which are taken say little.
 const PROBE_IDLE: Duration = Duration::from_secs(5);
 /// A probe answers quickly or is repeated: the store's own timeout is for real work.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -115,9 +116,14 @@ pub struct WriterState {
     flushes: JoinSet<()>,
     running: usize,
     breaker: Breaker,
-    /// A commit failed after the last one that was taken: a probe that is answered does not yet say that the store
-    /// takes writes, as on a disk with room for a probe only.
-    in_doubt: bool,
+    /// When a commit failed last, until the store is believed to take writes again. A probe that is answered does not
+    /// yet say so, as on a disk with room for a probe only.
+    failed: Option<Instant>,
+    /// When that was believed last.
+    believed: Option<Instant>,
+    /// Some commits fail between others that are taken, as where a part of the store is damaged: none is believed until
+    /// none has failed for a while.
+    wavers: bool,
     /// The store may lack tables or indexes.
     to_prepare: bool,
     was_prepared: bool,
@@ -150,7 +156,9 @@ impl Actor for Writer {
                 reason: "store has not answered yet".to_owned(),
                 probe_delay: PROBE_FIRST,
             },
-            in_doubt: false,
+            failed: None,
+            believed: None,
+            wavers: false,
             to_prepare: true,
             was_prepared: false,
             answered: false,
@@ -193,7 +201,8 @@ impl Actor for Writer {
                     Ok(false) => {}
                     Err(error) => {
                         state.open_breaker(&error, &myself);
-                        state.in_doubt = true;
+                        state.failed = Some(Instant::now());
+                        state.wavers |= state.believed.is_some_and(|at| at.elapsed() < PROBE_IDLE);
                     }
                 }
             }
@@ -310,7 +319,7 @@ impl WriterState {
             *known = reason;
             return;
         }
-        let probe_delay = if self.in_doubt {
+        let probe_delay = if self.failed.is_some() {
             PROBE_CAP
         } else {
             tracing::warn!(error = %error, "store is away: batches are refused until it takes writes again");
@@ -336,8 +345,12 @@ impl WriterState {
 
     /// A commit went through.
     fn is_taken(&mut self) {
-        if self.in_doubt && matches!(self.breaker, Breaker::Closed) {
-            self.in_doubt = false;
+        let failed = self.failed.map(|at| at.elapsed());
+        let is_over = failed.is_some_and(|past| !self.wavers || past >= PROBE_IDLE);
+        if is_over && matches!(self.breaker, Breaker::Closed) {
+            self.failed = None;
+            self.believed = Some(Instant::now());
+            self.wavers = false;
             self.show_store(true);
             tracing::info!("store takes writes");
         }
@@ -363,7 +376,7 @@ impl WriterState {
             return;
         }
         self.breaker = Breaker::Closed;
-        if !self.in_doubt {
+        if self.failed.is_none() {
             self.show_store(true);
             tracing::info!("store takes writes");
         }

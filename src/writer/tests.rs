@@ -103,6 +103,52 @@ async fn a_store_that_was_away_or_has_lost_a_cursor_is_prepared_anew() {
     ended.await.unwrap();
 }
 
+/// As where only a part of it is damaged, and others' commits go through in between.
+#[tokio::test]
+async fn a_store_that_fails_now_and_then_is_not_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("daybook.db");
+    let args = args(&path, Duration::from_secs(1));
+    let store = Arc::clone(&args.store);
+    let store_up = Arc::clone(&args.store_up);
+    let is_up = || store_up.load(Ordering::Acquire);
+    let spawned = ractor::Actor::spawn(None, Writer, args).await;
+    let (writer, ended) = spawned.unwrap();
+    let generation = in_time(taken(&*store, &writer)).await;
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let fail = async || {
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let reply = deliver(&writer, generation).await;
+        assert!(matches!(reply, Err(Nack::Unavailable { .. })), "{reply:?}");
+        other.execute_batch("COMMIT").unwrap();
+    };
+    let up_again = async || {
+        while !is_up() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Before the writer's own clock, as `failing`.
+    let begun = Instant::now();
+    fail().await;
+    in_time(taken(&*store, &writer)).await;
+    in_time(up_again()).await;
+
+    let mut failing = Instant::now();
+    fail().await;
+    let is_soon = begun.elapsed() < PROBE_IDLE;
+    for _ in 0..2 {
+        in_time(taken(&*store, &writer)).await;
+        assert!(!is_soon || !is_up() || failing.elapsed() >= PROBE_IDLE);
+        failing = Instant::now();
+        fail().await;
+    }
+    // With nothing more to commit an answer will do.
+    in_time(up_again()).await;
+    assert!(!is_soon || failing.elapsed() >= PROBE_IDLE);
+    writer.stop(None);
+    ended.await.unwrap();
+}
+
 #[tokio::test]
 async fn probes_that_have_ended_leave_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use testkit::World;
 use testkit::mongod::Mongod;
-use testkit::world::Plan;
+use testkit::world::{Plan, eventually};
 
 const PATH: &str = "/api/v1/events";
 const RECORDER: &str = "kind = \"recorder\"\nname = \"platform-api\"";
@@ -129,6 +129,55 @@ async fn a_repeat_is_harmless_where_it_can_be_told() {
         .collect();
     assert_eq!(ids.len(), 9);
     assert!(ids.iter().filter(|id| id.starts_with("rnd:")).count() == 3);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_of_what_the_store_refuses_is_told_so_too() {
+    let world = world().await;
+    let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
+    // It is refused as a row is that is too large.
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON auditevents
+        WHEN NEW.externalId = 'huge' BEGIN SELECT zeroblob(2000000000); END";
+    database.execute_batch(refuse).unwrap();
+    let huge = json!({"action": "a", "externalId": "huge"});
+    let both = json!({"events": [huge, {"action": "a", "externalId": "good"}]});
+    for _ in 0..2 {
+        for (body, received) in [(&huge, 0), (&both, 1)] {
+            let told = json!({"received": received, "quarantined": 1});
+            assert_eq!(post(&world, body, &[]).await, (200, told));
+        }
+    }
+    assert_eq!(world.events().await.len(), 1);
+    let letters = world.daybook().store().dead_letters(10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cursor_that_people_see_is_the_stored_one() {
+    let mut world = world().await;
+    for (at, newest) in [
+        ("2026-11-24T00:00:00Z", "2026-11-24T00:00:00Z"),
+        ("2026-11-01T00:00:00Z", "2026-11-24T00:00:00Z"),
+    ] {
+        let event = json!({"action": "a", "at": at, "externalId": at});
+        assert_eq!(post(&world, &event, &[]).await, received(1));
+        let stored = world.daybook().store().cursors().await.unwrap().remove(0);
+        assert_eq!(stored.last_event_at, Some(newest.parse().unwrap()));
+        assert_eq!(stored.last_event_id.as_deref(), Some(at));
+        let seen = json!({"lastEventAt": newest, "lastEventId": at, "generation": 0});
+        let view = world.source_becomes("platform-api", "running").await;
+        assert_eq!(view["cursor"], seen);
+
+        world.restart().await;
+        // Without an event; and it moves on from there.
+        eventually("the stored cursor is seen", async || {
+            let view = world.source_becomes("platform-api", "running").await;
+            view["cursor"] == seen
+        })
+        .await;
+    }
     world.stop().await;
 }
 
