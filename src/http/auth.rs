@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use rand::RngCore;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::config::AuthMode;
 use crate::own_events::Deed;
@@ -27,6 +28,8 @@ const BELIEVED: Duration = Duration::from_secs(5);
 const BELIEVED_IN_OUTAGE: Duration = Duration::from_secs(3600);
 /// How long is waited for what the store says of a token that would be believed without it.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
+/// So many such tokens it is asked about at once: the writer needs the same connections.
+const MOST_ASKED_AGAIN: usize = 4;
 const REMEMBERED: usize = 4096;
 
 /// The cookie that holds a session's id.
@@ -44,6 +47,7 @@ pub struct Authenticator {
     mode: AuthMode,
     store: Arc<dyn Store>,
     known: Arc<Mutex<HashMap<String, Finding>>>,
+    turns: Arc<Semaphore>,
 }
 
 /// Who asks.
@@ -120,8 +124,8 @@ impl Shown {
 struct Finding {
     /// When it was asked last, whether it answered or not.
     asked: Instant,
-    /// When it answered last.
-    answered: Instant,
+    /// As of when its last answer holds: when it was asked for it.
+    as_of: Instant,
     caller: Option<Caller>,
     expires_at: Option<Timestamp>,
 }
@@ -129,7 +133,7 @@ struct Finding {
 impl Finding {
     /// Whoever is believed to be asking while the store cannot be asked.
     fn in_outage(&self) -> Option<&Caller> {
-        let is_recent = self.answered.elapsed() < BELIEVED_IN_OUTAGE;
+        let is_recent = self.as_of.elapsed() < BELIEVED_IN_OUTAGE;
         let has_expired = self.expires_at.is_some_and(|end| end <= Timestamp::now());
         self.caller.as_ref().filter(|_| is_recent && !has_expired)
     }
@@ -142,6 +146,7 @@ impl Authenticator {
             mode,
             store,
             known: Arc::default(),
+            turns: Arc::new(Semaphore::new(MOST_ASKED_AGAIN)),
         }
     }
 
@@ -200,27 +205,30 @@ impl Authenticator {
     }
 
     async fn known_as(&self, shown: Shown) -> Result<Caller, ApiError> {
-        let known = self.remembered(&shown.hash);
+        let hash = shown.hash.clone();
+        let known = self.remembered(&hash);
         if let Some(finding) = &known
             && finding.asked.elapsed() < BELIEVED
         {
             return finding.caller.clone().ok_or_else(unknown_token);
         }
-        let believed = known.as_ref().and_then(Finding::in_outage).cloned();
-        let hash = shown.hash.clone();
-        let asked = if believed.is_some() {
-            self.ask_in_a_hurry(shown).await
-        } else {
-            self.ask(shown).await
+        let believed = known.and_then(|known| Some((known.asked, known.in_outage()?.clone())));
+        let Some((asked, caller)) = believed else {
+            return self.ask(shown).await?.ok_or_else(unknown_token);
         };
-        match (asked, believed) {
-            (Ok(found), _) => found.ok_or_else(unknown_token),
+        // One asks for all: what is remembered is believed meanwhile, a late answer, too.
+        let begun = Instant::now();
+        if !self.move_asked(&hash, asked, begun) {
+            return Ok(caller);
+        }
+        match self.ask_in_a_hurry(shown).await {
+            Ok(found) => found.ok_or_else(unknown_token),
             // Whatever the writer waits for: what is let in meanwhile waits in the journal.
-            (Err(error), Some(caller)) if error.is_away() => {
-                self.asked_in_vain(&hash);
-                Ok(caller)
+            Err(error) if error.is_away() => Ok(caller),
+            Err(error) => {
+                self.move_asked(&hash, begun, asked);
+                Err(error.into())
             }
-            (Err(error), _) => Err(error.into()),
         }
     }
 
@@ -239,8 +247,9 @@ impl Authenticator {
             return Err(unknown_token());
         }
         let shown = Shown::token(token);
+        let begun = Instant::now();
         let found = self.look_up(&shown).await?;
-        self.answered(shown.hash, found.clone());
+        self.answered(shown.hash, begun, found.clone());
         let token = found.ok_or_else(unknown_token)?;
         tenant_scope(&token.role)?;
         let now = Timestamp::now();
@@ -274,21 +283,30 @@ impl Authenticator {
         let hash = hash_session(id);
         let found = self.store.token(&hash).await?;
         self.store.delete_token(&hash).await?;
-        self.answered(hash, None);
+        // Whoever asked before now may have found it still.
+        self.answered(hash, Instant::now(), None);
         Ok(found.map(Caller::of))
     }
 
     /// Asks the store, and remembers its answer.
     async fn ask(&self, shown: Shown) -> Result<Option<Caller>, StoreError> {
+        let begun = Instant::now();
         let found = self.look_up(&shown).await?;
-        Ok(self.answered(shown.hash, found))
+        Ok(self.answered(shown.hash, begun, found))
     }
 
-    /// The same for a second. A later answer is remembered all the same: with a store that is only slow
-    /// a revoked token must not pass for long.
+    /// The same for a second, the wait for a turn included. A later answer is remembered all the same:
+    /// with a store that is only slow a revoked token must not pass for long.
     async fn ask_in_a_hurry(&self, shown: Shown) -> Result<Option<Caller>, StoreError> {
-        let own = self.clone();
-        let asked = tokio::spawn(async move { own.ask(shown).await });
+        let asked = async {
+            let turn = Arc::clone(&self.turns).acquire_owned().await;
+            let own = self.clone();
+            let asked = tokio::spawn(async move {
+                let _until_answered = turn;
+                own.ask(shown).await
+            });
+            asked.await
+        };
         match tokio::time::timeout(ASKED_AGAIN, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(StoreError::Other(error.to_string())),
@@ -322,27 +340,27 @@ impl Authenticator {
         finding.in_outage().cloned()
     }
 
-    /// Remembers what the store has just said; whose it is.
-    fn answered(&self, hash: String, found: Option<TokenRecord>) -> Option<Caller> {
-        let now = Instant::now();
+    /// Remembers what the store has just said, unless something newer is; whose it is.
+    fn answered(&self, hash: String, as_of: Instant, found: Option<TokenRecord>) -> Option<Caller> {
         let expires_at = found.as_ref().and_then(|token| token.expires_at);
-        let caller = found.map(Caller::of);
         let finding = Finding {
-            asked: now,
-            answered: now,
-            caller: caller.clone(),
+            asked: Instant::now(),
+            as_of,
+            caller: found.map(Caller::of),
             expires_at,
         };
-        self.remember(hash, finding);
-        caller
+        self.remember(hash, finding)
     }
 
-    /// What is remembered by now is believed for a while: a late answer, too.
-    fn asked_in_vain(&self, hash: &str) {
+    /// Says when the store was asked last, unless somebody else has said so since; whether it did.
+    fn move_asked(&self, hash: &str, from: Instant, to: Instant) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(finding) = known.get_mut(hash) {
-            finding.asked = Instant::now();
-        }
+        let finding = known.get_mut(hash);
+        let Some(finding) = finding.filter(|finding| finding.asked == from) else {
+            return false;
+        };
+        finding.asked = to;
+        true
     }
 
     fn remembered(&self, hash: &str) -> Option<Finding> {
@@ -350,8 +368,12 @@ impl Authenticator {
         known.get(hash).cloned()
     }
 
-    fn remember(&self, hash: String, finding: Finding) {
+    fn remember(&self, hash: String, finding: Finding) -> Option<Caller> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let newer = known.get(&hash).filter(|known| known.as_of > finding.as_of);
+        if let Some(newer) = newer {
+            return newer.caller.clone();
+        }
         if known.len() >= REMEMBERED {
             // Who guesses tokens must not make the good ones forgotten.
             known.retain(|_, finding| finding.caller.is_some());
@@ -359,7 +381,9 @@ impl Authenticator {
         if known.len() >= REMEMBERED {
             known.clear();
         }
+        let caller = finding.caller.clone();
         known.insert(hash, finding);
+        caller
     }
 }
 

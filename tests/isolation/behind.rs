@@ -22,7 +22,10 @@ pub trait Before: Send + Sync + 'static {
 
     async fn histogram(&self) {}
 
-    async fn token(&self) {}
+    async fn token(&self, _hash: &str) {}
+
+    /// And once it has said whose a token is.
+    fn told(&self) {}
 }
 
 pub struct Behind<B> {
@@ -127,8 +130,10 @@ impl<B: Before> Store for Behind<B> {
     }
 
     async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
-        self.before.token().await;
-        self.store.token(hash).await
+        self.before.token(hash).await;
+        let found = self.store.token(hash).await;
+        self.before.told();
+        found
     }
 
     async fn delete_token(&self, hash: &str) -> Result<()> {

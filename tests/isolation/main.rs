@@ -4,6 +4,7 @@
 
 mod behind;
 mod flood;
+mod late;
 mod poison;
 mod queries;
 mod revoked;

@@ -40,7 +40,7 @@ impl Before for FewReaders {
         self.counting.fetch_sub(1, Ordering::AcqRel);
     }
 
-    async fn token(&self) {
+    async fn token(&self, _hash: &str) {
         self.tokens.fetch_add(1, Ordering::AcqRel);
     }
 }

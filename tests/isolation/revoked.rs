@@ -24,7 +24,7 @@ struct Slow {
 
 #[async_trait]
 impl Before for Slow {
-    async fn token(&self) {
+    async fn token(&self, _hash: &str) {
         self.asked.fetch_add(1, Ordering::AcqRel);
         tokio::time::sleep(LATE).await;
     }
