@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 use super::TailError;
 use super::identity::{FileStat, PRINT_BYTES, open_regular, read_at};
 
-const COMPRESSED: [&str; 7] = [".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".zip"];
+const COMPRESSED: [&str; 16] = [
+    ".gz", ".tgz", ".zst", ".zstd", ".xz", ".bz2", ".bz", ".lz4", ".lzma", ".lz", ".lzo", ".br",
+    ".Z", ".sz", ".zip", ".7z",
+];
 /// Left behind by editors and by copying under way.
 const NEVER_A_PART: [&str; 6] = ["~", ".swp", ".swx", ".tmp", ".part", ".lock"];
 
@@ -374,6 +377,13 @@ mod tests {
         assert_eq!(compressed.number, Some(2));
         assert_eq!(compressed.compressed_from.as_deref(), Some("audit.log.2"));
         assert!(!compressed.is_of_live && of("audit.log.gz").unwrap().is_of_live);
+        for suffix in ["Z", "br", "lzo", "lz", "zstd", "7z", "tgz"] {
+            let part = of(&format!("audit.log-20261124.{suffix}")).unwrap();
+            let original = part.compressed_from.as_deref();
+            assert_eq!(original, Some("audit.log-20261124"), "{suffix}");
+        }
+        let stamped = of("audit.log.2026-11-24T04:05:39Z").unwrap();
+        assert_eq!(stamped.compressed_from, None);
         for other in [
             "audit-admin.log",
             "audit.logs",

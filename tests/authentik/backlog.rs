@@ -64,20 +64,14 @@ async fn a_lost_cursor_costs_a_second_reading_and_enters_nothing_twice() {
     let mut world = world_of(&fake, "").await;
     world.events_reach(count).await;
 
-    let lose_cursor = |world: &World| {
-        let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
-        database.busy_timeout(Duration::from_secs(10)).unwrap();
-        let lost = database.execute("DELETE FROM ingestcursors", []).unwrap();
-        assert_eq!(lost, 1);
-    };
     // While it runs: the next batch finds no cursor, and the source claims another.
-    lose_cursor(&world);
+    lose_the_one_of(&world, "ingestcursors");
     fake.insert(new_event(), Duration::ZERO);
     world.events_reach(count + 1).await;
     world.source_becomes("authentik", "running").await;
 
     // While it does not run: everything is read again and known.
-    lose_cursor(&world);
+    lose_the_one_of(&world, "ingestcursors");
     world.restart().await;
     eventually("everything is recognised", async || {
         world.metric("daybook_events_duplicate_total", "").await >= (count + 1) as f64
@@ -88,6 +82,14 @@ async fn a_lost_cursor_costs_a_second_reading_and_enters_nothing_twice() {
     assert_eq!(view["state"], "running");
     assert_eq!(view["lastError"], Value::Null);
     world.stop().await;
+}
+
+/// The store loses the only row of a table.
+fn lose_the_one_of(world: &World, table: &str) {
+    let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    let lost = database.execute(&format!("DELETE FROM {table}"), []);
+    assert_eq!(lost.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,5 +319,15 @@ async fn rows_that_tell_no_place_are_kept_once_as_dead_letters() {
         .metric("daybook_events_dead_lettered_total", "source=\"authentik\"")
         .await;
     assert_eq!(letters, 1.0);
+
+    // Lost with the cursor, as where the whole database is: the next event shows it.
+    lose_the_one_of(&world, "auditdeadletters");
+    lose_the_one_of(&world, "ingestcursors");
+    fake.insert(new_event(), Duration::ZERO);
+    eventually("the row is kept again", async || {
+        let letters = world.daybook().store().dead_letters(10).await.unwrap();
+        letters.len() == 1
+    })
+    .await;
     world.stop().await;
 }

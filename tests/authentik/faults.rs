@@ -12,7 +12,7 @@ use testkit::World;
 use testkit::world::eventually;
 
 use super::{
-    assert_all_once, assert_token_is_nowhere, fake, fake_with, history, new_event, plan_at,
+    asked, assert_all_once, assert_token_is_nowhere, fake, fake_with, history, new_event, plan_at,
     plan_of, ready, source_view, world_of, written_reaches,
 };
 
@@ -174,6 +174,7 @@ async fn answers_that_are_none() {
             "000",
         ),
         case(Fault::OkHtml, "failing", "HTML page", "200"),
+        case(Fault::Gzip, "failing", "compressed it (gzip)", "200"),
         case(
             Fault::OkWithoutPagination,
             "failing",
@@ -182,6 +183,18 @@ async fn answers_that_are_none() {
         ),
     ])
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_answers_are_asked_for() {
+    let fake = fake().await;
+    let world = world_of(&fake, "").await;
+    eventually("a poll", async || asked(&fake).polls > 0).await;
+    for request in fake.requests() {
+        let encoding = request.accept_encoding.as_deref();
+        assert_eq!(encoding, Some("identity"), "{}", request.path);
+    }
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -392,6 +405,32 @@ async fn a_blind_token_is_told_apart_from_quiet() {
     fake.add_token(&fake.token(), Permissions::READER);
     recovers(&world, &fake, "blind again", &view["lastSuccessAt"]).await;
     world.stop().await;
+}
+
+/// As behind a proxy that lets the list of events through and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_the_token_is_need_not_be_told() {
+    let hidden = [
+        (Fault::NotFoundHtml, "(404 an HTML page)"),
+        (Fault::Unauthorized, "(refused with 401: an HTML page)"),
+        (
+            Fault::Forbidden("You do not have permission to perform this action."),
+            "(refused with 403: You do not",
+        ),
+    ];
+    let stories = hidden.map(|(fault, reason)| async move {
+        let what = format!("{fault:?}");
+        let fake = fake().await;
+        let hidden = Scripted::new(fault).times(Times::Forever);
+        fake.script(hidden.on("/core/users/me/"));
+        let world = world_of(&fake, "").await;
+        let view = shows(&world, &what, "warning", reason).await;
+        assert!(fake.fault_hits() > 0, "{what}");
+        fake.insert_many(history(350, Duration::from_secs(5), Duration::from_secs(1)));
+        recovers(&world, &fake, &what, &view["lastSuccessAt"]).await;
+        world.stop().await;
+    });
+    futures_util::future::join_all(stories).await;
 }
 
 fn large(mut event: Value) -> Value {

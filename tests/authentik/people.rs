@@ -312,6 +312,8 @@ async fn older_events_wait_for_their_people_and_new_ones_do_not() {
         Duration::from_secs(1),
         Duration::from_millis(1),
     ));
+    // What fails first is not told of once pages are answered.
+    fake.script(Scripted::new(Fault::BadGateway).on("/events/events/"));
     let slow_down = Fault::TooManyRequests {
         retry_after: 1,
         html: false,
@@ -322,6 +324,7 @@ async fn older_events_wait_for_their_people_and_new_ones_do_not() {
     let view = world.source_becomes("authentik", "warning").await;
     let reason = view["reason"].as_str().unwrap();
     assert!(reason.contains("older events wait"), "{reason}");
+    assert!(fake.requests().iter().any(|r| r.status == 502));
     act(&fake, 4, "alice", "");
     world.events_reach(101).await;
 

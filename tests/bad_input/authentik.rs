@@ -21,6 +21,7 @@ pub const CASES: &[(Fault, &str, &str)] = &[
     (Fault::ServerError, "failing", "server error 500"),
     (Fault::BadGateway, "failing", "server error 502"),
     (Fault::GatewayTimeout, "failing", "server error 504: an HTML page"),
+    (Fault::Gzip, "failing", "compressed it (gzip)"),
     (Fault::ResetMidBody, "failing", "answer was cut off"),
     (Fault::TruncatedJson, "failing", "answer is not authentik's: "),
     (Fault::OkHtml, "failing", "answer is not authentik's: an HTML page"),

@@ -241,7 +241,8 @@ pub(super) const PHRASES: &[Phrase] = &[
     or("stalwart.policy_rejection", Icon::Shield, "Mail from {actor} to {target|someone} was refused by policy", "Mail to {target|someone} was refused by policy"),
     or("stalwart.queue_authenticated_message_queued", Icon::Mail, "{actor} sent mail to {target|someone}", "Mail to {target|someone} was sent"),
     or("stalwart.queue_dsn_queued", Icon::Mail, "A report about mail to {target|someone} is under way to {actor}", "A delivery report is under way to {target|someone}"),
-    // The name that 0.15 gives to the former but one.
+    // The names that 0.15 gives to these two.
+    or("stalwart.queue_queue_dsn", Icon::Mail, "A report about mail to {target|someone} is under way to {actor}", "A delivery report is under way to {target|someone}"),
     or("stalwart.queue_queue_message_authenticated", Icon::Mail, "{actor} sent mail to {target|someone}", "Mail to {target|someone} was sent"),
     by("stalwart.security_ip_blocked", Icon::Shield, "A banned client tried to connect"),
     or("stalwart.spam_detected", Icon::Mail, "Mail from {actor} to {target|someone} was spam", "Mail to {target|someone} was spam"),

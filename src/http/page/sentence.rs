@@ -56,7 +56,7 @@ pub(super) fn icon(event: &StoredEvent) -> Icon {
     }
 }
 
-/// The sentence, its names as links to what else they did.
+/// The sentence, its names as links to what else of the view they did.
 pub(super) fn sentence(event: &StoredEvent, view: &View) -> Markup {
     let link = |asked: &[(&str, Option<&str>)], shown: &str, class: &str, title: &str| {
         let href = (!asked.is_empty()).then(|| view.with(asked).href());
@@ -71,9 +71,9 @@ pub(super) fn sentence(event: &StoredEvent, view: &View) -> Markup {
         @for part in parts(event) {
             @match &part {
                 Part::Words(words) => (words),
-                Part::Actor(shown) => (link(&same_actor(event), shown, "who", "Everything by this actor")),
-                Part::Target(shown) => (link(&same_target(event), shown, "what", "Everything about this target")),
-                Part::Address(shown) => (link(&same_address(event), shown, "where", "Everything from this address")),
+                Part::Actor(shown) => (link(&same_actor(event), shown, "who", "Only this actor")),
+                Part::Target(shown) => (link(&same_target(event), shown, "what", "Only this target")),
+                Part::Address(shown) => (link(&same_address(event), shown, "where", "Only this address")),
             }
         }
     }
@@ -155,16 +155,20 @@ fn target_name(event: &StoredEvent) -> Option<String> {
         .map(|name| name.strip_prefix("./").unwrap_or(name).to_owned())
         .or_else(|| {
             let id = told(&target.id)?;
-            let kind = match event.action.as_str() {
-                // A new link has the id of what it leads to.
-                "ocis.file_shared" => Some("file".to_owned()),
-                _ => told(&target.kind).map(|kind| kind.replace('_', " ")),
-            };
-            Some(match kind {
+            Some(match target_kind(event) {
                 Some(kind) => format!("{kind} {}", short_id(id)),
                 None => short_id(id),
             })
         })
+}
+
+/// What stands before the id of a target without a name.
+fn target_kind(event: &StoredEvent) -> Option<String> {
+    match event.action.as_str() {
+        // A new link has the id of what it leads to.
+        "ocis.file_shared" => Some("file".to_owned()),
+        _ => told(&event.target.kind).map(|kind| kind.replace('_', " ")),
+    }
 }
 
 /// Enough of a long id to tell it from its neighbours.
@@ -237,7 +241,17 @@ fn special(event: &StoredEvent) -> Option<&'static str> {
         ("stalwart.policy_rejection", Some("account")) if is_another() => {
             "{actor} was not allowed to send mail as {target|someone}"
         }
+        // By a filter, which names nobody.
+        ("stalwart.policy_rejection", None) if actor_name(event).is_none() => {
+            "Mail was refused by policy"
+        }
         ("stalwart.policy_rejection", _) => "{actor} was refused by a policy of mail",
+        // Somebody else is signed in there.
+        ("authentik.login_failed", _)
+            if event.actor.id != event.target.id && target_name(event).is_some() =>
+        {
+            "{actor} failed to sign in as {target|another user}"
+        }
         // An administrator, into somebody else's account.
         ("stalwart.auth_success", _) if is_another() => {
             "{actor} signed in to mail as {target|someone}"
@@ -293,10 +307,10 @@ fn said_once<'a>(
     is_said: impl FnOnce(&str) -> bool,
 ) -> Option<&'a str> {
     let target = target?;
-    match target.split_once(' ') {
-        Some((kind, id)) if told(&event.target.name).is_none() && is_said(kind) => Some(id),
-        _ => Some(target),
-    }
+    let is_named = told(&event.target.name).is_some();
+    let kind = target_kind(event).filter(|kind| !is_named && is_said(kind));
+    kind.and_then(|kind| target.strip_prefix(&*kind)?.strip_prefix(' '))
+        .or(Some(target))
 }
 
 fn fill(sentence: &str, actor: Option<&str>, target: Option<&str>) -> Vec<Part> {

@@ -187,6 +187,14 @@ fn events_read_like_sentences() {
             with("stalwart.policy_rejection", alice, None, None),
             "Alice Example was refused by a policy of mail",
         ),
+        (
+            with("stalwart.policy_rejection", None, ip, None),
+            "Mail was refused by policy from 198.51.100.7",
+        ),
+        (
+            with("stalwart.queue_queue_dsn", None, None, Some("bob")),
+            "A delivery report is under way to bob",
+        ),
         (with("restart", alice, None, None), "Restart, Alice Example"),
         (with("", None, None, None), ""),
         (with(".", alice, None, None), ", Alice Example"),
@@ -341,6 +349,22 @@ fn a_kind_is_not_said_twice() {
     event.target.kind = Some("account".into());
     event.target.id = Some("7".into());
     assert_eq!(plain_sentence(&event), "The mail account 7 was created");
+    let mut event = with("api_key.created", Some("Alice"), None, None);
+    event.target.kind = Some("api_key".into());
+    event.target.id = Some("abc".into());
+    assert_eq!(plain_sentence(&event), "Alice created the api key abc");
+}
+
+#[test]
+fn whoever_is_signed_in_fails_to_sign_in_as_another_user() {
+    let mut event = with("authentik.login_failed", Some("bob"), None, Some("alice"));
+    event.actor.id = Some("5".into());
+    for target in [Some("4"), None] {
+        event.target.id = target.map(Into::into);
+        assert_eq!(plain_sentence(&event), "bob failed to sign in as alice");
+    }
+    event.target.id = Some("5".into());
+    assert_eq!(plain_sentence(&event), "bob failed to sign in");
 }
 
 #[test]
@@ -420,6 +444,11 @@ fn names_lead_to_what_else_they_did() {
         "{shown}"
     );
     assert!(shown.contains("href=\"/audit?ip=::1\""), "{shown}");
+    // Of what is shown, not of everything.
+    let view = View::default().with(&[("outcome", Some("failure"))]);
+    let shown = sentence(&event, &view).into_string();
+    let wanted = "href=\"/audit?outcome=failure&amp;ip=::1\" title=\"Only this address\"";
+    assert!(shown.contains(wanted), "{shown}");
     for (length, is_link) in [(8190, true), (8191, false)] {
         let name = "x".repeat(length);
         let event = with("authentik.login", Some(&name), None, None);

@@ -45,6 +45,8 @@ pub enum Fault {
     HangBeforeHeaders,
     /// 200 with an HTML page: a captive proxy, a login page.
     OkHtml,
+    /// 200 with a compressed body, which a proxy made without being asked.
+    Gzip,
     /// 200 with JSON that is no list.
     OkWithoutPagination,
     /// 302 to the login page of the same host.

@@ -115,6 +115,8 @@ pub struct RequestLog {
     pub status: u16,
     /// The header as sent.
     pub authorization: Option<String>,
+    /// The header as sent.
+    pub accept_encoding: Option<String>,
 }
 
 /// The running fake; stops when it is dropped.

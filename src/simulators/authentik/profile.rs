@@ -3,7 +3,8 @@
 /// A group of versions that answer alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {
-    /// Up to 2023.10: `tenant` in place of `brand`, no request ids.
+    /// Up to 2023.10: `tenant` in place of `brand`, no request ids, and of a log-in that failed the
+    /// anonymous user.
     V2023,
     /// 2024.2 to 2025.6.
     V2024,

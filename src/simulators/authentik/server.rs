@@ -90,6 +90,7 @@ async fn respond(
         query: query.clone(),
         status: if unanswered { 0 } else { answer.status },
         authorization: authorization.clone(),
+        accept_encoding: header(request, "accept-encoding").map(str::to_owned),
     });
     if let Some(delay) = answer.delay {
         tokio::time::sleep(delay).await;
@@ -176,6 +177,11 @@ fn faulty(shared: &Shared, asked: &route::Asked<'_>, fault: Fault) -> Answer {
             ..Answer::new(200, "text/plain", "")
         },
         Fault::OkHtml => Answer::page(200, "Welcome to authentik!"),
+        Fault::Gzip => Answer {
+            // As every such body begins.
+            body: b"\x1f\x8b\x08\0\0\0\0\0".to_vec(),
+            ..right().header("content-encoding", "gzip")
+        },
         Fault::OkWithoutPagination => Answer::json(200, &serde_json::json!({"status": "ok"})),
         Fault::RedirectToLogin => Answer::new(302, "text/html; charset=utf-8", "")
             .header("location", "/flows/-/default/authentication/?next=/"),

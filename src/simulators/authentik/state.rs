@@ -123,6 +123,10 @@ impl Shared {
         {
             request.remove("request_id");
         }
+        // Whose log-in failed stands in the context alone.
+        if old && event["action"] == "login_failed" {
+            event["user"] = json!({"pk": 1, "email": "", "username": "AnonymousUser"});
+        }
     }
 
     /// What follows a query that made the server fail.

@@ -231,6 +231,8 @@ impl PollerState {
             .map(|(created, pk)| RowKey { created, pk });
         status.claimed(cursor.seq);
         let place = if cursor.detail.is_null() {
+            // A store that has lost the cursor may have lost the dead letters too.
+            self.unreadable.clear();
             WalkCursor::default()
         } else {
             match serde_json::from_value(cursor.detail) {
@@ -332,18 +334,18 @@ impl PollerState {
         }
     }
 
-    /// Whose token is it, and does it see anything? Quiet and blind look alike in the list.
+    /// Whose token is it, and does it see anything?
     async fn probe(&mut self) -> Result<(), ClientError> {
         let _waiting = self.args.progress.long_wait(self.args.config.timeout);
-        let me = self.args.client.me().await?;
+        let me = self.args.client.me().await;
+        if let Err(error) = &me
+            && error.is_about_everything()
+            && !self.standing.doubts_token()
+        {
+            return Err(error.clone());
+        }
         self.probed = true;
-        let account = me
-            .get("user")
-            .and_then(|user| user.get("type"))
-            .and_then(|kind| kind.as_str());
-        self.standing.warning = (account == Some("internal_service_account")).then(|| {
-            "the token belongs to an outpost, which sees no events: use a service account with view_event".to_owned()
-        });
+        self.standing.asked_for_owner(&me);
         Ok(())
     }
 
@@ -379,13 +381,7 @@ impl PollerState {
         if rows.is_empty() && !placeless.is_empty() {
             self.standing.met_unreadable_page();
         }
-        if walk.is_at_head() && page.count == 0 && self.standing.warning.is_none() {
-            self.standing.warning = Some(
-                "the token sees no event at all: it may be an outpost's, or lack view_event (a server of 2023.8 or older does not say so)".to_owned(),
-            );
-        } else if page.count > 0 {
-            self.standing.warning = None;
-        }
+        self.standing.saw(page.count, walk.is_at_head());
         let pks: Vec<i64> = rows
             .iter()
             .filter(|(key, ..)| !walk.is_durable(key))
@@ -401,6 +397,8 @@ impl PollerState {
         {
             // The page is asked for again; new events do not wait with it.
             self.pages_since_head = PAGES_BETWEEN_HEADS;
+            // What failed before does so no more.
+            self.standing.got_further();
             self.show();
             return Ok(Next::Continue(pause.min(self.args.config.interval)));
         }
@@ -553,6 +551,7 @@ impl PollerState {
     fn rest(&mut self) {
         self.failures = 0;
         self.standing.poll_ended();
+        self.probed = !self.standing.doubts_token();
         self.args.courier.status.succeeded();
         self.show();
     }
@@ -591,16 +590,7 @@ impl PollerState {
 
     /// A key that was rotated is refused from then on; its file may hold the new one already.
     fn read_token_again(&mut self) {
-        let PollerArgs {
-            config, metrics, ..
-        } = &self.args;
-        let Ok(token) = config.load_token() else {
-            return;
-        };
-        if self.args.client.has_token(&token) {
-            return;
-        }
-        if let Ok(client) = Client::new(&config.url, &token, config.timeout, metrics.clone()) {
+        if let Some(client) = self.args.client.with_new_token(&self.args.config) {
             tracing::info!(source = %self.args.courier.status.name, "token has changed");
             self.args.client = client;
             self.people.begin_anew();

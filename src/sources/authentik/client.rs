@@ -12,12 +12,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap,
+    HeaderValue, LOCATION, RETRY_AFTER,
 };
 use reqwest::{StatusCode, Url, redirect};
 use serde_json::Value;
 
-use crate::config::Secret;
+use crate::config::{AuthentikConfig, Secret};
 use crate::event::json;
 use crate::telemetry::metrics::Metrics;
 
@@ -114,6 +115,26 @@ impl ClientError {
         matches!(self, Self::Refused { .. } | Self::WrongAddress(_))
     }
 
+    /// Whether it is not about what was asked for: the token is dead, or the server does not answer.
+    pub fn is_about_everything(&self) -> bool {
+        match self {
+            // authentik says so in these words, whatever its language is.
+            Self::Refused { detail, .. } => {
+                detail.contains("Token invalid") || detail.contains("not provided")
+            }
+            Self::Throttled { .. } | Self::ServerError { .. } | Self::Transport(_) => true,
+            _ => false,
+        }
+    }
+
+    /// What is told of it where the list of events is read all the same.
+    pub fn beside_the_list(&self) -> String {
+        match self {
+            Self::WrongAddress(what) => what.clone(),
+            error => error.to_string(),
+        }
+    }
+
     /// How long the other side wants to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -141,6 +162,7 @@ impl Client {
         let headers = HeaderMap::from_iter([
             (AUTHORIZATION, bearer),
             (ACCEPT, HeaderValue::from_static("application/json")),
+            (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
         ]);
         let mut http = reqwest::Client::builder()
             .default_headers(headers)
@@ -167,9 +189,13 @@ impl Client {
         })
     }
 
-    /// Whether it sends this token.
-    pub fn has_token(&self, token: &Secret) -> bool {
-        self.token == *token
+    /// The same with the token that its file holds now; `None` when that is no other, or no token.
+    pub(super) fn with_new_token(&self, config: &AuthentikConfig) -> Option<Self> {
+        let token = config.load_token().ok()?;
+        if token == self.token {
+            return None;
+        }
+        Self::new(&config.url, &token, config.timeout, self.metrics.clone()).ok()
     }
 
     /// One page of events, newest first.
@@ -218,6 +244,12 @@ impl Client {
         let body = read_body(response).await;
         if status == StatusCode::OK {
             let body = body?;
+            if let Some(encoding) = encoding(&headers) {
+                return Err(ClientError::Unreadable(format!(
+                    "a proxy has compressed it ({}), which was not asked for",
+                    self.strike_token_out(encoding)
+                )));
+            }
             refuse_html(&headers, &body)?;
             return Ok(Answer {
                 body,
@@ -266,6 +298,12 @@ async fn read_body(response: reqwest::Response) -> Result<Bytes, ClientError> {
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
+}
+
+/// How the body is encoded, unless it is plain.
+fn encoding(headers: &HeaderMap) -> Option<&str> {
+    let encoding = headers.get(CONTENT_ENCODING)?.to_str().ok()?.trim();
+    (!encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")).then_some(encoding)
 }
 
 fn refuse_html(headers: &HeaderMap, body: &[u8]) -> Result<(), ClientError> {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::masks::{mask_event, mask_letter};
 pub use super::page::{Page, PageError, decode_page};
-use super::parts::{Parts, real_user_key};
+use super::parts::{Parts, acting_and_other, real_user_key};
 use super::verbs;
 use crate::event::json::{self, Json};
 use crate::event::{
@@ -37,7 +37,8 @@ pub struct EventHead {
     pub created: Timestamp,
     /// The acting user's key, if that is a user who can be looked up.
     pub user_pk: Option<i64>,
-    /// The key of the user whom an administrator impersonates.
+    /// The key of the user whom an administrator impersonates, or whom a flow is about while somebody
+    /// else is signed in.
     pub impersonated_pk: Option<i64>,
 }
 
@@ -58,12 +59,12 @@ impl EventHead {
         }
         let head: RawHead = serde_json::from_str(event.get()).ok()?;
         let user = head.user.as_ref().and_then(|user| user.0.as_object());
-        let impersonated = user.and_then(|user| user.get("on_behalf_of")?.as_object());
+        let (acting, other) = user.map(acting_and_other).unzip();
         Some(Self {
             pk: Some(head.pk).filter(|pk| !pk.is_empty())?,
             created: parse_time(&head.created)?,
-            user_pk: user.and_then(real_user_key),
-            impersonated_pk: impersonated.and_then(real_user_key),
+            user_pk: acting.and_then(real_user_key),
+            impersonated_pk: other.flatten().and_then(real_user_key),
         })
     }
 
@@ -73,10 +74,11 @@ impl EventHead {
     }
 }
 
-/// The key of the event's user, to look groups and subject id up by. `None` for events of the
+/// The key of the acting user, to look groups and subject id up by. `None` for events of the
 /// system, of anonymous callers and of users that never existed.
 pub fn user_key(event: &Value) -> Option<i64> {
-    real_user_key(event.get("user")?.as_object()?)
+    let (acting, _) = acting_and_other(event.get("user")?.as_object()?);
+    real_user_key(acting)
 }
 
 /// Decodes one event.

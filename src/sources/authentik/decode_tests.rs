@@ -103,6 +103,68 @@ fn an_unknown_user_fails_to_log_in_under_the_typed_name() {
 }
 
 #[test]
+fn a_failed_log_in_that_names_nobody_is_of_the_typed_name() {
+    let anonymous = json!({"pk": 1, "email": "", "username": "AnonymousUser"});
+    for (user, typed, emails) in [
+        (anonymous.clone(), "alice", vec![]),
+        (anonymous, "alice@acme.test", vec!["alice@acme.test"]),
+        (json!({}), "alice", vec![]),
+    ] {
+        let failed = event("login_failed", user, json!({"username": typed}));
+        let (seen, hints) = one(failed.clone());
+        let wanted = Actor {
+            name: Some(typed.into()),
+            ip: Some("203.0.113.7".into()),
+            ..Actor::default()
+        };
+        assert_eq!(seen.actor, wanted, "{failed}");
+        assert_eq!(seen.target.id, None, "{failed}");
+        assert_eq!(seen.target.name.as_deref(), Some(typed), "{failed}");
+        assert_eq!(hints.emails, emails, "{failed}");
+    }
+}
+
+#[test]
+fn whoever_is_signed_in_to_a_flow_about_another_user_is_its_actor() {
+    let signed_in = |as_whom: Value| {
+        let mut user = alice();
+        user["authenticated_as"] = as_whom;
+        user
+    };
+    let bob = json!({"pk": 5, "email": "bob@globex.test", "username": "bob"});
+    let broken = event("policy_exception", signed_in(bob.clone()), json!({}));
+    assert_eq!(user_key(&broken), Some(5));
+    let raw = RawValue::from_string(broken.to_string()).unwrap();
+    let head = EventHead::read(&raw).unwrap();
+    assert_eq!(head.user_pks(), [Some(5), Some(4)]);
+    let (seen, hints) = one(broken);
+    assert_eq!(seen.actor.id.as_deref(), Some("5"));
+    assert_eq!(seen.actor.name.as_deref(), Some("bob"));
+    assert_eq!(seen.target.id.as_deref(), Some("4"));
+    assert_eq!(hints.emails, ["bob@globex.test", "alice@acme.test"]);
+
+    for action in ["password_set", "logout"] {
+        let (seen, _) = one(event(action, signed_in(bob.clone()), json!({})));
+        assert_eq!(seen.target.id.as_deref(), Some("5"), "{action}");
+    }
+
+    let typed = json!({"username": "alice"});
+    let (seen, _) = one(event("login_failed", signed_in(bob), typed));
+    assert_eq!(seen.actor.name.as_deref(), Some("bob"));
+    assert_eq!(seen.target.name.as_deref(), Some("alice"));
+
+    // Nobody is, or the same user.
+    for as_whom in [
+        json!({"pk": 1, "email": "", "username": "AnonymousUser", "is_anonymous": true}),
+        alice(),
+    ] {
+        let (seen, hints) = one(event("policy_exception", signed_in(as_whom), json!({})));
+        assert_eq!(seen.actor.name.as_deref(), Some("alice"));
+        assert_eq!(hints.emails, ["alice@acme.test"]);
+    }
+}
+
+#[test]
 fn the_user_of_a_changed_password_is_its_target() {
     let (seen, hints) = one(event("password_set", alice(), json!({})));
     assert_eq!(seen.action, "authentik.password_changed");

@@ -12,6 +12,7 @@ mod parts;
 pub mod people;
 mod retention;
 mod search;
+mod sizes;
 mod standing;
 pub mod verbs;
 pub mod walk;

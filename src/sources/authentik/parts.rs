@@ -39,29 +39,28 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The actor. Under impersonation that is the administrator who really sits there. For a
-    /// changed password the user is the one whose password it is; who changed it is not told.
+    /// The actor: whoever really sits there. For a changed password the user is the one whose
+    /// password it is; who changed it is not told.
     pub fn actor(&self) -> Actor {
         let ip = self
             .client_ip
             .filter(|ip| *ip != UNKNOWN_IP)
             .map(Into::into);
-        let Some(user) = self.user.filter(|_| self.action != "password_set") else {
+        if self.action == "password_set" {
             return Actor {
                 ip,
                 ..Actor::default()
             };
-        };
-        let typed = (self.action == "login_failed")
-            .then(|| text(self.context, "username"))
-            .flatten();
+        }
+        let user = self.known_user().map(|user| acting_and_other(user).0);
+        let told = |key: &str| user.and_then(|user| text(user, key));
         Actor {
-            id: scalar(user.get("pk")),
+            id: user.and_then(|user| scalar(user.get("pk"))),
             // For an unknown user the name that was typed stands here too.
-            email: text(user, "email")
+            email: told("email")
                 .filter(|email| is_address(email))
                 .map(Into::into),
-            name: text(user, "username").or(typed).map(Into::into),
+            name: told("username").or(self.typed()).map(Into::into),
             ip,
         }
     }
@@ -69,17 +68,22 @@ impl Parts<'_> {
     /// The target.
     pub fn target(&self) -> Target {
         match self.action {
-            "password_set" | "login" | "logout" => self.user.map(user_target).unwrap_or_default(),
+            // Authentik is told whom these are about: during a flow about another one, that user stands where whoever is
+            // signed in stands else.
+            "password_set" | "login" | "logout" => {
+                let subject = self.user.map(|user| acting_and_other(user).0);
+                subject.map(user_target).unwrap_or_default()
+            }
             "login_failed" => {
-                let mut target = self.user.map(user_target).unwrap_or_default();
-                if let Some(typed) = text(self.context, "username") {
+                let mut target = self.known_user().map(user_target).unwrap_or_default();
+                if let Some(typed) = self.typed() {
                     target.kind = Some(ByteString::from_static("user"));
                     target.name = Some(typed.into());
                 }
                 target
             }
             "impersonation_started" | "impersonation_ended" => {
-                self.impersonated().map(user_target).unwrap_or_default()
+                self.other().map(user_target).unwrap_or_default()
             }
             "user_write" => self.written_user(),
             "user_lockdown_triggered" => named("user", self.context.get("affected_user")),
@@ -102,7 +106,7 @@ impl Parts<'_> {
             },
             _ => self
                 .model()
-                .or_else(|| self.impersonated().map(user_target))
+                .or_else(|| self.other().map(user_target))
                 .unwrap_or_default(),
         }
     }
@@ -110,14 +114,14 @@ impl Parts<'_> {
     /// What the event tells about its tenant. Groups and the subject id are not in it.
     pub fn hints(&self) -> TenantHints {
         let mut hints = TenantHints::default();
-        for user in [self.user, self.impersonated()].into_iter().flatten() {
-            if let Some(email) = text(user, "email") {
-                add(&mut hints.emails, email);
+        if let Some((acting, other)) = self.user.map(acting_and_other) {
+            for user in [Some(acting), other].into_iter().flatten() {
+                if let Some(email) = text(user, "email") {
+                    add(&mut hints.emails, email);
+                }
             }
         }
-        if self.action == "login_failed"
-            && let Some(typed) = text(self.context, "username")
-        {
+        if let Some(typed) = self.typed() {
             add(&mut hints.emails, typed);
         }
         if self.action == "email_sent" {
@@ -128,8 +132,22 @@ impl Parts<'_> {
         hints
     }
 
-    fn impersonated(&self) -> Option<&Object> {
-        self.user?.get("on_behalf_of")?.as_object()
+    fn other(&self) -> Option<&Object> {
+        acting_and_other(self.user?).1
+    }
+
+    /// The name that was typed for a log-in that failed.
+    fn typed(&self) -> Option<&str> {
+        (self.action == "login_failed")
+            .then(|| text(self.context, "username"))
+            .flatten()
+    }
+
+    /// The user. Servers up to 2023.10 write the anonymous one of every log-in that failed: there
+    /// the typed name alone tells whose it was to be.
+    fn known_user(&self) -> Option<&Object> {
+        self.user
+            .filter(|user| self.typed().is_none() || !is_anonymous(user))
     }
 
     fn recipients(&self) -> Vec<&str> {
@@ -197,11 +215,29 @@ fn named(kind: &'static str, name: Option<&Value>) -> Target {
     }
 }
 
+/// Who acts, and the other user whom the event names: an administrator and the one in whose name, or
+/// whoever is signed in and the one whom a flow is about. Where nobody is signed in, a flow counts as the
+/// deed of the one whom it is about.
+pub(super) fn acting_and_other(user: &Object) -> (&Object, Option<&Object>) {
+    let inner = |key: &str| user.get(key).and_then(Value::as_object);
+    let signed_in = inner("authenticated_as").filter(|signed_in| {
+        let key = real_user_key(signed_in);
+        key.is_some() && key != real_user_key(user)
+    });
+    match signed_in {
+        Some(signed_in) => (signed_in, Some(user)),
+        None => (user, inner("on_behalf_of")),
+    }
+}
+
+fn is_anonymous(user: &Object) -> bool {
+    user.get("is_anonymous") == Some(&Value::Bool(true))
+        || text(user, "username") == Some("AnonymousUser")
+}
+
 /// The key of a real user: neither the anonymous one nor the shell's, which is 0.
 pub(super) fn real_user_key(user: &Object) -> Option<i64> {
-    let is_anonymous = user.get("is_anonymous") == Some(&Value::Bool(true))
-        || text(user, "username") == Some("AnonymousUser");
-    if is_anonymous {
+    if is_anonymous(user) {
         return None;
     }
     let key = whole_number(user.get("pk")?.as_number()?)?;

@@ -159,7 +159,8 @@ impl People {
             )
         } else {
             format!(
-                "users cannot be looked up ({error}): for now tenants come from the directory alone, and older events wait for a while"
+                "users cannot be looked up ({}): for now tenants come from the directory alone, and older events wait for a while",
+                error.beside_the_list()
             )
         })
     }

@@ -1,5 +1,7 @@
 //! Finds a row again in a list that grows and shrinks above it. Pure.
 
+use std::ops::RangeInclusive;
+
 use super::list::PageRequest;
 
 const LONGEST_LEAP: u64 = 1 << 30;
@@ -26,13 +28,13 @@ impl Search {
     }
 
     /// The page to ask for.
-    pub(super) fn next_page(&self, granted: u64) -> PageRequest {
+    pub(super) fn next_page(&self, sizes: RangeInclusive<u64>) -> PageRequest {
         let index = match self.high {
             None => self.low + self.leap,
             Some(high) if high > self.low => self.low + (high - self.low) / 2,
             Some(_) => self.low,
         };
-        let page = page_covering(index, granted);
+        let page = page_covering(index, sizes);
         let goes_beyond = page.page * page.page_size > index + 1;
         if goes_beyond || self.leap > 0 || self.high.is_some() {
             return page;
@@ -71,20 +73,18 @@ impl Search {
     }
 }
 
-/// The page that holds the row at `index` and reaches furthest beyond it, in at most `granted` rows.
+/// The page of one of these sizes that holds the row at `index` and reaches furthest beyond it.
 ///
 /// With a fixed page size the row after a page's last could only be read without overlap; by
-/// choosing among sizes an overlap of at least one row is always possible.
-pub(super) fn page_covering(index: u64, granted: u64) -> PageRequest {
-    let granted = granted.max(1);
-    ((granted / 2).max(1)..=granted)
-        .map(|page_size| PageRequest {
-            page: index / page_size + 1,
-            page_size,
-        })
+/// choosing among sizes an overlap of at least one row is possible nearly everywhere.
+pub(super) fn page_covering(index: u64, sizes: RangeInclusive<u64>) -> PageRequest {
+    let covering = |page_size| PageRequest {
+        page: index / page_size + 1,
+        page_size,
+    };
+    let largest = *sizes.end();
+    sizes
+        .map(covering)
         .max_by_key(|request| request.page * request.page_size)
-        .unwrap_or(PageRequest {
-            page: 1,
-            page_size: granted,
-        })
+        .unwrap_or(covering(largest))
 }

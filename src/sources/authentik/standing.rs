@@ -1,5 +1,8 @@
 //! What the source says about itself. Pure.
 
+use serde_json::Value;
+
+use super::client::ClientError;
 use crate::status::SourceState;
 
 const UNREADABLE_PAGE: &str =
@@ -8,8 +11,8 @@ const UNREADABLE_PAGE: &str =
 /// What is known of the source's troubles.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    /// Something a person should know although polling works.
-    pub(super) warning: Option<String>,
+    /// Why the list may be empty, while it is.
+    warning: Option<String>,
     /// What failed, until the walk gets further down or a poll ends: the first page of each poll
     /// may well be answered meanwhile.
     failure: Option<(SourceState, String)>,
@@ -18,8 +21,39 @@ pub(super) struct Standing {
 }
 
 impl Standing {
+    /// Takes in whose token it is, as far as Authentik tells. Quiet and blind look alike in the list.
+    pub(super) fn asked_for_owner(&mut self, me: &Result<Value, ClientError>) {
+        self.warning = match me {
+            Ok(me) if me["user"]["type"] == "internal_service_account" => Some(
+                "the token belongs to an outpost, which sees no events: use a service account with view_event".to_owned(),
+            ),
+            Ok(_) => None,
+            // A proxy may let the list through and nothing else.
+            Err(error) => Some(format!(
+                "the token sees no event, and Authentik does not tell whose it is ({})",
+                error.beside_the_list()
+            )),
+        };
+    }
+
+    /// Takes in how many events the list has.
+    pub(super) fn saw(&mut self, count: u64, is_at_head: bool) {
+        if count > 0 {
+            self.warning = None;
+        } else if is_at_head && self.warning.is_none() {
+            self.warning = Some(
+                "the token sees no event at all: it may be an outpost's, or lack view_event (a server of 2023.8 or older does not say so)".to_owned(),
+            );
+        }
+    }
+
     pub(super) fn failed(&mut self, state: SourceState, reason: String) {
         self.failure = Some((state, reason));
+    }
+
+    /// Whether the token may see nothing.
+    pub(super) fn doubts_token(&self) -> bool {
+        self.warning.is_some()
     }
 
     pub(super) fn got_further(&mut self) {

@@ -11,8 +11,9 @@
 //!   anchor in it follows without a hole. Pages are chosen so that they overlap the anchor, by
 //!   varying the page size. An answer that begins below the anchor is not used; the search for
 //!   the anchor steps back, by bisection. (A server that grants very few rows can leave no size
-//!   that overlaps. There a page counts too if the one before it ended with the anchor and the
-//!   total has not changed between them.)
+//!   that overlaps, and one whose pages have their size whatever is asked for leaves none. There a
+//!   page counts too if the one before it ended with the anchor and the total has not changed
+//!   between them.)
 //! - **The full head.** A poll walks from the top down to `high water − overlap`. That re-reads
 //!   what late events could have slipped into. The high water is the newest `created` seen, but
 //!   never later than the server's own clock. It rises only together with the gap that the walk
@@ -44,6 +45,7 @@ use super::durable::DurableRows;
 use super::list::Snapshot;
 pub use super::list::{PageAnswer, PageRequest, RowKey};
 use super::search::{Search, page_covering};
+use super::sizes::Sizes;
 
 /// What to do with an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +107,7 @@ struct Head {
 pub struct Walk {
     cursor: WalkCursor,
     overlap: SignedDuration,
-    page_size: u64,
-    granted: u64,
+    sizes: Sizes,
     stage: Stage,
     /// How far this poll reads back, and that it trusts nothing.
     depth: Option<SignedDuration>,
@@ -115,10 +116,6 @@ pub struct Walk {
     last_request: PageRequest,
     /// The page right after one that ended with rows that tell no place.
     following: Option<PageRequest>,
-    /// At most so many rows a page, since more of them were too long.
-    limit: u64,
-    /// None: there is no limit.
-    answers_within_limit: Option<u32>,
     /// Where each gap's anchor is looked for.
     places: Vec<Search>,
     /// Index and total when the last gap's anchor was the last row of an answer.
@@ -133,30 +130,23 @@ pub struct Walk {
 
 /// How many answers in a row may bring nothing before the walk counts as lost.
 const FRUITLESS_CAP: u32 = 100;
-/// Fewer rows a page than this cannot overlap and still go forward.
-const SMALLEST_PAGE: u64 = 3;
-/// After so many answers twice as many rows are asked for again.
-const ANSWERS_WITHIN_LIMIT: u32 = 5;
 
 impl Walk {
     /// Goes on from a cursor.
     pub fn new(cursor: WalkCursor, overlap: Duration, page_size: u32) -> Self {
-        let page_size = u64::from(page_size).max(SMALLEST_PAGE);
+        let sizes = Sizes::new(page_size);
         let places = cursor.gaps.iter().map(|gap| Search::from(gap.index));
         Self {
             places: places.collect(),
             cursor,
             overlap: signed(overlap),
-            page_size,
-            granted: page_size,
             stage: Stage::Done,
             depth: None,
             known: None,
             durable: DurableRows::default(),
-            last_request: PageRequest { page: 1, page_size },
+            last_request: sizes.head(),
+            sizes,
             following: None,
-            limit: page_size,
-            answers_within_limit: None,
             anchor_seen: None,
             late_line: None,
             head_at: None,
@@ -215,24 +205,20 @@ impl Walk {
 
     /// How many rows it asks for at most, where longer pages were too long.
     pub fn limit(&self) -> Option<u64> {
-        self.answers_within_limit.map(|_| self.limit)
+        self.sizes.limit()
     }
 
     /// The next request of this poll; `None` when it is finished.
     pub fn next_request(&mut self) -> Option<PageRequest> {
-        let granted = self.granted.min(self.limit);
         let request = match &self.stage {
             Stage::Done => return None,
             _ if self.following.is_some() => self.following?,
-            Stage::Head => PageRequest {
-                page: 1,
-                page_size: self.page_size.min(self.limit),
-            },
+            Stage::Head => self.sizes.head(),
             Stage::Foot(head) => {
                 let index = head.seen.foot.as_ref().map_or(0, |(_, index)| *index);
-                page_covering(index, granted)
+                page_covering(index, self.sizes.choice())
             }
-            Stage::Gap => self.places.last()?.next_page(granted),
+            Stage::Gap => self.places.last()?.next_page(self.sizes.choice()),
         };
         self.last_request = request;
         Some(request)
@@ -241,39 +227,18 @@ impl Walk {
     /// Takes in that the answer was too long: the next requests are for half as many rows at most.
     /// False when it was for one row alone.
     pub fn ask_for_less(&mut self) -> bool {
-        if self.last_request.page_size == 1 {
-            return false;
+        let is_possible = self.sizes.ask_for_less(self.last_request.page_size);
+        if is_possible {
+            self.following = None;
         }
-        self.limit = (self.limit / 2).min(self.last_request.page_size - 1);
-        self.answers_within_limit = Some(0);
-        self.following = None;
-        true
-    }
-
-    fn ask_for_more(&mut self) {
-        let Some(answers) = &mut self.answers_within_limit else {
-            return;
-        };
-        *answers += 1;
-        if *answers >= ANSWERS_WITHIN_LIMIT {
-            self.answers_within_limit = (self.limit < self.page_size).then_some(0);
-            self.limit = (self.limit * 2).min(self.page_size);
-        }
+        is_possible
     }
 
     /// Takes an answer in. The returned cursor is to be stored with the rows; call
     /// [`Walk::confirm`] once they are durable.
     pub fn accept(&mut self, answer: &PageAnswer) -> Taken {
-        if answer.has_next && answer.length > 0 {
-            // The server may grant fewer rows than asked for, or more than it will next time.
-            if answer.length < self.last_request.page_size {
-                self.granted = answer.length;
-                self.last_request.page_size = answer.length;
-            } else if self.last_request.page == 1 && self.limit().is_none() {
-                self.granted = answer.length;
-            }
-        }
-        self.ask_for_more();
+        self.sizes.learn(&mut self.last_request, answer);
+        self.sizes.ask_for_more();
         let follows = self.follows(answer);
         let former = self.cursor.clone();
         let begins = self.stage == Stage::Head && self.last_request.page == 1;
@@ -500,7 +465,7 @@ impl Walk {
                 self.anchor_seen = Some((last_index, answer.count));
                 *place = Search::from(last_index);
             } else {
-                place.leap_beyond(last_index, self.granted);
+                place.leap_beyond(last_index, self.sizes.granted());
             }
             return Vec::new();
         };

@@ -9,6 +9,8 @@ use super::*;
 struct Server {
     rows: Vec<RowKey>,
     max_page: u64,
+    /// Whether every page has `max_page` rows, whatever is asked for.
+    ignores_size: bool,
     now: i64,
     next_pk: u64,
     /// A page of more rows is too long.
@@ -25,6 +27,7 @@ impl Server {
         let mut server = Self {
             rows: Vec::new(),
             max_page,
+            ignores_size: false,
             now: 1_000_000,
             next_pk: 0,
             longest_page: u64::MAX,
@@ -60,7 +63,12 @@ impl Server {
     }
 
     fn answer(&self, request: PageRequest) -> PageAnswer {
-        let size = request.page_size.min(self.max_page) as usize;
+        let granted = request.page_size.min(self.max_page);
+        let size = if self.ignores_size {
+            self.max_page as usize
+        } else {
+            granted as usize
+        };
         let from = ((request.page - 1) as usize * size).min(self.rows.len());
         let to = (from + size).min(self.rows.len());
         PageAnswer {
@@ -223,6 +231,43 @@ fn a_server_that_grants_seven_rows_is_read_too() {
     let requests = poll(&mut walk, &mut server, &mut seen, |_| {});
     assert_eq!(missing(&server, &seen), 0);
     assert!(requests < 500, "{requests}");
+}
+
+#[test]
+fn a_list_whose_pages_ignore_the_size_asked_for_is_read_to_its_end() {
+    for (max_page, rows, wanted) in [
+        (7, 350, 100),
+        (20, 350, 100),
+        (100, 350, 100),
+        (20, 350, 10),
+        // The second page is the last one, and shorter than what is asked for.
+        (7, 10, 100),
+        (100, 130, 100),
+    ] {
+        for grows in [false, true] {
+            let what = format!("{rows} rows, {max_page} a page, {wanted} wanted, {grows}");
+            let mut rng = StdRng::seed_from_u64(20);
+            let mut server = Server::new(rows, max_page, &mut rng);
+            server.ignores_size = true;
+            let mut walk = Walk::new(WalkCursor::default(), OVERLAP, wanted);
+            let mut seen = HashMap::new();
+            let mut left = if grows { 20 } else { 0 };
+            let requests = poll(&mut walk, &mut server, &mut seen, |server| {
+                if left > 0 {
+                    left -= 1;
+                    server.now += 1;
+                    server.insert(0, &mut rng);
+                }
+            });
+            let most = 3 * rows / max_page + 30;
+            assert!(u64::from(requests) < most, "{what}: {requests}");
+            poll(&mut walk, &mut server, &mut seen, |_| {});
+            assert_eq!(missing(&server, &seen), 0, "{what}");
+            assert!(!walk.has_gaps(), "{what}");
+            let quiet = poll(&mut walk, &mut server, &mut seen, |_| {});
+            assert!(quiet <= 2, "{what}: {quiet}");
+        }
+    }
 }
 
 #[test]

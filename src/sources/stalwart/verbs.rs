@@ -87,7 +87,9 @@ pub fn verb(kind: &str, data: &Map<String, Value>) -> Verb {
             is_proxy: true,
         };
     }
-    let plain = PLAIN.iter().find(|(known, _)| *known == kind);
+    let snake = lower_snake(kind);
+    let plain = PLAIN.iter().find(|(known, _)| is_spelled(known, &snake));
+    let kind = plain.map_or(kind, |(known, _)| *known);
     let verb = plain
         .map(|(_, verb)| *verb)
         .or_else(|| told_by_data(kind, data));
@@ -98,11 +100,20 @@ pub fn verb(kind: &str, data: &Map<String, Value>) -> Verb {
             is_proxy: false,
         },
         None => Verb {
-            action: format!("stalwart.{}", lower_snake(kind)),
+            action: format!("stalwart.{snake}"),
             outcome: outcome_by_name(kind).filter(|_| !has_nothing_to_check(kind, data)),
             is_proxy: false,
         },
     }
+}
+
+/// Whether a type is this one in lower snake case, as others than Stalwart may write it.
+fn is_spelled(kind: &str, snake: &str) -> bool {
+    let folded = kind.bytes().map(|byte| match byte {
+        b'.' | b'-' => b'_',
+        byte => byte,
+    });
+    folded.eq(snake.bytes())
 }
 
 /// Types whose name alone does not decide.
@@ -208,7 +219,17 @@ mod tests {
     #[test]
     fn plain_types_have_their_verb() {
         for (kind, wanted) in PLAIN {
-            assert_eq!(action(kind, json!({})), format!("stalwart.{wanted}"));
+            for spelled in [(*kind).to_owned(), kind.replace(['.', '-'], "_")] {
+                let found = verb(&spelled, &Map::new());
+                assert_eq!(found.action, format!("stalwart.{wanted}"), "{spelled}");
+                let outcome = verb(kind, &Map::new()).outcome;
+                assert_eq!(found.outcome, outcome, "{spelled}");
+            }
+        }
+        for kind in ["account_created", "account-deleted", "password_changed"] {
+            let found = verb(kind, &Map::new());
+            assert_eq!(found.action, format!("stalwart.{}", lower_snake(kind)));
+            assert_eq!(found.outcome, Some(Outcome::Success), "{kind}");
         }
     }
 

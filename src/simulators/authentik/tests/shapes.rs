@@ -124,6 +124,15 @@ async fn versions_differ_as_the_real_ones_do() {
         keys(&real["results"][0]["tenant"])
     );
     assert!(!body.to_string().contains("request_id"));
+    let mut failed = event.clone();
+    failed["pk"] = Value::Null;
+    failed["action"] = "login_failed".into();
+    old.fake.insert(failed, Duration::ZERO);
+    let (_, body) = old.json(&format!("{EVENTS}?action=login_failed")).await;
+    assert_eq!(
+        body["results"][0]["user"],
+        json!({"pk": 1, "email": "", "username": "AnonymousUser"})
+    );
 
     let new = World::with(Profile::V2025_12, 0).await;
     new.fake.insert(event, Duration::ZERO);
