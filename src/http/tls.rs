@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::{self, PemObject};
@@ -15,6 +15,9 @@ use rustls::{CertificateError, Error, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{TlsConfig, shown_path};
+
+/// A certificate that ends within this time should have been renewed by now.
+const RENEWED_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Why certificate and key cannot be used; a file is named, its content never.
 #[derive(Debug, thiserror::Error)]
@@ -65,23 +68,59 @@ fn unreadable(path: &Path, error: &pem::Error) -> String {
     }
 }
 
-/// Until when the certificate itself, not its chain, is valid; `None` when it does not say.
-pub fn valid_until(pair: &CertifiedKey) -> Option<Timestamp> {
+/// What is wrong, now or soon, with the time in which the certificate of a configuration is valid.
+pub fn warning(config: &TlsConfig) -> Option<String> {
+    let pair = read_pair(config).ok()?;
+    let (from, until) = validity(&pair)?;
+    let said = out_of_time(from, until, Timestamp::now())?;
+    Some(format!("http.tls.cert: {} {said}", config.cert.display()))
+}
+
+/// From when until when the certificate itself, not its chain, is valid, as far as it says.
+fn validity(pair: &CertifiedKey) -> Option<(Option<Timestamp>, Option<Timestamp>)> {
     crate::install_crypto_provider();
     let (own, issuer) = (pair.cert.first()?, pair.cert.last()?);
     let mut anchors = RootCertStore::empty();
     anchors.add(issuer.clone()).ok()?;
     let verifier = WebPkiServerVerifier::builder(Arc::new(anchors));
-    let name = ServerName::try_from("localhost").ok()?;
-    // rustls has no getter for it, but its refusal at the end of time names the end.
-    let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
     let verifier = verifier.build().ok()?;
-    match verifier.verify_server_cert(own, &[], &name, &[], end_of_time) {
-        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-            let seconds = i64::try_from(not_after.as_secs()).ok()?;
-            Timestamp::from_second(seconds).ok()
-        }
-        _ => None,
+    let name = ServerName::try_from("localhost").ok()?;
+    // rustls has no getter for them, but its refusals at both ends of time name them.
+    let refused_at = |seconds| {
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let Err(Error::InvalidCertificate(
+            CertificateError::NotValidYetContext {
+                not_before: end, ..
+            }
+            | CertificateError::ExpiredContext { not_after: end, .. },
+        )) = verifier.verify_server_cert(own, &[], &name, &[], time)
+        else {
+            return None;
+        };
+        Timestamp::from_second(i64::try_from(end.as_secs()).ok()?).ok()
+    };
+    Some((refused_at(0), refused_at(u64::MAX)))
+}
+
+fn out_of_time(
+    from: Option<Timestamp>,
+    until: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<String> {
+    if let Some(from) = from.filter(|from| now < *from) {
+        return Some(format!(
+            "is not valid before {from}; clients refuse it until then"
+        ));
+    }
+    let until = until?;
+    let left = until.duration_since(now);
+    if left.is_negative() {
+        Some(format!("expired at {until}; clients refuse it"))
+    } else if left < RENEWED_BEFORE {
+        let days = left.as_hours() / 24;
+        Some(format!("expires at {until}, in {days} days; renew it"))
+    } else {
+        None
     }
 }
 
@@ -122,5 +161,24 @@ impl ResolvesServerCert for Shown {
     fn resolve(&self, _client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(&shown))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_spoken_of_before_it_begins_and_when_it_ends() {
+        let at = |time: &str| time.parse::<Timestamp>().unwrap();
+        let (from, until) = (at("2026-09-01T00:00:00Z"), at("2026-11-30T00:00:00Z"));
+        let said = |now| out_of_time(Some(from), Some(until), at(now));
+        let early = said("2026-08-31T23:59:59Z").unwrap();
+        assert!(early.starts_with("is not valid before 2026-09-01T00:00:00Z"));
+        assert_eq!(said("2026-09-01T00:00:00Z"), None);
+        assert_eq!(said("2026-11-01T00:00:00Z"), None);
+        assert!(said("2026-11-20T00:00:00Z").unwrap().contains("in 10 days"));
+        assert!(said("2026-12-01T00:00:00Z").unwrap().starts_with("expired"));
     }
 }

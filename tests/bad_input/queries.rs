@@ -1,5 +1,6 @@
 //! Questions to the API that make no sense, and the longest that make some.
 
+use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 use testkit::World;
 use testkit::http::exchange;
@@ -24,7 +25,7 @@ pub const QUERIES: &[(&str, &str)] = &[
     ("outcome=Success", "\"outcome\" must be success, failure or unknown"),
     ("before=!!", "\"before\" must be the `next` of an earlier answer"),
     ("before=YWJj", "\"before\" must be the `next` of an earlier answer"),
-    ("before=MTo", "\"before\" must be the `next` of an earlier answer"),
+    ("before=eDph", "\"before\" must be the `next` of an earlier answer"),
     ("source=a&source=b", "\"source\" is given twice"),
     ("limit=5&limit=5", "\"limit\" is given twice"),
     ("tenant=a&%74enant=b", "\"tenant\" is given twice"),
@@ -71,7 +72,8 @@ async fn a_question_without_sense_is_refused_by_name() {
     }
     for (name, longest) in [
         ("text", 1024),
-        ("tenant", 1024),
+        ("tenant", 8192),
+        ("ip", 8192),
         ("actor", 8190),
         ("target", 8190),
     ] {
@@ -99,7 +101,7 @@ fn encoded(text: &str) -> String {
     bytes.collect()
 }
 
-async fn the_longest_names_are_found(plan: Plan) {
+async fn the_longest_values_are_found(plan: Plan) {
     let plan = plan.journal_size("0B").source("kind = \"recorder\"");
     let world = plan.start().await;
     world.ready().await;
@@ -112,11 +114,35 @@ async fn the_longest_names_are_found(plan: Plan) {
         "k".repeat(8190),
     ];
     let by = |name: &String| json!({"action": "name.changed", "actor": {"name": name}, "target": {"name": name}});
-    let events: Vec<Value> = names.iter().map(by).collect();
+    let (tenant, address) = ("é".repeat(4096), "\0".repeat(8192));
+    let of_tenant =
+        json!({"action": "name.changed", "tenantSlug": tenant, "actor": {"ip": address}});
+    let events: Vec<Value> = names.iter().map(by).chain([of_tenant]).collect();
     let body = json!({ "events": events }).to_string();
     let answer = world.post("/api/v1/events", body, &[]).await;
-    assert_eq!(answer, (200, json!({ "received": names.len() })));
+    assert_eq!(answer, (200, json!({ "received": events.len() })));
+    for (name, value) in [("tenant", &tenant), ("ip", &address)] {
+        let path = format!("/api/v1/events?{name}={}", encoded(value));
+        let (status, answer) = ask(&world, &path).await;
+        assert_eq!(status, 200, "{name}: {answer}");
+        let found = answer["events"].as_array().unwrap();
+        assert_eq!(found.len(), 1, "{name}");
+        assert_eq!(found[0]["tenantSlug"], tenant.as_str(), "{name}");
+    }
     let page = world.text("/audit").await;
+    let sent = encoded(&tenant);
+    let link = format!("class=\"tenant\" href=\"/audit?tenant={sent}\"");
+    assert!(page.contains(&link));
+    for row in page.split("<li class=\"event").skip(1) {
+        let (row, _) = row.split_once("</li>").unwrap();
+        for link in row.split("href=\"/").skip(1) {
+            let link = link.split('"').next().unwrap().replace("&amp;", "&");
+            let request = format!("GET /{link} HTTP/1.1\r\nhost: x\r\n\r\n");
+            let answer = exchange(world.daybook().address(), request).await;
+            let shown: String = link.chars().take(40).collect();
+            assert_eq!(answer.status, 200, "{shown}");
+        }
+    }
     for name in &names {
         let sent = encoded(name);
         let shown: String = sent.chars().take(12).collect();
@@ -140,13 +166,50 @@ async fn the_longest_names_are_found(plan: Plan) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_longest_names_are_found_in_sqlite() {
-    the_longest_names_are_found(World::sqlite().await).await;
+async fn the_longest_values_are_found_in_sqlite() {
+    the_longest_values_are_found(World::sqlite().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_longest_names_are_found_in_mongodb() {
-    the_longest_names_are_found(World::mongodb(Mongod::shared().await).await).await;
+async fn the_longest_values_are_found_in_mongodb() {
+    the_longest_values_are_found(World::mongodb(Mongod::shared().await).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_go_on_behind_any_id_of_others() {
+    let mongod = Mongod::shared().await;
+    let plan = World::mongodb(mongod).await;
+    let world = plan.source("kind = \"recorder\"").start().await;
+    world.ready().await;
+    let database = mongod.database(&world.database_name()).await;
+    let stored = database.collection::<Document>("auditevents");
+    let ids = ["a\nb".to_owned(), "L".repeat(800), String::new()];
+    let at = DateTime::from_millis(1_700_000_000_000);
+    let events = ids.iter().zip(0..).map(|(id, number)| {
+        // Of a tenant whom nobody can ask for.
+        let tenant = "t".repeat(8193);
+        doc! {
+            "_id": id.as_str(), "at": at, "source": "others", "action": "a.b",
+            "externalId": number.to_string(), "tenantSlug": tenant,
+        }
+    });
+    stored.insert_many(events).await.unwrap();
+    let first = "/api/v1/events?source=others&limit=1";
+    let mut path = first.to_owned();
+    let mut found = Vec::new();
+    while found.len() < ids.len() {
+        let (status, answer) = ask(&world, &path).await;
+        assert_eq!(status, 200, "{answer}");
+        found.push(answer["events"][0]["id"].clone());
+        match answer["next"].as_str() {
+            Some(next) => path = format!("{first}&before={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, ids);
+    let page = world.text("/audit?source=others").await;
+    assert!(page.contains("<a class=\"tenant\" title="), "{page}");
+    world.stop().await;
 }
 
 /// By hand: a client would tidy the path up.

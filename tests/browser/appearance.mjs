@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { demo, fitsItsWidth, hasContrast, hasLabels, shot, story } from "./browser.mjs";
+import { demo, enter, fitsItsWidth, hasContrast, hasLabels, shot, story } from "./browser.mjs";
 
 const PAGES = [
   ["list", "/audit"],
@@ -109,4 +109,82 @@ test("a phone shows it without scrolling sideways", () =>
     await page.goto(page.url());
     await fitsItsWidth(page);
     await shot(page, "phone-event");
+  }));
+
+test("no sentence is cut off, however narrow", () =>
+  story({}, async (page) => {
+    const name = (user) => `${user.repeat(6)}@solstice.example.org`;
+    await enter(demo, [{
+      action: "mail.forwarded", externalId: "forwarded-1",
+      actor: { name: name("milan.tana"), ip: "2001:db8:1234:5678:9abc:def0:1234:5678" }, target: { name: name("olga.papad") },
+    }]);
+    await page.goto(`${demo}/audit?action=mail.forwarded`);
+    for (const width of [320, 768, 1024]) {
+      await page.setViewportSize({ width, height: 900 });
+      const cut = await page.locator(".sentence").evaluateAll((all) =>
+        all.filter((sentence) => sentence.scrollHeight > sentence.clientHeight + 3).length);
+      assert.equal(cut, 0, `${width}`);
+      await fitsItsWidth(page);
+    }
+  }));
+
+test("a narrow page has room for the button and for fingers", () =>
+  story({ viewport: { width: 320, height: 740 }, hasTouch: true, isMobile: true }, async (page) => {
+    await page.goto(`${demo}/audit?range=1h`);
+    await page.locator("#new-events").waitFor();
+    await page.locator(".legend a").first().waitFor();
+    const boxOf = (part) => page.locator(part).first().boundingBox();
+    const [pill, day] = [await boxOf("#new-events"), await boxOf(".day h2")];
+    assert.ok(pill.y + pill.height <= day.y, JSON.stringify([pill, day]));
+    const low = await page.locator(".small a, .legend a, .more summary").evaluateAll((all) =>
+      all.filter((each) => each.checkVisibility({ contentVisibilityAuto: true }) && each.getBoundingClientRect().height < 24)
+        .map((each) => each.outerHTML));
+    assert.deepEqual(low, []);
+  }));
+
+test("forced colours leave what only a colour or a shadow tells", () =>
+  story({ forcedColors: "active" }, async (page) => {
+    await page.goto(`${demo}/audit?range=1h`);
+    await page.locator(".legend a").first().waitFor();
+    await page.keyboard.press("j");
+    const styleOf = (part, name, pseudo) => page.locator(part).first().evaluate(
+      (each, [name, pseudo]) => getComputedStyle(each, pseudo)[name], [name, pseudo]);
+    assert.equal(await styleOf(".legend a", "forcedColorAdjust", "::before"), "none");
+    for (const part of [".ranges a[aria-current]", ".zone a[aria-current]", "li.event:focus-within"]) {
+      assert.equal(await styleOf(part, "outlineStyle"), "solid", part);
+    }
+    assert.equal(await styleOf("#new-events", "borderTopStyle"), "solid");
+    await shot(page, "forced");
+  }));
+
+test("paper shows all that a screen scrolls or tells elsewhere, in light", () =>
+  story({ colorScheme: "dark", timezoneId: "Europe/Berlin" }, async (page) => {
+    await enter(demo, [{
+      action: "paper.printed", externalId: "printed-1", actor: { name: "word ".repeat(390) },
+      metadata: Object.fromEntries(Array.from({ length: 120 }, (_, number) => [`key${number}`, number])),
+    }]);
+    const isLight = () => page.evaluate(() => getComputedStyle(document.documentElement).colorScheme === "light");
+    await page.goto(`${demo}/audit?action=paper.printed&range=1h&tz=local`);
+    assert.equal(await isLight(), false);
+    await page.emulateMedia({ media: "print" });
+    assert.equal(await isLight(), true);
+    const told = page.locator("#printed");
+    assert.ok(await told.isVisible());
+    assert.match(await told.textContent(), /^Range: 1 hour\. As of .* CES?T\. Times are in Europe\/Berlin\.$/);
+    assert.ok(await page.locator(".chips").getByText("paper.printed").isVisible());
+
+    await page.emulateMedia({ media: null });
+    await page.locator("li.event a.open").click();
+    await page.locator("#drawer #event").waitFor();
+    const cut = () => page.locator("#drawer, .inside, .facts dd").evaluateAll((all) =>
+      all.filter((part) => part.scrollHeight > part.clientHeight + 3).map((part) => part.outerHTML.slice(0, 80)));
+    assert.notDeepEqual(await cut(), []);
+    await page.emulateMedia({ media: "print" });
+    assert.deepEqual(await cut(), []);
+    // What is fixed would stand on every page.
+    assert.notEqual(await page.locator("#drawer").evaluate((drawer) => getComputedStyle(drawer).position), "fixed");
+    assert.equal(await page.locator("main").isVisible(), false);
+    await page.goto(page.url());
+    assert.deepEqual(await cut(), []);
+    await shot(page, "printed");
   }));

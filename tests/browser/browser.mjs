@@ -172,9 +172,9 @@ export async function hasLabels(page) {
     [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, a[href]")]
       .filter((control) => control.checkVisibility({ contentVisibilityAuto: true }))
       .filter((control) => {
-        // What is not shown is not heard; a bar has no text of its own.
+        // What is not shown is not heard; a bar has a title.
         const label = control.labels?.[0]?.innerText ?? "";
-        const own = control.matches("button, a") ? control.innerText ?? "" : "";
+        const own = control.matches("button, a") ? control.innerText ?? control.querySelector("title")?.textContent ?? "" : "";
         return !(label + own + (control.getAttribute("aria-label") ?? "")).trim();
       })
       .map((control) => control.outerHTML.slice(0, 120)),

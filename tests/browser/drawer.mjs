@@ -270,6 +270,34 @@ test("an event that was opened from a former list leads back to its row", () =>
     await page.waitForFunction(() => document.activeElement.id === "main");
   }));
 
+test("the keyboard scrolls an event, and finds the row to which it walked", () =>
+  story({ viewport: { width: 1280, height: 400 } }, async (page) => {
+    await enter(demo, Array.from({ length: 30 }, (_, minute) =>
+      ({ ...renewed(minute), action: "drawer.walked", externalId: `walked-${minute}` })));
+    await page.goto(`${demo}/audit?action=drawer.walked`);
+    const [first, ...others] = await ids(page);
+    const scrolls = async () => {
+      await page.keyboard.press("PageDown");
+      await page.waitForFunction(() => document.querySelector("#drawer .inside").scrollTop > 0);
+    };
+    await page.keyboard.press("j");
+    await page.keyboard.press("Enter");
+    await shows(page, first);
+    await scrolls();
+    for (const id of others) {
+      await page.keyboard.press("j");
+      await shows(page, id);
+    }
+    await scrolls();
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+    await page.waitForFunction((id) => {
+      const row = document.activeElement.closest("li.event");
+      const { top, bottom } = document.activeElement.getBoundingClientRect();
+      return row?.dataset.id === id && top >= 0 && bottom <= innerHeight;
+    }, others.at(-1));
+  }));
+
 test("escape closes the help before the drawer", () =>
   story({}, async (page) => {
     const shown = await openList(page);

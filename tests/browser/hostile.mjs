@@ -34,6 +34,8 @@ test("hostile events are shown and do nothing", () =>
       await page.setViewportSize({ width, height: 900 });
       await fitsItsWidth(page);
       const heights = await page.locator("li.event").evaluateAll((rows) => rows.map((row) => row.offsetHeight));
+      const contain = await page.locator("li.event").first().evaluate((row) => getComputedStyle(row).contain);
+      assert.equal(contain, "paint", "stacked marks stay within their row");
       assert.ok(Math.max(...heights) < 260, `a row is ${Math.max(...heights)} pixels high`);
     }
     const text = await page.locator("#events").textContent();

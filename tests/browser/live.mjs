@@ -404,6 +404,29 @@ test("the keyboard goes on where the new events are", () =>
     assert.equal(await focused(), "main");
   }));
 
+test("whoever presses the button far down is led to what is new", () =>
+  story({}, async (page) => {
+    const deep = minutely("live.deep");
+    const pill = page.locator("#new-events");
+    const add = (from, count) => enter(demo, Array.from({ length: count }, (_, minute) => deep(from + minute)));
+    await add(0, 100);
+    await page.goto(`${demo}/audit?action=live.deep&limit=60`);
+    await arrives(page);
+    // The second time more came than a page holds: the list begins anew.
+    for (const [from, count] of [[100, 2], [200, 70]]) {
+      await page.evaluate(() => scrollTo(0, 1_500));
+      await add(from, count);
+      await announced(page, `${count} new events`);
+      await pill.click();
+      await pill.waitFor({ state: "hidden" });
+      const [top, bottom, room] = await page.locator("li.event").first().evaluate((row) => {
+        const box = row.getBoundingClientRect();
+        return [box.top, box.bottom, innerHeight];
+      });
+      assert.ok(top >= 0 && bottom <= room, `${count}: ${top} to ${bottom} of ${room}`);
+    }
+  }));
+
 test("whoever walks the bars stays on them when new events are shown", () =>
   story({}, async (page) => {
     const barred = minutely("live.barred");

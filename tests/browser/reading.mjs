@@ -70,6 +70,7 @@ test("hands stay on the keyboard", () =>
     await page.keyboard.type("j?");
     assert.equal(await page.getByLabel("Search").inputValue(), "j?");
     await page.keyboard.press("Escape");
+    assert.equal(await page.getByLabel("Search").inputValue(), "j?");
     await page.keyboard.press("?");
     await page.locator("#help[open]").waitFor();
     await shot(page, "help");

@@ -39,8 +39,11 @@ test("a tenant sees its own timeline", () =>
     await page.goto(`${guarded}/audit?tenant=other`);
     await page.getByRole("heading", { name: "Not yours to see" }).waitFor();
     await shot(page, "refused");
-    await page.setViewportSize({ width: 390, height: 844 });
-    await fitsItsWidth(page);
+    for (const width of [390, 320]) {
+      await page.setViewportSize({ width, height: 844 });
+      await fitsItsWidth(page);
+      assert.ok(await page.locator(".whose .tenant").evaluate((name) => name.scrollWidth <= name.clientWidth), `${width}`);
+    }
   }));
 
 test("a page that is open becomes that of whoever signs in beside it", () =>

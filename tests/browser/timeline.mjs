@@ -42,7 +42,7 @@ test("conditions find what they say and stand in the address", () =>
     await page.getByLabel("Drop the condition Action").click();
     await page.waitForURL((url) => !url.searchParams.has("action"));
 
-    // A name leads to everything that it did.
+    // A name leads to what it did.
     const name = page.locator("li.event .who").first();
     const email = await name.evaluate((link) => new URL(link.href).searchParams.get("actor"));
     await name.click();
@@ -50,6 +50,37 @@ test("conditions find what they say and stand in the address", () =>
     assert.equal(new URL(page.url()).searchParams.get("actor"), email);
     await page.getByRole("link", { name: "Clear all" }).click();
     await page.waitForURL(/\/audit$/);
+  }));
+
+test("a page that one goes back to shows its own conditions", () =>
+  story({ timezoneId: "Asia/Kolkata" }, async (page) => {
+    const fields = () => page.locator("#filters").evaluate((form) =>
+      [...form.elements].filter(({ name, value }) => name && value).map(({ name, value }) => [name, value]));
+    const choose = async () => {
+      // Links that drop a condition have its label too.
+      await page.locator("[name=outcome]").selectOption("success");
+      await page.locator("[name=source]").selectOption("ocis");
+      await page.locator("[name=since]").fill("2026-11-21T10:00");
+    };
+    const list = `${demo}/audit?outcome=failure&since=2026-11-20T08:00`;
+    await page.goto(list);
+    const own = [["outcome", "failure"], ["since", "2026-11-20T08:00"]];
+    assert.deepEqual(await fields(), own);
+    await choose();
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.waitForURL(/outcome=success/);
+    await page.goBack();
+    await page.waitForURL(list);
+    assert.deepEqual(await fields(), own);
+
+    // As it is when a browser has kept the page whole.
+    await page.goto(`${list}&tz=local`);
+    const local = await fields();
+    assert.deepEqual(local.slice(0, 2), [["outcome", "failure"], ["since", "2026-11-20T13:30"]]);
+    await choose();
+    assert.notDeepEqual(await fields(), local);
+    await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
+    assert.deepEqual(await fields(), local);
   }));
 
 test("nothing found is said", () =>
@@ -149,6 +180,7 @@ for (const path of ["/audit", "/audit/histogram"]) {
       await bars.nth(2).waitFor({ state: "attached" });
       const stops = () => page.locator('#chart svg a[tabindex="0"]').count();
       assert.equal(await stops(), 1);
+      assert.equal(await page.getByRole("link", { name: /UTC: \d/ }).count(), await bars.count());
       await bars.first().focus();
       for (const [key, at] of [["ArrowRight", 1], ["ArrowRight", 2], ["ArrowLeft", 1], ["Home", 0], ["ArrowLeft", 0]]) {
         await page.keyboard.press(key);

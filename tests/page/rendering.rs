@@ -54,6 +54,22 @@ async fn an_event_reads_like_a_sentence_and_has_a_page_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_that_differ_in_spaces_look_different() {
+    let world = open().await;
+    let names = ["admin", "admin ", " admin", "ad min", "ad  min"];
+    let events = names.map(|name| json!({"action": "n.counted", "actor": {"name": name}}));
+    enter(&world, None, &events).await;
+    let list = text(&get(&world, "/audit", &[]).await);
+    let rows = list.split("class=\"who\"").skip(1);
+    let shown = rows.filter_map(|row| row.split_once("<bdi>")?.1.split_once("</bdi>"));
+    let shown: BTreeSet<String> = shown
+        .map(|(name, _)| name.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(shown.len(), names.len(), "{shown:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_success_is_said_in_words() {
     let world = open().await;
     for (outcome, badge) in [
@@ -88,6 +104,10 @@ async fn every_bar_is_reached_by_tab_without_scripts() {
     let (bars, _) = bars.split_once("</svg>").unwrap();
     assert_eq!(bars.matches("<a href=").count(), days.len());
     assert!(!bars.contains("tabindex"), "{bars}");
+    // Few shapes, and each name once.
+    assert_eq!(bars.matches("<path").count(), 1, "{bars}");
+    assert_eq!(bars.matches("<rect").count(), days.len(), "{bars}");
+    assert_eq!(bars.matches("aria-label").count(), 1, "{bars}");
     assert!(bars.contains("3 Aug 2026 00:00 – "), "{bars}");
     world.stop().await;
 }

@@ -117,6 +117,14 @@ impl Guarded {
         let is_ours =
             |line: &&str| route.path != "/api/v1/export" || !line.contains("daybook.export");
         let body = body.lines().filter(is_ours).collect::<Vec<_>>().join("\n");
+        // A page says for print when it was made.
+        let body = match body.split_once("As of <time") {
+            Some((before, rest)) => {
+                let (_, behind) = rest.split_once("</time>").unwrap();
+                format!("{before}{behind}")
+            }
+            None => body,
+        };
         Reply {
             status,
             headers,

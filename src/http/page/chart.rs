@@ -1,6 +1,7 @@
 //! How much happened when: bars over the list, each a link to its own time.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(40);
 /// A drawing's height, and the least that anything is drawn with.
 const HEIGHT: f64 = 100.0;
 const LEAST: f64 = 2.0;
+/// What parts of a bar are apart.
+const GAP: f64 = 1.5;
 const WIDTH: f64 = 960.0;
 /// How much of its place a bar fills, and the widest one: few bars are no wall.
 const FILL: f64 = 0.85;
@@ -100,7 +103,7 @@ fn drawing(edge: &Edge, view: &View, filter: &EventFilter, histogram: &Histogram
         [from, filter.until.map_or(end, |until| until.min(end))]
     };
     let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millisecond);
-    let labels = labels(&histogram.bars, histogram.bucket);
+    let shapes = shapes(&histogram.bars, highest, |source| kind_of(edge, source, ""));
     html! {
         figure #chart.chart data-first=[millis(histogram.bars.first().map(|bar| bar.at))] data-bucket=(histogram.bucket.as_millis()) data-bars=(histogram.bars.len()) data-since=[millis(filter.since)] data-until=[millis(filter.until)] {
             figcaption {
@@ -119,13 +122,17 @@ fn drawing(edge: &Edge, view: &View, filter: &EventFilter, histogram: &Histogram
                 svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="group" aria-label="Events by time" {
                     @for (number, bar) in histogram.bars.iter().enumerate() {
                         @if bar.total() > 0 {
-                            (link(edge, view, bar, counted(bar), Place { number, of: histogram.bars.len() }, highest))
+                            (link(view, bar, counted(bar), Place { number, of: histogram.bars.len() }))
                         }
                     }
+                    // Over the light of the bar that somebody is on.
+                    @for (kind, shape) in shapes { path class={ "k-" (kind) } d=(shape) {} }
                 }
             }
-            div.axis aria-hidden="true" {
-                @for at in labels { time datetime=(at) data-show=[shown_as(histogram.bucket)] { (label(at, histogram.bucket)) } }
+            svg.axis aria-hidden="true" {
+                @for (place, at) in ticks(&histogram.bars, histogram.bucket) {
+                    text x={ (place) "%" } y="14" data-at=(at) data-show=[shown_as(histogram.bucket)] { (label(at, histogram.bucket)) }
+                }
             }
         }
     }
@@ -137,17 +144,10 @@ struct Place {
     of: usize,
 }
 
-fn link(
-    edge: &Edge,
-    view: &View,
-    bar: &Bar,
-    [from, to]: [Timestamp; 2],
-    place: Place,
-    highest: u64,
-) -> Markup {
+/// What a pointer and the keyboard find of a bar: its place in its whole height, and what it says.
+fn link(view: &View, bar: &Bar, [from, to]: [Timestamp; 2], place: Place) -> Markup {
     let step = WIDTH / place.of as f64;
     let x = place.number as f64 * step;
-    let wide = (step * FILL).min(WIDEST);
     let times = [from, to].map(|at| at.to_string());
     let href = view
         .with(&[
@@ -156,15 +156,6 @@ fn link(
             ("range", None),
         ])
         .href();
-    // Kinds are stacked in one order, so that a colour stays on its level.
-    let mut counts: Vec<(&str, u64)> = bar
-        .counts
-        .iter()
-        .map(|(source, count)| (kind_of(edge, source, ""), *count))
-        .collect();
-    counts.sort_unstable();
-    let mut top = HEIGHT;
-    let scale = HEIGHT / highest as f64;
     let said: Vec<String> = bar
         .counts
         .iter()
@@ -183,34 +174,63 @@ fn link(
         said.join(", ")
     );
     html! {
-        a href=(href) aria-label=(title) {
+        a href=(href) {
             title { (title) }
             rect.hit x=(round(x)) y="0" width=(round(step)) height=(HEIGHT) {}
-            @for (kind, count) in counts {
-                @let high = (count as f64 * scale).max(LEAST);
-                @let y = { top -= high; top.max(0.0) };
-                rect class={ "k-" (kind) } x=(round(x + (step - wide) / 2.0)) y=(round(y)) width=(round(wide)) height=(round(high)) {}
-            }
         }
     }
+}
+
+/// The parts of all bars, those of a kind as one shape: a browser lays out few shapes sooner than hundreds.
+fn shapes(
+    bars: &[Bar],
+    highest: u64,
+    kind_of: impl Fn(&str) -> &'static str,
+) -> BTreeMap<&'static str, String> {
+    let step = WIDTH / bars.len() as f64;
+    let wide = (step * FILL).min(WIDEST);
+    let scale = HEIGHT / highest as f64;
+    let mut shapes: BTreeMap<&'static str, String> = BTreeMap::new();
+    for (number, bar) in bars.iter().enumerate() {
+        let x = number as f64 * step + (step - wide) / 2.0;
+        // Kinds are stacked in one order, so that a colour stays on its level.
+        let mut counts: Vec<(&str, u64)> = bar
+            .counts
+            .iter()
+            .map(|(source, count)| (kind_of(source), *count))
+            .collect();
+        counts.sort_unstable();
+        let mut top = HEIGHT;
+        for (kind, count) in counts {
+            let gap = if top < HEIGHT { GAP } else { 0.0 };
+            let high = (count as f64 * scale).max(LEAST + gap);
+            top = (top - high).max(0.0);
+            let [x, y, wide, high] = [x, top, wide, high - gap].map(round);
+            let shape = shapes.entry(kind).or_default();
+            // Writing into a string cannot fail.
+            let _infallible = write!(shape, "M{x} {y}h{wide}v{high}h-{wide}z");
+        }
+    }
+    shapes
 }
 
 fn round(length: f64) -> f64 {
     (length * 100.0).round() / 100.0
 }
 
-/// Times under the plot: some bars' beginnings, evenly apart.
-fn labels(bars: &[Bar], bucket: Duration) -> Vec<Timestamp> {
-    let Some((first, last)) = bars.first().zip(bars.last()) else {
+/// Times under the plot: some bars' beginnings and the end of the last, with how far along they stand in percent.
+fn ticks(bars: &[Bar], bucket: Duration) -> Vec<(f64, Timestamp)> {
+    let Some(last) = bars.last() else {
         return Vec::new();
     };
-    let end = last.at.as_millisecond() + i64::try_from(bucket.as_millis()).unwrap_or(0);
-    let start = first.at.as_millisecond();
-    let last = LABELS.min(bars.len() + 1) - 1;
-    (0..=last)
-        .filter_map(|number| {
-            let part = (end - start) * number as i64 / last as i64;
-            Timestamp::from_millisecond(start + part).ok()
+    let wide = SignedDuration::try_from(bucket).unwrap_or_default();
+    let end = last.at.checked_add(wide).unwrap_or(last.at);
+    let parts = LABELS.min(bars.len() + 1) - 1;
+    (0..=parts)
+        .map(|part| {
+            let number = (bars.len() * part + parts / 2) / parts;
+            let place = 100.0 * number as f64 / bars.len() as f64;
+            (round(place), bars.get(number).map_or(end, |bar| bar.at))
         })
         .collect()
 }
@@ -218,7 +238,7 @@ fn labels(bars: &[Bar], bucket: Duration) -> Vec<Timestamp> {
 fn label_kind(bucket: Duration) -> &'static str {
     match bucket {
         bucket if bucket < MINUTE => "time",
-        bucket if bucket < HOUR => "minute",
+        bucket if bucket < DAY => "minute",
         _ => "date",
     }
 }
@@ -263,6 +283,8 @@ fn bar_width(bucket: Duration) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -281,6 +303,59 @@ mod tests {
             until(DAY),
             "Sat 1 Aug 2026 00:00 – Sun 2 Aug 2026 00:00 UTC"
         );
-        assert_eq!((shown_as(HOUR), shown_as(DAY)), (Some("date"), None));
+        assert_eq!((shown_as(HOUR), shown_as(DAY)), (Some("minute"), None));
+    }
+
+    #[test]
+    fn the_axis_says_nothing_twice_and_names_days_where_they_begin() {
+        let start: Timestamp = "2026-08-01T00:00:00Z".parse().unwrap();
+        for seconds in [1, 30, 60, 1_800, 3_600, 43_200, 86_400, 604_800] {
+            let bucket = Duration::from_secs(seconds);
+            for count in 1..=BARS {
+                let at = |number: u32| start.checked_add(bucket * number).unwrap();
+                let bar = |number| Bar {
+                    at: at(number),
+                    counts: BTreeMap::new(),
+                };
+                let bars: Vec<Bar> = (0..count).map(bar).collect();
+                let ticks = ticks(&bars, bucket);
+                assert_eq!(ticks[0], (0.0, start));
+                assert_eq!(ticks[ticks.len() - 1], (100.0, at(count)));
+                let said: BTreeSet<_> = ticks.iter().map(|tick| label(tick.1, bucket)).collect();
+                assert_eq!(said.len(), ticks.len(), "{seconds} {count}: {said:?}");
+                for (place, tick) in ticks {
+                    let bars = (tick.as_second() - start.as_second()) as f64 / seconds as f64;
+                    assert!((100.0 * bars / f64::from(count) - place).abs() < 0.01);
+                    let is_midnight = tick.as_second() % 86_400 == 0;
+                    assert!(label_kind(bucket) != "date" || is_midnight, "{tick}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_kind_is_one_shape_and_parts_of_a_bar_stand_apart() {
+        let bar = |counts: &[(&str, u64)]| Bar {
+            at: Timestamp::UNIX_EPOCH,
+            counts: counts
+                .iter()
+                .map(|(source, count)| ((*source).to_owned(), *count))
+                .collect(),
+        };
+        let bars = [
+            bar(&[("idp", 50), ("files", 50)]),
+            bar(&[]),
+            bar(&[("files", 100)]),
+        ];
+        let shapes = shapes(&bars, 100, |source| match source {
+            "idp" => "authentik",
+            _ => "ocis",
+        });
+        let wanted = [
+            ("authentik", "M136 50h48v50h-48z"),
+            ("ocis", "M136 0h48v48.5h-48zM776 0h48v100h-48z"),
+        ];
+        let shapes = shapes.iter().map(|(kind, shape)| (*kind, shape.as_str()));
+        assert_eq!(shapes.collect::<Vec<_>>(), wanted);
     }
 }

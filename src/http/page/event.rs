@@ -112,7 +112,8 @@ fn article(edge: &Edge, view: &View, event: &StoredEvent) -> Markup {
     }
 }
 
-fn moment(at: Timestamp) -> Markup {
+/// A time to its last digit, UTC; scripts may show it in another zone.
+pub(super) fn moment(at: Timestamp) -> Markup {
     let utc = at.to_zoned(TimeZone::UTC);
     html! {
         time datetime=(at) data-show="moment" { (utc.strftime("%A, %-d %B %Y, %H:%M:%S%.f UTC")) }

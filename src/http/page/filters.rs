@@ -17,7 +17,8 @@ const CHANGED: [char; 3] = ['\r', '\n', '\0'];
 /// by [`chips`], so it stays closed unless something is wrong, maybe there.
 pub(super) fn form(view: &View, choices: &Choices, is_wrong: bool) -> Markup {
     html! {
-        form #filters.filters method="get" action="/audit" role="search" aria-label="Conditions" {
+        // Going back would bring what was chosen before the page was left, which does not hold.
+        form #filters.filters method="get" action="/audit" role="search" autocomplete="off" aria-label="Conditions" {
             div.common {
                 (search(view))
                 (choice(view, "source", "Source", "All sources", &choices.sources))
@@ -54,7 +55,7 @@ fn search(view: &View) -> Markup {
     html! {
         label.field.search {
             span { "Search" }
-            input #text type="search" name="text" value=[view.get("text")] placeholder="A name, an address, an action…" maxlength="512" autocomplete="off" spellcheck="false";
+            input #text type="search" name="text" value=[view.get("text")] placeholder="A name, an address, an action…" maxlength="512" spellcheck="false";
         }
     }
 }
@@ -71,7 +72,7 @@ fn text(view: &View, name: &str, label: &str, placeholder: &str) -> Markup {
     html! {
         label.field {
             span { (label) }
-            input type="text" name=(name) value=[view.get(name)] placeholder=(placeholder) maxlength=(most) autocomplete="off" spellcheck="false";
+            input type="text" name=(name) value=[view.get(name)] placeholder=(placeholder) maxlength=(most) spellcheck="false";
         }
     }
 }

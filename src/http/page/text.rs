@@ -5,14 +5,27 @@ use maud::{Markup, html};
 
 use crate::event::hidden::is_hidden;
 
-/// Shows a text in at most `limit` characters; what is left out is an ellipsis.
-pub(super) fn visible(text: &str, mut limit: usize) -> Markup {
-    visible_in(text, &mut limit)
+/// How spaces come out where a text is shown.
+#[derive(Clone, Copy, PartialEq)]
+enum Spaces {
+    /// Several as one.
+    Joined,
+    /// Each.
+    Kept,
 }
 
-/// The same, in what others have left of a room.
+/// Shows a text in at most `limit` characters; what is left out is an ellipsis.
+pub(super) fn visible(text: &str, mut limit: usize) -> Markup {
+    shown(text, &mut limit, Spaces::Joined)
+}
+
+/// The same, in what others have left of a room, and where the style keeps spaces.
 pub(super) fn visible_in(text: &str, room: &mut usize) -> Markup {
-    let (pieces, is_whole) = clipped(text, room);
+    shown(text, room, Spaces::Kept)
+}
+
+fn shown(text: &str, room: &mut usize, spaces: Spaces) -> Markup {
+    let (pieces, is_whole) = clipped(text, room, spaces);
     html! {
         bdi {
             @for piece in &pieces {
@@ -29,7 +42,7 @@ pub(super) fn visible_in(text: &str, room: &mut usize) -> Markup {
 /// The same as plain text, for titles and labels.
 pub(super) fn visible_plain(text: &str, mut limit: usize) -> String {
     let mut plain = String::new();
-    let (pieces, is_whole) = clipped(text, &mut limit);
+    let (pieces, is_whole) = clipped(text, &mut limit, Spaces::Joined);
     for piece in pieces {
         match piece {
             Piece::Plain(text) => plain.push_str(text),
@@ -59,10 +72,10 @@ impl Piece<'_> {
 }
 
 /// As much of a text as there is room for, and whether that is all of it.
-fn clipped<'a>(text: &'a str, room: &mut usize) -> (Vec<Piece<'a>>, bool) {
+fn clipped<'a>(text: &'a str, room: &mut usize, spaces: Spaces) -> (Vec<Piece<'a>>, bool) {
     let mut kept = Vec::new();
     let start = beginning(text, *room);
-    for piece in pieces(start) {
+    for piece in pieces(start, spaces) {
         let length = piece.length();
         if length > *room {
             if let Piece::Plain(text) = piece {
@@ -83,16 +96,16 @@ fn beginning(text: &str, characters: usize) -> &str {
     end.map_or(text, |(end, _)| &text[..end])
 }
 
-fn pieces(text: &str) -> Vec<Piece<'_>> {
+fn pieces(text: &str, spaces: Spaces) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut plain_from = 0;
     let mut before = None;
-    let is_all_blank = text.chars().all(is_blank);
     let mut characters = text.char_indices().peekable();
     while let Some((at, character)) = characters.next() {
         let after = characters.peek().map(|(_, after)| *after);
-        // Of a text that nobody could see, its beginning is named.
-        let is_named = is_all_blank && at == 0;
+        let is_lost = before.is_none_or(|before| spaces == Spaces::Joined && is_blank(before));
+        // Nobody sees how far a text reaches.
+        let is_named = is_blank(character) && (is_lost || after.is_none());
         if is_named || is_hidden(before, character, after) {
             if plain_from < at {
                 pieces.push(Piece::Plain(&text[plain_from..at]));
@@ -142,7 +155,7 @@ fn name(hidden: char) -> String {
         '\n' => "line feed",
         '\r' => "carriage return",
         '\u{1b}' => "escape",
-        ' ' => "space",
+        ' ' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' => "space",
         '\u{a0}' => "no-break space",
         '\u{ad}' => "soft hyphen",
         '\u{200b}' => "zero width space",
@@ -211,21 +224,30 @@ mod tests {
             "❤\u{fe0f}\u{200d}🔥 1\u{fe0f}\u{20e3}",
             "\u{182d}\u{180b}",
         ] {
-            assert_eq!(pieces(text), [Piece::Plain(text)], "{text}");
+            assert_eq!(pieces(text, Spaces::Joined), [Piece::Plain(text)], "{text}");
         }
         assert_eq!(visible_plain("ad\u{200d}min", 11), "adU+200Dmin");
     }
 
     #[test]
-    fn a_text_of_blanks_alone_can_be_seen() {
+    fn spaces_that_nobody_could_see_are_named() {
         for (text, shown) in [
-            ("\u{a0}\u{2003}", "U+00A0\u{2003}"),
+            ("admin ", "adminSP"),
+            (" admin", "SPadmin"),
+            ("ad min", "ad min"),
+            ("ad  min", "ad SPmin"),
+            ("ad \u{2003}min", "ad U+2003min"),
+            ("\u{a0}\u{2003}", "U+00A0U+2003"),
             ("\u{2800}", "U+2800"),
             ("\u{3000}", "U+3000"),
-            ("   ", "SP  "),
+            ("   ", "SPSPSP"),
         ] {
-            assert_eq!(visible_plain(text, 9), shown, "{text:?}");
+            assert_eq!(visible_plain(text, 12), shown, "{text:?}");
         }
+        // Where each has its width, only its ends are lost.
+        let shown = visible_in("if a:\n    b  ", &mut 20).into_string();
+        assert!(shown.contains(">LF</span>    b <span"), "{shown}");
+        assert_eq!(shown.matches(">SP<").count(), 1, "{shown}");
     }
 
     #[test]

@@ -11,13 +11,14 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use maud::{Markup, html};
 
+use super::event::moment;
 use super::layout::{Reader, answer, framed, icon, page, sentence as said, trouble};
 use super::text::{visible, visible_plain};
-use super::view::{KEPT, View};
+use super::view::{KEPT, RANGES, View};
 use super::{chart, filters, kind_of, now, sentence, session};
 use crate::event::Outcome;
 use crate::http::error::ApiError;
-use crate::http::query::{EventQuery, confine, encode_page_key};
+use crate::http::query::{EventQuery, check_length, confine, encode_page_key};
 use crate::http::router::Edge;
 use crate::own_events;
 use crate::store::{EventPage, PageKey, Payloads, Role, StoredEvent};
@@ -149,6 +150,7 @@ async fn content(
         (filters::ranges(view))
         (chart)
         (filters::chips(view))
+        (printed(view))
         section #timeline tabindex="-1" aria-label="Events" data-stream=[stream] data-limit=(limit) {
             button #new-events.pill type="button" hidden { }
             @if events.is_empty() {
@@ -189,7 +191,10 @@ fn rows(edge: &Edge, view: &View, events: &[StoredEvent], with_tenant: bool) -> 
 fn row(edge: &Edge, view: &View, event: &StoredEvent, with_tenant: bool) -> Markup {
     let kind = kind_of(edge, &event.source, &event.action);
     let said = format!("s-{}", event.id);
-    let same = |name: &str, value: &str| view.with(&[(name, Some(value))]).href();
+    let same = |name: &str, value: &str| {
+        let is_short = check_length(name, value).is_ok();
+        is_short.then(|| view.with(&[(name, Some(value))]).href())
+    };
     html! {
         li class={ "event k-" (kind) " " (outcome_class(event.outcome)) } data-id=(event.id) data-at=(event.at.as_millisecond()) data-key=(key_of(event)) {
             a.open href=(view.event_href(&event.id)) aria-describedby=(said) { (time(event.at)) }
@@ -198,12 +203,12 @@ fn row(edge: &Edge, view: &View, event: &StoredEvent, with_tenant: bool) -> Mark
                 p.sentence id=(said) { (sentence::sentence(event, view)) }
                 p.small {
                     (badge(event.outcome))
-                    a.verb href=(same("action", &event.action)) title="Everything with this action" { (visible(&event.action, 80)) }
+                    a.verb href=[same("action", &event.action)] title="Only this action" { (visible(&event.action, 80)) }
                     @if !event.action.starts_with(&format!("{}.", event.source)) {
-                        a.source href=(same("source", &event.source)) title="Everything of this source" { (visible(&event.source, 40)) }
+                        a.source href=[same("source", &event.source)] title="Only this source" { (visible(&event.source, 40)) }
                     }
                     @if with_tenant && let Some(tenant) = &event.tenant_slug {
-                        a.tenant href=(same("tenant", tenant)) title="Everything of this tenant" { (visible(tenant, 40)) }
+                        a.tenant href=[same("tenant", tenant)] title="Only this tenant" { (visible(tenant, 40)) }
                     }
                 }
             }
@@ -291,6 +296,19 @@ fn pager(view: &View, next: Option<&str>, is_empty: bool) -> Markup {
                 None if is_filtered(view) => span.end { "No older events match" },
                 None => span.end { "The timeline begins here" },
             }
+        }
+    }
+}
+
+/// What paper does not show of the screen: the range, when it was, and the zone of all times.
+fn printed(view: &View) -> Markup {
+    let range = RANGES.iter().find(|(name, ..)| view.range() == Some(*name));
+    let now = Timestamp::from_second(now().as_second()).unwrap_or_default();
+    html! {
+        p #printed.printed {
+            @if let Some((_, name, _)) = range { "Range: " (name) ". " }
+            @if view.get("before").is_some() { "A later page: newer events are left out. " }
+            "As of " (moment(now)) ". Times are in " span data-zone { "UTC" } "."
         }
     }
 }

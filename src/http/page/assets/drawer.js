@@ -41,7 +41,9 @@ function build() {
   const spoken = made.appendChild(document.createElement("p"));
   spoken.className = "sr spoken";
   spoken.setAttribute("role", "status");
-  made.appendChild(document.createElement("div")).className = "inside";
+  const inside = made.appendChild(document.createElement("div"));
+  inside.className = "inside";
+  inside.tabIndex = -1;
   closeBeside(made, closeDrawer);
   made.addEventListener("cancel", (event) => {
     event.preventDefault();
@@ -80,6 +82,8 @@ function show(page) {
   // A dialog that opens is heard by its name.
   if (drawer.open) say(inside.querySelector("#event-title").textContent);
   else drawer.showModal();
+  // Keys scroll what has the focus.
+  inside.focus();
   inside.scrollTop = 0;
 }
 
@@ -102,7 +106,9 @@ function hide() {
   drawer.close();
   nameWindow(title);
   const place = standIn(opener);
-  place.focus({ preventScroll: place !== opener });
+  place.focus({ preventScroll: true });
+  // The browser goes back to where the list stood when the drawer was opened, and the reader may have walked on since.
+  requestAnimationFrame(() => place.closest("li.event")?.scrollIntoView({ block: "nearest" }));
 }
 
 /** Closes it, and the address is that of the list again. */

@@ -72,7 +72,11 @@ export function startKeys() {
     if (event.key === "Escape") {
       // The browser closes the help, which lies over the drawer.
       if (help?.open) return;
-      if (field) return field.blur();
+      if (field) {
+        // The browser would empty the search.
+        event.preventDefault();
+        return field.blur();
+      }
       if (isOpen()) event.preventDefault();
       closeDrawer();
       return;

@@ -208,12 +208,12 @@ function merge(pages, promised) {
   return fresh;
 }
 
-/** The pill goes away and rows may do so, but not from under whoever is there. */
+/** Whoever asks for the new events is led to them; rows go, but not from under whoever is there. */
 function keepFocus(focused, fresh) {
-  if (focused === pill) {
+  // A click on no control focuses what lies around it.
+  if ([pill, timeline, main, document.body].includes(focused)) {
     const first = fresh.find((row) => row.isConnected) ?? rows()[0];
-    // Keys go where the new events are; a pointer stays where its reader looks.
-    (linkOf(first) ?? main).focus({ preventScroll: !pill.matches(":focus-visible") });
+    (linkOf(first) ?? main).focus();
   } else if (focused.closest("li.event")) standIn(focused).focus({ preventScroll: true });
   else if (!focused.isConnected) {
     const stop = focused.closest("#chart") ? '#chart a[tabindex="0"]' : "#older";
@@ -246,10 +246,13 @@ function insert(fresh) {
   }
 }
 
-/** What is exported, and what a stream that is opened anew tells of, begins where the newest page does. */
+/** What is exported or printed, and what a stream that is opened anew tells of, begins where the newest page does. */
 function moveOn(newest) {
   const { stream } = newest.querySelector("#timeline").dataset;
   if (stream) timeline.dataset.stream = stream;
+  const printed = document.querySelector("#printed");
+  printed.replaceChildren(...document.adoptNode(newest.querySelector("#printed")).childNodes);
+  showTimes(printed);
   const exports = newest.querySelectorAll(".exports a");
   document.querySelectorAll(".exports a").forEach((link, number) => {
     link.href = exports[number].href;
@@ -315,7 +318,11 @@ export function startList() {
   refreshed();
   onNewDay(refreshed);
   timeline.addEventListener("click", loadOlder);
-  pill.addEventListener("click", showNew);
+  pill.addEventListener("click", () => {
+    // Not every browser focuses a button that is clicked.
+    pill.focus({ preventScroll: true });
+    showNew();
+  });
   if (timeline.dataset.stream) {
     listen(() => timeline.dataset.stream, {
       arrived: ({ id, at }) => arrived({ id, at: Date.parse(at) }),

@@ -38,6 +38,8 @@ showTimes(document);
 if (filters) {
   localiseForm(filters);
   tidy(filters);
+  // A page that a browser kept whole shows what was chosen before it was left.
+  addEventListener("pageshow", ({ persisted }) => persisted && filters.reset());
 }
 startChart();
 if (document.querySelector("#timeline")) {

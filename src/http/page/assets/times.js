@@ -25,10 +25,12 @@ export function showTimes(part) {
   if (!isLocal()) return;
   for (const [kind, options] of Object.entries(FORMATS)) {
     const format = zone(options);
-    for (const time of part.querySelectorAll(`time[data-show="${kind}"]`)) {
-      time.textContent = withoutComma(format.format(new Date(time.dateTime)));
+    for (const time of part.querySelectorAll(`[data-show="${kind}"]`)) {
+      // A drawing has no element for times.
+      time.textContent = withoutComma(format.format(new Date(time.dateTime ?? time.dataset.at)));
     }
   }
+  for (const name of part.querySelectorAll("[data-zone]")) name.textContent = zone().resolvedOptions().timeZone;
 }
 
 /** A moment of the day before, however long that was. */
@@ -108,7 +110,8 @@ function toLocal(value) {
 export function localiseForm(form) {
   const fields = [...form.querySelectorAll('input[type="datetime-local"]')];
   for (const field of isLocal() ? fields : []) {
-    field.value = field.defaultValue && toLocal(field.defaultValue);
+    field.defaultValue &&= toLocal(field.defaultValue);
+    field.value = field.defaultValue;
     const name = field.closest("label").querySelector(".zone-name");
     if (name) name.textContent = "(local)";
   }
