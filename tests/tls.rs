@@ -8,6 +8,8 @@ use std::time::Duration;
 use daybook::config::LoadedConfig;
 use daybook::tree::Daybook;
 use testkit::World;
+use testkit::process::Process;
+use testkit::world::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
@@ -130,6 +132,34 @@ async fn a_renewed_certificate_is_shown_to_new_connections() {
     daybook.shutdown().await;
 }
 
+/// Pairs, and what is said of them.
+const REFUSED: [(&str, &str); 2] = [
+    (
+        "tls-future",
+        "cert.pem is not valid before 2099-01-01T00:00:00Z",
+    ),
+    ("tls-expired", "cert.pem expired at 2020-02-01T00:00:00Z"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_tells_what_clients_refuse() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_in(dir.path());
+    let log = dir.path().join("log");
+    let [(future, not_yet), (expired, no_more)] = REFUSED;
+    put(expired, dir.path());
+    let arguments = ["run", "-c", config.to_str().unwrap()];
+    // Nobody asks at its port.
+    let daybook = Process::spawn(env!("CARGO_BIN_EXE_daybook"), &arguments, 0, &log);
+    let logs = async |what: &str| eventually(what, async || daybook.log().contains(what)).await;
+    logs(no_more).await;
+    logs("listening").await;
+    assert!(!daybook.log().contains(not_yet));
+    put(future, dir.path());
+    daybook.signal("HUP");
+    logs(not_yet).await;
+}
+
 #[test]
 fn check_tells_what_clients_will_refuse() {
     let dir = tempfile::tempdir().unwrap();
@@ -144,14 +174,15 @@ fn check_tells_what_clients_will_refuse() {
     put("tls", dir.path());
     assert_eq!(daybook("check"), (Some(0), String::new()));
 
-    put("tls-expired", dir.path());
-    let (code, said) = daybook("check");
-    assert_eq!(code, Some(0));
-    let wanted = "cert.pem expired at 2020-02-01T00:00:00Z";
-    assert!(
-        said.starts_with("warning: ") && said.contains(wanted),
-        "{said}"
-    );
+    for (pair, wanted) in REFUSED {
+        put(pair, dir.path());
+        let (code, said) = daybook("check");
+        assert_eq!(code, Some(0));
+        assert!(
+            said.starts_with("warning: ") && said.contains(wanted),
+            "{said}"
+        );
+    }
 
     std::fs::copy(Path::new(DATA).join("key.pem"), dir.path().join("key.pem")).unwrap();
     for command in ["check", "run"] {

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use clap::Args;
-use jiff::{SignedDuration, Timestamp};
 
-use crate::config::{Config, SourceConfig, TlsConfig};
+use crate::config::{Config, SourceConfig};
 use crate::http::tls;
 use crate::store::Store;
 
@@ -23,9 +22,6 @@ mod ocis;
 mod push;
 #[path = "check_store.rs"]
 mod store;
-
-/// A certificate that ends within this time should have been renewed by now.
-const RENEWED_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -80,12 +76,7 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
         |path| path.display().to_string(),
     );
     say!("configuration is valid ({place})")?;
-    let warning = loaded
-        .config
-        .http
-        .tls
-        .as_ref()
-        .and_then(certificate_warning);
+    let warning = loaded.config.http.tls.as_ref().and_then(tls::warning);
     if let Some(warning) = warning {
         tell(format_args!("warning: {warning}"));
     }
@@ -130,25 +121,6 @@ async fn check_source(
     }
 }
 
-fn certificate_warning(config: &TlsConfig) -> Option<String> {
-    let pair = tls::read_pair(config).ok()?;
-    let until = tls::valid_until(&pair)?;
-    let ends = ends(until, Timestamp::now())?;
-    Some(format!("http.tls.cert: {} {ends}", config.cert.display()))
-}
-
-fn ends(until: Timestamp, now: Timestamp) -> Option<String> {
-    let left = until.duration_since(now);
-    if left.is_negative() {
-        Some(format!("expired at {until}; clients refuse it"))
-    } else if left < RENEWED_BEFORE {
-        let days = left.as_hours() / 24;
-        Some(format!("expires at {until}, in {days} days; renew it"))
-    } else {
-        None
-    }
-}
-
 /// Whether all is well. What another system says of itself acts on no terminal.
 fn report(name: &str, finding: &Finding) -> Result<bool, anyhow::Error> {
     match finding {
@@ -176,24 +148,5 @@ fn try_directory(dir: &Path) -> Result<(), String> {
     match draft.prefix(".daybook-check-").tempfile_in(there) {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("{} cannot be written: {error}", there.display())),
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_spoken_of_when_it_ends() {
-        let said = |now: &str| {
-            ends(
-                "2026-11-30T00:00:00Z".parse().unwrap(),
-                now.parse().unwrap(),
-            )
-        };
-        assert_eq!(said("2026-11-01T00:00:00Z"), None);
-        assert!(said("2026-11-20T00:00:00Z").unwrap().contains("in 10 days"));
-        assert!(said("2026-12-01T00:00:00Z").unwrap().starts_with("expired"));
     }
 }

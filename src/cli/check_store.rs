@@ -14,7 +14,7 @@ use crate::tenants;
 use super::{Finding, Fine, Trouble, try_directory};
 
 const DIRECTORY: &str =
-    "the directory must be there and writable for the user that Daybook runs as";
+    "the directory must be there, and it and the file belong to the user that Daybook runs as";
 
 /// The store, if it can be used, and what was found.
 pub(super) async fn check(config: &Config) -> (Option<Arc<dyn Store>>, Finding) {
@@ -88,14 +88,14 @@ fn trouble(error: &StoreError, config: &Config) -> Trouble {
     let is_sqlite = matches!(url.target(), Ok(StoreTarget::Sqlite(_)));
     let remedy = match error {
         StoreError::Unavailable(_) | StoreError::Timeout { .. } if is_sqlite => {
-            "another process holds the file: one Daybook at a time".to_owned()
+            "another process holds the file: one Daybook at a time; where it is damaged, restore a backup (docs/runbook.md)".to_owned()
         }
         StoreError::Unavailable(_) | StoreError::Timeout { .. } => format!(
             "is a server running at {url}, and does this machine reach it? Of a replica set name the members and ?replicaSet=NAME, and its members' own host names must resolve here"
         ),
         StoreError::Unauthorized(_) | StoreError::Other(_) if is_sqlite => DIRECTORY.to_owned(),
         StoreError::Unauthorized(_) => {
-            "check user and password (a user of another database needs ?authSource=…), and grant it readWrite on this database, or the smaller role of deploy/mongodb/init.js: find, insert, update, remove, createCollection and createIndex on Daybook's collections, find on tenants and users".to_owned()
+            "check user and password (a user of another database needs ?authSource=…), and grant it readWrite on this database, or the smaller role of deploy/mongodb/init.js: find, insert, update, remove, createCollection, createIndex and listIndexes on Daybook's collections, find on tenants and users".to_owned()
         }
         StoreError::Full(_) => "make room on the store's disk, and let it be writable".to_owned(),
         StoreError::Refused(_) | StoreError::Other(_) => {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use reqwest::Url;
 
 use super::output::say;
 use super::service::Service;
@@ -14,11 +15,18 @@ pub(super) struct HealthcheckArgs {
     /// Also that it is ready: every plane is up and the store takes writes.
     #[arg(long)]
     ready: bool,
+    /// The service's address, `http://HOST:PORT` or `https://HOST:PORT`; then no configuration is read, which may have
+    /// changed since its start.
+    #[arg(long, conflicts_with = "config")]
+    url: Option<Url>,
 }
 
 pub(super) async fn healthcheck(args: &HealthcheckArgs) -> Result<(), Failure> {
-    let loaded = args.config.load_for_tools()?;
-    let service = Service::of(&loaded.config).context("HTTP client")?;
+    let service = match &args.url {
+        Some(url) => Service::at(url.as_str().trim_end_matches('/').to_owned()),
+        None => Service::of(&args.config.load_for_tools()?.config),
+    };
+    let service = service.context("HTTP client")?;
     let path = if args.ready { "/readyz" } else { "/healthz" };
     let answer = service.client.get(service.url(path)).send().await;
     let answer = answer

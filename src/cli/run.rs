@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::config::Config;
 use crate::event::Outcome;
+use crate::http::tls;
 use crate::own_events::{self, Deed};
 use crate::telemetry::log;
 use crate::tree::{Daybook, End, Reloaded};
@@ -39,6 +41,7 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     if config.ingest.enabled && config.sources.is_empty() {
         tracing::warn!("no source is configured: nothing will be entered");
     }
+    warn_of_certificate(config);
     let started = tokio::select! {
         biased;
         started = Daybook::start(config) => started,
@@ -47,7 +50,8 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    let daybook = started.context("daybook did not start")?;
+    // It tells its cause itself.
+    let daybook = started.map_err(|error| anyhow!("daybook did not start: {error}"))?;
     tracing::info!(address = %daybook.address(), "listening");
     serve(daybook, stop, Some((hangup, args))).await
 }
@@ -115,10 +119,13 @@ pub(super) async fn serve(
 /// store is away.
 async fn reload(daybook: &mut Daybook, args: &ConfigArgs, untold: &mut JoinSet<()>) {
     let loaded = match args.load() {
-        Ok(loaded) => daybook
-            .reload(&loaded.config)
-            .await
-            .map_err(|error| error.to_string()),
+        Ok(loaded) => {
+            let done = daybook.reload(&loaded.config).await;
+            if done.is_ok() {
+                warn_of_certificate(&loaded.config);
+            }
+            done.map_err(|error| error.to_string())
+        }
         Err(error) => Err(error.to_string()),
     };
     let (outcome, deed) = match &loaded {
@@ -157,6 +164,13 @@ async fn reload(daybook: &mut Daybook, args: &ConfigArgs, untold: &mut JoinSet<(
         });
     } else {
         tracing::warn!("the reload is not on the timeline: too many wait for the store");
+    }
+}
+
+/// It is shown all the same: clients decide.
+fn warn_of_certificate(config: &Config) {
+    if let Some(warning) = config.http.tls.as_ref().and_then(tls::warning) {
+        tracing::warn!("{warning}");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::config::Config;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A way to the service of a configuration.
+/// A way to the service.
 pub(super) struct Service {
     /// The client.
     pub(super) client: reqwest::Client,
@@ -20,21 +20,29 @@ impl Service {
     /// # Errors
     /// When the client cannot be set up.
     pub(super) fn of(config: &Config) -> Result<Self, reqwest::Error> {
+        let is_encrypted = config.http.tls.is_some();
+        let scheme = if is_encrypted { "https" } else { "http" };
+        Self::at(format!("{scheme}://{}", reachable(config.http.listen)))
+    }
+
+    /// The service at an address of this host, `http://…` or `https://…` without a path.
+    ///
+    /// # Errors
+    /// When the client cannot be set up.
+    pub(super) fn at(base: String) -> Result<Self, reqwest::Error> {
         crate::install_crypto_provider();
         let client = reqwest::Client::builder()
             .timeout(ANSWER_TIMEOUT)
             .no_proxy();
         // Either way nothing is verified, so this machine's certificates are not read: it need not have any.
-        let (client, scheme) = if config.http.tls.is_some() {
+        let client = if base.starts_with("https:") {
             // This host's own address: its certificate names another host, and may be self-signed.
-            (client.tls_danger_accept_invalid_certs(true), "https")
+            client.tls_danger_accept_invalid_certs(true)
         } else {
-            (client.tls_certs_only([]), "http")
+            client.tls_certs_only([])
         };
-        Ok(Self {
-            client: client.build()?,
-            base: format!("{scheme}://{}", reachable(config.http.listen)),
-        })
+        let client = client.build()?;
+        Ok(Self { client, base })
     }
 
     /// The address of a path.

@@ -5,13 +5,12 @@
 
 use std::collections::HashSet;
 use std::io::IsTerminal as _;
-use std::os::fd::AsFd as _;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
+use rustix::termios::tcgetwinsize;
 
 use crate::store::feed::Matcher;
 use crate::store::{self, EventFilter, PageKey, Store, StoredEvent};
@@ -170,7 +169,7 @@ impl Printer {
             color: args.color.is_now(terminal),
             cut: terminal,
             columns: None,
-            zone: TimeZone::system(),
+            zone: if args.json { TimeZone::UTC } else { zone() },
         };
         let out = standard_output().context("cannot write to standard output")?;
         Ok(Self { out, line })
@@ -182,7 +181,7 @@ impl Printer {
         }
         // Asked each time: a window changes its width.
         if self.line.cut && !self.line.json {
-            self.line.columns = columns().await;
+            self.line.columns = columns();
         }
         let mut text = String::new();
         for event in events {
@@ -192,17 +191,23 @@ impl Printer {
     }
 }
 
-/// How wide the terminal is that standard output goes to; `None` where nobody can tell.
-async fn columns() -> Option<usize> {
-    let told = match std::env::var("COLUMNS") {
-        Ok(columns) => columns,
-        Err(_) => {
-            let terminal = std::io::stdout().as_fd().try_clone_to_owned().ok()?;
-            let mut stty = tokio::process::Command::new("stty");
-            let size = stty.arg("size").stdin(terminal).stderr(Stdio::null());
-            String::from_utf8(size.output().await.ok()?.stdout).ok()?
+/// The zone of `TZ`, else of the machine; UTC where there is none.
+fn zone() -> TimeZone {
+    TimeZone::try_system().unwrap_or_else(|_| {
+        if let Some(name) = std::env::var_os("TZ") {
+            tell(format_args!(
+                "warning: TZ: no time zone {name:?} is known here; times are in UTC"
+            ));
         }
+        TimeZone::UTC
+    })
+}
+
+/// How wide the terminal is that standard output goes to; `None` where nobody can tell.
+fn columns() -> Option<usize> {
+    let columns: usize = match std::env::var("COLUMNS") {
+        Ok(columns) => columns.trim().parse().ok()?,
+        Err(_) => tcgetwinsize(std::io::stdout()).ok()?.ws_col.into(),
     };
-    let columns = told.split_whitespace().next_back()?.parse().ok()?;
     (columns > 0).then_some(columns)
 }

@@ -65,19 +65,13 @@ impl Line {
             visible(&event.action),
             visible(who.map_or("-", |who| who)),
         ];
-        let red = "31";
-        let colors = [
-            "2",
-            "35",
-            "34",
-            if event.outcome == Some(Outcome::Failure) {
-                red
-            } else {
-                "32"
-            },
-            "1",
-            "36",
-        ];
+        let outcome_color = match event.outcome {
+            Some(Outcome::Success) => "32",
+            Some(Outcome::Failure) => "31",
+            Some(Outcome::Unknown) => "33",
+            None => "2",
+        };
+        let colors = ["2", "35", "34", outcome_color, "1", "36"];
         let mut room = self.columns.unwrap_or(usize::MAX);
         for ((cell, width), color) in cells.iter().zip(self.widths()).zip(colors) {
             if width == 0 {
@@ -126,19 +120,11 @@ impl Line {
         if width == 0 {
             return String::new();
         }
-        let mut fitted = String::new();
-        let mut used = 0;
-        for character in cell.chars() {
-            let wide = unicode_width::UnicodeWidthChar::width(character).unwrap_or(0);
-            // The ellipsis takes a column.
-            if used + wide >= width {
-                break;
-            }
-            used += wide;
-            fitted.push(character);
-        }
-        fitted.push('…');
-        fitted
+        let ends: Vec<usize> = cell.char_indices().map(|(end, _)| end).collect();
+        // As a string: a selector after a character widens it. The ellipsis takes a column.
+        let fitting = ends.partition_point(|end| cell[..*end].width() < width);
+        let end = ends[fitting.saturating_sub(1)];
+        format!("{}…", &cell[..end])
     }
 
     fn colored(&self, cell: &str, color: &str, text: &mut String) {
@@ -215,6 +201,14 @@ mod tests {
         "ad\u{34f}min\u{3164}",
     ];
 
+    /// Two columns each, the last three only together: a heart, a keycap, a flag.
+    const WIDE: &[&str] = &[
+        "长",
+        "\u{2764}\u{fe0f}",
+        "1\u{fe0f}\u{20e3}",
+        "\u{1f1e9}\u{1f1ea}",
+    ];
+
     #[test]
     fn a_line_fits_the_terminal() {
         for columns in 1..200 {
@@ -222,11 +216,13 @@ mod tests {
                 columns: Some(columns),
                 ..line(false, false, true)
             };
-            let text = shown(&line, &"长".repeat(200));
-            let text = text.trim_end_matches('\n');
-            assert!(text.width() <= columns, "{columns}: {text}");
-            let wanted = columns >= 60;
-            assert!(!wanted || text.contains("failure stalwart.au"), "{text}");
+            for character in WIDE {
+                let text = shown(&line, &character.repeat(200));
+                let text = text.trim_end_matches('\n');
+                assert!(text.width() <= columns, "{columns}: {text}");
+                let wanted = columns >= 60;
+                assert!(!wanted || text.contains("failure stalwart.au"), "{text}");
+            }
         }
     }
 
@@ -256,7 +252,26 @@ mod tests {
         assert!(shown(&line(false, false, false), &long).contains(&long));
         let place = |text: &str| text.find("account").map(|at| text[..at].width());
         assert_eq!(place(&cut), place(&shown(&line(false, false, true), "bob")));
-        assert!(shown(&line(false, true, true), "bob").contains("\u{1b}[31mfailure\u{1b}[0m"));
-        assert!(!shown(&line(false, false, true), "bob").contains('\u{1b}'));
+    }
+
+    #[test]
+    fn an_outcome_has_its_colour() {
+        for (outcome, wanted) in [
+            (Some(Outcome::Success), "\u{1b}[32msuccess\u{1b}[0m"),
+            (Some(Outcome::Failure), "\u{1b}[31mfailure\u{1b}[0m"),
+            (Some(Outcome::Unknown), "\u{1b}[33munknown\u{1b}[0m"),
+            (None, "\u{1b}[2m-\u{1b}[0m"),
+        ] {
+            let event = StoredEvent {
+                outcome,
+                ..event("bob")
+            };
+            let mut text = String::new();
+            line(false, true, true).write(&event, &mut text).unwrap();
+            assert!(text.contains(wanted), "{text:?}");
+            text.clear();
+            line(false, false, true).write(&event, &mut text).unwrap();
+            assert!(!text.contains('\u{1b}'), "{text:?}");
+        }
     }
 }

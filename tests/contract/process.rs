@@ -2,6 +2,7 @@
 //! signals, exit codes.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -157,6 +158,52 @@ fn a_named_file_comes_before_the_variables_and_that_before_the_one_that_lies_her
     let (code, said) = check(&[], None);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("(defaults and environment)"), "{said}");
+}
+
+/// `daybook` of a user for whom the modes of files hold: root's privileges are taken from it.
+fn unprivileged() -> Command {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return Command::new(DAYBOOK);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all", DAYBOOK]);
+    command
+}
+
+#[test]
+fn who_may_not_open_the_store_is_asked_for_the_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = write_config(dir.path(), free_port(), &sqlite_in(dir.path()), "");
+    let file = dir.path().join("daybook.db");
+    std::fs::write(&file, "").unwrap();
+    for (mode, fault) in [
+        (0o000, "unable to open database file"),
+        (0o400, "attempt to write a readonly database"),
+    ] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let why = format!(
+            "cannot open the store: store refused access: {}: {fault}; may this user read and write it and its directory?",
+            file.display()
+        );
+        for (command, code, wanted) in [
+            ("tail", 1, format!("error: {why}\n")),
+            ("run", 1, format!("error: daybook did not start: {why}\n")),
+            ("check", 78, "it and the file belong to the user".to_owned()),
+        ] {
+            let mut daybook = unprivileged();
+            daybook.args([command, "-c", &config]);
+            if command == "check" {
+                daybook.arg("--online");
+            }
+            let output = daybook.output().unwrap();
+            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert_eq!(output.status.code(), Some(code), "{command}: {said}");
+            assert!(
+                said.contains(&wanted),
+                "{command}: {wanted} is not in {said}"
+            );
+        }
+    }
 }
 
 /// The same configuration with the switch and without it.

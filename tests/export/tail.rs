@@ -30,13 +30,21 @@ async fn the_newest_stand_last() {
     assert_eq!((json.len(), &json[0]["externalId"]), (1, &"7".into()));
     assert_eq!(place.succeeds("tail", &[]).lines().count(), 20);
     assert_eq!(place.succeeds("tail", &["--limit", "0"]), "");
-    let zone = place
-        .command("tail")
-        .args(["--limit", "1"])
-        .env("TZ", "Asia/Tokyo")
-        .output();
-    let zone = String::from_utf8(zone.unwrap().stdout).unwrap();
-    assert!(zone.starts_with("2023-11-15 07:13:20"), "{zone}");
+    for (zone, time, said) in [
+        ("Asia/Tokyo", "2023-11-15 07:13:20", ""),
+        (
+            "Mars/Olympus",
+            "2023-11-14 22:13:20",
+            "warning: TZ: no time zone \"Mars/Olympus\" is known here; times are in UTC\n",
+        ),
+    ] {
+        let mut tail = place.command("tail");
+        let output = tail.args(["--limit", "1"]).env("TZ", zone).output();
+        let output = output.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with(time), "{zone}: {text}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), said);
+    }
 }
 
 #[tokio::test]
@@ -63,7 +71,8 @@ async fn a_line_is_as_long_as_the_terminal_is_wide() {
     enter(&*place.store, &[event(1, &"alice".repeat(20))]).await;
     let long = on_terminal(&place, "DAYBOOK tail --color never -c CONFIG", &[]);
     assert!(long.trim_end().chars().count() > 100, "{long}");
-    let narrow = "stty cols 60; DAYBOOK tail --color never -c CONFIG";
+    // Of the terminal itself: the image holds no program to ask.
+    let narrow = "stty cols 60; PATH=/nonexistent DAYBOOK tail --color never -c CONFIG";
     for (line, environment) in [
         (narrow, &[][..]),
         ("DAYBOOK tail --color never -c CONFIG", &[("COLUMNS", "60")]),
