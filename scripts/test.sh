@@ -42,7 +42,7 @@ bring_prometheus() {
 # What tests run beside Daybook.
 bring_servers() {
   need logrotate logrotate gzip gzip node nodejs npm npm chromium chromium \
-    docker-compose docker-compose sqlite3 sqlite3 jq jq
+    docker-compose docker-compose sqlite3 sqlite3 jq jq systemd-analyze systemd
   bring_prometheus
   scripts/mongod.sh
   npm ci --prefix tests/browser --no-audit --no-fund --loglevel=error

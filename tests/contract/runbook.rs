@@ -1,6 +1,7 @@
 //! The runbook's procedures for a SQLite store, by the commands that stand there, and what its first
 //! question of a store that is away finds.
 
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 use std::process::Command;
 
@@ -24,12 +25,13 @@ fn commands(section: &str, part: &str) -> &'static str {
     found.unwrap_or_else(|| panic!("no commands with {part}"))
 }
 
-/// Runs them in a folder, where `daybook` finds its configuration.
+/// Runs them in a folder, where `daybook` finds its configuration, as somebody whose files others may read.
 fn run(dir: &Path, commands: &str) {
     let programs = Path::new(DAYBOOK).parent().unwrap();
     let path = std::env::var("PATH").unwrap();
     let mut shell = Command::new("sh");
-    shell.args(["-c", commands]).current_dir(dir);
+    let commands = format!("umask 022\n{commands}");
+    shell.args(["-c", &commands]).current_dir(dir);
     shell.env("PATH", format!("{}:{path}", programs.display()));
     let output = shell.env_remove("DAYBOOK_CONFIG").output().unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -59,6 +61,13 @@ async fn recorded(daybook: &Process) -> Vec<Value> {
     found["events"].as_array().unwrap().clone()
 }
 
+/// Its owner, for whom alone it is open.
+fn owner(path: &Path) -> u32 {
+    let file = path.metadata().unwrap();
+    assert_eq!(file.mode() & 0o777, 0o600, "{}", path.display());
+    file.uid()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_restored_although_a_log_of_later_events_is_left() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,13 +77,20 @@ async fn a_backup_is_restored_although_a_log_of_later_events_is_left() {
     assert_eq!(backed_up.len(), 1);
     let section = "Backup and restore";
     run(dir.path(), commands(section, "VACUUM INTO"));
+    let user = owner(&dir.path().join("backup.db"));
     record(&daybook, &json!({"action": "invoice.paid"})).await;
     daybook.signal("KILL");
     daybook.wait().await;
     let log = dir.path().join("data/daybook.db-wal");
     assert!(log.metadata().unwrap().len() > 0);
+    let (data, file) = (dir.path().join("data"), dir.path().join("data/daybook.db"));
+    std::fs::remove_file(&file).unwrap();
+    // Only root can restore for somebody else.
+    let service = if user == 0 { 65_534 } else { user };
+    chown(&data, Some(service), None).unwrap();
 
-    run(dir.path(), commands(section, "cp backup.db"));
+    run(dir.path(), commands(section, "install -m 600 backup.db"));
+    assert_eq!(owner(&file), service);
     let daybook = start(dir.path()).await;
     assert_eq!(recorded(&daybook).await, backed_up);
 }
@@ -95,6 +111,7 @@ async fn an_erased_person_stands_nowhere_in_the_file() {
 
     let section = "Erasing a person";
     run(dir.path(), commands(section, "> found.ndjson"));
+    owner(&dir.path().join("found.ndjson"));
     run(dir.path(), commands(section, "BEGIN;"));
     let file = std::fs::read(dir.path().join("data/daybook.db")).unwrap();
     let file = String::from_utf8_lossy(&file).to_lowercase();
