@@ -79,6 +79,16 @@ impl Default for Answers {
 }
 
 impl Answers {
+    /// An answer on its way, once there is room for it; none where there is none soon.
+    pub(super) async fn admit(&self, role: &Role, body: Bytes) -> Option<Body> {
+        let permit = self.room(role, body.len() as u64).await?;
+        let held = Held {
+            body,
+            _permit: permit,
+        };
+        Some(Body::new(Pieces(Bytes::from_owner(held))))
+    }
+
     /// Room for so many bytes, now or soon.
     async fn room(&self, role: &Role, bytes: u64) -> Option<Permit> {
         let Shares { going_out, waiting } = self.shares_of(role);
@@ -115,29 +125,25 @@ pub(super) async fn bound(
     let response = next.run(request).await;
     // A stream has no length, and never much in memory.
     let length = response.body().size_hint().exact();
-    let Some(length) = length.filter(|length| *length > SMALL) else {
+    if length.is_none_or(|length| length <= SMALL) {
         return response;
-    };
+    }
     let Ok(caller) = authenticator.caller(&credentials).await else {
         return response;
-    };
-    let Some(permit) = answers.room(&caller.role, length).await else {
-        let refused = "too many large answers wait for their readers";
-        return match is_page {
-            true => page::no_room(),
-            false => ApiError::unavailable(refused).into_response(),
-        };
     };
     let (head, body) = response.into_parts();
     // It is there already, in one piece.
     let Ok(body) = to_bytes(body, usize::MAX).await else {
         return ApiError::unavailable("the answer is not whole").into_response();
     };
-    let held = Held {
-        body,
-        _permit: permit,
+    let Some(body) = answers.admit(&caller.role, body).await else {
+        let refused = "too many large answers wait for their readers";
+        return match is_page {
+            true => page::no_room(),
+            false => ApiError::unavailable(refused).into_response(),
+        };
     };
-    Response::from_parts(head, Body::new(Pieces(Bytes::from_owner(held))))
+    Response::from_parts(head, body)
 }
 
 /// An answer's bytes and the permit for them.

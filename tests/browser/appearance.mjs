@@ -133,9 +133,9 @@ test("a narrow page has room for the button and for fingers", () =>
     await page.goto(`${demo}/audit?range=1h`);
     await page.locator("#new-events").waitFor();
     await page.locator(".legend a").first().waitFor();
-    const boxOf = (part) => page.locator(part).first().boundingBox();
-    const [pill, day] = [await boxOf("#new-events"), await boxOf(".day h2")];
-    assert.ok(pill.y + pill.height <= day.y, JSON.stringify([pill, day]));
+    const [pill, day] = await page.evaluate(() =>
+      ["#new-events", ".day h2"].map((part) => document.querySelector(part).getBoundingClientRect().toJSON()));
+    assert.ok(pill.bottom <= day.top, JSON.stringify([pill, day]));
     const low = await page.locator(".small a, .legend a, .more summary").evaluateAll((all) =>
       all.filter((each) => each.checkVisibility({ contentVisibilityAuto: true }) && each.getBoundingClientRect().height < 24)
         .map((each) => each.outerHTML));

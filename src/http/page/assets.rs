@@ -1,4 +1,5 @@
-//! The page's scripts, style and icon: in the binary, under an address that changes with them.
+//! The page's scripts and icon: in the binary, under an address that changes with them. The style stands in each page,
+//! so that nothing is waited for before the first paint.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -7,6 +8,8 @@ use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use crate::http::error::ApiError;
@@ -14,12 +17,7 @@ use crate::http::error::ApiError;
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, type and content.
-const FILES: [(&str, &str, &str); 12] = [
-    (
-        "page.css",
-        "text/css; charset=utf-8",
-        include_str!("assets/page.css"),
-    ),
+const FILES: [(&str, &str, &str); 11] = [
     ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
     ("theme.js", JAVASCRIPT, include_str!("assets/theme.js")),
     ("page.js", JAVASCRIPT, include_str!("assets/page.js")),
@@ -32,6 +30,12 @@ const FILES: [(&str, &str, &str); 12] = [
     ("drawer.js", JAVASCRIPT, include_str!("assets/drawer.js")),
     ("keys.js", JAVASCRIPT, include_str!("assets/keys.js")),
 ];
+
+pub(super) const STYLE: &str = include_str!("assets/page.css");
+
+/// What a policy names the style by: browsers take no other one.
+pub(super) static STYLE_HASH: LazyLock<String> =
+    LazyLock::new(|| format!("sha256-{}", STANDARD.encode(Sha256::digest(STYLE))));
 
 /// One version for all of them: scripts name each other without one.
 static VERSION: LazyLock<String> = LazyLock::new(|| {

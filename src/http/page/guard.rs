@@ -1,23 +1,28 @@
 //! What browsers are told about every answer, and which of their requests are not taken.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::assets::STYLE_HASH;
 use crate::http::Peer;
 use crate::http::auth::keep_host_session;
 use crate::http::error::ApiError;
 use crate::http::router::Edge;
 
-const HEADERS: [(HeaderName, &str); 8] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    ),
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let style = &*STYLE_HASH;
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src '{style}'; img-src 'self'; \
+         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).expect("a hash in base64 fits a header")
+});
+
+const HEADERS: [(HeaderName, &str); 7] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "same-origin"),
@@ -61,6 +66,9 @@ pub(in crate::http) async fn guard(
         None => next.run(request).await,
     };
     let headers = response.headers_mut();
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert_with(|| POLICY.clone());
     for (name, value) in HEADERS {
         headers
             .entry(name)

@@ -26,11 +26,16 @@ pub(super) fn page(
     reader: Option<&Reader<'_>>,
     content: &Markup,
 ) -> Markup {
-    let skip = html! { a.skip href="#main" { "Skip to the content" } };
+    let skip = html! { (chosen_theme()) a.skip href="#main" { "Skip to the content" } };
     framed(title, view, reader, &skip, content)
 }
 
-/// A whole page with a link of its own past what stands first on it.
+/// What follows it is painted in the theme that its reader chose.
+pub(super) fn chosen_theme() -> Markup {
+    html! { script src=(assets::href("theme.js")) {} }
+}
+
+/// A whole page with a link of its own past what stands first on it, and [`chosen_theme`] somewhere.
 pub(super) fn framed(
     title: &str,
     view: &View,
@@ -47,9 +52,7 @@ pub(super) fn framed(
                 meta name="color-scheme" content="light dark";
                 title { (title) " · Daybook" }
                 link rel="icon" href=(assets::href("icon.svg"));
-                link rel="stylesheet" href=(assets::href("page.css"));
-                // Before the first paint, so that a chosen theme does not flash.
-                script src=(assets::href("theme.js")) {}
+                style { (PreEscaped(assets::STYLE)) }
                 script type="module" src=(assets::href("page.js")) {}
             }
             body {
@@ -177,6 +180,20 @@ pub(super) fn answer(status: StatusCode, page: Markup) -> Response {
 
 /// An error as a page.
 pub(super) fn trouble(error: &ApiError, view: &View, reader: Option<&Reader<'_>>) -> Response {
+    let (heading, content) = told(error, view);
+    let mut response = answer(error.status(), page(heading, view, reader, &content));
+    error.mark(&mut response);
+    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
+        // The same question at once would take as long again.
+        let seconds = if error.is_timeout() { "10" } else { "5" };
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    }
+    response
+}
+
+/// An error as people are told of it, and its heading.
+pub(super) fn told(error: &ApiError, view: &View) -> (&'static str, Markup) {
     let again = html! { p { a.button href=(view.here()) { "Try again" } } };
     let (heading, said) = match error.status() {
         StatusCode::SERVICE_UNAVAILABLE if error.is_timeout() => (
@@ -223,32 +240,27 @@ pub(super) fn trouble(error: &ApiError, view: &View, reader: Option<&Reader<'_>>
             },
         ),
     };
-    let content = notice(heading, &said);
-    let mut response = answer(error.status(), page(heading, view, reader, &content));
-    error.mark(&mut response);
-    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
-        // The same question at once would take as long again.
-        let seconds = if error.is_timeout() { "10" } else { "5" };
-        let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
-    }
-    response
+    (heading, notice(heading, &said))
 }
 
 /// What a reader gets while there is no room for the page.
 pub(in crate::http) fn no_room() -> Response {
-    let heading = "Too much at once";
+    let page = page(NO_ROOM, &View::default(), None, &told_no_room());
+    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, page);
+    let soon = HeaderValue::from_static("5");
+    response.headers_mut().insert(header::RETRY_AFTER, soon);
+    response
+}
+
+const NO_ROOM: &str = "Too much at once";
+
+pub(super) fn told_no_room() -> Markup {
     let said = html! {
         p { "Many large pages are on their way to their readers, and this one found no room beside them." }
         // The address that is shown.
         p { a.button href="" { "Try again" } }
     };
-    let content = notice(heading, &said);
-    let page = page(heading, &View::default(), None, &content);
-    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, page);
-    let soon = HeaderValue::from_static("5");
-    response.headers_mut().insert(header::RETRY_AFTER, soon);
-    response
+    notice(NO_ROOM, &said)
 }
 
 /// An error's message as people write sentences.

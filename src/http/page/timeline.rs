@@ -1,18 +1,25 @@
 //! `GET /audit`: the list of events, newest first.
 
+use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use bytes::Bytes;
 use daybook_actors::delivery;
+use futures_util::stream::{self, StreamExt as _};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::event::moment;
-use super::layout::{Reader, answer, framed, icon, page, sentence as said, trouble};
+use super::layout::{
+    Reader, answer, chosen_theme, framed, icon, page, sentence as said, told, told_no_room, trouble,
+};
 use super::text::{visible, visible_plain};
 use super::view::{KEPT, RANGES, View};
 use super::{chart, filters, kind_of, now, sentence, session};
@@ -24,6 +31,8 @@ use crate::own_events;
 use crate::store::{EventPage, PageKey, Payloads, Role, StoredEvent};
 use crate::tenants::ResolverMessage;
 
+/// Where a page is divided: nothing that is escaped has it.
+const SEAM: &str = "<!---->";
 /// The tenants to choose from are nice to have, not worth a wait.
 const CHOICES_PATIENCE: Duration = Duration::from_millis(20);
 /// What is asked for in more bytes is not said again by each link of each row.
@@ -67,14 +76,50 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
     if let Err(error) = confine(&caller.role, &mut query.filter) {
         return trouble(&error, &view.cleared(), Some(&reader));
     }
-    match content(&edge, &caller.role, &view, &query, &choices).await {
-        Ok(content) => {
-            let skip = html! { a.skip href="#timeline" { "Skip to the events" } };
-            let page = framed("Timeline", &view, Some(&reader), &skip, &content);
-            answer(StatusCode::OK, page)
-        }
+    let skip = html! { a.skip href="#timeline" { "Skip to the events" } };
+    let begin = html! {
+        h1.sr { "Timeline" }
+        (filters::form(&view, &choices, false))
+        (filters::ranges(&view))
+        // Browsers paint what stands before a script that they wait for.
+        (chosen_theme())
+        (PreEscaped(SEAM))
+    };
+    let page = framed("Timeline", &view, Some(&reader), &skip, &begin);
+    let page = page.into_string();
+    let (begin, end) = page.rsplit_once(SEAM).unwrap_or((&page, ""));
+    let (begin, end) = (begin.to_owned(), end.to_owned());
+    let any_tenant = choices.any_tenant;
+    let is_up = edge.readiness.store_up.load(Ordering::Acquire);
+    if is_up && is_for_a_window(&headers) {
+        return in_two_parts(begin, async move {
+            let content = content(&edge, &caller.role, &view, &query, any_tenant).await;
+            let content = content.unwrap_or_else(|error| told(&error, &view).1);
+            let rest = Bytes::from(content.0 + &end);
+            let admitted = edge.answers.admit(&caller.role, rest).await;
+            admitted.unwrap_or_else(|| Body::from(told_no_room().0 + &end))
+        });
+    }
+    match content(&edge, &caller.role, &view, &query, any_tenant).await {
+        Ok(content) => answer(StatusCode::OK, PreEscaped(begin + &content.0 + &end)),
         Err(error) => trouble(&error, &view, Some(&reader)),
     }
+}
+
+/// Whether a browser asks, to show it to its reader.
+fn is_for_a_window(headers: &HeaderMap) -> bool {
+    headers
+        .get("sec-fetch-dest")
+        .is_some_and(|destination| destination == "document")
+}
+
+/// The beginning goes out before the events are looked for, so that a browser shows it meanwhile. What goes wrong then is
+/// told in their place: the status is on its way.
+fn in_two_parts(begin: String, rest: impl Future<Output = Body> + Send + 'static) -> Response {
+    let begin = stream::once(ready(Ok(Bytes::from(begin))));
+    let rest = stream::once(rest).flat_map(Body::into_data_stream);
+    let html = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    (html, Body::from_stream(begin.chain(rest))).into_response()
 }
 
 /// A form sends its empty fields too, a range beside the times that go before it, and under another name
@@ -121,7 +166,7 @@ async fn content(
     role: &Role,
     view: &View,
     query: &EventQuery,
-    choices: &Choices,
+    any_tenant: bool,
 ) -> Result<Markup, ApiError> {
     let limit = query.limit as usize;
     let listed = async {
@@ -145,9 +190,6 @@ async fn content(
     let beats = [("beats", "1")];
     let stream = is_live.then(|| view.api_href("/api/v1/events/stream", query, &beats));
     Ok(html! {
-        h1.sr { "Timeline" }
-        (filters::form(view, choices, false))
-        (filters::ranges(view))
         (chart)
         (filters::chips(view))
         (printed(view))
@@ -156,7 +198,7 @@ async fn content(
             @if events.is_empty() {
                 (nothing(view))
             } @else {
-                ol #events.events { (rows(edge, view, &events, choices.any_tenant)) }
+                ol #events.events { (rows(edge, view, &events, any_tenant)) }
             }
             (pager(view, next.as_deref(), events.is_empty()))
         }
