@@ -26,8 +26,8 @@ use super::error::ApiError;
 use super::page;
 use crate::store::Role;
 
-/// What is no larger is not counted.
-const SMALL: u64 = 16 << 10;
+/// What is no larger is not counted: of a page, little beside its style.
+const SMALL: u64 = 48 << 10;
 /// Bytes of all tenants' that are going out, and twice as many that wait; and as many of operators'.
 const MOST_BYTES: u64 = 64 << 20;
 const MOST_WAITING: u64 = 2 * MOST_BYTES;
@@ -81,6 +81,9 @@ impl Default for Answers {
 impl Answers {
     /// An answer on its way, once there is room for it; none where there is none soon.
     pub(super) async fn admit(&self, role: &Role, body: Bytes) -> Option<Body> {
+        if body.len() as u64 <= SMALL {
+            return Some(Body::from(body));
+        }
         let permit = self.room(role, body.len() as u64).await?;
         let held = Held {
             body,

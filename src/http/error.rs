@@ -26,6 +26,11 @@ pub struct ApiError {
 pub struct StoreFailed(pub &'static str);
 
 impl ApiError {
+    /// Why the store failed, if it did: for whoever cannot put it into an answer any more.
+    pub fn store_failed(&self) -> Option<StoreFailed> {
+        self.store
+    }
+
     /// 400: what was sent is wrong, and how.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)

@@ -125,6 +125,30 @@ async fn a_window_gets_the_same_page() {
     world.stop().await;
 }
 
+/// The status is on its way before the store fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_is_told_in_the_events_place_that_they_do_not_come() {
+    let world = open().await;
+    let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
+    let failed = async || world.metric("daybook_store_errors_total", "").await;
+    let before = failed().await;
+    let rename = database.execute_batch("ALTER TABLE auditevents RENAME TO away");
+    rename.unwrap();
+    for (destination, status) in [("document", 200), ("empty", 503)] {
+        let request = world.client().get(world.url("/audit"));
+        let answer = request.header("sec-fetch-dest", destination).send();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status().as_u16(), status);
+        let page = answer.text().await.unwrap();
+        assert!(page.contains("The store does not answer"), "{page}");
+        assert!(page.ends_with("</html>"), "{page}");
+    }
+    assert!(failed().await >= before + 2.0);
+    let back = database.execute_batch("ALTER TABLE away RENAME TO auditevents");
+    back.unwrap();
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bar_is_reached_by_tab_without_scripts() {
     let world = open().await;

@@ -26,21 +26,22 @@ pub(super) fn page(
     reader: Option<&Reader<'_>>,
     content: &Markup,
 ) -> Markup {
-    let skip = html! { (chosen_theme()) a.skip href="#main" { "Skip to the content" } };
-    framed(title, view, reader, &skip, content)
+    let skip = html! { a.skip href="#main" { "Skip to the content" } };
+    framed(title, view, reader, &[chosen_theme(), skip], content)
 }
 
-/// What follows it is painted in the theme that its reader chose.
+/// What follows it is painted in the theme that its reader chose; what stands before it may be painted in the system's.
 pub(super) fn chosen_theme() -> Markup {
     html! { script src=(assets::href("theme.js")) {} }
 }
 
-/// A whole page with a link of its own past what stands first on it, and [`chosen_theme`] somewhere.
+/// A whole page with more in its head, and a link of its own past what stands first on it. [`chosen_theme`] is in one of
+/// its parts.
 pub(super) fn framed(
     title: &str,
     view: &View,
     reader: Option<&Reader<'_>>,
-    skip: &Markup,
+    [head, skip]: &[Markup; 2],
     content: &Markup,
 ) -> Markup {
     html! {
@@ -53,6 +54,7 @@ pub(super) fn framed(
                 title { (title) " · Daybook" }
                 link rel="icon" href=(assets::href("icon.svg"));
                 style { (PreEscaped(assets::STYLE)) }
+                (head)
                 script type="module" src=(assets::href("page.js")) {}
             }
             body {

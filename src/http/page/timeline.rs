@@ -24,13 +24,15 @@ use super::text::{visible, visible_plain};
 use super::view::{KEPT, RANGES, View};
 use super::{chart, filters, kind_of, now, sentence, session};
 use crate::event::Outcome;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, StoreFailed};
 use crate::http::query::{EventQuery, check_length, confine, encode_page_key};
 use crate::http::router::Edge;
 use crate::own_events;
 use crate::store::{EventPage, PageKey, Payloads, Role, StoredEvent};
 use crate::tenants::ResolverMessage;
 
+/// A longer beginning goes out with the rest, for which there must be room.
+const LONGEST_BEGINNING: usize = 96 << 10;
 /// Where a page is divided: nothing that is escaped has it.
 const SEAM: &str = "<!---->";
 /// The tenants to choose from are nice to have, not worth a wait.
@@ -85,16 +87,21 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
         (chosen_theme())
         (PreEscaped(SEAM))
     };
-    let page = framed("Timeline", &view, Some(&reader), &skip, &begin);
+    let page = framed("Timeline", &view, Some(&reader), &[html! {}, skip], &begin);
     let page = page.into_string();
     let (begin, end) = page.rsplit_once(SEAM).unwrap_or((&page, ""));
     let (begin, end) = (begin.to_owned(), end.to_owned());
     let any_tenant = choices.any_tenant;
     let is_up = edge.readiness.store_up.load(Ordering::Acquire);
-    if is_up && is_for_a_window(&headers) {
+    if is_up && begin.len() <= LONGEST_BEGINNING && is_for_a_window(&headers) {
         return in_two_parts(begin, async move {
             let content = content(&edge, &caller.role, &view, &query, any_tenant).await;
-            let content = content.unwrap_or_else(|error| told(&error, &view).1);
+            let content = content.unwrap_or_else(|error| {
+                if let Some(StoreFailed(reason)) = error.store_failed() {
+                    edge.metrics.store_errors(reason).increment(1);
+                }
+                told(&error, &view).1
+            });
             let rest = Bytes::from(content.0 + &end);
             let admitted = edge.answers.admit(&caller.role, rest).await;
             admitted.unwrap_or_else(|| Body::from(told_no_room().0 + &end))

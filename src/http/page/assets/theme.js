@@ -1,4 +1,4 @@
-// Runs where it stands: a chosen theme must not flash, and what needs scripts may be seen.
+// Runs where it stands: what follows has the theme that was chosen, and what needs scripts may be seen.
 {
   const root = document.documentElement;
   root.classList.add("js");

@@ -106,16 +106,21 @@ function toLocal(value) {
   return `${day}T${time}.${pad(date.getMilliseconds(), 3)}`;
 }
 
+/** What a field holds until somebody changes it. */
+const untouched = (field) => Object.assign(field.cloneNode(), { value: field.defaultValue }).value;
+
 /** Lets the form speak the reader's zone. What nobody changed is sent as it was given. */
 export function localiseForm(form) {
   const fields = [...form.querySelectorAll('input[type="datetime-local"]')];
   for (const field of isLocal() ? fields : []) {
+    const typed = field.value !== untouched(field) && field.value;
     field.defaultValue &&= toLocal(field.defaultValue);
-    field.value = field.defaultValue;
+    // The form can be filled in before scripts run: until then it spoke UTC.
+    field.value = typed ? toLocal(typed) : field.defaultValue;
     const name = field.closest("label").querySelector(".zone-name");
     if (name) name.textContent = "(local)";
   }
-  const shown = new Map(fields.map((field) => [field, field.value]));
+  const shown = new Map(fields.map((field) => [field, untouched(field)]));
   form.addEventListener("formdata", ({ formData }) => {
     for (const field of fields) {
       if (field.value === shown.get(field)) formData.set(field.name, field.dataset.given ?? "");
