@@ -11,10 +11,10 @@
 //!   and pings find theirs free.
 //!
 //! `encode` and `decode` hold the form of the documents, `commit` the writes, `cursors` the
-//! compare-and-set, `query` the reads, `schema` the indexes, `errors` the meaning of failures.
+//! compare-and-set, `query` the pages and `conditions` what they ask for, `schema` the indexes, `errors` the meaning of failures.
 //! Beside the events stand what finds and counts them fast: `facets`, `texts` (and their `search`) and `cells`, to which
 //! `announce` adds before a commit and `upkeep` in the background; `plan` chooses among them. A `histogram` counts
-//! by one of several `means`, and what it counted of a filter stays in memory (`found`).
+//! by one of several `means`, mostly from the `entries` of an index, and what it counted of a filter stays in memory (`found`).
 
 mod announce;
 mod cells;
