@@ -322,6 +322,36 @@ fn the_unit_is_hardened() {
 }
 
 #[test]
+fn the_unit_and_every_command_beside_it_use_one_database() {
+    let unit = text("deploy/systemd/daybook.service");
+    let (_, directory) = unit.split_once("\nWorkingDirectory=").unwrap();
+    let (directory, _) = directory.split_once('\n').unwrap();
+    let readme = text("README.md");
+    let (_, section) = readme.split_once("\n## With systemd\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    // Of the file that the section installs.
+    let example = text("daybook.example.toml");
+    for default in ["url = \"sqlite:data/daybook.db\"", "dir = \"data/journal\""] {
+        assert!(example.lines().any(|line| line == default), "{default}");
+        let written = default.replace("data/", &format!("{directory}/data/"));
+        assert!(section.contains(&written), "{written}");
+    }
+    let mut tokens = section.lines().filter(|line| line.contains("token new"));
+    let token = tokens.next().unwrap();
+    let there = format!("cd {directory} && daybook token new ");
+    assert!(token.starts_with(&there), "{token}");
+
+    let runbook = text("docs/runbook.md");
+    assert!(runbook.contains(&format!(", in `{directory}`,")));
+    let commands = runbook.lines().filter(|line| line.contains("sqlite3 "));
+    let commands: Vec<&str> = commands.collect();
+    assert!(commands.len() > 2, "{commands:?}");
+    for command in commands {
+        assert!(command.contains(" data/daybook.db"), "{command}");
+    }
+}
+
+#[test]
 fn logrotate_takes_the_rotation() {
     let logrotate = "/usr/sbin/logrotate";
     let dir = tempfile::tempdir().unwrap();
