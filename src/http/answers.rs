@@ -126,7 +126,7 @@ pub(super) async fn bound(
     let credentials = credentials(request.headers());
     let is_page = request.uri().path().starts_with("/audit");
     let response = next.run(request).await;
-    // A stream has no length, and never much in memory; a page in two parts asks for room itself.
+    // A stream has no length, and never much in memory; a page in parts asks for room itself.
     let length = response.body().size_hint().exact();
     if length.is_none_or(|length| length <= SMALL) {
         return response;

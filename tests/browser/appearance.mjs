@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { demo, enter, fitsItsWidth, hasContrast, hasLabels, shot, story } from "./browser.mjs";
+import { demo, enter, fitsItsWidth, hasContrast, hasLabels, shot, signIn, story, tokens } from "./browser.mjs";
 
 const PAGES = [
   ["list", "/audit"],
@@ -159,19 +159,25 @@ test("forced colours leave what only a colour or a shadow tells", () =>
 
 test("paper shows all that a screen scrolls or tells elsewhere, in light", () =>
   story({ colorScheme: "dark", timezoneId: "Europe/Berlin" }, async (page) => {
+    const target = "n".repeat(300);
     await enter(demo, [{
-      action: "paper.printed", externalId: "printed-1", actor: { name: "word ".repeat(390) },
+      action: "paper.printed", externalId: "printed-1", actor: { name: "word ".repeat(390) }, target: { name: target },
       metadata: Object.fromEntries(Array.from({ length: 120 }, (_, number) => [`key${number}`, number])),
     }]);
     const isLight = () => page.evaluate(() => getComputedStyle(document.documentElement).colorScheme === "light");
-    await page.goto(`${demo}/audit?action=paper.printed&range=1h&tz=local`);
+    await page.goto(`${demo}/audit?action=paper.printed&target=${target}&range=1h&tz=local`);
     assert.equal(await isLight(), false);
+    const asked = page.locator(".chips .value").last();
+    const isCut = () => asked.evaluate((value) => value.scrollWidth > value.clientWidth);
+    assert.equal(await isCut(), true);
     await page.emulateMedia({ media: "print" });
     assert.equal(await isLight(), true);
     const told = page.locator("#printed");
     assert.ok(await told.isVisible());
-    assert.match(await told.textContent(), /^Range: 1 hour\. As of .* CES?T\. Times are in Europe\/Berlin\.$/);
+    assert.match(await told.textContent(), /^All tenants\. Range: 1 hour\. As of .* CES?T\. Times are in Europe\/Berlin\.$/);
     assert.ok(await page.locator(".chips").getByText("paper.printed").isVisible());
+    assert.equal(await asked.textContent(), target);
+    assert.equal(await isCut(), false);
 
     await page.emulateMedia({ media: null });
     await page.locator("li.event a.open").click();
@@ -187,4 +193,37 @@ test("paper shows all that a screen scrolls or tells elsewhere, in light", () =>
     await page.goto(page.url());
     assert.deepEqual(await cut(), []);
     await shot(page, "printed");
+  }));
+
+test("paper says whose list it is, and whether it goes on", () =>
+  story({ expected: /401/ }, async (page) => {
+    const print = () => page.emulateMedia({ media: "print" });
+    const told = page.locator("#printed");
+    const leftOut = () => page.locator(".pager").evaluate((pager) =>
+      pager.checkVisibility() && getComputedStyle(pager, "::after").content);
+    await enter(demo, [1, 2, 3].map((number) => ({ action: "paper.listed", externalId: `listed-${number}` })));
+    await page.goto(`${demo}/audit?action=paper.listed&limit=2`);
+    await print();
+    assert.match(await told.textContent(), /^All tenants\. As of /);
+    assert.match(await leftOut(), /Older events are left out/);
+    assert.equal(await page.locator(".pager a:visible").count(), 0);
+    await shot(page, "printed-list");
+
+    await page.emulateMedia({ media: null });
+    await page.locator("#older").click();
+    await page.locator(".pager .end").waitFor();
+    await print();
+    assert.doesNotMatch(await leftOut(), /Older/);
+    assert.ok(await page.getByText("No older events match").isVisible());
+
+    await page.goto(`${demo}/audit?tenant=acme`);
+    assert.match(await told.textContent(), /^As of /);
+    assert.ok(await page.locator(".chips").getByText("acme").isVisible());
+
+    await page.emulateMedia({ media: null });
+    await signIn(page, tokens.tenant, "/audit?action=invoice.paid");
+    await page.locator("#timeline").waitFor();
+    await print();
+    assert.ok(await told.isVisible());
+    assert.match(await told.textContent(), /^Tenant: acme\. As of /);
   }));

@@ -24,6 +24,21 @@ test("a time that nobody changed is sent as it was given", () =>
     await page.waitForURL((url) => !url.searchParams.has("since"));
   }));
 
+test("a time that is asked for is told in the zone of all others", () =>
+  story({ timezoneId: "Asia/Kolkata" }, async (page) => {
+    const asked = `${demo}/audit?action=no.such&since=2026-11-24T04:05&until=2026-11-25`;
+    const told = () => page.locator(".chips .value").allTextContents();
+    await page.goto(asked);
+    assert.deepEqual(await told(), [
+      "no.such", "Tuesday, 24 November 2026, 04:05:00 UTC", "Wednesday, 25 November 2026, 00:00:00 UTC",
+    ]);
+    await page.goto(`${asked}&tz=local`);
+    const [, since, until] = await told();
+    assert.match(since, /24 November 2026.* 09:35:00/);
+    assert.match(until, /25 November 2026.* 05:30:00/);
+    assert.match(await page.getByLabel("From (local)").inputValue(), /T09:35/);
+  }));
+
 test("at midnight today becomes yesterday, however long it was", () =>
   story({ timezoneId: "Europe/Berlin" }, async (page) => {
     await enter(demo, [{ action: "clock.changed", externalId: "clock-1", at: "2026-03-29T12:00:00Z" }]);

@@ -35,6 +35,7 @@ async fn an_event_reads_like_a_sentence_and_has_a_page_of_its_own() {
         "<svg",
         "/api/v1/export?format=csv",
         "data-stream=\"/api/v1/events/stream?beats=1\"",
+        "All tenants. As of <time",
         "The timeline begins here",
     ] {
         assert!(list.contains(wanted), "{wanted}: {list}");
@@ -96,7 +97,7 @@ async fn what_is_no_success_is_said_in_words() {
     world.stop().await;
 }
 
-/// A browser's window gets the same page, in two parts.
+/// A browser's window gets the same page, in parts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_gets_the_same_page() {
     let world = open().await;
@@ -388,6 +389,7 @@ async fn forms_become_addresses_and_mistakes_are_told() {
     for wanted in [
         "data-tz=\"local\"",
         "value=\"2026-11-24\"",
+        "data-show=\"moment\">Tuesday, 24 November 2026, 00:00:00 UTC</time>",
         "value=\"alice\"",
         "<details class=\"more\">",
     ] {

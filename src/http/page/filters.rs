@@ -3,13 +3,17 @@
 use jiff::civil::DateTime;
 use maud::{Markup, html};
 
+use super::event;
 use super::text::{visible, visible_plain};
 use super::timeline::Choices;
 use super::view::{CONDITIONS, KEPT, RANGES, View, is_bare, pair};
 use crate::http::query::LONGEST_NAME;
+use crate::store::EventFilter;
 
 /// More to choose from than this is no choice: one types.
 const MOST_CHOICES: usize = 500;
+/// In characters: of what can be asked for nothing is left out. On a screen the style shortens it.
+pub(super) const WHOLE: usize = 8_192;
 /// What a field of a form hands on as something else: it has one line, and no document holds a NUL.
 const CHANGED: [char; 3] = ['\r', '\n', '\0'];
 
@@ -175,16 +179,27 @@ pub(super) fn conditions(view: &View) -> impl Iterator<Item = (&'static str, &'s
     CONDITIONS.into_iter().filter_map(set)
 }
 
-/// What is set, each with a way to drop it.
-pub(super) fn chips(view: &View) -> Markup {
+/// What is set, each with a way to drop it. A time may have been given without a zone: it is told as all times are.
+pub(super) fn chips(view: &View, filter: &EventFilter) -> Markup {
     if conditions(view).next().is_none() {
         return Markup::default();
     }
+    let time = |name: &str| match name {
+        "since" => filter.since,
+        "until" => filter.until,
+        _ => None,
+    };
     html! {
         ul.chips aria-label="Conditions that are set" {
             @for (name, label, value) in conditions(view) {
                 li {
-                    span.label { (label) } " " span.value { (visible(value, 60)) }
+                    span.label { (label) } " "
+                    span.value {
+                        @match time(name) {
+                            Some(at) => (event::moment(at)),
+                            None => (visible(value, WHOLE)),
+                        }
+                    }
                     (drop_link(view, name, label))
                 }
             }

@@ -27,7 +27,8 @@ pub(super) fn page(
     content: &Markup,
 ) -> Markup {
     let skip = html! { a.skip href="#main" { "Skip to the content" } };
-    framed(title, view, reader, &[chosen_theme(), skip], content)
+    let head = html! { (chosen_theme()) (script()) };
+    framed(title, view, reader, &[head, skip], content)
 }
 
 /// What follows it is painted in the theme that its reader chose; what stands before it may be painted in the system's.
@@ -35,8 +36,13 @@ pub(super) fn chosen_theme() -> Markup {
     html! { script src=(assets::href("theme.js")) {} }
 }
 
-/// A whole page with more in its head, and a link of its own past what stands first on it. [`chosen_theme`] is in one of
-/// its parts.
+/// What makes the page live. Wherever it stands, it runs when all of the page is there.
+pub(super) fn script() -> Markup {
+    html! { script type="module" src=(assets::href("page.js")) {} }
+}
+
+/// A whole page with more in its head, and a link of its own past what stands first on it. [`chosen_theme`] and [`script`]
+/// are in some of its parts.
 pub(super) fn framed(
     title: &str,
     view: &View,
@@ -55,7 +61,6 @@ pub(super) fn framed(
                 link rel="icon" href=(assets::href("icon.svg"));
                 style { (PreEscaped(assets::STYLE)) }
                 (head)
-                script type="module" src=(assets::href("page.js")) {}
             }
             body {
                 (skip)

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
 use daybook_actors::delivery;
+use futures_util::future::FutureExt as _;
 use futures_util::stream::{self, StreamExt as _};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
@@ -18,7 +19,8 @@ use maud::{Markup, PreEscaped, html};
 
 use super::event::moment;
 use super::layout::{
-    Reader, answer, chosen_theme, framed, icon, page, sentence as said, told, told_no_room, trouble,
+    Reader, answer, chosen_theme, framed, icon, page, script, sentence as said, told, told_no_room,
+    trouble,
 };
 use super::text::{visible, visible_plain};
 use super::view::{KEPT, RANGES, View};
@@ -33,6 +35,8 @@ use crate::tenants::ResolverMessage;
 
 /// A longer beginning goes out with the rest, for which there must be room.
 const LONGEST_BEGINNING: usize = 96 << 10;
+/// About as long as a browser takes for a frame of little.
+const FIRST_FRAME: Duration = Duration::from_millis(50);
 /// Where a page is divided: nothing that is escaped has it.
 const SEAM: &str = "<!---->";
 /// The tenants to choose from are nice to have, not worth a wait.
@@ -81,20 +85,22 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
     let skip = html! { a.skip href="#timeline" { "Skip to the events" } };
     let begin = html! {
         h1.sr { "Timeline" }
-        (filters::form(&view, &choices, false))
-        (filters::ranges(&view))
         // Browsers paint what stands before a script that they wait for.
         (chosen_theme())
+        (PreEscaped(SEAM))
+        (script())
+        (filters::form(&view, &choices, false))
+        (filters::ranges(&view))
         (PreEscaped(SEAM))
     };
     let page = framed("Timeline", &view, Some(&reader), &[html! {}, skip], &begin);
     let page = page.into_string();
-    let (begin, end) = page.rsplit_once(SEAM).unwrap_or((&page, ""));
-    let (begin, end) = (begin.to_owned(), end.to_owned());
+    let mut parts = page.splitn(3, SEAM).map(str::to_owned);
+    let [top, form, end] = [(); 3].map(|()| parts.next().unwrap_or_default());
     let any_tenant = choices.any_tenant;
     let is_up = edge.readiness.store_up.load(Ordering::Acquire);
-    if is_up && begin.len() <= LONGEST_BEGINNING && is_for_a_window(&headers) {
-        return in_two_parts(begin, async move {
+    if is_up && top.len() + form.len() <= LONGEST_BEGINNING && is_for_a_window(&headers) {
+        return in_parts([top, form], async move {
             let content = content(&edge, &caller.role, &view, &query, any_tenant).await;
             let content = content.unwrap_or_else(|error| {
                 if let Some(StoreFailed(reason)) = error.store_failed() {
@@ -108,7 +114,7 @@ pub(super) async fn get(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: 
         });
     }
     match content(&edge, &caller.role, &view, &query, any_tenant).await {
-        Ok(content) => answer(StatusCode::OK, PreEscaped(begin + &content.0 + &end)),
+        Ok(content) => answer(StatusCode::OK, PreEscaped(top + &form + &content.0 + &end)),
         Err(error) => trouble(&error, &view, Some(&reader)),
     }
 }
@@ -120,13 +126,26 @@ fn is_for_a_window(headers: &HeaderMap) -> bool {
         .is_some_and(|destination| destination == "document")
 }
 
-/// The beginning goes out before the events are looked for, so that a browser shows it meanwhile. What goes wrong then is
+/// The top goes out before the events are looked for, so that a browser shows it meanwhile: alone, for with the form its first
+/// frame takes half as long again. The form does not wait longer than that for the events. What goes wrong then is
 /// told in their place: the status is on its way.
-fn in_two_parts(begin: String, rest: impl Future<Output = Body> + Send + 'static) -> Response {
-    let begin = stream::once(ready(Ok(Bytes::from(begin))));
-    let rest = stream::once(rest).flat_map(Body::into_data_stream);
+fn in_parts(
+    [top, form]: [String; 2],
+    rest: impl Future<Output = Body> + Send + 'static,
+) -> Response {
+    let behind = async move {
+        let mut rest = Box::pin(rest);
+        let rest = match tokio::time::timeout(FIRST_FRAME, &mut rest).await {
+            Ok(rest) => ready(rest).left_future(),
+            Err(_) => rest.right_future(),
+        };
+        let rest = stream::once(rest).flat_map(Body::into_data_stream);
+        stream::once(ready(Ok(Bytes::from(form)))).chain(rest)
+    };
+    let top = stream::once(ready(Ok(Bytes::from(top))));
+    let page = top.chain(stream::once(behind).flatten());
     let html = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    (html, Body::from_stream(begin.chain(rest))).into_response()
+    (html, Body::from_stream(page)).into_response()
 }
 
 /// A form sends its empty fields too, a range beside the times that go before it, and under another name
@@ -198,8 +217,8 @@ async fn content(
     let stream = is_live.then(|| view.api_href("/api/v1/events/stream", query, &beats));
     Ok(html! {
         (chart)
-        (filters::chips(view))
-        (printed(view))
+        (filters::chips(view, &query.filter))
+        (printed(view, role))
         section #timeline tabindex="-1" aria-label="Events" data-stream=[stream] data-limit=(limit) {
             button #new-events.pill type="button" hidden { }
             @if events.is_empty() {
@@ -349,12 +368,18 @@ fn pager(view: &View, next: Option<&str>, is_empty: bool) -> Markup {
     }
 }
 
-/// What paper does not show of the screen: the range, when it was, and the zone of all times.
-fn printed(view: &View) -> Markup {
+/// What paper does not show of the screen: whose events, the range, when it was, and the zone of all times.
+fn printed(view: &View, role: &Role) -> Markup {
     let range = RANGES.iter().find(|(name, ..)| view.range() == Some(*name));
     let now = Timestamp::from_second(now().as_second()).unwrap_or_default();
     html! {
         p #printed.printed {
+            @match role {
+                Role::Tenant(slug) => { "Tenant: " (visible(slug, filters::WHOLE)) ". " }
+                // A condition says which.
+                _ if view.get("tenant").is_some() => {}
+                _ => { "All tenants. " }
+            }
             @if let Some((_, name, _)) = range { "Range: " (name) ". " }
             @if view.get("before").is_some() { "A later page: newer events are left out. " }
             "As of " (moment(now)) ". Times are in " span data-zone { "UTC" } "."
@@ -370,5 +395,26 @@ fn exports(view: &View, query: &EventQuery) -> Markup {
                 a href=(view.api_href("/api/v1/export", query, &[("format", format)])) download { (name) } " "
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_top_goes_alone_and_the_form_does_not_wait_for_the_events() {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let parts = ["top".to_owned(), "form".to_owned()];
+        let page = in_parts(parts, async { told.await.unwrap() });
+        let mut parts = page.into_body().into_data_stream();
+        // Nobody has told the events yet.
+        for part in ["top", "form"] {
+            assert_eq!(&*parts.next().await.unwrap().unwrap(), part.as_bytes());
+        }
+        tell.send(Body::from("events")).unwrap();
+        assert_eq!(&*parts.next().await.unwrap().unwrap(), b"events");
+        assert!(parts.next().await.is_none());
     }
 }
