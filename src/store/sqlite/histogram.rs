@@ -1,5 +1,6 @@
 //! Counts by time: from counted days and the indexes alone where the filter asks for facets, or for a text that
-//! stands in them, else from the events that it finds, each of which is looked at once.
+//! stands in them, else from the events that it finds, each of which is looked at once. While some events lack their
+//! keys, all are looked through.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
 use super::counts;
 use super::gathered::Gathered;
+use super::lost;
 use super::plan::{self, Asks, Key, Way, bounds};
 use super::query::{ceiling, conditions};
 use super::schema::Tables;
@@ -72,6 +74,19 @@ struct Parts {
     looked_through: Option<Events>,
 }
 
+impl Parts {
+    /// Each event is asked.
+    fn of_all_events() -> Self {
+        Self {
+            everything: false,
+            whole: HashMap::new(),
+            rest: HashMap::new(),
+            listed: Vec::new(),
+            looked_through: Some(Events::All),
+        }
+    }
+}
+
 /// Events that are looked through.
 enum Events {
     All,
@@ -83,6 +98,9 @@ fn parts(
     tables: &Tables,
     filter: &EventFilter,
 ) -> rusqlite::Result<Parts> {
+    if lost::lacks_keys(connection, tables)? {
+        return Ok(Parts::of_all_events());
+    }
     let plan = plan::plan(connection, tables, filter, MOST_TEXTS)?;
     let everything = matches!((&plan.asks, &plan.way), (Asks::Facets, Way::Time));
     let (mut whole, mut rest) = (HashMap::new(), HashMap::new());
@@ -255,16 +273,73 @@ fn count_facets(
     }
     let by_days = grid.units().contains(&DAY);
     let (begin, end) = (first + (-first).rem_euclid(DAY), last.div_euclid(DAY) * DAY);
-    if !by_days || begin >= end {
+    if !by_days || begin >= end || counts::rest(connection, tables)?.is_some() {
         return count_uncut(connection, tables, (first, last), facets, grid);
     }
     count_uncut(connection, tables, (first, begin), facets, grid)?;
+    let mut days = Days::of(facets);
     counts::tell(connection, tables, (begin, end), |day, facet, events| {
-        if let Some(facet) = facets.get(&facet) {
-            grid.add(day, &facet.source, events);
-        }
+        days.add(day, facet, events, grid);
     })?;
+    days.finish(grid);
     count_uncut(connection, tables, (end, last), facets, grid)
+}
+
+/// Adds up the counts of days, which come ordered by day and facet: months of them are many.
+struct Days<'f> {
+    /// Key and place among the sources, in the keys' order.
+    facets: Vec<(i64, usize)>,
+    sources: Vec<&'f str>,
+    /// The day that is added up, the first facet that may come next, and the sum of each source.
+    day: i64,
+    next: usize,
+    sums: Vec<u64>,
+}
+
+impl<'f> Days<'f> {
+    fn of(facets: &'f HashMap<i64, Facet>) -> Self {
+        let mut sources: Vec<&str> = facets.values().map(|facet| &*facet.source).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        let place = |facet: &Facet| sources.partition_point(|source| *source < &*facet.source);
+        let mut by_key: Vec<(i64, usize)> = facets
+            .iter()
+            .map(|(key, facet)| (*key, place(facet)))
+            .collect();
+        by_key.sort_unstable();
+        Self {
+            facets: by_key,
+            day: i64::MIN,
+            next: 0,
+            sums: vec![0; sources.len()],
+            sources,
+        }
+    }
+
+    fn add(&mut self, day: i64, facet: i64, events: u64, grid: &mut Grid) {
+        if day != self.day {
+            self.finish(grid);
+            (self.day, self.next) = (day, 0);
+        }
+        while let Some((key, source)) = self.facets.get(self.next)
+            && *key <= facet
+        {
+            if *key == facet {
+                self.sums[*source] += events;
+            }
+            self.next += 1;
+        }
+    }
+
+    /// Puts the day into its bar.
+    fn finish(&mut self, grid: &mut Grid) {
+        for (source, sum) in self.sources.iter().zip(&mut self.sums) {
+            match std::mem::take(sum) {
+                0 => {}
+                sum => grid.add(self.day, source, sum),
+            }
+        }
+    }
 }
 
 /// The same where no day serves.

@@ -2,7 +2,7 @@
 //!
 //! A row below the gathered terms says for which events that is to be done yet: its number is the last one's below 0, and
 //! in it stands the one up to which it is done. It changes in the transactions that do it. Later events get their keys
-//! when they are entered.
+//! when they are entered. Until it is gone, filters go by time.
 
 use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::Map;
@@ -75,6 +75,17 @@ pub(super) fn rest(transaction: &Connection, tables: &Tables) -> rusqlite::Resul
     ))?;
     let rest = select.query_row([], |row| Ok((row.get(0)?, row.get(1)?)));
     rest.optional()
+}
+
+/// Whether what finds the events does not tell of all of them: some are to be done yet, or an older version's.
+pub(super) fn lacks_keys(connection: &Connection, tables: &Tables) -> rusqlite::Result<bool> {
+    // A step each to an end of an index.
+    let mut lacks = connection.prepare_cached(&format!(
+        "SELECT EXISTS (SELECT 1 FROM {} WHERE id < 0)
+             OR EXISTS (SELECT 1 FROM {} INDEXED BY {} WHERE facet IS NULL)",
+        tables.gathered, tables.events, tables.by_facet
+    ))?;
+    lacks.query_row([], |row| row.get(0))
 }
 
 /// The first of these events, without their payloads.

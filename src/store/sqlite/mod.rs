@@ -276,6 +276,10 @@ impl Store for SqliteStore {
             tables.create(connection, is_first)
         })
         .await?;
+        let count = |connection: &mut Connection, tables: &Tables| {
+            counts::count_some(connection, tables, counts::EVENTS_AT_ONCE)
+        };
+        while self.write("preparation of the counts", count).await? {}
         loop {
             let known = self.known.clone();
             let more = self.write("preparation of the events", move |connection, tables| {

@@ -8,6 +8,7 @@ use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use serde_json::{Map, Number, Value};
 
+use super::lost;
 use super::plan::{self, Asks, Found, Key, MOST_TEXTS, Merged, Plan, Way};
 use super::schema::Tables;
 use super::sieve::Sieve;
@@ -71,7 +72,7 @@ pub(super) fn events(
         limit,
         payloads,
     };
-    if plan::asks_nothing(filter) {
+    if plan::asks_nothing(filter) || lost::lacks_keys(&view, tables)? {
         return Ok(asked.by_time(None)?.unwrap_or_default());
     }
     let mut plan = plan::plan(&view, tables, filter, MOST_TEXTS)?;

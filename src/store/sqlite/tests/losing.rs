@@ -163,13 +163,16 @@ async fn making_anew_goes_on_where_it_was_killed() {
         tables.create(connection, true)
     });
     create.await.unwrap();
+    assert_eq!(failing(&store).await, None, "none has its keys");
     let known = store.known.clone();
     let some = store.write("some keys", move |connection, tables| {
         index::give_keys(connection, tables, &known)
     });
     assert!(some.await.unwrap());
     enter_named(&store, EVENTS..EVENTS + 10).await;
-    assert_ne!(failing(&store).await, None, "some lack their keys");
+    let lacks = store.read("a look for keys", lost::lacks_keys);
+    assert!(lacks.await.unwrap());
+    assert_eq!(failing(&store).await, None, "some lack their keys");
     drop(store);
 
     let store = open(&directory, AMPLE);
@@ -177,4 +180,23 @@ async fn making_anew_goes_on_where_it_was_killed() {
     assert_eq!(failing(&store).await, None);
     let left = store.read("what is left", lost::rest);
     assert_eq!(left.await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn events_of_an_older_version_are_found_before_they_get_their_keys() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    enter_named(&store, 0..30).await;
+    lose(
+        &directory,
+        "UPDATE auditevents SET facet = NULL WHERE id % 3 = 0",
+    );
+    assert_eq!(failing(&store).await, None, "some have none");
+    drop(store);
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let lacks = store.read("a look for keys", lost::lacks_keys);
+    assert!(!lacks.await.unwrap());
+    assert_eq!(failing(&store).await, None);
 }
