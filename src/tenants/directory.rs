@@ -254,10 +254,11 @@ impl Directory {
         })
     }
 
-    /// Takes over what the former snapshot had learned and the store may not have yet.
+    /// Takes over what the former snapshot had learned and the store may not have yet. What the store had and has no
+    /// more, somebody has deleted.
     pub fn keep_learned_of(&mut self, former: &Self) {
         for (space, learned) in &former.learned {
-            if !self.has(&learned.slug) {
+            if learned.stored || !self.has(&learned.slug) {
                 continue;
             }
             self.learned
@@ -565,6 +566,46 @@ mod tests {
         let mut renamed = Directory::new(records("acme-group"), &[]);
         renamed.keep_learned_of(&before);
         assert_eq!(renamed.find(&hints), None);
+    }
+
+    #[test]
+    fn a_learned_space_that_is_deleted_from_the_store_is_learned_anew() {
+        let records = |learned: &[&str]| DirectoryRecords {
+            tenants: ["acme", "globex"]
+                .map(|slug| TenantRecord {
+                    id: slug.into(),
+                    slug: slug.into(),
+                    ..TenantRecord::default()
+                })
+                .into(),
+            learned: learned
+                .iter()
+                .map(|space| LearnedSpace {
+                    space: (*space).into(),
+                    tenant_slug: "acme".into(),
+                })
+                .collect(),
+            ..DirectoryRecords::default()
+        };
+        let lesson = |space: &str, name: &str| TenantHints {
+            spaces: strings(&[space]),
+            learn: Some(SpaceLesson {
+                space: space.into(),
+                owner: None,
+                name: Some(name.into()),
+            }),
+            ..TenantHints::default()
+        };
+        let mut before = Directory::new(records(&["stored"]), &[]);
+        assert!(before.learn(&lesson("new", "acme")).is_some());
+        let mut after = Directory::new(records(&[]), &[]);
+        after.keep_learned_of(&before);
+        // The commit that carries it may be under way.
+        let new = after.find(&lesson("new", "globex"));
+        assert_eq!(new.as_deref(), Some("acme"));
+        assert_eq!(after.find(&lesson("stored", "globex")), None);
+        let learned = after.learn(&lesson("stored", "globex")).unwrap();
+        assert_eq!(learned.tenant_slug, "globex");
     }
 
     #[test]

@@ -120,6 +120,23 @@ async fn a_reader_that_is_cut_off_again_and_again_comes_forward() {
     }
 }
 
+/// The clock was put back: the ids of what was entered since come before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_lies_ahead_of_the_clock_is_foreign() {
+    let mongod = Mongod::shared().await;
+    let store = prepared(&mongod.url("put_back")).await;
+    let now = Timestamp::now().as_second();
+    for (second, is_ours) in [(now - 60, true), (now + 7200, false)] {
+        let follow = store.follow(Some(&format!("{second:x}-i1"))).await;
+        assert_eq!(follow.unwrap().is_some(), is_ours, "{second}");
+    }
+    // Who was reading meanwhile goes on.
+    let ahead = format!("{:x}-i1", now + 7200);
+    let live = store.follow_live(Some(&ahead)).await.unwrap().unwrap();
+    let again = store.follow(Some(&live.position())).await;
+    assert!(again.unwrap().is_some());
+}
+
 /// A look that reads nothing does not read them.
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_of_a_clock_that_was_ahead_are_not_read_by_every_look() {

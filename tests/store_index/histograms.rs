@@ -78,6 +78,31 @@ async fn a_count_that_was_cut_off_goes_on_where_it_ended() {
     let (total, looked_at) = again().await;
     assert_eq!(total, 599);
     assert!(looked_at < 20, "{looked_at} were looked at once more");
+
+    // Of everything days are counted for all, and kept in the store.
+    let store = prepared(&mongod.url("days")).await;
+    let daily = (0..64_i64).map(|day| event("s", &day.to_string(), day * DAY));
+    let daily: Vec<AuditEvent> = daily.collect();
+    enter(&store, "acme", &daily).await.unwrap();
+    store.move_clock(SignedDuration::from_mins(10));
+    let everything = EventFilter::default();
+    let refusal = doc! {
+        "failCommands": ["find"], "namespace": "days.auditevents", "errorCode": 8,
+    };
+    // Two look for the ends, and three count a part: where it begins, and half of it each.
+    let fail_point = FailPoint::set(&mongod, doc! { "skip": 9 }, refusal).await;
+    store.histogram(&everything, 1).await.unwrap_err();
+    assert!(fail_point.off().await > 0, "the third part was refused");
+    let database = mongod.database("days").await;
+    let cells = database.collection::<Document>("auditevents.counts");
+    let kept = async || {
+        let kept = doc! { "counts": { "$exists": true } };
+        cells.count_documents(kept).await.unwrap()
+    };
+    let kept_before = kept().await;
+    assert!((2..32).contains(&kept_before), "{kept_before} were kept");
+    assert_eq!(store.histogram(&everything, 1).await.unwrap().total, 64);
+    assert_eq!(kept().await, 63, "all but the day that is cut");
 }
 
 /// As retention deletes them, but of the newest too.

@@ -17,7 +17,7 @@
 //! a count goes with the next mark, unless the clock was put right while the last mark still held.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Document, RawDocument, doc};
@@ -26,6 +26,7 @@ use mongodb::options::WriteConcern;
 use super::MongoStore;
 use super::commit::DUPLICATE_KEY;
 use super::errors::{by_code, store_error};
+use super::found::A_PART;
 use super::plan::Way;
 use crate::store::histogram::{DAY, HOUR};
 use crate::store::{Result, StoreError};
@@ -33,7 +34,7 @@ use crate::store::{Result, StoreError};
 /// How long a cell is counted anew each time after it ended or was marked.
 const HOT: Duration = Duration::from_secs(5 * 60);
 
-/// Cells that are counted at once.
+/// Cells that are counted at once, at most: it begins with one, so that something is kept of a count that is cut off.
 const CELLS_AT_ONCE: i64 = 32;
 
 /// An hour or a day.
@@ -220,11 +221,12 @@ impl MongoStore {
         let mut kept = super::collect(found, Kept::read).await?;
         kept.sort_unstable_by_key(|cell| cell.start);
         let mut unkept = HashMap::new();
-        let mut position = from;
+        let (mut position, mut at_once) = (from, 1);
         for cell in kept {
             match cell.counts {
                 Some(counts) => {
-                    self.count_stretch((position, cell.start), width, &unkept, tell)
+                    let stretch = (position, cell.start);
+                    self.count_stretch(stretch, width, &mut at_once, &unkept, tell)
                         .await?;
                     for (facet, count) in counts {
                         tell(cell.start, facet, count);
@@ -236,15 +238,16 @@ impl MongoStore {
                 }
             }
         }
-        self.count_stretch((position, to), width, &unkept, tell)
+        self.count_stretch((position, to), width, &mut at_once, &unkept, tell)
             .await
     }
 
-    /// Counts cells of which none has a kept count.
+    /// Counts cells of which none has a kept count, so many at once, and sets how many the next are.
     async fn count_stretch(
         &self,
         (from, to): (i64, i64),
         width: i64,
+        at_once: &mut i64,
         unkept: &HashMap<i64, (i64, i64)>,
         tell: &mut (dyn FnMut(i64, i64, u64) + Send),
     ) -> Result<()> {
@@ -255,8 +258,8 @@ impl MongoStore {
                 return Ok(());
             };
             let start = next.div_euclid(width) * width;
-            let end = to.min(start + CELLS_AT_ONCE * width);
-            let begun = self.now();
+            let end = to.min(start + *at_once * width);
+            let (begun, since) = (self.now(), Instant::now());
             let mut counts: HashMap<i64, Vec<(i64, u64)>> = HashMap::new();
             let tally = self.tally(&Way::Time, (start, end), (start, width)).await?;
             for ((bar, facet), count) in tally {
@@ -279,6 +282,11 @@ impl MongoStore {
                 });
             }
             self.keep(updates).await?;
+            *at_once = if since.elapsed() < A_PART {
+                (*at_once * 4).min(CELLS_AT_ONCE)
+            } else {
+                (*at_once / 2).max(1)
+            };
             position = end;
         }
         Ok(())

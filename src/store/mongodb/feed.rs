@@ -43,6 +43,8 @@ const PAGE: usize = 1000;
 /// How long the server waits for a change before it tells a reader who catches up that there is none: few catch up at
 /// once, and after a restart all of them want to.
 const BRIEFLY: Duration = Duration::from_millis(200);
+/// The longest position, which goes into a header: a token holds the id of its event, and others give long ones.
+const LONGEST_POSITION: usize = 4096;
 /// About so many bytes of events are read at once: large ones come a few at a time.
 const MOST_BYTES: usize = 8 << 20;
 /// Events that one call hands out of a look that meets whatever is visible: fewer than a reader of the stream
@@ -90,11 +92,13 @@ enum Reading {
 }
 
 impl Follower {
-    /// `None`: the text is no position.
+    /// `None`: the text is no position, or one that only time tells and that lies ahead: the clock was put back, and the
+    /// ids of what was entered since come before it.
     async fn start(
         store: MongoStore,
         after: Option<&str>,
         awaits: Duration,
+        is_live: bool,
     ) -> Result<Option<Self>> {
         let place = match after.map(parse) {
             None => None,
@@ -115,7 +119,7 @@ impl Follower {
             meets_all: false,
             seen: BTreeSet::new(),
             pending: VecDeque::new(),
-            position: position(&from, &format!("{:016x}", rand::random::<u64>())),
+            position: another(&from),
             place: from,
         };
         let opened = follower.open().await?;
@@ -123,6 +127,15 @@ impl Follower {
             return Ok(None);
         }
         let exact = opened == Opened::AtPlace;
+        // Every place lay back by [`OVERLAP`] when it was handed out.
+        if !exact && follower.place.second > earliest(Duration::ZERO) {
+            if !is_live {
+                return Ok(None);
+            }
+            // Its readers stay, and are not told again what they know.
+            follower.place.second = earliest(OVERLAP);
+            follower.position = another(&follower.place);
+        }
         let reads_ids = matches!(follower.reading, Reading::Ids { .. });
         if place.is_some() && !exact || reads_ids {
             follower.look_from(follower.place.second, true);
@@ -228,6 +241,12 @@ impl Follower {
         let Reading::Ids { deep_at } = &mut self.reading else {
             return;
         };
+        // Where the clock was put back: the next ids come before it.
+        let latest = earliest(OVERLAP);
+        if self.place.second > latest {
+            self.place.second = latest;
+            self.position = another(&self.place);
+        }
         // The former look may have begun long ago: its events were taken slowly, or the store was away.
         let former = self.begun.min(earliest(Duration::ZERO));
         let before = |back: Duration| former.saturating_sub(seconds(back));
@@ -332,7 +351,7 @@ impl MongoStore {
         } else {
             (self.for_reads(), BRIEFLY)
         };
-        let follower = Follower::start(store.clone(), after, awaits).await?;
+        let follower = Follower::start(store.clone(), after, awaits, is_live).await?;
         Ok(follower.map(|follower| Box::new(follower) as Box<dyn Follow>))
     }
 }
@@ -371,17 +390,22 @@ fn first_of(second: i64) -> ObjectId {
 /// `<second>-t<token>`, or `<second>-i<id>`: the id only makes positions differ.
 fn position(place: &Place, id: &str) -> String {
     let second = place.second;
-    match &place.token {
-        Some(token) => format!("{second:x}-t{token}"),
-        None => {
-            let id: String = id
-                .chars()
-                .filter(char::is_ascii_alphanumeric)
-                .take(64)
-                .collect();
-            format!("{second:x}-i{id}")
+    if let Some(token) = &place.token {
+        let exact = format!("{second:x}-t{token}");
+        if exact.len() <= LONGEST_POSITION {
+            return exact;
         }
     }
+    // A token begins with the time of its change.
+    let id = place.token.as_deref().unwrap_or(id);
+    let id = id.chars().filter(char::is_ascii_alphanumeric);
+    let id: String = id.take(64).collect();
+    format!("{second:x}-i{id}")
+}
+
+/// One that no event has.
+fn another(place: &Place) -> String {
+    position(place, &format!("{:016x}", rand::random::<u64>()))
 }
 
 fn parse(position: &str) -> Option<Place> {
@@ -390,7 +414,7 @@ fn parse(position: &str) -> Option<Place> {
         .ok()
         .filter(|second| *second >= 0)?;
     let alphanumeric = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if position.len() > 1024 || !alphanumeric(rest) {
+    if position.len() > LONGEST_POSITION || !alphanumeric(rest) {
         return None;
     }
     let token = match rest.split_at_checked(1)? {
@@ -454,14 +478,41 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn no_place_is_left_ahead_of_a_clock_that_was_put_back() {
+        let now = earliest(Duration::ZERO);
+        for (second, is_ahead) in [(now + 7200, true), (now - 7200, false)] {
+            let by_ids = Reading::Ids {
+                deep_at: Instant::now(),
+            };
+            let mut follower = follower(by_ids, now + 7200).await;
+            follower.place.second = second;
+            follower.position = position(&follower.place, "65f0c0ffee");
+            let former = follower.position.clone();
+            follower.next_scan().await;
+            assert!(follower.place.second <= earliest(OVERLAP), "{second}");
+            assert_eq!(follower.position != former, is_ahead);
+            assert_eq!(parse(&follower.position), Some(follower.place));
+        }
+    }
+
     #[test]
     fn a_position_reads_back() {
-        for token in [None, Some("826543AB".to_owned())] {
+        let second = 1_700_000_000;
+        let token = |length: usize| Some("8".repeat(length));
+        let longest = LONGEST_POSITION - format!("{second:x}-t").len();
+        for (token, read) in [
+            (None, None),
+            (token(82), token(82)),
+            // Of events with long ids.
+            (token(longest), token(longest)),
+            (token(longest + 1), None),
+        ] {
+            let text = position(&Place { second, token }, "65f0c0ffee");
             let place = Place {
-                second: 1_700_000_000,
-                token,
+                second,
+                token: read,
             };
-            let text = position(&place, "65f0c0ffee");
             assert_eq!(parse(&text), Some(place), "{text}");
         }
         for bad in [

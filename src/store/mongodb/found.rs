@@ -36,7 +36,7 @@ const KEPT_FOR: Duration = Duration::from_secs(10 * 60);
 const BRIDGED: usize = 3;
 
 /// So long should a part of a count take: behind a shorter one more cells are counted at once, behind a longer one fewer.
-const A_PART: Duration = Duration::from_millis(500);
+pub(super) const A_PART: Duration = Duration::from_millis(500);
 
 /// Events of a cell by source.
 pub(super) type Counts = Arc<[(Arc<str>, u64)]>;
