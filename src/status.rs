@@ -334,19 +334,21 @@ impl SourceStatus {
         }
     }
 
-    /// Counts input as received and outstanding until the receipt (or the drop) of the ticket.
+    /// Counts input as outstanding until the receipt (or the drop) of the ticket.
     ///
-    /// Input that a dead actor had taken and its successor takes again is counted once: that is
-    /// what keeps *received = written + duplicate + filtered + dead-lettered + in flight* true.
+    /// What takes a cursor along counts as received at once, and once: also if its actor dies and
+    /// the successor takes it again. What does not, as what is pushed, counts when it is durable: a
+    /// sender that was refused may never send it again. That is what keeps *received = written +
+    /// duplicate + filtered + dead-lettered + in flight* true.
     pub fn take_in(self: &Arc<Self>, batch: &Batch, filtered: u64) -> Intake {
         let account = Account::of(batch, filtered);
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         let mut condition = self.condition();
-        let again = condition.owed.min(account.pieces());
-        condition.owed -= again;
-        let fresh = account.pieces() - again;
-        self.metrics.received.increment(fresh);
-        condition.counts.received += fresh;
+        if account.step_to.is_some() {
+            let again = condition.owed.min(account.pieces());
+            condition.owed -= again;
+            self.receive(&mut condition, account.pieces() - again);
+        }
         condition.outstanding.push((ticket, batch.received_at));
         drop(condition);
         Intake {
@@ -389,6 +391,11 @@ impl SourceStatus {
         counts.duplicate += former.counts.duplicate;
         counts.filtered += former.counts.filtered;
         counts.dead_lettered += former.counts.dead_lettered;
+    }
+
+    fn receive(&self, condition: &mut Condition, pieces: u64) {
+        self.metrics.received.increment(pieces);
+        condition.counts.received += pieces;
     }
 
     fn count(&self, condition: &mut Condition, receipt: &Receipt, filtered: u64) {
@@ -450,10 +457,14 @@ pub struct Intake {
 impl Intake {
     /// All of it is durable or left out on purpose.
     pub fn settle(mut self, batch: &Batch, receipt: &Receipt, filtered: u64) {
-        self.account = None;
+        let account = self.account.take();
         let metrics = &self.status.metrics;
-        self.status
-            .count(&mut self.status.condition(), receipt, filtered);
+        let mut condition = self.status.condition();
+        if let Some(account) = account.filter(|account| account.step_to.is_none()) {
+            self.status.receive(&mut condition, account.pieces());
+        }
+        self.status.count(&mut condition, receipt, filtered);
+        drop(condition);
         let now = Timestamp::now();
         let latency = batch.received_at.elapsed().as_secs_f64();
         let mut events = 0;
@@ -477,12 +488,9 @@ impl Drop for Intake {
         let ticket = self.ticket;
         let mut condition = self.status.condition();
         condition.outstanding.retain(|(each, _)| *each != ticket);
-        match self.account.take() {
-            // Nothing but its sender knows of it, who sends it again.
-            Some(account) if account.step_to.is_none() => condition.owed += account.pieces(),
-            Some(account) => condition.abandoned.push(account),
-            None => {}
-        }
+        // Of what takes none along nothing is counted yet.
+        let account = self.account.take_if(|account| account.step_to.is_some());
+        condition.abandoned.extend(account);
     }
 }
 

@@ -76,11 +76,14 @@ pub(super) fn open_segment(dir: &Path, segment: u64) -> io::Result<File> {
     private().open(segment_path(dir, segment))
 }
 
-/// An error for a file that somebody deleted while it was open: what is written to it is lost with the process.
-pub(super) fn is_there(file: &File) -> io::Result<()> {
-    match file.metadata()?.nlink() {
-        0 => Err(io::Error::other("its file was deleted")),
-        _ => Ok(()),
+/// An error for a segment whose file was deleted, moved or replaced while it was open: whoever drains the journal does
+/// not find what is written to it.
+pub(super) fn is_there(dir: &Path, segment: u64, file: &File) -> io::Result<()> {
+    let (found, open) = (fs::metadata(segment_path(dir, segment))?, file.metadata()?);
+    if (found.dev(), found.ino()) == (open.dev(), open.ino()) {
+        Ok(())
+    } else {
+        Err(io::Error::other("another file is in its place"))
     }
 }
 

@@ -51,7 +51,8 @@
 //! Every process run begins a segment of its own with its first append; a new one follows when it
 //! has grown to its size. A segment that cannot be written is cut back to its last durable byte.
 //! One that cannot be *synced* is given up: what the kernel has of it afterwards says nothing about
-//! the disk. Its durable part is opened again and read over, and appends go on in a new segment.
+//! the disk. Its durable part is opened again and read over, and appends go on in a new segment. So
+//! they do when a segment is not in its place any more: nobody would drain what is written to it.
 //!
 //! # Recovery
 //!

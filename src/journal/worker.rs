@@ -176,7 +176,8 @@ impl Worker {
         let mut segment = self.writable_segment()?;
         let outcome = write(&segment, group).and_then(|end| {
             (self.sync)(&segment.file).map_err(|error| untrusted("sync a segment", &error))?;
-            disk::is_there(&segment.file).map_err(|error| untrusted("find a segment", &error))?;
+            disk::is_there(&self.dir, segment.number, &segment.file)
+                .map_err(|error| untrusted("find a segment", &error))?;
             Ok(end)
         });
         match outcome {
@@ -249,11 +250,14 @@ impl Worker {
     /// reads over what was durable before.
     fn give_up(&self, segment: &Segment) {
         let number = segment.number;
-        let reopened = disk::open_segment(&self.dir, number).and_then(|file| {
-            file.set_len(segment.durable)?;
-            file.sync_all()?;
-            is_sound(&file, number, segment.durable)
-        });
+        // Another file in its place is not ours.
+        let reopened = disk::is_there(&self.dir, number, &segment.file)
+            .and_then(|()| disk::open_segment(&self.dir, number))
+            .and_then(|file| {
+                file.set_len(segment.durable)?;
+                file.sync_all()?;
+                is_sound(&file, number, segment.durable)
+            });
         match reopened {
             Ok(true) => tracing::warn!(segment = number, "journal segment is given up for writing"),
             Ok(false) => {

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use daybook_actors::budget::Permit;
 use daybook_actors::liveness::Progress;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::batch::{Batch, Entry, take_batch};
 use crate::journal::{Journal, PushRecord};
@@ -38,6 +40,8 @@ const LATE: &str = "the store is late";
 const DETOUR: Duration = Duration::from_secs(5);
 /// A store that does not tell of the cursor is asked again after this.
 const CURSOR_RETRY: Duration = Duration::from_secs(1);
+/// When no push came in vain for so long, none finds out whether they are taken again.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +111,10 @@ pub struct AcceptorState {
     args: AcceptorArgs,
     detour: Detour,
     jobs: JoinSet<()>,
-    /// Nobody waits for it: pushes are taken while the store is away, too.
-    looking_up: JoinSet<()>,
+    /// Told of each push that left the source blocked.
+    blocked: Arc<Notify>,
+    /// Nobody waits for what is done here: pushes are taken while the store is away, too.
+    aside: JoinSet<()>,
 }
 
 impl Actor for Acceptor {
@@ -125,7 +131,8 @@ impl Actor for Acceptor {
             args,
             detour: Detour::default(),
             jobs: JoinSet::new(),
-            looking_up: JoinSet::new(),
+            blocked: Arc::default(),
+            aside: JoinSet::new(),
         })
     }
 
@@ -136,10 +143,13 @@ impl Actor for Acceptor {
     ) -> Result<(), ActorProcessingErr> {
         let _working = state.args.progress.work();
         state.args.probe.hit("post_start").await?;
-        let status = &state.args.courier.status;
+        let courier = &state.args.courier;
+        let status = &courier.status;
         status.stood(CursorView::default());
         let store = Arc::clone(&state.args.store);
-        state.looking_up.spawn(look_up(store, Arc::clone(status)));
+        state.aside.spawn(look_up(store, Arc::clone(status)));
+        let blocked = Arc::clone(&state.blocked);
+        state.aside.spawn(unblock(courier.clone(), blocked));
         status.set_state(SourceState::Running, None);
         Ok(())
     }
@@ -163,10 +173,15 @@ impl Actor for Acceptor {
         };
         // A job keeps its time by itself; one that does not is dropped with all that it holds.
         let given_up = pusher.until + state.args.patience / 4;
+        let blocked = Arc::clone(&state.blocked);
+        let status = Arc::clone(&state.args.courier.status);
         state.jobs.spawn(async move {
             let pushed = tokio::time::timeout_at(given_up.into(), job(pusher)).await;
             let late = || Pushed::Unavailable("the push took too long".to_owned());
             let pushed = pushed.unwrap_or_else(|_| late());
+            if status.view().state == SourceState::Blocked {
+                blocked.notify_one();
+            }
             // A sender that has hung up meanwhile gets no answer and sends again.
             let _gone = reply.send(pushed);
         });
@@ -180,6 +195,7 @@ impl Actor for Acceptor {
         state: &mut AcceptorState,
     ) -> Result<(), ActorProcessingErr> {
         while state.jobs.join_next().await.is_some() {}
+        state.aside.shutdown().await;
         state
             .args
             .courier
@@ -204,6 +220,30 @@ async fn look_up(store: Arc<dyn Store>, status: Arc<SourceStatus>) {
             last_event_id: cursor.last_event_id,
             generation: cursor.generation,
         });
+    }
+}
+
+/// Finds out with empty batches when pushes are taken again: there may never be another.
+async fn unblock(courier: Courier, blocked: Arc<Notify>) {
+    let status = &courier.status;
+    loop {
+        blocked.notified().await;
+        while status.view().state == SourceState::Blocked {
+            if timeout(QUIET, blocked.notified()).await.is_ok() {
+                continue;
+            }
+            let reason = status.view().reason;
+            let permit = courier.room(0).await;
+            let nothing = Batch::pushed(status.name.clone(), Vec::new(), permit);
+            let parcel = courier.parcel(nothing, 0);
+            let delivered = courier.deliver_once(parcel, PATIENCE).await;
+            if delivered.is_ok() {
+                status.set_state(SourceState::Running, None);
+            } else if status.view().state == SourceState::Blocked {
+                // The store's own reason does not say what becomes of pushes.
+                status.set_state(SourceState::Blocked, reason);
+            }
+        }
     }
 }
 
@@ -418,7 +458,6 @@ mod tests {
     use daybook_actors::budget::Budget;
     use daybook_actors::slot::Slot;
     use futures_util::FutureExt;
-    use tokio::sync::Notify;
 
     use super::*;
     use crate::event::SourceName;

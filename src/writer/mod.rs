@@ -40,8 +40,8 @@ use crate::telemetry::metrics::Metrics;
 const FLUSHES: usize = 2;
 const PROBE_FIRST: Duration = Duration::from_millis(100);
 const PROBE_CAP: Duration = Duration::from_secs(1);
-/// So long after the store's last answer it is asked again. A commit that fails so soon after one that was taken shows
-/// that those which are taken say little.
+/// So long after the store's last answer it is asked again. A commit that begins so soon after the store was shown as
+/// up, and fails, shows that those which are taken say little.
 const PROBE_IDLE: Duration = Duration::from_secs(5);
 /// A probe answers quickly or is repeated: the store's own timeout is for real work.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,8 +60,8 @@ pub struct Resolved {
 pub enum WriterMessage {
     /// Make this durable.
     Deliver(Box<Resolved>),
-    /// A flush ended; `None`: it panicked.
-    Flushed(Option<Result<bool, StoreError>>),
+    /// A flush that began then ended so; `None`: it panicked.
+    Flushed(Option<(Instant, Result<bool, StoreError>)>),
     /// `batch_wait` is over for the oldest waiting batch.
     Due,
     /// Ask the store whether it is back.
@@ -119,7 +119,7 @@ pub struct WriterState {
     /// When a commit failed last, until the store is believed to take writes again. A probe that is answered does not
     /// yet say so, as on a disk with room for a probe only.
     failed: Option<Instant>,
-    /// When that was believed last.
+    /// When it was shown as up last.
     believed: Option<Instant>,
     /// Some commits fail between others that are taken, as where a part of the store is damaged: none is believed until
     /// none has failed for a while.
@@ -193,7 +193,7 @@ impl Actor for Writer {
                 state.take(*resolved);
             }
             WriterMessage::Flushed(None) => return Err("a flush panicked".into()),
-            WriterMessage::Flushed(Some(outcome)) => {
+            WriterMessage::Flushed(Some((began, outcome))) => {
                 state.running -= 1;
                 state.heard = Instant::now();
                 match outcome {
@@ -202,7 +202,9 @@ impl Actor for Writer {
                     Err(error) => {
                         state.open_breaker(&error, &myself);
                         state.failed = Some(Instant::now());
-                        state.wavers |= state.believed.is_some_and(|at| at.elapsed() < PROBE_IDLE);
+                        // By its beginning: what gets no answer fails only after the store's time.
+                        let since = |at| began.saturating_duration_since(at);
+                        state.wavers |= state.believed.is_some_and(|at| since(at) < PROBE_IDLE);
                     }
                 }
             }
@@ -292,11 +294,12 @@ impl WriterState {
             }
         }
         self.running += 1;
+        let began = Instant::now();
         let store = Arc::clone(&self.args.store);
         let metrics = self.args.metrics.clone();
         let report = ReportOnce::new(
             myself,
-            |outcome| WriterMessage::Flushed(Some(outcome)),
+            |flushed| WriterMessage::Flushed(Some(flushed)),
             || WriterMessage::Flushed(None),
         );
         let progress = self.args.progress.clone();
@@ -304,7 +307,7 @@ impl WriterState {
         self.flushes.spawn(async move {
             let _working = progress.work();
             let outcome = flush::flush(store, taken, &metrics, &probe).await;
-            report.send(outcome);
+            report.send((began, outcome));
         });
     }
 
@@ -349,7 +352,6 @@ impl WriterState {
         let is_over = failed.is_some_and(|past| !self.wavers || past >= PROBE_IDLE);
         if is_over && matches!(self.breaker, Breaker::Closed) {
             self.failed = None;
-            self.believed = Some(Instant::now());
             self.wavers = false;
             self.show_store(true);
             tracing::info!("store takes writes");
@@ -404,7 +406,10 @@ impl WriterState {
         }
     }
 
-    fn show_store(&self, up: bool) {
+    fn show_store(&mut self, up: bool) {
+        if up {
+            self.believed = Some(Instant::now());
+        }
         self.args.store_up.store(up, Ordering::Release);
         self.args.metrics.store_up.set(if up { 1.0 } else { 0.0 });
     }
@@ -487,14 +492,14 @@ fn refuse(resolved: Resolved, reason: &str) {
 /// meanwhile hears nothing and needs nothing.
 struct ReportOnce<T> {
     writer: Option<ActorRef<WriterMessage>>,
-    ended: fn(Result<T, StoreError>) -> WriterMessage,
+    ended: fn(T) -> WriterMessage,
     panicked: fn() -> WriterMessage,
 }
 
 impl<T> ReportOnce<T> {
     fn new(
         writer: &ActorRef<WriterMessage>,
-        ended: fn(Result<T, StoreError>) -> WriterMessage,
+        ended: fn(T) -> WriterMessage,
         panicked: fn() -> WriterMessage,
     ) -> Self {
         Self {
@@ -504,7 +509,7 @@ impl<T> ReportOnce<T> {
         }
     }
 
-    fn send(mut self, outcome: Result<T, StoreError>) {
+    fn send(mut self, outcome: T) {
         if let Some(writer) = self.writer.take() {
             let _gone = writer.cast((self.ended)(outcome));
         }

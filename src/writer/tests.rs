@@ -57,8 +57,10 @@ async fn in_time<T>(work: impl Future<Output = T>) -> T {
 /// Claims the cursor until the writer moves it; the generation.
 async fn taken(store: &dyn Store, writer: &ActorRef<WriterMessage>) -> u64 {
     loop {
-        let claimed = store.claim_cursor(&SourceName::new("s")).await.unwrap();
-        if deliver(writer, claimed.generation).await.is_ok() {
+        let claimed = store.claim_cursor(&SourceName::new("s")).await;
+        if let Ok(claimed) = claimed
+            && deliver(writer, claimed.generation).await.is_ok()
+        {
             return claimed.generation;
         }
         tokio::task::yield_now().await;
@@ -69,7 +71,7 @@ async fn taken(store: &dyn Store, writer: &ActorRef<WriterMessage>) -> u64 {
 async fn a_store_that_was_away_or_has_lost_a_cursor_is_prepared_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("daybook.db");
-    let args = args(&path, Duration::from_secs(2));
+    let args = args(&path, Duration::from_secs(10));
     let store = Arc::clone(&args.store);
     let spawned = ractor::Actor::spawn(None, Writer, args).await;
     let (writer, ended) = spawned.unwrap();
@@ -112,6 +114,8 @@ async fn a_store_that_fails_now_and_then_is_not_up() {
     let store = Arc::clone(&args.store);
     let store_up = Arc::clone(&args.store_up);
     let is_up = || store_up.load(Ordering::Acquire);
+    // Before the writer's own clock, as `failing`.
+    let begun = Instant::now();
     let spawned = ractor::Actor::spawn(None, Writer, args).await;
     let (writer, ended) = spawned.unwrap();
     let generation = in_time(taken(&*store, &writer)).await;
@@ -127,11 +131,6 @@ async fn a_store_that_fails_now_and_then_is_not_up() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    // Before the writer's own clock, as `failing`.
-    let begun = Instant::now();
-    fail().await;
-    in_time(taken(&*store, &writer)).await;
-    in_time(up_again()).await;
 
     let mut failing = Instant::now();
     fail().await;
@@ -147,6 +146,55 @@ async fn a_store_that_fails_now_and_then_is_not_up() {
     assert!(!is_soon || failing.elapsed() >= PROBE_IDLE);
     writer.stop(None);
     ended.await.unwrap();
+}
+
+/// However it has become so, and however long the commit takes to fail.
+#[tokio::test]
+async fn a_commit_that_begins_soon_after_the_store_is_up_and_fails_makes_it_waver() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = args(&dir.path().join("daybook.db"), Duration::from_secs(30));
+    // Hears the answers.
+    let spawned = ractor::Actor::spawn(None, Writer, args.clone()).await;
+    let (other, _end) = spawned.unwrap();
+    let writer = Writer;
+    let failure = || Err(StoreError::Unavailable("it is away".to_owned()));
+    let probed = WriterMessage::Probed;
+    let flushed = |began, outcome| WriterMessage::Flushed(Some((began, outcome)));
+    let now = Instant::now();
+    for (way, messages) in [
+        ("a start", vec![probed(Ok(true))]),
+        (
+            "an outage that a probe alone has noticed",
+            vec![probed(Ok(true)), probed(failure()), probed(Ok(true))],
+        ),
+        (
+            "an outage that a commit has met",
+            vec![
+                flushed(now, failure()),
+                probed(Ok(true)),
+                flushed(now, Ok(true)),
+            ],
+        ),
+    ] {
+        let mut state = writer.pre_start(other.clone(), args.clone()).await.unwrap();
+        for message in messages {
+            state.believed = None;
+            state.running = 1;
+            let told = writer.handle(other.clone(), message, &mut state);
+            told.await.unwrap();
+        }
+        let up_since = state.believed.expect(way);
+        let long_ago = up_since.checked_sub(4 * PROBE_IDLE).unwrap();
+        state.believed = Some(long_ago);
+        for (after, wavers) in [(0, true), (4, true), (6, false)] {
+            state.wavers = false;
+            state.running = 1;
+            let began = long_ago + Duration::from_secs(after);
+            let told = writer.handle(other.clone(), flushed(began, failure()), &mut state);
+            told.await.unwrap();
+            assert_eq!(state.wavers, wavers, "{after} s after {way}");
+        }
+    }
 }
 
 #[tokio::test]

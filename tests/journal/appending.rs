@@ -61,20 +61,52 @@ async fn reaches(syncs: &AtomicU64, count: u64) {
 }
 
 #[tokio::test]
-async fn nothing_is_acknowledged_into_a_directory_that_was_deleted() {
-    let parent = tempfile::tempdir().unwrap();
-    let dir = parent.path().join("journal");
-    let journal = open(&dir);
-    journal.append(push(0, 300)).await.unwrap();
-    fs::remove_dir_all(&dir).unwrap();
-    for number in 1..4 {
-        let error = journal.append(push(number, 300)).await.unwrap_err();
-        assert!(matches!(error, AppendError::Disk { .. }), "{error}");
+async fn nothing_is_acknowledged_into_a_directory_that_was_deleted_or_moved() {
+    let deleted: fn(&Path) = |dir| fs::remove_dir_all(dir).unwrap();
+    let moved: fn(&Path) = |dir| fs::rename(dir, dir.with_extension("old")).unwrap();
+    for take_away in [deleted, moved] {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("journal");
+        let journal = open(&dir);
+        journal.append(push(0, 300)).await.unwrap();
+        take_away(&dir);
+        for number in 1..4 {
+            let error = journal.append(push(number, 300)).await.unwrap_err();
+            assert!(matches!(error, AppendError::Disk { .. }), "{error}");
+        }
+        fs::create_dir(&dir).unwrap();
+        journal.append(push(4, 300)).await.unwrap();
+        drop(journal);
+        assert_eq!(segments(&dir).len(), 1);
     }
-    fs::create_dir(&dir).unwrap();
-    journal.append(push(4, 300)).await.unwrap();
-    drop(journal);
-    assert_eq!(segments(&dir).len(), 1);
+}
+
+/// Replaced, as where another directory is mounted over the journal's.
+#[tokio::test]
+async fn nothing_is_acknowledged_into_a_segment_that_was_moved_or_replaced() {
+    for is_replaced in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = open(dir.path());
+        journal.append(push(1, 100)).await.unwrap();
+        let segment = segments(dir.path()).remove(0);
+        let moved = dir.path().join("moved");
+        fs::rename(&segment, &moved).unwrap();
+        if is_replaced {
+            fs::write(&segment, b"theirs").unwrap();
+        }
+        let before = fs::metadata(&moved).unwrap().len();
+        let error = journal.append(push(2, 100)).await.unwrap_err();
+        assert!(error.to_string().contains("find a segment"), "{error}");
+        assert_eq!(fs::metadata(&moved).unwrap().len(), before);
+        if is_replaced {
+            assert_eq!(fs::read(&segment).unwrap(), b"theirs");
+        }
+        journal.append(push(3, 100)).await.unwrap();
+
+        // What was answered is in the moved file still.
+        fs::rename(&moved, &segment).unwrap();
+        assert_eq!(records(&journal), [push(1, 100), push(3, 100)]);
+    }
 }
 
 /// After a crash nobody finds a file whose directory does not know it.

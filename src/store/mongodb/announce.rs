@@ -16,6 +16,7 @@ use mongodb::options::WriteConcern;
 
 use super::MongoStore;
 use super::cells::{Cell, hot};
+use super::commit::no_events_fault;
 use super::texts::NewText;
 use crate::event::SourceName;
 use crate::store::Result;
@@ -111,7 +112,10 @@ impl MongoStore {
         tokio::try_join!(
             self.enter_facets(&news.facets, concern),
             self.enter_texts(news.texts.values(), concern),
-            self.mark(&news.cells, concern),
+            async {
+                let marked = self.mark(&news.cells, concern).await;
+                marked.map_err(no_events_fault)
+            },
         )?;
         Ok(())
     }
