@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::config::AuthentikConfig;
-use crate::sources::authentik::client::{Client, ClientError};
+use crate::sources::authentik::client::{Client, ClientError, HTML_PAGE};
 use crate::sources::authentik::decode::decode_page;
 use crate::sources::authentik::walk::PageRequest;
 use crate::telemetry::metrics::Metrics;
@@ -12,6 +12,7 @@ use super::{Finding, Fine, Trouble};
 
 const NEW_TOKEN: &str = "in Authentik's admin interface, Directory > Tokens and App passwords: make a token with the intent API for the service account, expiring off, and put its key into token_file";
 const GRANT: &str = "in Authentik's admin interface, Directory > Roles: give the service account's role the permissions `Can view Event` (authentik_events.view_event), `Can view User` and `Can view Group`";
+const LET_THROUGH: &str = "let what stands before Authentik pass /api/v3/core/users/ on to it; if it does, look at Authentik's log";
 
 pub(super) async fn check(config: &AuthentikConfig) -> Finding {
     let token = config.load_token().map_err(|problem| {
@@ -26,11 +27,10 @@ pub(super) async fn check(config: &AuthentikConfig) -> Finding {
         page: 1,
         page_size: 20,
     };
-    let me = match client.me().await {
+    let (me, list) = tokio::join!(client.me(), client.events(request));
+    let me = match me {
         // What stands before Authentik may let the list through and nothing else.
-        Err(error) if !error.is_about_everything() && client.events(request).await.is_ok() => {
-            Ok(Value::Null)
-        }
+        Err(_) if list.as_ref().err().is_none_or(lacks_view_event) => Ok(Value::Null),
         me => me,
     };
     let me = me.map_err(|error| match &error {
@@ -48,7 +48,7 @@ pub(super) async fn check(config: &AuthentikConfig) -> Finding {
         .get("username")
         .and_then(Value::as_str)
         .unwrap_or("somebody");
-    let answer = client.events(request).await.map_err(|error| match &error {
+    let answer = list.map_err(|error| match &error {
         ClientError::Refused { .. } => Trouble::new(
             format!("reached as {username}, but not permitted to read events ({error})"),
             GRANT,
@@ -81,10 +81,27 @@ pub(super) async fn check(config: &AuthentikConfig) -> Finding {
     Ok(match client.user(pk).await {
         Ok(_) => Fine::new(format!("{found}users and their groups can be looked up")),
         Err(error) => Fine::new(format!(
-            "{found}users cannot be looked up ({error}): tenants come from the directory alone"
+            "{found}users cannot be looked up ({}): tenants come from the directory alone",
+            error.beside_the_list()
         ))
-        .advise(GRANT),
+        .advise(match &error {
+            ClientError::Refused {
+                status: 403,
+                detail,
+            } if detail != HTML_PAGE => GRANT,
+            _ => LET_THROUGH,
+        }),
     })
+}
+
+/// Whether Authentik itself says that the token is good, and may not read events.
+fn lacks_view_event(error: &ClientError) -> bool {
+    let is_about_token = |detail: &str| {
+        ["Token invalid", "not provided"]
+            .iter()
+            .any(|words| detail.contains(words))
+    };
+    matches!(error, ClientError::Refused { status: 403, detail } if detail != HTML_PAGE && !is_about_token(detail))
 }
 
 /// Authentik's three refusals differ in this text only.

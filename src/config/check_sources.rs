@@ -104,6 +104,10 @@ fn url_trouble(url: &str) -> Option<String> {
     let Ok(parsed) = reqwest::Url::parse(url) else {
         return Some(EXAMPLE.to_owned());
     };
+    // Parsing drops them, but the API's paths are put behind the text.
+    if url != url.trim() {
+        return Some(format!("no blanks around it: {EXAMPLE}"));
+    }
     if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
         return Some(format!("http or https: {EXAMPLE}"));
     }

@@ -62,7 +62,7 @@ pub enum ReplayError {
     #[error("authentik: {0}")]
     Authentik(#[from] ClientError),
     /// It does not tell whose its events are, and they would be entered without a tenant for good.
-    #[error("authentik: users cannot be looked up: {0}")]
+    #[error("authentik: users cannot be looked up: {}", .0.beside_the_list())]
     People(ClientError),
     /// A file cannot be read.
     #[error(transparent)]

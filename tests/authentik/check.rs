@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use daybook::simulators::authentik::{
-    FakeAuthentik, FakeAuthentikConfig, Fault, Permissions, Times,
+    FakeAuthentik, FakeAuthentikConfig, Fault, Permissions, Scripted, Times,
 };
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -89,6 +89,43 @@ async fn what_works_is_told() {
     ] {
         assert!(printed.contains(part), "{part:?} in: {printed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_that_are_not_let_through_are_told_as_such() {
+    for (fault, reason) in [
+        (Fault::NotFoundHtml, "(404 an HTML page)"),
+        (Fault::BadGateway, "(server error 502: failed to connect"),
+    ] {
+        let fake = with(Permissions::READER).await;
+        let hidden = Scripted::new(fault).times(Times::Forever);
+        fake.script(hidden.on("/core/users/"));
+        let (code, printed) = check(&fake, "").await;
+        assert_eq!(code, 0, "{printed}");
+        assert!(fake.fault_hits() > 0, "{reason}");
+        for part in ["events would flow", reason, "pass /api/v3/core/users/ on"] {
+            assert!(printed.contains(part), "{part:?} in: {printed}");
+        }
+        for part in ["check the url", "Can view User"] {
+            assert!(!printed.contains(part), "{part:?} in: {printed}");
+        }
+    }
+}
+
+/// A role without its rights behind a proxy that hides the user: Authentik's own refusal says more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_authentik_says_of_the_list_goes_before_what_hides_the_user() {
+    let fake = with(Permissions::NONE).await;
+    let hidden = Scripted::new(Fault::NotFoundHtml).times(Times::Forever);
+    fake.script(hidden.on("/core/users/"));
+    let (code, printed) = check(&fake, "").await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(fake.fault_hits() > 0);
+    assert!(
+        printed.contains("not permitted to read events"),
+        "{printed}"
+    );
+    assert!(!printed.contains("check the url"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

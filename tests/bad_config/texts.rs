@@ -97,6 +97,7 @@ const BAD_FILES: &[(&str, &str, usize, &str)] = &[
     ("[[sources]]\nkind = \"authentik\"\ntoken_env = \"TOKEN\"", "sources[0].url", 1, "the address of Authentik"),
     ("[[sources]]\nkind = \"authentik\"\nurl = \"id.example.net\"\ntoken_env = \"TOKEN\"", "sources[0].url", 3, "https://id.example.net"),
     ("[[sources]]\nkind = \"authentik\"\nurl = \"ftp://id.example.net\"\ntoken_env = \"TOKEN\"", "sources[0].url", 3, "http or https"),
+    ("[[sources]]\nkind = \"authentik\"\nurl = \"https://id.example.net \"\ntoken_env = \"TOKEN\"", "sources[0].url", 3, "no blanks around it"),
     ("[[sources]]\nkind = \"authentik\"\nurl = \"https://id.example.net/sso/api/v3/\"\ntoken_env = \"TOKEN\"", "sources[0].url", 3, "leave /api/v3 out, it is added: \"https://id.example.net/sso\""),
     ("[[sources]]\nkind = \"authentik\"\nurl = \"https://u:s3cret@id.example.net\"\ntoken_env = \"TOKEN\"", "sources[0].url", 3, "no user and password"),
     ("[[sources]]\nkind = \"authentik\"\nurl = \"https://id.example.net\"", "sources[0].token_file", 1, "`token_file = \"PATH\"` or `token_env"),

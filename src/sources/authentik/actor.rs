@@ -290,10 +290,8 @@ impl PollerState {
         if self.parcel.is_some() {
             return self.deliver().await;
         }
-        if !self.probed
-            && let Err(error) = self.probe().await
-        {
-            return Ok(self.failed(&error));
+        if !self.probed {
+            self.probe().await;
         }
         let interval = self.args.config.interval;
         let Some(walk) = &mut self.walk else {
@@ -334,19 +332,12 @@ impl PollerState {
         }
     }
 
-    /// Whose token is it, and does it see anything?
-    async fn probe(&mut self) -> Result<(), ClientError> {
+    /// Whose token is it? Whatever the answer, the list tells whether events can be read.
+    async fn probe(&mut self) {
         let _waiting = self.args.progress.long_wait(self.args.config.timeout);
         let me = self.args.client.me().await;
-        if let Err(error) = &me
-            && error.is_about_everything()
-            && !self.standing.doubts_token()
-        {
-            return Err(error.clone());
-        }
         self.probed = true;
         self.standing.asked_for_owner(&me);
-        Ok(())
     }
 
     async fn take(&mut self, page: Page, answer: Answer) -> Result<Next, Struck> {

@@ -27,6 +27,9 @@ use super::list::PageRequest;
 /// What is longer is not taken into memory.
 const MAX_ANSWER: usize = 64 << 20;
 
+/// What is told of an HTML page; authentik's API says what it refuses in JSON.
+pub(crate) const HTML_PAGE: &str = "an HTML page";
+
 /// A way to one Authentik.
 #[derive(Clone)]
 pub struct Client {
@@ -113,18 +116,6 @@ impl ClientError {
     /// Whether a person must change something before it can work.
     pub fn needs_a_person(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::WrongAddress(_))
-    }
-
-    /// Whether it is not about what was asked for: the token is dead, or the server does not answer.
-    pub fn is_about_everything(&self) -> bool {
-        match self {
-            // authentik says so in these words, whatever its language is.
-            Self::Refused { detail, .. } => {
-                detail.contains("Token invalid") || detail.contains("not provided")
-            }
-            Self::Throttled { .. } | Self::ServerError { .. } | Self::Transport(_) => true,
-            _ => false,
-        }
     }
 
     /// What is told of it where the list of events is read all the same.
@@ -361,7 +352,7 @@ fn detail_of(body: &[u8]) -> String {
         return "no detail".to_owned();
     }
     if text.starts_with('<') {
-        return "an HTML page".to_owned();
+        return HTML_PAGE.to_owned();
     }
     text.lines().next().unwrap_or_default().to_owned()
 }

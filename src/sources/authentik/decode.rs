@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::masks::{mask_event, mask_letter};
 pub use super::page::{Page, PageError, decode_page};
-use super::parts::{Parts, acting_and_other, real_user_key};
+use super::parts::{Parts, acting, is_in_flow, other, real_user_key};
 use super::verbs;
 use crate::event::json::{self, Json};
 use crate::event::{
@@ -43,11 +43,14 @@ pub struct EventHead {
 }
 
 #[derive(Deserialize)]
-struct RawHead {
+struct RawHead<'a> {
     pk: String,
     created: String,
     #[serde(default)]
     user: Option<Json>,
+    /// Read only where it matters whether there was a flow.
+    #[serde(borrow, default)]
+    context: Option<&'a RawValue>,
 }
 
 impl EventHead {
@@ -57,14 +60,19 @@ impl EventHead {
         if !event.get().starts_with('{') {
             return None;
         }
-        let head: RawHead = serde_json::from_str(event.get()).ok()?;
+        let head: RawHead<'_> = serde_json::from_str(event.get()).ok()?;
         let user = head.user.as_ref().and_then(|user| user.0.as_object());
-        let (acting, other) = user.map(acting_and_other).unzip();
+        let comes_of_flow = || {
+            let context = head.context.and_then(|raw| json::object(raw.get()).ok());
+            context.is_none_or(|context| is_in_flow(&context))
+        };
         Some(Self {
             pk: Some(head.pk).filter(|pk| !pk.is_empty())?,
             created: parse_time(&head.created)?,
-            user_pk: acting.and_then(real_user_key),
-            impersonated_pk: other.flatten().and_then(real_user_key),
+            user_pk: user.map(acting).and_then(real_user_key),
+            impersonated_pk: user
+                .and_then(|user| other(user, comes_of_flow))
+                .and_then(real_user_key),
         })
     }
 
@@ -77,8 +85,7 @@ impl EventHead {
 /// The key of the acting user, to look groups and subject id up by. `None` for events of the
 /// system, of anonymous callers and of users that never existed.
 pub fn user_key(event: &Value) -> Option<i64> {
-    let (acting, _) = acting_and_other(event.get("user")?.as_object()?);
-    real_user_key(acting)
+    real_user_key(acting(event.get("user")?.as_object()?))
 }
 
 /// Decodes one event.

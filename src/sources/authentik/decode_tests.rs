@@ -165,6 +165,45 @@ fn whoever_is_signed_in_to_a_flow_about_another_user_is_its_actor() {
 }
 
 #[test]
+fn whom_a_flow_is_about_counts_in_that_flow_only() {
+    let admin = json!({"pk": 2, "email": "admin@ops.test", "username": "akadmin"});
+    let mut impersonator = admin.clone();
+    impersonator["on_behalf_of"] =
+        json!({"pk": 6, "email": "carol@initech.test", "username": "carol"});
+    let flow = "/auth/api/v3/flows/executor/recovery/";
+    let (bob, carol) = ("bob@globex.test", "carol@initech.test");
+    for (signed_in, path, other) in [
+        (&admin, Some(flow), Some((5_i64, bob))),
+        (&admin, None, Some((5, bob))),
+        (&admin, Some("/api/v3/core/tokens/x/view_key/"), None),
+        (&impersonator, Some(flow), Some((6, carol))),
+        (&impersonator, None, Some((6, carol))),
+        (
+            &impersonator,
+            Some("/api/v3/core/users/6/impersonate/"),
+            Some((6, carol)),
+        ),
+    ] {
+        let user = json!({"pk": 5, "email": bob, "username": "bob", "authenticated_as": signed_in});
+        let context = match path {
+            Some(path) => json!({"http_request": {"path": path}}),
+            None => json!({}),
+        };
+        let event = event("impersonation_started", user, context);
+        let raw = RawValue::from_string(event.to_string()).unwrap();
+        let head = EventHead::read(&raw).unwrap();
+        let (pk, email) = other.unzip();
+        assert_eq!(head.user_pks(), [Some(2), pk], "{event}");
+        let (seen, hints) = one(event.clone());
+        assert_eq!(seen.actor.name.as_deref(), Some("akadmin"), "{event}");
+        let target = pk.map(|pk| pk.to_string());
+        assert_eq!(seen.target.id.as_deref(), target.as_deref(), "{event}");
+        let emails: Vec<&str> = ["admin@ops.test"].into_iter().chain(email).collect();
+        assert_eq!(hints.emails, emails, "{event}");
+    }
+}
+
+#[test]
 fn the_user_of_a_changed_password_is_its_target() {
     let (seen, hints) = one(event("password_set", alice(), json!({})));
     assert_eq!(seen.action, "authentik.password_changed");
@@ -172,6 +211,14 @@ fn the_user_of_a_changed_password_is_its_target() {
     assert_eq!(seen.actor.ip.as_deref(), Some("203.0.113.7"));
     assert_eq!(seen.target.id.as_deref(), Some("4"));
     assert_eq!(hints.emails, ["alice@acme.test"]);
+
+    // Under impersonation the one who changed it stands in that place.
+    let mut user = alice();
+    user["on_behalf_of"] = json!({"pk": 5, "email": "bob@globex.test", "username": "bob"});
+    let (seen, hints) = one(event("password_set", user, json!({})));
+    assert_eq!(seen.actor.id.as_deref(), Some("4"));
+    assert!(seen.target.is_empty());
+    assert_eq!(hints.emails, ["alice@acme.test", "bob@globex.test"]);
 }
 
 #[test]

@@ -40,19 +40,19 @@ pub(super) struct Parts<'a> {
 
 impl Parts<'_> {
     /// The actor: whoever really sits there. For a changed password the user is the one whose
-    /// password it is; who changed it is not told.
+    /// password it is, and who changed it is not told; under impersonation it is the other way round.
     pub fn actor(&self) -> Actor {
         let ip = self
             .client_ip
             .filter(|ip| *ip != UNKNOWN_IP)
             .map(Into::into);
-        if self.action == "password_set" {
+        if self.action == "password_set" && !self.is_by_impersonator() {
             return Actor {
                 ip,
                 ..Actor::default()
             };
         }
-        let user = self.known_user().map(|user| acting_and_other(user).0);
+        let user = self.known_user().map(acting);
         let told = |key: &str| user.and_then(|user| text(user, key));
         Actor {
             id: user.and_then(|user| scalar(user.get("pk"))),
@@ -68,11 +68,11 @@ impl Parts<'_> {
     /// The target.
     pub fn target(&self) -> Target {
         match self.action {
+            "password_set" if self.is_by_impersonator() => Target::default(),
             // Authentik is told whom these are about: during a flow about another one, that user stands where whoever is
             // signed in stands else.
             "password_set" | "login" | "logout" => {
-                let subject = self.user.map(|user| acting_and_other(user).0);
-                subject.map(user_target).unwrap_or_default()
+                self.user.map(acting).map(user_target).unwrap_or_default()
             }
             "login_failed" => {
                 let mut target = self.known_user().map(user_target).unwrap_or_default();
@@ -114,11 +114,9 @@ impl Parts<'_> {
     /// What the event tells about its tenant. Groups and the subject id are not in it.
     pub fn hints(&self) -> TenantHints {
         let mut hints = TenantHints::default();
-        if let Some((acting, other)) = self.user.map(acting_and_other) {
-            for user in [Some(acting), other].into_iter().flatten() {
-                if let Some(email) = text(user, "email") {
-                    add(&mut hints.emails, email);
-                }
+        for user in [self.user.map(acting), self.other()].into_iter().flatten() {
+            if let Some(email) = text(user, "email") {
+                add(&mut hints.emails, email);
             }
         }
         if let Some(typed) = self.typed() {
@@ -133,7 +131,12 @@ impl Parts<'_> {
     }
 
     fn other(&self) -> Option<&Object> {
-        acting_and_other(self.user?).1
+        other(self.user?, || is_in_flow(self.context))
+    }
+
+    fn is_by_impersonator(&self) -> bool {
+        let acting = self.user.map(acting);
+        acting.is_some_and(|user| user.contains_key("on_behalf_of"))
     }
 
     /// The name that was typed for a log-in that failed.
@@ -215,19 +218,35 @@ fn named(kind: &'static str, name: Option<&Value>) -> Target {
     }
 }
 
-/// Who acts, and the other user whom the event names: an administrator and the one in whose name, or
-/// whoever is signed in and the one whom a flow is about. Where nobody is signed in, a flow counts as the
-/// deed of the one whom it is about.
-pub(super) fn acting_and_other(user: &Object) -> (&Object, Option<&Object>) {
-    let inner = |key: &str| user.get(key).and_then(Value::as_object);
-    let signed_in = inner("authenticated_as").filter(|signed_in| {
+/// Who acts: an administrator who impersonates somebody, or whoever is signed in to a flow about another
+/// user. Where nobody is signed in, a flow counts as the deed of the one whom it is about.
+pub(super) fn acting(user: &Object) -> &Object {
+    signed_in(user).unwrap_or(user)
+}
+
+/// The other user whom the event names: the one in whose name an administrator acts, else the one whom a
+/// flow is about.
+pub(super) fn other(user: &Object, is_in_flow: impl FnOnce() -> bool) -> Option<&Object> {
+    let impersonated = object(acting(user), "on_behalf_of");
+    impersonated.or_else(|| (signed_in(user).is_some() && is_in_flow()).then_some(user))
+}
+
+/// Whether an event comes of a flow, as far as it tells. A flow that was left stays in the session, and
+/// Authentik names its user in all that is done there.
+pub(super) fn is_in_flow(context: &Object) -> bool {
+    let path = object(context, "http_request").and_then(|request| text(request, "path"));
+    path.is_none_or(|path| path.contains("/flows/executor/"))
+}
+
+fn signed_in(user: &Object) -> Option<&Object> {
+    object(user, "authenticated_as").filter(|signed_in| {
         let key = real_user_key(signed_in);
         key.is_some() && key != real_user_key(user)
-    });
-    match signed_in {
-        Some(signed_in) => (signed_in, Some(user)),
-        None => (user, inner("on_behalf_of")),
-    }
+    })
+}
+
+fn object<'a>(map: &'a Object, key: &str) -> Option<&'a Object> {
+    map.get(key).and_then(Value::as_object)
 }
 
 fn is_anonymous(user: &Object) -> bool {

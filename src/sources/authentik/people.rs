@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use super::client::{Client, ClientError};
+use super::client::{Client, ClientError, HTML_PAGE};
 use crate::event::TenantHints;
 
 const REMEMBER: Duration = Duration::from_secs(300);
@@ -263,11 +263,12 @@ pub(crate) fn no_answer_in_time() -> ClientError {
     ClientError::Transport("no answer in time".to_owned())
 }
 
-/// Whether the token may not look users up. It read events a moment ago; one that is dead since passes.
+/// Whether the token may not look users up, as authentik says and no page of a proxy's. It read events a moment ago; one
+/// that is dead since passes.
 fn lacks_right(error: &ClientError) -> bool {
     // authentik says so in these words, whatever its language is.
     let is_dead = |detail: &str| detail.contains("Token invalid");
-    matches!(error, ClientError::Refused { status: 403, detail } if !is_dead(detail))
+    matches!(error, ClientError::Refused { status: 403, detail } if !is_dead(detail) && detail != HTML_PAGE)
 }
 
 /// Whether it may be for what is known of one user. A server that wants to be left alone says so of
@@ -311,6 +312,20 @@ fn person_of(user: &Value) -> Person {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxys_page_is_no_lack_of_a_right() {
+        for (detail, lacks) in [
+            ("You do not have permission to perform this action.", true),
+            ("Token invalid/expired", false),
+            (HTML_PAGE, false),
+        ] {
+            let status = 403;
+            let detail = detail.to_owned();
+            let refused = ClientError::Refused { status, detail };
+            assert_eq!(lacks_right(&refused), lacks, "{refused}");
+        }
+    }
 
     #[test]
     fn an_impersonated_user_counts_only_once_the_administrator_is_known() {

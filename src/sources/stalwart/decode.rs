@@ -198,9 +198,9 @@ impl BodyEvents<'_> {
         };
         let key = content_key(&kind, created_at, data);
         let verb = verbs::verb(&kind, data);
-        let actor = parts::actor(&kind, data);
-        let target = parts::target(&kind, data);
-        let hints = parts::hints(&kind, data);
+        let actor = parts::actor(verb.kind, data);
+        let target = parts::target(verb.kind, data);
+        let hints = parts::hints(verb.kind, data);
         mask_event(&mut event, &kind);
         if verb.is_proxy {
             event.insert(REMARKS.to_owned(), json!({"proxy": true}));

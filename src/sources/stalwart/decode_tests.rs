@@ -109,6 +109,32 @@ fn an_impersonating_administrator_is_the_actor() {
 }
 
 #[test]
+fn a_type_that_always_means_the_same_does_so_in_any_spelling() {
+    let of_an_account = json!({"accountName": "alice@a.example", "accountId": 7,
+        "details": "admin", "id": "YWxpY2U6cHc=", "remoteIp": "192.0.2.1"});
+    let of_mail = json!({"from": "x@acme.example", "to": ["<c@d.example> (rate limited)"],
+        "details": ["y@own.example"], "accountId": 7, "queueId": 9, "queueName": "remote",
+        "hostname": "mx.d.example", "domain": "e.example", "remoteIp": "192.0.2.1"});
+    for (kind, _) in verbs::PLAIN {
+        for data in [&of_an_account, &of_mail] {
+            let said = |kind: &str| {
+                let (event, hints) = one(kind, data.clone());
+                let data = event.metadata["data"].clone();
+                (event.action, event.actor, event.target, hints, data)
+            };
+            let spellings = [
+                kind.replace(['.', '-'], "_"),
+                kind.replace('.', "-"),
+                kind.to_uppercase(),
+            ];
+            for spelling in spellings {
+                assert_eq!(said(&spelling), said(kind), "{spelling} {data}");
+            }
+        }
+    }
+}
+
+#[test]
 fn mail_belongs_to_the_side_that_is_vouched_for() {
     for (kind, data, wanted) in [
         (

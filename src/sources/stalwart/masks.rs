@@ -3,12 +3,13 @@
 //! Some types carry what went over the wire or came out of a store: log-ins in clear, request
 //! headers, new passwords, password hashes, mail. Of those only what describes the connection stays;
 //! a new key of such a type is masked until somebody has looked at it. A few more carry a secret
-//! under one key.
+//! under one key. Types stand here in lower snake case: they are known in any spelling.
 
 use serde_json::{Map, Value};
 
 use crate::event::letter;
 use crate::event::mask::{self, SECRET_KEYS};
+use crate::sources::text::lower_snake;
 
 /// What stays of an event that carries content.
 const STRUCTURAL_KEYS: &[&str] = &[
@@ -37,15 +38,15 @@ const STRUCTURAL_KEYS: &[&str] = &[
 /// the address of a push subscription, to which anybody may send who knows it (an error of the request
 /// names it too), and the bytes that stand in a store for an account or a message.
 const SECRETS_OF: &[(&str, &str)] = &[
-    ("auth.error", "details"),
-    ("auth.error", "id"),
-    ("push-subscription.error", "reason"),
-    ("push-subscription.error", "url"),
-    ("push-subscription.success", "url"),
-    ("registry.deserialization-error", "value"),
-    ("store.data-corruption", "value"),
-    ("store.decompress-error", "value"),
-    ("store.deserialize-error", "value"),
+    ("auth_error", "details"),
+    ("auth_error", "id"),
+    ("push_subscription_error", "reason"),
+    ("push_subscription_error", "url"),
+    ("push_subscription_success", "url"),
+    ("registry_deserialization_error", "value"),
+    ("store_data_corruption", "value"),
+    ("store_decompress_error", "value"),
+    ("store_deserialize_error", "value"),
 ];
 
 /// Keys that may carry content, whatever the type; for what becomes no event.
@@ -57,14 +58,11 @@ const QUERY_KEYS: &[&str] = &["code", "key", "auth", "sig", "signature"];
 /// Whether events of this type carry what went over the wire, rows of a directory, or what a model
 /// was asked and answered.
 fn carries_content(kind: &str) -> bool {
-    let Some((_, name)) = kind.split_once('.') else {
-        return false;
-    };
     matches!(
         kind,
-        "milter.read" | "milter.write" | "store.sql-query" | "store.ldap-query" | "ai.llm-response"
-    ) || name.starts_with("raw-")
-        || name.ends_with("-body")
+        "milter_read" | "milter_write" | "store_sql_query" | "store_ldap_query" | "ai_llm_response"
+    ) || kind.contains("_raw_")
+        || kind.ends_with("_body")
 }
 
 fn is_content(kind: &str, key: &str) -> bool {
@@ -86,8 +84,9 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, kind: &str) {
 }
 
 fn mask_data(data: &mut Map<String, Value>, kind: &str) {
+    let kind = lower_snake(kind);
     for (key, value) in data.iter_mut() {
-        if is_content(kind, key) {
+        if is_content(&kind, key) {
             mask::mask_leaves(value);
             continue;
         }
@@ -148,13 +147,17 @@ mod tests {
             ),
             json!({"contents": "***", "details": ["***", "***"], "newKey": "***", "remoteIp": "192.0.2.1", "size": 9})
         );
-        assert_eq!(
-            masked(
-                "delivery.raw-output",
-                json!({"contents": "x", "to": ["a@b"]})
-            ),
-            json!({"contents": "***", "to": ["a@b"]})
-        );
+        for kind in [
+            "delivery.raw-output",
+            "delivery_raw_output",
+            "Delivery.RawOutput",
+        ] {
+            assert_eq!(
+                masked(kind, json!({"contents": "x", "to": ["a@b"]})),
+                json!({"contents": "***", "to": ["a@b"]}),
+                "{kind}"
+            );
+        }
     }
 
     #[test]
@@ -200,12 +203,15 @@ mod tests {
         let data =
             json!({"details": "eyJ0", "id": "YWxpY2U6cHc=", "reason": "Failed to decode token"});
         let without = json!({"details": "***", "id": "***", "reason": "Failed to decode token"});
-        assert_eq!(masked("auth.error", data.clone()), without);
-        let caused = |data: Value| json!({"causedBy": {"type": "auth.error", "data": data}});
-        assert_eq!(
-            masked("auth.too-many-attempts", caused(data)),
-            caused(without)
-        );
+        for kind in ["auth.error", "auth_error", "Auth.Error", "AUTH-ERROR"] {
+            assert_eq!(masked(kind, data.clone()), without, "{kind}");
+            let caused = |data: &Value| json!({"causedBy": {"type": kind, "data": data}});
+            assert_eq!(
+                masked("auth.too-many-attempts", caused(&data)),
+                caused(&without),
+                "{kind}"
+            );
+        }
         let listed = |value: &str| {
             json!({"details": "Archive integrity compromised", "result": [
                 {"type": "store.data-corruption", "data": {"key": "AP8=", "value": value}}]})

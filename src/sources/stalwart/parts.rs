@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use serde_json::{Map, Value};
 
 use crate::event::{Actor, Target, TenantHints};
-use crate::sources::text::{is_address, lower_snake, scalar, text};
+use crate::sources::text::{is_address, scalar, text};
 
 type Data = Map<String, Value>;
 
@@ -67,16 +67,15 @@ fn of_account(data: &Data, key: &str) -> Option<ByteString> {
     })
 }
 
-/// Whether the account is the one that was changed. By whom is not told. Stalwart writes no such type:
-/// whoever does spells it as they like.
+/// Whether the account is the one that was changed. By whom is not told.
 fn names_the_changed_account(kind: &str) -> bool {
     matches!(
-        &*lower_snake(kind),
-        "account_created"
-            | "account_deleted"
-            | "account_password_changed"
-            | "auth_password_changed"
-            | "password_changed"
+        kind,
+        "account.created"
+            | "account.deleted"
+            | "account.password-changed"
+            | "auth.password-changed"
+            | "password.changed"
     )
 }
 
@@ -277,10 +276,6 @@ mod tests {
             "account.password-changed",
             "auth.password-changed",
             "password.changed",
-            "account_created",
-            "account-deleted",
-            "password_changed",
-            "password-changed",
         ] {
             let (actor, target) = parts(kind, &data);
             let only_the_address = Actor {

@@ -10,7 +10,9 @@ use crate::sources::text::lower_snake;
 
 /// What an event says was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verb {
+pub struct Verb<'a> {
+    /// The type, as Stalwart spells it where it is one of those that always mean the same.
+    pub kind: &'a str,
     /// `stalwart.<verb>`.
     pub action: String,
     /// How it ended, where the type tells.
@@ -20,7 +22,7 @@ pub struct Verb {
 }
 
 /// Types that always mean the same. Sorted by verb, as in `docs/sources.md`.
-const PLAIN: &[(&str, &str)] = &[
+pub(super) const PLAIN: &[(&str, &str)] = &[
     ("auth.failed", "auth_failed"),
     ("auth.too-many-attempts", "auth_failed"),
     ("auth.mfa-required", "auth_failed"),
@@ -76,12 +78,13 @@ const PROXIES: &[(&str, &str)] = &[
 ];
 
 /// The verb of an event.
-pub fn verb(kind: &str, data: &Map<String, Value>) -> Verb {
+pub fn verb<'a>(kind: &'a str, data: &Map<String, Value>) -> Verb<'a> {
     if kind == "jmap.method-call"
         && let Some(id) = data.get("id").and_then(Value::as_str)
         && let Some((_, verb)) = PROXIES.iter().find(|(method, _)| *method == id)
     {
         return Verb {
+            kind,
             action: format!("stalwart.{verb}"),
             outcome: Some(Outcome::Unknown),
             is_proxy: true,
@@ -95,11 +98,13 @@ pub fn verb(kind: &str, data: &Map<String, Value>) -> Verb {
         .or_else(|| told_by_data(kind, data));
     match verb {
         Some(verb) => Verb {
+            kind,
             action: format!("stalwart.{verb}"),
             outcome: Some(outcome(verb, kind, data)),
             is_proxy: false,
         },
         None => Verb {
+            kind,
             action: format!("stalwart.{snake}"),
             outcome: outcome_by_name(kind).filter(|_| !has_nothing_to_check(kind, data)),
             is_proxy: false,
@@ -221,6 +226,7 @@ mod tests {
         for (kind, wanted) in PLAIN {
             for spelled in [(*kind).to_owned(), kind.replace(['.', '-'], "_")] {
                 let found = verb(&spelled, &Map::new());
+                assert_eq!(found.kind, *kind, "{spelled}");
                 assert_eq!(found.action, format!("stalwart.{wanted}"), "{spelled}");
                 let outcome = verb(kind, &Map::new()).outcome;
                 assert_eq!(found.outcome, outcome, "{spelled}");
