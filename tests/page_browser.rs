@@ -79,8 +79,9 @@ async fn the_page_in_a_browser() {
         .body(events.to_string())
         .send();
     assert_eq!(sent.await.unwrap().status(), 200);
-    eventually("the demo has its history", async || {
-        demo.metric("daybook_events_written_total", "").await > 1000.0
+    eventually("both have their events", async || {
+        let written = "daybook_events_written_total";
+        demo.metric(written, "").await > 1000.0 && guarded.metric(written, "").await >= 2.0
     })
     .await;
 

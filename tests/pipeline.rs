@@ -264,17 +264,23 @@ async fn a_whole_workspace_is_entered_exactly_once_while_actors_die() {
     let count = |events: &[StoredEvent], source: &str| {
         events.iter().filter(|event| event.source == source).count() as u64
     };
+    let wanted = [
+        ("authentik", promised.authentik),
+        ("ocis", changes),
+        ("stalwart", promised.stalwart),
+        ("platform-api", promised.platform),
+    ];
     let mut events = Vec::new();
     eventually("every promised event stands in the store", async || {
         events = world.events().await;
-        count(&events, "authentik") >= promised.authentik && count(&events, "ocis") >= changes
+        let stands = |(source, wanted): &(&str, u64)| count(&events, source) >= *wanted;
+        wanted.iter().all(stands)
     })
     .await;
     keys(&events);
-    assert_eq!(count(&events, "authentik"), promised.authentik);
-    assert_eq!(count(&events, "ocis"), changes);
-    assert_eq!(count(&events, "stalwart"), promised.stalwart);
-    assert_eq!(count(&events, "platform-api"), promised.platform);
+    for (source, wanted) in wanted {
+        assert_eq!(count(&events, source), wanted, "{source}");
+    }
     let whose = Whose::new(workspace.people());
     let amiss = events.iter().filter_map(|event| whose.amiss(event));
     assert_eq!(amiss.collect::<Vec<_>>(), [""; 0]);

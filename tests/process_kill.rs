@@ -32,7 +32,7 @@ const LONGEST_LIFE: u64 = 5_000;
 
 /// A restart is promised to take a second; a loaded machine needs room, as its first start shows.
 fn ready_limit(first_start: Duration) -> Duration {
-    Duration::from_secs(3).max(4 * first_start)
+    Duration::from_secs(10).max(4 * first_start)
 }
 
 /// A configuration, a workspace that sends to its address, and lives of the service under it.

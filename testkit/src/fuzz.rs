@@ -62,12 +62,14 @@ pub struct Run {
     pub findings: Vec<(u64, String)>,
 }
 
-/// Tries seeds one after the other, from `first` on, for so long. Ends early after ten findings.
+/// Tries seeds one after the other, from `first` on, for so long, and some however slow the machine.
+/// Ends early after ten findings.
 pub fn run(target: &Target, first: u64, length: Duration) -> Run {
     let started = Instant::now();
     let mut run = Run::default();
     for seed in first.. {
-        if started.elapsed() >= length || run.findings.len() >= 10 {
+        let is_over = run.cases > 5 && started.elapsed() >= length;
+        if is_over || run.findings.len() >= 10 {
             break;
         }
         run.cases += 1;

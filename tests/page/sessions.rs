@@ -184,6 +184,7 @@ async fn who_reads_nothing_does_not_sign_in() {
 async fn a_session_ends_with_its_token() {
     let plan = World::sqlite().await;
     let world = plan.start().await;
+    world.ready().await;
     let store = Arc::clone(world.daybook().store());
     let soon = Timestamp::now()
         .checked_add(SignedDuration::from_hours(1))

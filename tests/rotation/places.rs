@@ -234,9 +234,11 @@ impl OtherUser {
             source(pen.path()),
         );
         std::fs::write(&configuration, toml).unwrap();
-        // Where everybody may run it.
-        let daybook = dir.path().join("daybook");
-        std::fs::copy(env!("CARGO_BIN_EXE_daybook"), &daybook).unwrap();
+        // Where everybody may run it. What a thread has just written is busy while another one forks.
+        let (built, daybook) = (env!("CARGO_BIN_EXE_daybook"), dir.path().join("daybook"));
+        if std::fs::hard_link(built, &daybook).is_err() {
+            std::fs::copy(built, &daybook).unwrap();
+        }
         let run = [
             daybook.to_str().unwrap(),
             "run",

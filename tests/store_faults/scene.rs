@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 /// Events must flow again this soon after a fault. An idle machine takes less than two seconds
 /// after a server is back, and less than six where drivers find out first that their connections
 /// are of no use; what it took is printed.
-pub const BACK_LIMIT: Duration = Duration::from_secs(20);
+pub const BACK_LIMIT: Duration = Duration::from_secs(30);
 
 /// The other sources have their own pauses, and wait behind the first.
 const OTHERS_LIMIT: Duration = Duration::from_secs(10);

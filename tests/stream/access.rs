@@ -6,11 +6,11 @@ use serde_json::json;
 use testkit::World;
 use testkit::sse::{EventStream, StreamEnd};
 
-use super::{RECORDER, STREAM, enter, open, say};
+use super::{STREAM, enter, open, recorder, say};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_sees_what_its_filter_lets_through() {
-    let world = World::sqlite().await.source(RECORDER).start().await;
+    let world = recorder(World::sqlite().await).start().await;
     let mut all = open(&world, "").await;
     let mut paid = open(&world, "?action=invoice.*&source=platform-api&limit=1").await;
     let mut other = open(&world, "?tenant=globex").await;
@@ -73,6 +73,7 @@ async fn a_bad_request_is_told_what_is_wrong() {
 async fn a_tenants_token_sees_its_tenant_for_as_long_as_it_lasts() {
     let plan = World::sqlite().await;
     let world = plan.start_with("auth = \"tokens\"", "").await;
+    world.ready().await;
     let store = world.daybook().store();
     let (token, record) = new_token(Role::Tenant("acme".to_owned()), None, None);
     store.insert_token(&record).await.unwrap();

@@ -17,10 +17,16 @@ use serde_json::Map;
 use testkit::World;
 use testkit::mongod::ReplicaSet;
 use testkit::sse::EventStream;
+use testkit::world::Plan;
 use tokio::sync::OnceCell;
 
 const RECORDER: &str = "kind = \"recorder\"\nname = \"platform-api\"";
 const STREAM: &str = "/api/v1/events/stream";
+
+/// Adds a recorder. Without a journal what is said comes in its order.
+fn recorder(plan: Plan) -> Plan {
+    plan.journal_size("0B").source(RECORDER)
+}
 
 /// Of one server, for those that do nothing to it; each takes a database of its own.
 async fn replica_set() -> &'static ReplicaSet {

@@ -7,7 +7,7 @@ use mongodb::bson::{DateTime, Document, doc};
 use testkit::World;
 use testkit::mongod::Mongod;
 
-use super::{RECORDER, open, replica_set, resumed, say};
+use super::{open, recorder, replica_set, resumed, say};
 
 /// As another process writes whose insert took so long.
 async fn insert_late(world: &World, database: &mongodb::Database, key: &str, late: Duration) {
@@ -40,7 +40,8 @@ async fn late_ones_come_too(world: World, database: mongodb::Database) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standalone_tells_of_late_ones() {
     let mongod = Mongod::shared().await;
-    let world = World::mongodb(mongod).await.source(RECORDER).start().await;
+    let world = recorder(World::mongodb(mongod).await).start().await;
+    world.ready().await;
     let database = mongod.database(&world.database_name()).await;
     late_ones_come_too(world, database).await;
 }
@@ -48,7 +49,8 @@ async fn a_standalone_tells_of_late_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_set_tells_of_late_ones() {
     let set = replica_set().await;
-    let world = World::at(&set.url("late")).source(RECORDER).start().await;
+    let world = recorder(World::at(&set.url("late"))).start().await;
+    world.ready().await;
     let database = set.database("late").await;
     late_ones_come_too(world, database).await;
 }
@@ -57,7 +59,8 @@ async fn a_replica_set_tells_of_late_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_one_is_not_lost_at_a_restart() {
     let mongod = Mongod::shared().await;
-    let mut world = World::mongodb(mongod).await.source(RECORDER).start().await;
+    let mut world = recorder(World::mongodb(mongod).await).start().await;
+    world.ready().await;
     let database = mongod.database(&world.database_name()).await;
     let mut stream = open(&world, "").await;
     say(&world, 0..3, "a.b").await;

@@ -8,12 +8,13 @@ use testkit::mongod::Mongod;
 use testkit::sse::StreamEnd;
 use testkit::world::eventually;
 
-use super::{RECORDER, enter, open, replica_set, resumed, say, texts};
+use super::{enter, open, recorder, replica_set, resumed, say, texts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_that_is_remembered_is_gone_on_from_exactly() {
     let mongod = Mongod::shared().await;
-    let world = World::mongodb(mongod).await.source(RECORDER).start().await;
+    let world = recorder(World::mongodb(mongod).await).start().await;
+    world.ready().await;
     let mut stream = open(&world, "").await;
     say(&world, 0..10, "a.b").await;
     let mut places = Vec::new();
@@ -33,7 +34,7 @@ async fn a_place_that_is_remembered_is_gone_on_from_exactly() {
 /// A filter that lets nothing through moves along all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_without_events_has_a_place_too() {
-    let world = World::sqlite().await.source(RECORDER).start().await;
+    let world = recorder(World::sqlite().await).start().await;
     let mut stream = open(&world, "?action=never").await;
     let mut other = open(&world, "").await;
     say(&world, 0..3, "a.b").await;
@@ -87,19 +88,20 @@ async fn restart_loses_nothing(mut world: World, repeats: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_loses_nothing_with_sqlite() {
-    let world = World::sqlite().await.source(RECORDER).start().await;
+    let world = recorder(World::sqlite().await).start().await;
     restart_loses_nothing(world, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_loses_nothing_with_a_standalone() {
-    let world = World::mongodb(Mongod::shared().await).await;
-    restart_loses_nothing(world.source(RECORDER).start().await, true).await;
+    let world = recorder(World::mongodb(Mongod::shared().await).await);
+    restart_loses_nothing(world.start().await, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_loses_nothing_with_a_replica_set() {
     let set = replica_set().await;
-    let world = World::at(&set.url("resume")).source(RECORDER).start().await;
+    let world = recorder(World::at(&set.url("resume"))).start().await;
+    world.ready().await;
     restart_loses_nothing(world, false).await;
 }

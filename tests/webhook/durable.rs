@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use daybook::config::Config;
-use daybook::tree::TreeOptions;
 use serde_json::json;
 use testkit::World;
 use testkit::http::{self, Connection, exchange, sign};
@@ -18,12 +16,9 @@ use super::{KEY, ROUTE, body, with_keys};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_store_gives_no_200_and_a_resend_is_stored_once() {
     let mongod = Mongod::start().await;
-    let options = TreeOptions {
-        push_patience: Duration::from_secs(10),
-        ..TreeOptions::of(&Config::default())
-    };
-    let plan = with_keys(World::mongodb(&mongod).await, &[KEY]).options(options);
+    let plan = with_keys(World::mongodb(&mongod).await, &[KEY]);
     let world = plan.start_with("auth = \"none\"", "timeout = \"2s\"").await;
+    world.ready().await;
     let address = world.daybook().address();
     let request = |name: &str| http::signed(ROUTE, KEY, body(name, 3));
     assert_eq!(exchange(address, request("before")).await.status, 200);

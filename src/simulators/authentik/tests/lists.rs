@@ -137,7 +137,7 @@ async fn an_event_can_become_visible_behind_newer_ones() {
     let mut late = numbered(2);
     late["context"]["name"] = "late".into();
     late["created"] = "2026-11-01T00:00:02.5Z".into();
-    let pk = world.fake.insert(late, Duration::from_millis(150));
+    let pk = world.fake.insert(late, Duration::from_secs(3));
     assert_eq!(world.fake.event_count(), 6);
     assert_eq!(world.names("").await, ["e4", "e3", "e2", "e1", "e0"]);
     assert_eq!(
