@@ -23,7 +23,7 @@ pub(super) struct Tables {
     pub gathered: String,
     pub texts: String,
     pub packs: String,
-    pub counts: String,
+    pub days: String,
     /// The index of the timeline itself.
     pub by_time: String,
     /// That of the facets' events.
@@ -39,7 +39,7 @@ impl Tables {
             gathered: beside("gathered")?,
             texts: beside("texts")?,
             packs: beside("packs")?,
-            counts: beside("counts")?,
+            days: beside("days")?,
             by_time: quoted(&format!("{}_at_facet", names.events))?,
             by_facet: quoted(&format!("{}_facet_at", names.events))?,
             events: quoted(&names.events)?,
@@ -109,10 +109,9 @@ impl Tables {
             index(&self.packs, "scope", "scope, level"),
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (
-                    day INTEGER NOT NULL, facet INTEGER NOT NULL, events INTEGER NOT NULL,
-                    PRIMARY KEY (day, facet)
-                ) WITHOUT ROWID",
-                self.counts
+                    id INTEGER PRIMARY KEY, events INTEGER NOT NULL, counts BLOB NOT NULL
+                )",
+                self.days
             ),
             self.cursor_table(),
             format!(

@@ -537,20 +537,23 @@ async fn counted_days_follow_the_events() {
         let file = Connection::open(directory.path().join("daybook.db")).unwrap();
         file.query_row(sql, [], |row| row.get(0)).unwrap()
     };
-    let sum = "SELECT coalesce(sum(events), 0) FROM \"auditevents.counts\"";
+    let sum = "SELECT coalesce(sum(events), 0) FROM \"auditevents.days\"";
     assert_eq!(days(sum), 300);
 
     let gone = store.delete_events_before(at(-100), 1000).await.unwrap();
     let left = 300 - usize::try_from(gone).unwrap();
     assert!(gone > 0 && left > 0);
     assert_counted(&store, left).await;
-    let old = "SELECT count(*) FROM \"auditevents.counts\" WHERE day < -5";
+    let old = "SELECT count(*) FROM \"auditevents.days\" WHERE id < -5 * 16";
     assert_eq!(days(old), 0);
 
     // A version without them was at work.
     let file = Connection::open(directory.path().join("daybook.db")).unwrap();
-    file.execute("DELETE FROM \"auditevents.counts\" WHERE day % 2 = 0", [])
-        .unwrap();
+    file.execute(
+        "DELETE FROM \"auditevents.days\" WHERE (id >> 4) % 2 = 0",
+        [],
+    )
+    .unwrap();
     drop((file, store));
     let store = open(&directory, AMPLE);
     let create = store.write("tables", |connection, tables| {
@@ -580,5 +583,5 @@ async fn counted_days_follow_the_events() {
     assert_eq!(days(sum), i64::try_from(left).unwrap());
     assert_counted(&store, left).await;
     while store.delete_events_before(at(10_000), 50).await.unwrap() > 0 {}
-    assert_eq!(days("SELECT count(*) FROM \"auditevents.counts\""), 0);
+    assert_eq!(days("SELECT count(*) FROM \"auditevents.days\""), 0);
 }

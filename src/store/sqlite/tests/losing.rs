@@ -113,7 +113,7 @@ fn lose(directory: &TempDir, sql: &str) {
 /// As where the events alone are carried into another file.
 const LOSE_ALL: &str = r#"
     DROP TABLE "auditevents.facets"; DROP TABLE "auditevents.terms"; DROP TABLE "auditevents.gathered";
-    DROP TABLE "auditevents.texts"; DROP TABLE "auditevents.packs"; DROP TABLE "auditevents.counts";
+    DROP TABLE "auditevents.texts"; DROP TABLE "auditevents.packs"; DROP TABLE "auditevents.days";
 "#;
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn what_finds_the_events_is_made_anew_where_it_was_lost() {
         r#"DROP TABLE "auditevents.terms""#,
         r#"DROP TABLE "auditevents.texts""#,
         r#"DROP TABLE "auditevents.packs""#,
-        r#"DROP TABLE "auditevents.counts""#,
+        r#"DROP TABLE "auditevents.days""#,
         r#"DELETE FROM "auditevents.facets" WHERE outcome IS NULL"#,
         // Somebody has changed events by hand, too.
         r#"UPDATE auditevents SET action = 'test.more' WHERE id % 5 = 0; DROP TABLE "auditevents.facets""#,
