@@ -195,7 +195,7 @@ async fn indexes_that_were_lost_with_a_cursor_are_made_anew() {
     assert_eq!(error.reason(), "unavailable", "{error}");
     assert!(stands().await);
     let again = store.commit(&push).await.unwrap();
-    assert_eq!(again.records, [Fate::Duplicate]);
+    assert_eq!(again.records, [Fate::Written]);
     for filter in filters() {
         assert_eq!(find(&store, &filter).await.len(), 1, "{filter:?}");
     }
@@ -213,6 +213,38 @@ async fn indexes_that_were_lost_with_a_cursor_are_made_anew() {
     database.drop().await.unwrap();
     store.claim_cursor(&source).await.unwrap();
     assert!(stands().await);
+}
+
+/// The cursors stand, and tell nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_was_lost_without_a_cursor_is_made_anew() {
+    let mongod = Mongod::shared().await;
+    for lost in ["index", "indexes", "collection"] {
+        let name = format!("lost_{lost}_alone");
+        let store = prepared(&mongod.url(&name)).await;
+        let events = mongod.database(&name).await;
+        let events = events.collection::<Document>("auditevents");
+        let event = [full_event("1", AT)];
+        enter(&store, "acme", &event).await.unwrap();
+        match lost {
+            "index" => events.drop_index(OURS).await.unwrap(),
+            "indexes" => events.drop_indexes().await.unwrap(),
+            _ => events.drop().await.unwrap(),
+        }
+        let error = enter(&store, "acme", &event).await.unwrap_err();
+        assert_eq!(error.reason(), "unavailable", "{error}");
+        enter(&store, "acme", &event).await.unwrap();
+        assert_eq!(events.count_documents(doc! {}).await.unwrap(), 1, "{lost}");
+        for filter in filters() {
+            assert_eq!(find(&store, &filter).await.len(), 1, "{filter:?}");
+        }
+        // Where nothing comes, the next look at the store finds it.
+        events.drop_indexes().await.unwrap();
+        assert!(store.ping().await.is_err());
+        store.ping().await.unwrap();
+        let names = events.list_index_names().await.unwrap();
+        assert!(names.contains(&OURS.to_owned()), "{names:?}");
+    }
 }
 
 /// The platform may have made a collection whose texts are the same in any case. Keys are not.

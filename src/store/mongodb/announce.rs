@@ -153,6 +153,12 @@ impl MongoStore {
         }
     }
 
+    /// What a lost cursor would tell is known: the cursors may be gone with the indexes.
+    pub(super) fn forget_touched(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.touched.clear();
+    }
+
     /// Whether a source's cursor stood when it was touched before.
     pub(super) fn was_touched(&self, source: &SourceName) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -64,6 +64,8 @@ impl MongoStore {
         let _committing = self.upkeep.committing();
         let connections = self.connections.load(Ordering::Acquire);
         let losses = self.losses();
+        // Before anything is entered: with twins there the index cannot be made.
+        self.look_at_guard().await.map_err(no_events_fault)?;
         let (entered, ()) = tokio::try_join!(self.enter_all(commit, ingested_at), async {
             self.learn(&commit.learned).await.map_err(no_events_fault)
         },)?;

@@ -344,13 +344,11 @@ impl Store for MongoStore {
             // Selection waits for a primary; a standalone server is one too.
             let answer = self.database.run_command(doc! { "hello": 1 }).await;
             let answer = answer.map_err(|error| store_error(&error))?;
-            if answer.get_bool("isWritablePrimary").unwrap_or(false) {
-                Ok(())
-            } else {
-                Err(StoreError::Unavailable(
-                    "the server is not primary".to_owned(),
-                ))
+            if !answer.get_bool("isWritablePrimary").unwrap_or(false) {
+                let message = "the server is not primary".to_owned();
+                return Err(StoreError::Unavailable(message));
             }
+            self.look_at_guard().await
         };
         self.within("a ping", hello).await
     }

@@ -11,7 +11,7 @@ use mongodb::{Collection, IndexModel};
 
 use super::MongoStore;
 use super::errors::{has_code, store_error};
-use crate::store::Result;
+use crate::store::{Result, StoreError};
 
 /// Its default name, so that an index made by the platform with the same keys is the same one.
 pub(super) const UNIQUE_INDEX: &str = "source_1_externalId_1";
@@ -79,6 +79,28 @@ impl MongoStore {
         self.create_indexes(quorum).await
     }
 
+    /// Makes the indexes anew where the one that keeps events from being entered twice was dropped, alone or with its
+    /// collection: the cursors stand then, and tell nothing.
+    pub(super) async fn look_at_guard(&self) -> Result<()> {
+        // Nothing is entered before the first preparation.
+        if self.unique_index.get().is_none() || guard(&list(&self.events).await?).is_some() {
+            return Ok(());
+        }
+        let why = match self.create_indexes_anew().await {
+            Ok(true) => {
+                self.forget_touched();
+                "they are made anew".to_owned()
+            }
+            Ok(false) => {
+                self.lose();
+                "somebody else has made them anew".to_owned()
+            }
+            Err(error) => error.to_string(),
+        };
+        let message = format!("it has lost its indexes: {why}");
+        Err(StoreError::Unavailable(message))
+    }
+
     /// Whether the index stands afterwards.
     async fn create_for_queries(
         &self,
@@ -124,12 +146,8 @@ impl MongoStore {
         listed: &[IndexModel],
         quorum: Option<&CommitQuorum>,
     ) -> Result<bool> {
-        let keys = doc! { "source": 1, "externalId": 1 };
-        // Whatever its name.
-        let guard = listed.iter().find(|index| {
-            let options = index.options.as_ref();
-            index.keys == keys && options.is_some_and(guards_every_event)
-        });
+        let keys = guard_keys();
+        let guard = guard(listed);
         let was_missing = guard.is_none();
         if was_missing {
             // Gone with its collection, perhaps, and with others.
@@ -232,6 +250,18 @@ async fn stands(collection: &Collection<RawDocumentBuf>, hint: Hint) -> Result<b
         Err(error) if has_code(&error, &[BAD_VALUE, INDEX_NOT_FOUND]) => Ok(false),
         Err(error) => Err(store_error(&error)),
     }
+}
+
+fn guard_keys() -> Document {
+    doc! { "source": 1, "externalId": 1 }
+}
+
+/// The index that keeps events from being entered twice, whatever its name.
+fn guard(listed: &[IndexModel]) -> Option<&IndexModel> {
+    listed.iter().find(|index| {
+        let options = index.options.as_ref();
+        index.keys == guard_keys() && options.is_some_and(guards_every_event)
+    })
 }
 
 /// Whether a unique index has every event of Daybook's, each of which has a text for a key.
