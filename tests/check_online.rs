@@ -442,6 +442,28 @@ async fn the_hook_and_what_is_wrong_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_is_away_no_source_is_called_silent() {
+    let mut site = Site::new().await;
+    let world = site.serve(KEY).await;
+    let (status, _) = world.post(ROUTE, HOOK_EVENT, &[]).await;
+    assert_eq!(status, 401);
+    let site = store_at(site, "sqlite:/proc/daybook/daybook.db");
+    site.fails("store", &["/proc cannot be written"]).await;
+    let (_, printed) = site.check().await;
+    for part in [
+        "was answered 200; whether events came, the store would tell",
+        "1 unsigned and 0 wrongly signed",
+        "accepts events at /api/v1/events; whether events came, the store would tell",
+    ] {
+        assert!(printed.contains(part), "{part:?} in: {printed}");
+    }
+    for part in ["no event", "point Stalwart", "daybook token new"] {
+        assert!(!printed.contains(part), "{part:?} in: {printed}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_cannot_be_written_is_told_and_none_is_made() {
     let site = Site::new().await;
     let journal = site.path("journal");

@@ -14,6 +14,7 @@ use serde_json::Value;
 use testkit::http::{exchange, post, signed};
 use testkit::process::{self, Process, free_port, sqlite_in};
 use testkit::world::eventually;
+use tokio::net::unix::pipe;
 
 const WEBHOOK: &str = "/ingest/stalwart/webhook";
 
@@ -35,10 +36,8 @@ impl Service {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         std::fs::write(dir.path().join("key"), "first key").unwrap();
-        let config = write_config(dir.path(), port, lines, "info", sources);
-        let log = dir.path().join("log");
-        let arguments = ["run", "-c", &config];
-        let mut process = Process::spawn(env!("CARGO_BIN_EXE_daybook"), &arguments, port, &log);
+        write_config(dir.path(), port, lines, "info", sources);
+        let mut process = spawn(dir.path(), port);
         process.ready().await;
         Self {
             dir,
@@ -134,7 +133,14 @@ impl Service {
     }
 }
 
-fn write_config(dir: &Path, port: u16, lines: [&str; 2], log: &str, sources: &str) -> String {
+fn spawn(dir: &Path, port: u16) -> Process {
+    let config = dir.join("daybook.toml").display().to_string();
+    let arguments = ["run", "-c", &config];
+    let log = dir.join("log");
+    Process::spawn(env!("CARGO_BIN_EXE_daybook"), &arguments, port, &log)
+}
+
+fn write_config(dir: &Path, port: u16, lines: [&str; 2], log: &str, sources: &str) {
     let [store, journal] = lines;
     let rest = format!(
         "{journal}\n[telemetry]\nlog = \"{log}\"\n{}",
@@ -144,7 +150,6 @@ fn write_config(dir: &Path, port: u16, lines: [&str; 2], log: &str, sources: &st
     let text = std::fs::read_to_string(&path).unwrap();
     let text = text.replacen("[store]", &format!("[store]\n{store}"), 1);
     std::fs::write(&path, text).unwrap();
-    path
 }
 
 fn append(log: &OcisLog, lines: u64, seed: u64) -> f64 {
@@ -414,4 +419,38 @@ async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
         .reload("info", &format!("{FILES}{PUSHED}"), "success")
         .await;
     eventually("the second is told", async || told() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_is_heard_while_a_key_cannot_be_read_to_its_end() {
+    let mut service = Service::start(PUSHED).await;
+    let key = service.path("key");
+    std::fs::remove_file(&key).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&key).status();
+    assert!(made.unwrap().success());
+    service.process.signal("HUP");
+    let unfinished = somebody_reads(&key).await;
+    service.process.signal("TERM");
+    let code = service.process.wait().await.code();
+    assert_eq!(code, Some(0), "{}", service.process.log());
+    drop(unfinished);
+
+    // A start reads it too.
+    service.process = spawn(service.dir.path(), service.port);
+    let unfinished = somebody_reads(&key).await;
+    service.process.signal("TERM");
+    let code = service.process.wait().await.code();
+    assert_eq!(code, Some(0), "{}", service.process.log());
+    drop(unfinished);
+}
+
+/// Waits for a reader of a pipe, who comes to no end while the other end is held.
+async fn somebody_reads(pipe: &Path) -> pipe::Sender {
+    let mut other_end = None;
+    eventually("the pipe is read", async || {
+        other_end = pipe::OpenOptions::new().open_sender(pipe).ok();
+        other_end.is_some()
+    })
+    .await;
+    other_end.unwrap()
 }

@@ -6,7 +6,6 @@ use clap::Args;
 
 use crate::config::{Config, SourceConfig};
 use crate::http::tls;
-use crate::store::Store;
 
 use super::output::{say, visible};
 use super::service::Service;
@@ -86,13 +85,18 @@ pub(super) async fn check(args: &CheckArgs) -> Result<(), Failure> {
     let config = &loaded.config;
     let (store, finding) = store::check(config).await;
     let mut all_well = report("store", &finding)?;
+    let asked = match &store {
+        Some(store) => push::Asked::Store(&**store),
+        None if finding.is_ok() => push::Asked::NotMade,
+        None => push::Asked::Away,
+    };
     if let Some(finding) = journal::check(config) {
         all_well &= report("journal", &finding)?;
     }
     let service = Service::of(config).map_err(anyhow::Error::from)?;
     for source in &config.sources {
         let finding = if config.ingest.enabled {
-            check_source(source, config, &service, store.as_deref()).await
+            check_source(source, config, &service, &asked).await
         } else {
             Ok(Fine::new("switched off (ingest.enabled)"))
         };
@@ -109,7 +113,7 @@ async fn check_source(
     source: &SourceConfig,
     config: &Config,
     service: &Service,
-    store: Option<&dyn Store>,
+    store: &push::Asked<'_>,
 ) -> Finding {
     match source {
         SourceConfig::Authentik(authentik) => authentik::check(authentik).await,

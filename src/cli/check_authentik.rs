@@ -30,7 +30,10 @@ pub(super) async fn check(config: &AuthentikConfig) -> Finding {
     let (me, list) = tokio::join!(client.me(), client.events(request));
     let me = match me {
         // What stands before Authentik may let the list through and nothing else.
-        Err(_) if list.as_ref().err().is_none_or(lacks_view_event) => Ok(Value::Null),
+        Err(_) if list.is_ok() => Ok(Value::Null),
+        Err(error) if is_hidden(&error) && list.as_ref().is_err_and(lacks_view_event) => {
+            Ok(Value::Null)
+        }
         me => me,
     };
     let me = me.map_err(|error| match &error {
@@ -92,6 +95,11 @@ pub(super) async fn check(config: &AuthentikConfig) -> Finding {
             _ => LET_THROUGH,
         }),
     })
+}
+
+/// Whether something else than Authentik may have answered.
+fn is_hidden(error: &ClientError) -> bool {
+    !matches!(error, ClientError::Refused { detail, .. } if detail != HTML_PAGE)
 }
 
 /// Whether Authentik itself says that the token is good, and may not read events.

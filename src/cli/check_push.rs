@@ -1,6 +1,7 @@
 //! Sources that are sent to: does the running service take a signed request, has it refused any,
 //! and did events ever come?
 
+use jiff::Timestamp;
 use reqwest::StatusCode;
 
 use crate::config::{Config, StalwartConfig};
@@ -17,7 +18,7 @@ pub(super) async fn check_stalwart(
     stalwart: &StalwartConfig,
     config: &Config,
     service: &Service,
-    store: Option<&dyn Store>,
+    store: &Asked<'_>,
 ) -> Finding {
     let name = stalwart.name.as_deref().unwrap_or("stalwart");
     let route = &stalwart.route;
@@ -89,8 +90,9 @@ pub(super) async fn check_stalwart(
         }
     }
     let refused = Refused::read(service, name).await;
-    let last = last_event(name, store).await;
-    if last.is_none() && refused.unsigned > 0 {
+    let newest = Newest::read(name, store).await;
+    let never_came = matches!(newest, Newest::Never);
+    if never_came && refused.unsigned > 0 {
         return Err(Trouble::new(
             format!(
                 "the service refused {} requests that bore no signature, and no event ever came",
@@ -101,7 +103,7 @@ pub(super) async fn check_stalwart(
             ),
         ));
     }
-    if last.is_none() && refused.wrong > 0 {
+    if never_came && refused.wrong > 0 {
         return Err(Trouble::new(
             format!(
                 "the service refused {} requests for a wrong signature, and no event ever came",
@@ -114,9 +116,9 @@ pub(super) async fn check_stalwart(
     }
     let mut fine = Fine::new(format!(
         "a signed test request to {route} was answered 200; {}",
-        told(last.as_deref())
+        newest.told()
     ));
-    if last.is_none() {
+    if never_came {
         fine = fine.advise(format!("point Stalwart's webhook here ({HOOK}), then sign in to a mailbox: an event must come within seconds"));
     }
     if refused.unsigned + refused.wrong > 0 {
@@ -128,42 +130,62 @@ pub(super) async fn check_stalwart(
     Ok(fine)
 }
 
-pub(super) async fn check_recorder(
-    name: &str,
-    service: &Service,
-    store: Option<&dyn Store>,
-) -> Finding {
-    let last = last_event(name, store).await;
+pub(super) async fn check_recorder(name: &str, service: &Service, store: &Asked<'_>) -> Finding {
+    let newest = Newest::read(name, store).await;
     let running = service.client.get(service.url("/healthz")).send().await;
     let place = if running.is_ok_and(|answer| answer.status().is_success()) {
         "accepts events at /api/v1/events"
     } else {
         "accepts events at /api/v1/events, once the service runs"
     };
-    let fine = Fine::new(format!("{place}; {}", told(last.as_deref())));
-    Ok(if last.is_none() {
+    let fine = Fine::new(format!("{place}; {}", newest.told()));
+    Ok(if matches!(newest, Newest::Never) {
         fine.advise("make a token with `daybook token new --role recorder` and send an event with it (docs/connect-platform.md)")
     } else {
         fine
     })
 }
 
-fn told(last: Option<&str>) -> String {
-    last.map_or_else(
-        || "no event came yet".to_owned(),
-        |at| format!("its newest event is of {at}"),
-    )
+/// What can be asked whether events came.
+pub(super) enum Asked<'s> {
+    Store(&'s dyn Store),
+    /// It is still to be made, and holds nothing.
+    NotMade,
+    Away,
 }
 
 /// When the newest event of a source happened.
-async fn last_event(name: &str, store: Option<&dyn Store>) -> Option<String> {
-    let filter = EventFilter {
-        source: Some(name.to_owned()),
-        ..EventFilter::default()
-    };
-    // A store that does not answer is told of already.
-    let newest = store?.find_events(&filter, None, 1).await.ok()?;
-    newest.first().map(|event| event.at.to_string())
+enum Newest {
+    At(Timestamp),
+    Never,
+    /// The store does not tell, which is no fault of the source.
+    Unknown,
+}
+
+impl Newest {
+    async fn read(name: &str, store: &Asked<'_>) -> Self {
+        let store = match store {
+            Asked::Store(store) => store,
+            Asked::NotMade => return Self::Never,
+            Asked::Away => return Self::Unknown,
+        };
+        let filter = EventFilter {
+            source: Some(name.to_owned()),
+            ..EventFilter::default()
+        };
+        match store.find_events(&filter, None, 1).await {
+            Ok(newest) => newest.first().map_or(Self::Never, |one| Self::At(one.at)),
+            Err(_) => Self::Unknown,
+        }
+    }
+
+    fn told(&self) -> String {
+        match self {
+            Self::At(at) => format!("its newest event is of {at}"),
+            Self::Never => "no event came yet".to_owned(),
+            Self::Unknown => "whether events came, the store would tell".to_owned(),
+        }
+    }
 }
 
 /// What the running service has refused since its start.
@@ -200,8 +222,37 @@ impl Refused {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::Collections;
+    use crate::store::sqlite::SqliteStore;
+
+    #[tokio::test]
+    async fn a_store_that_does_not_tell_is_no_silent_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daybook.db");
+        let store = SqliteStore::open(&path, Duration::from_secs(30), &Collections::default());
+        let store = store.unwrap();
+        let service = Service::at("http://127.0.0.1:1".to_owned()).unwrap();
+        // Without tables it fails.
+        for store in [Asked::Away, Asked::Store(&store)] {
+            let finding = check_recorder("platform-api", &service, &store).await;
+            let fine = finding.ok().unwrap();
+            let told = "; whether events came, the store would tell";
+            assert!(fine.what.ends_with(told), "{}", fine.what);
+            assert!(fine.advice.is_empty(), "{:?}", fine.advice);
+        }
+        store.prepare().await.unwrap();
+        for store in [Asked::NotMade, Asked::Store(&store)] {
+            let finding = check_recorder("platform-api", &service, &store).await;
+            let fine = finding.ok().unwrap();
+            assert!(fine.what.ends_with("no event came yet"), "{}", fine.what);
+            assert_eq!(fine.advice.len(), 1, "{:?}", fine.advice);
+        }
+    }
 
     #[test]
     fn refusals_are_read_from_a_scrape() {

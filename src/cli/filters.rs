@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::units::parse_duration;
 use crate::event::{Outcome, parse_bound};
+use crate::http::query::check_length;
 use crate::store::EventFilter;
 
 #[derive(Args, Clone, Debug, Default)]
@@ -47,21 +48,27 @@ pub(super) struct FilterArgs {
 impl FilterArgs {
     /// As the stores take it; an empty value asks for nothing.
     pub(super) fn filter(&self) -> Result<EventFilter, anyhow::Error> {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let given = |name: &str, text: &Option<String>| {
+            let text = text.clone().filter(|text| !text.is_empty());
+            match check_length(name, text.as_deref().unwrap_or_default()) {
+                Ok(()) => Ok(text),
+                Err(longest) => Err(anyhow::anyhow!("--{name} is longer than {longest} bytes")),
+            }
+        };
         if let (Some(since), Some(until)) = (self.since, self.until)
             && since > until
         {
             anyhow::bail!("--until is before --since");
         }
         Ok(EventFilter {
-            source: given(&self.source),
-            tenant: given(&self.tenant),
-            action: given(&self.action),
-            actor: given(&self.actor),
-            ip: given(&self.ip),
-            target: given(&self.target),
+            source: given("source", &self.source)?,
+            tenant: given("tenant", &self.tenant)?,
+            action: given("action", &self.action)?,
+            actor: given("actor", &self.actor)?,
+            ip: given("ip", &self.ip)?,
+            target: given("target", &self.target)?,
             outcome: self.outcome,
-            text: given(&self.text),
+            text: given("text", &self.text)?,
             since: self.since,
             until: self.until,
         })
@@ -86,7 +93,15 @@ pub(super) fn parse_when(text: &str) -> Result<Timestamp, String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        filters: FilterArgs,
+    }
 
     #[test]
     fn times_are_moments_days_or_ages() {
@@ -112,5 +127,27 @@ mod tests {
             (filter.actor, filter.ip.as_deref()),
             (None, Some("192.0.2.1"))
         );
+    }
+
+    #[test]
+    fn values_are_as_long_as_in_the_api() {
+        let filter = |name: &str, length: usize| {
+            let option = format!("--{name}={}", "x".repeat(length));
+            let line = CommandLine::try_parse_from(["tail", &option]).unwrap();
+            line.filters.filter()
+        };
+        for (name, longest) in [
+            ("source", 1024),
+            ("tenant", 8192),
+            ("action", 1024),
+            ("actor", 8190),
+            ("ip", 8192),
+            ("target", 8190),
+            ("text", 1024),
+        ] {
+            assert!(filter(name, longest).is_ok(), "{name}");
+            let error = filter(name, longest + 1).unwrap_err().to_string();
+            assert_eq!(error, format!("--{name} is longer than {longest} bytes"));
+        }
     }
 }

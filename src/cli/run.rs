@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::event::Outcome;
 use crate::http::tls;
 use crate::own_events::{self, Deed};
@@ -29,8 +29,11 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     // process 1, is lost.
     let mut stop = Stop::listen()?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let loaded = args.load()?;
-    let config = &loaded.config;
+    let (config, warning) = tokio::select! {
+        biased;
+        loaded = load(args) => loaded?,
+        () = stop.asked() => return Ok(()),
+    };
     log::init(&config.telemetry).context("telemetry.log")?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -41,10 +44,10 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     if config.ingest.enabled && config.sources.is_empty() {
         tracing::warn!("no source is configured: nothing will be entered");
     }
-    warn_of_certificate(config);
+    warn_of_certificate(warning);
     let started = tokio::select! {
         biased;
-        started = Daybook::start(config) => started,
+        started = Daybook::start(&config) => started,
         () = stop.asked() => {
             tracing::info!("stopped before it had started");
             return Ok(());
@@ -69,18 +72,18 @@ pub(super) async fn serve(
             match &mut reloads {
                 Some((hangup, args)) => {
                     hangup.recv().await;
-                    *args
+                    load(args).await
                 }
                 None => std::future::pending().await,
             }
         };
-        let args = tokio::select! {
+        let loaded = tokio::select! {
             () = stop.asked() => break None,
             end = daybook.ended() => break Some(end),
-            args = changed => args,
+            loaded = changed => loaded,
         };
         tokio::select! {
-            () = reload(&mut daybook, args, &mut untold) => {}
+            () = reload(&mut daybook, loaded, &mut untold) => {}
             // What is half taken over is drained with the rest.
             () = stop.asked() => break None,
         }
@@ -115,14 +118,34 @@ pub(super) async fn serve(
     }
 }
 
+/// A configuration, and what its certificate is to be warned of.
+type Loaded = (Config, Option<String>);
+
+/// Reads what the arguments name. A file that hangs must not keep a signal from being heard.
+async fn load(args: &ConfigArgs) -> Result<Loaded, ConfigError> {
+    let args = args.clone();
+    let read = move || -> Result<Loaded, ConfigError> {
+        let config = args.load()?.config;
+        let warning = config.http.tls.as_ref().and_then(tls::warning);
+        Ok((config, warning))
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    // Nobody cancels it: without a result it has panicked.
+    read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
 /// Takes over what has changed, or says why nothing was; the timeline says so too, later where the
 /// store is away.
-async fn reload(daybook: &mut Daybook, args: &ConfigArgs, untold: &mut JoinSet<()>) {
-    let loaded = match args.load() {
-        Ok(loaded) => {
-            let done = daybook.reload(&loaded.config).await;
+async fn reload(
+    daybook: &mut Daybook,
+    loaded: Result<Loaded, ConfigError>,
+    untold: &mut JoinSet<()>,
+) {
+    let loaded = match loaded {
+        Ok((config, warning)) => {
+            let done = daybook.reload(&config).await;
             if done.is_ok() {
-                warn_of_certificate(&loaded.config);
+                warn_of_certificate(warning);
             }
             done.map_err(|error| error.to_string())
         }
@@ -168,8 +191,8 @@ async fn reload(daybook: &mut Daybook, args: &ConfigArgs, untold: &mut JoinSet<(
 }
 
 /// It is shown all the same: clients decide.
-fn warn_of_certificate(config: &Config) {
-    if let Some(warning) = config.http.tls.as_ref().and_then(tls::warning) {
+fn warn_of_certificate(warning: Option<String>) {
+    if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
 }

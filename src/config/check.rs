@@ -48,19 +48,24 @@ pub(super) fn check(
 }
 
 fn check_store(config: &Config, report: &mut Report) {
-    const KEY: &str = "store.url";
     const FILE: &str = "store.url_file";
-    let target = config.store.url.target();
+    let url = &config.store.url;
+    let in_file = report.is_set(FILE);
+    let key = if in_file { FILE } else { "store.url" };
+    let target = url.target();
     match &target {
+        Err(wanted) if in_file && url.is_of_known_store() => {
+            report.add(FILE, "an address that cannot be used", wanted);
+        }
         // It may be a password in the wrong file.
-        Err(_) if report.is_set(FILE) => {
+        Err(_) if in_file => {
             let wanted = "the store's address in it: sqlite:PATH or mongodb://HOST:27017/DATABASE";
             report.add(FILE, "a file with something else in it", wanted);
         }
-        Err(wanted) => report.add(KEY, config.store.url.in_words(), wanted),
+        Err(wanted) => report.add(key, url.in_words(), wanted),
         Ok(StoreTarget::Sqlite(path)) if path.is_dir() => {
             let wanted = "the path of a file, such as \"sqlite:data/daybook.db\"";
-            report.add(KEY, format!("{} is a directory", path.display()), wanted);
+            report.add(key, format!("{} is a directory", path.display()), wanted);
         }
         Ok(_) => {}
     }
@@ -166,8 +171,8 @@ fn check_tls(tls: &TlsConfig, report: &mut Report) {
     match read_pair(tls) {
         Ok(_) => {}
         Err(TlsError::Certificate(found)) => {
-            let wanted =
-                "a certificate chain (X.509 version 3), the server's own certificate first";
+            let wanted = "a certificate chain (X.509 version 3), the server's own certificate first, \
+                          each -----BEGIN and -----END on a line of its own";
             report.add("http.tls.cert", found, wanted);
         }
         Err(TlsError::Key(found)) => {

@@ -78,7 +78,8 @@ fn url_in_file(node: &Node) -> Result<StoreUrl, Mismatch> {
     let path = path(node)?;
     let text = std::fs::read_to_string(&path)
         .map_err(|error| Mismatch::new(file_trouble(&path, &error), WANTED))?;
-    match text.trim() {
+    // Some editors begin a file with a byte order mark.
+    match text.trim_start_matches('\u{feff}').trim() {
         "" => Err(Mismatch::new(
             format!("{} is empty", path.display()),
             WANTED,

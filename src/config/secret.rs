@@ -82,6 +82,12 @@ impl StoreUrl {
         ))
     }
 
+    /// Whether it begins as the address of a known store does.
+    pub(super) fn is_of_known_store(&self) -> bool {
+        let schemes = ["sqlite:", "mongodb://", "mongodb+srv://"];
+        schemes.iter().any(|scheme| self.0.starts_with(scheme))
+    }
+
     /// As an error shows it that has no target. What looks like neither an address nor the path of a
     /// file may be a password: it does not show.
     pub(super) fn in_words(&self) -> String {

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use memchr::memmem;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::{self, PemObject};
@@ -36,13 +37,7 @@ pub enum TlsError {
 /// When clients could not be served with them. An expired certificate is none: clients decide.
 pub fn read_pair(config: &TlsConfig) -> Result<CertifiedKey, TlsError> {
     let TlsConfig { cert, key } = config;
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| TlsError::Certificate(unreadable(cert, &error)))?;
-    if chain.is_empty() {
-        let error = unreadable(cert, &pem::Error::NoItemsFound);
-        return Err(TlsError::Certificate(error));
-    }
+    let chain = read_chain(cert).map_err(TlsError::Certificate)?;
     let private = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| TlsError::Key(unreadable(key, &error)))?;
     let provider = rustls::crypto::ring::default_provider();
@@ -57,6 +52,33 @@ pub fn read_pair(config: &TlsConfig) -> Result<CertifiedKey, TlsError> {
         )),
         _ => TlsError::Key(format!("{} cannot be used: {error}", key.display())),
     })
+}
+
+/// Every certificate of a file. The parser passes over one that does not begin on a line of its own,
+/// and clients would miss it.
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let content = std::fs::read(path).map_err(|error| unreadable(path, &pem::Error::Io(error)))?;
+    // A byte order mark is no part of the first line.
+    let text = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content);
+    let chain = CertificateDer::pem_slice_iter(text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| unreadable(path, &error))?;
+    if chain.is_empty() {
+        return Err(unreadable(path, &pem::Error::NoItemsFound));
+    }
+    // What is commented out is meant to be passed over.
+    let begun: usize = text
+        .split(|byte| matches!(byte, b'\n' | b'\r'))
+        .filter(|line| !line.trim_ascii_start().starts_with(b"#"))
+        .map(|line| memmem::find_iter(line, b"-----BEGIN CERTIFICATE-----").count())
+        .sum();
+    if begun != chain.len() {
+        let (path, read) = (shown_path(path), chain.len());
+        return Err(format!(
+            "{begun} certificates begin in {path}, and {read} can be read"
+        ));
+    }
+    Ok(chain)
 }
 
 fn unreadable(path: &Path, error: &pem::Error) -> String {

@@ -23,6 +23,8 @@ kGd1sbbH2fE=
 fn files_that_hold_the_wrong_thing_are_told() {
     let files = Files::new();
     let good = files.contract();
+    let certificate = include_str!("../data/tls/cert.pem");
+    let glued = format!("{}{certificate}", certificate.trim_end());
     type Case<'a> = (&'a str, &'a [u8], &'a str, &'a str, &'a str);
     let cases: &[Case<'_>] = &[
         (
@@ -102,6 +104,13 @@ fn files_that_hold_the_wrong_thing_are_told() {
             "UnsupportedCertVersion",
             "X.509 version 3",
         ),
+        (
+            "cert.pem",
+            glued.as_bytes(),
+            "http.tls.cert",
+            "cert.pem, and 1 can be read",
+            "on a line of its own",
+        ),
         // As it becomes on its way through a variable.
         (
             "key.pem",
@@ -135,6 +144,8 @@ fn files_that_hold_the_wrong_thing_are_told() {
         assert!(problem.wanted.contains(wanted), "{problem}");
         files.write(name, original);
     }
+    load(&good).unwrap();
+    files.write("cert.pem", format!("\u{feff}{certificate}"));
     load(&good).unwrap();
 }
 

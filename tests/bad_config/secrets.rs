@@ -2,7 +2,7 @@
 
 use daybook::config::Problem;
 
-use super::{Files, load_with, only_problem};
+use super::{Files, load, load_with, only_problem};
 
 const SECRETS: &[&str] = &[
     "s3cretToken0123456789",
@@ -143,4 +143,41 @@ fn a_file_that_is_missing_in_its_directory_is_named() {
     let text = format!("[store]\nurl_file = {path:?}");
     let problem = only_problem(load_with(&text, &[]), &text);
     assert_eq!(problem.found, format!("{path} does not exist"));
+}
+
+#[test]
+fn what_is_wrong_with_an_address_in_a_file_is_told_without_the_address() {
+    const UNUSABLE: &str = "an address that cannot be used";
+    const OTHER: &str = "a file with something else in it";
+    let files = Files::new();
+    let text = format!("[store]\nurl_file = {:?}", files.path("url"));
+    #[rustfmt::skip]
+    let cases = [
+        ("mongodb://daybook:s3cret@mongo:27017", UNUSABLE, "the database's name"),
+        ("mongodb+srv://daybook:s3cret@mongo.example.net", UNUSABLE, "the database's name"),
+        ("\u{feff}mongodb://daybook:s3cret@mongo\n", UNUSABLE, "the database's name"),
+        ("mongodb://daybook:s3cret@1@mongo/daybook", UNUSABLE, "%-escapes"),
+        ("mongodb://daybook:s3cret", UNUSABLE, "%-escapes"),
+        ("mongodb://mongo/daybook?maxPoolSize=many", UNUSABLE, "it says"),
+        ("sqlite:a.db?mode=ro", UNUSABLE, "without options"),
+        ("postgres://daybook:s3cret@db/daybook", OTHER, "the store's address"),
+        ("s3cret", OTHER, "the store's address"),
+    ];
+    for (content, found, wanted) in cases {
+        files.write("url", content);
+        let problem = only_problem(load(&text), content);
+        assert_eq!(problem.key, "store.url_file", "{problem}");
+        assert_eq!(problem.found, found, "{problem}");
+        assert!(problem.wanted.contains(wanted), "{problem}");
+        assert!(!problem.to_string().contains("s3cret"), "{problem}");
+    }
+
+    let directory = files.directory.path().display();
+    files.write("url", format!("sqlite:{directory}"));
+    let problem = only_problem(load(&text), "a directory");
+    assert_eq!(problem.key, "store.url_file", "{problem}");
+    assert_eq!(problem.found, format!("{directory} is a directory"));
+
+    files.write("url", "\u{feff}sqlite:a.db\n");
+    assert_eq!(load(&text).unwrap().config.store.url.0, "sqlite:a.db");
 }
