@@ -14,7 +14,7 @@ use crate::store::{EventPage, PageKey, Payloads, Role, StoredEvent};
 
 use super::auth::tenant_scope;
 use super::error::ApiError;
-use super::query::{EventQuery, confine, encode_page_key};
+use super::query::{EventQuery, confine, encode_page_key, form_pairs, wrong};
 use super::router::Edge;
 
 /// `GET /api/v1/events`
@@ -53,11 +53,13 @@ struct Listed {
 pub async fn one(
     State(edge): State<Arc<Edge>>,
     headers: HeaderMap,
+    RawQuery(query): RawQuery,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let caller = edge.authenticator.caller(&headers).await?;
     let scope = tenant_scope(&caller.role)?;
     let Path(id) = id.map_err(|_| ApiError::bad_request("the id is not UTF-8"))?;
+    takes_no_parameters(query.as_deref())?;
     match edge.store.event(&id, scope).await? {
         Some(event) => Ok(Json(event).into_response()),
         None => Err(ApiError::not_found("no such event")),
@@ -68,6 +70,7 @@ pub async fn one(
 pub async fn sources(
     State(edge): State<Arc<Edge>>,
     headers: HeaderMap,
+    RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     match edge.authenticator.caller(&headers).await?.role {
         Role::Operator => {}
@@ -77,6 +80,7 @@ pub async fn sources(
             ));
         }
     }
+    takes_no_parameters(query.as_deref())?;
     let sources: Vec<_> = edge
         .board
         .sources()
@@ -84,4 +88,12 @@ pub async fn sources(
         .map(|source| source.view())
         .collect();
     Ok(Json(json!({ "sources": sources })).into_response())
+}
+
+/// 400 with the name of the first one that is given.
+fn takes_no_parameters(query: Option<&str>) -> Result<(), ApiError> {
+    match form_pairs(query.unwrap_or_default())?.first() {
+        Some((name, _)) => Err(wrong(name, "is not a parameter of this query")),
+        None => Ok(()),
+    }
 }

@@ -5,7 +5,7 @@
 //! and the push goes to the journal. Bodies that grow beside each other must not wait for each
 //! other's room: one of them at a time may wait, the others are refused and give way.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -289,7 +289,7 @@ pub(super) fn client_address(
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         // A client may have put in anything before what its proxy adds.
-        .map(|address| str::from_utf8(address).ok()?.trim().parse::<IpAddr>().ok())
+        .map(|hop| hop_address(str::from_utf8(hop).ok()?.trim()))
         .collect::<Vec<_>>();
     for hop in forwarded.into_iter().rev() {
         if !trusted(&client) {
@@ -301,6 +301,13 @@ pub(super) fn client_address(
         }
     }
     client
+}
+
+/// Some proxies tell the port, too, or write an IPv6 address in brackets.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.trim_start_matches('[').trim_end_matches(']');
+    let with_port = || hop.parse::<SocketAddr>().map(|address| address.ip());
+    bare.parse().or_else(|_| with_port()).ok()
 }
 
 #[cfg(test)]
@@ -320,6 +327,24 @@ mod tests {
             "198.51.100.9",
         ),
         (&["10.0.0.0/8"], "10.1.2.3", &["203.0.113.5"], "203.0.113.5"),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["203.0.113.5:4711, 10.9.9.9:80"],
+            "203.0.113.5",
+        ),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["[2001:db8::1]:443"],
+            "2001:db8::1",
+        ),
+        (
+            &["10.0.0.0/8"],
+            "10.1.2.3",
+            &["[2001:db8::1]"],
+            "2001:db8::1",
+        ),
         (&["10.0.0.0/8"], "10.1.2.3", &[], "10.1.2.3"),
         // What the client itself claims stands before what the proxy saw.
         (

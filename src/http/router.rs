@@ -65,6 +65,8 @@ pub struct Edge {
     pub feed: Feed,
     /// One permit a reader of the live stream.
     pub streams: Arc<Semaphore>,
+    /// One permit a long form that is read.
+    pub long_forms: Arc<Semaphore>,
     /// Of readers that catch up from the store.
     pub catching_up: Turns,
     /// Of exports, until their end is on the timeline.

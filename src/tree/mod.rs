@@ -70,6 +70,8 @@ const SUSPENDED_PROBE: Duration = Duration::from_secs(300);
 const FELL_LIMIT: Duration = Duration::from_secs(5);
 const EXPORTS_LIMIT: Duration = Duration::from_secs(5);
 const UPKEEP: Duration = Duration::from_secs(5);
+/// Long forms that strangers may send at once.
+const LONG_FORMS: usize = 32;
 
 /// Why a Daybook did not start.
 #[derive(Debug, thiserror::Error)]
@@ -273,6 +275,7 @@ impl Daybook {
             store: Arc::clone(&store),
             feed: feed.clone(),
             streams: Arc::new(Semaphore::new(config.http.max_streams as usize)),
+            long_forms: Arc::new(Semaphore::new(LONG_FORMS)),
             catching_up: Turns::new(CATCHING_UP, CATCHING_UP_OF_TENANT),
             exports: exports.clone(),
             queries: Queries::default(),

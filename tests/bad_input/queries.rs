@@ -49,6 +49,8 @@ pub const PATHS: &[(&str, u16, &str)] = &[
     ("/api/v1/events/%2e%2e%2f", 404, "not_found"),
     ("/api/v1/events/%ff", 400, "bad_request"),
     ("/api/v1/events/1/2", 404, "not_found"),
+    ("/api/v1/events/0?sort=at", 400, "bad_request"),
+    ("/api/v1/sources?sort=at", 400, "bad_request"),
     ("/api/v2/events", 404, "not_found"),
     ("/api/v1", 404, "not_found"),
     ("//api/v1/events", 404, "not_found"),
@@ -87,6 +89,9 @@ async fn a_question_without_sense_is_refused_by_name() {
         let (status, answer) = ask(&world, path).await;
         assert_eq!(status, *wanted, "{path}: {answer}");
         assert_eq!(answer["error"]["code"], *code, "{path}");
+        let told = answer["error"]["message"].as_str().unwrap();
+        let named = "\"sort\" is not a parameter of this query";
+        assert_eq!(told.contains(named), path.contains('?'), "{path}: {told}");
     }
     world.stop().await;
 }

@@ -216,6 +216,11 @@ test("paper says whose list it is, and whether it goes on", () =>
     assert.doesNotMatch(await leftOut(), /Older/);
     assert.ok(await page.getByText("No older events match").isVisible());
 
+    // As where the page breaks off among its rows.
+    await page.locator(".pager").evaluate((pager) => pager.remove());
+    const end = (list) => getComputedStyle(list, "::after").content;
+    assert.match(await page.locator("#timeline").evaluate(end), /broke off here/);
+
     await page.goto(`${demo}/audit?tenant=acme`);
     assert.match(await told.textContent(), /^As of /);
     assert.ok(await page.locator(".chips").getByText("acme").isVisible());

@@ -37,6 +37,9 @@ test("a time that is asked for is told in the zone of all others", () =>
     assert.match(since, /24 November 2026.* 09:35:00/);
     assert.match(until, /25 November 2026.* 05:30:00/);
     assert.match(await page.getByLabel("From (local)").inputValue(), /T09:35/);
+    await page.setViewportSize({ width: 320, height: 700 });
+    const wide = (values) => values.filter((value) => value.scrollWidth > value.clientWidth).length;
+    assert.equal(await page.locator(".chips .value").evaluateAll(wide), 0);
   }));
 
 test("at midnight today becomes yesterday, however long it was", () =>

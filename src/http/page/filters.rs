@@ -12,8 +12,9 @@ use crate::store::EventFilter;
 
 /// More to choose from than this is no choice: one types.
 const MOST_CHOICES: usize = 500;
-/// In characters: of what can be asked for nothing is left out. On a screen the style shortens it.
-pub(super) const WHOLE: usize = 8_192;
+/// In characters, of which the name of a hidden one has up to three a byte: of what can be asked for nothing is left out.
+/// On a screen the style shortens it.
+pub(super) const WHOLE: usize = 3 * 8_192;
 /// What a field of a form hands on as something else: it has one line, and no document holds a NUL.
 const CHANGED: [char; 3] = ['\r', '\n', '\0'];
 
@@ -192,7 +193,7 @@ pub(super) fn chips(view: &View, filter: &EventFilter) -> Markup {
     html! {
         ul.chips aria-label="Conditions that are set" {
             @for (name, label, value) in conditions(view) {
-                li {
+                li.moment[time(name).is_some()] {
                     span.label { (label) } " "
                     span.value {
                         @match time(name) {

@@ -123,10 +123,14 @@ fn shown(value: Option<&HeaderValue>) -> String {
 
 /// Whether the browser, or whatever else asks, came by TLS: to Daybook itself or to its proxy.
 pub(super) fn is_under_tls(edge: &Edge, peer: Peer, headers: &HeaderMap) -> bool {
-    let protocol = headers.get("x-forwarded-proto");
-    let is_https =
-        protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"https"));
-    edge.is_tls || (is_https && is_trusted(edge, peer))
+    edge.is_tls || (is_forwarded_by_tls(headers) && is_trusted(edge, peer))
+}
+
+/// Of proxies one behind the other the first tells what the browser spoke.
+fn is_forwarded_by_tls(headers: &HeaderMap) -> bool {
+    let protocols = headers.get("x-forwarded-proto").map(HeaderValue::as_bytes);
+    let first = protocols.and_then(|protocols| protocols.split(|byte| *byte == b',').next());
+    first.is_some_and(|first| first.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 fn is_trusted(edge: &Edge, peer: Peer) -> bool {
@@ -144,6 +148,22 @@ pub(super) fn came_from_elsewhere(headers: &HeaderMap) -> bool {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_of_several_proxies_tells_what_the_browser_spoke() {
+        for (sent, is_tls) in [
+            ("https", true),
+            ("HTTPS , http", true),
+            ("http, https", false),
+            ("http", false),
+            ("", false),
+        ] {
+            let value = HeaderValue::from_static(sent);
+            let headers = HeaderMap::from_iter([("x-forwarded-proto".parse().unwrap(), value)]);
+            assert_eq!(is_forwarded_by_tls(&headers), is_tls, "{sent}");
+        }
+        assert!(!is_forwarded_by_tls(&HeaderMap::new()));
+    }
 
     #[test]
     fn only_other_sites_pages_are_foreign() {

@@ -8,11 +8,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use maud::{Markup, html};
+use tokio::sync::Semaphore;
 
 use super::attempts::Attempts;
 use super::guard::{came_from_elsewhere, is_under_tls};
@@ -35,6 +37,8 @@ use crate::own_events::{self, Deed};
 
 /// A form with a token and an address is shorter: addresses have 64 KiB at most, and each `%` of them is `%25` in a form.
 const LONGEST_FORM: usize = 128 << 10;
+/// Longer ones are read a few at a time: whoever sends them is not known yet.
+const SHORT_FORM: usize = 4 << 10;
 
 /// Whoever may read; or the page that they get instead.
 pub(super) async fn reader(
@@ -296,13 +300,29 @@ fn set_cookie(
 }
 
 async fn read_form(edge: &Edge, body: Body) -> Result<Vec<(String, String)>, ApiError> {
-    let read = tokio::time::timeout(edge.body_timeout, to_bytes(body, LONGEST_FORM)).await;
-    let body = read
-        .map_err(|_| ApiError::request_timeout("the form did not come in time"))?
-        .map_err(|_| ApiError::too_large("this is too much for a token"))?;
+    let read = collect(body, &edge.long_forms);
+    let read = tokio::time::timeout(edge.body_timeout, read).await;
+    let form = read.map_err(|_| ApiError::request_timeout("the form did not come in time"))??;
     let text =
-        std::str::from_utf8(&body).map_err(|_| ApiError::bad_request("the form is not UTF-8"))?;
+        std::str::from_utf8(&form).map_err(|_| ApiError::bad_request("the form is not UTF-8"))?;
     form_pairs(text)
+}
+
+async fn collect(body: Body, long_forms: &Semaphore) -> Result<Vec<u8>, ApiError> {
+    let mut frames = body.into_data_stream();
+    let (mut form, mut room) = (Vec::new(), None);
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(|_| ApiError::bad_request("the form ended early"))?;
+        if form.len() + frame.len() > LONGEST_FORM {
+            return Err(ApiError::too_large("this is too much for a token"));
+        }
+        if form.len() + frame.len() > SHORT_FORM && room.is_none() {
+            let permit = long_forms.try_acquire();
+            room = Some(permit.map_err(|_| ApiError::unavailable("too many long forms at once"))?);
+        }
+        form.extend_from_slice(&frame);
+    }
+    Ok(form)
 }
 
 fn value_of<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -376,6 +396,24 @@ fn form(status: StatusCode, view: &View, next: &str, said: Option<(bool, &str)>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn long_forms_are_read_a_few_at_a_time() {
+        let one = Semaphore::new(1);
+        let status = async |length: usize| {
+            let form = collect(Body::from(vec![b'a'; length]), &one).await;
+            form.map(|form| form.len())
+                .map_err(|error| error.status().as_u16())
+        };
+        assert_eq!(status(LONGEST_FORM).await, Ok(LONGEST_FORM));
+        assert_eq!(status(LONGEST_FORM + 1).await, Err(413));
+        let held = one.try_acquire();
+        assert!(held.is_ok());
+        assert_eq!(status(SHORT_FORM + 1).await, Err(503));
+        assert_eq!(status(SHORT_FORM).await, Ok(SHORT_FORM));
+        drop(held);
+        assert_eq!(status(SHORT_FORM + 1).await, Ok(SHORT_FORM + 1));
+    }
 
     #[test]
     fn what_is_no_guess_counts_for_its_token_alone() {
