@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use mongodb::Collection;
 use mongodb::bson::{RawDocumentBuf, doc};
 use mongodb::error::{ErrorKind, IndexedWriteError};
+use tokio::sync::OnceCell;
 
 use super::announce::News;
 use super::cursors::is_upsert_race;
@@ -64,8 +65,6 @@ impl MongoStore {
         let _committing = self.upkeep.committing();
         let connections = self.connections.load(Ordering::Acquire);
         let losses = self.losses();
-        // Before anything is entered: with twins there the index cannot be made.
-        self.look_at_guard().await.map_err(no_events_fault)?;
         let (entered, ()) = tokio::try_join!(self.enter_all(commit, ingested_at), async {
             self.learn(&commit.learned).await.map_err(no_events_fault)
         },)?;
@@ -113,6 +112,7 @@ impl MongoStore {
             let part = commit.records.len().div_ceil(CONCURRENT);
             (CONCURRENT, part.clamp(UNDIVIDED, CHUNK_DOCUMENTS))
         };
+        let guard = OnceCell::new();
         let mut entered = Vec::new();
         let mut under_way = FuturesOrdered::new();
         for records in commit.records.chunks(size) {
@@ -120,7 +120,7 @@ impl MongoStore {
             if under_way.len() == at_once {
                 entered.extend(under_way.try_next().await?);
             }
-            under_way.push_back(self.enter(chunk));
+            under_way.push_back(self.enter(chunk, &guard));
             if let Poll::Ready(Some(chunk)) = poll!(under_way.next()) {
                 entered.push(chunk?);
             }
@@ -160,8 +160,13 @@ impl MongoStore {
     }
 
     /// Makes a chunk's news and then its documents stand.
-    async fn enter(&self, mut chunk: Chunk) -> Result<Chunk> {
-        self.announce(&chunk.news, &self.before_another()).await?;
+    async fn enter(&self, mut chunk: Chunk, guard: &OnceCell<()>) -> Result<Chunk> {
+        let before_another = self.before_another();
+        tokio::try_join!(self.announce(&chunk.news, &before_another), async {
+            // Once for a commit, before anything is entered: with twins there the index cannot be made.
+            let looked = guard.get_or_try_init(|| self.look_at_guard()).await;
+            looked.map_err(no_events_fault)
+        })?;
         self.pass("between_announcement_and_insert").await?;
 
         let event_target = Target {
