@@ -5,12 +5,14 @@
 //!   list of facets, and an index on (facet, `at`, id) serves them all.
 //! - Its *terms*: each text of its actor and target and its address, with the tenant. An index on
 //!   (term, `at`, id) finds them within one tenant without a look at another's events.
+//! - Its *masks*: of the actor, the address and the target one bit of sixteen for each text. In the index by
+//!   terms they tell which events of one condition can have another.
 //!
-//! Both are the first eight bytes of a SHA-256. Should two collide, an index yields an event too
+//! The first two are the first eight bytes of a SHA-256. Should two collide, an index yields an event too
 //! many: queries compare the fields themselves as well.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use sha2::{Digest as _, Sha256};
@@ -113,6 +115,40 @@ impl Role {
             _ => None,
         }
     }
+}
+
+/// Of which texts an event has masks, in their order: the role, a name, and how many texts an event has at most.
+pub(super) const MASKED: [(Role, &str, usize); 3] = [
+    (Role::Actor, "actor", 3),
+    (Role::Address, "address", 1),
+    (Role::Target, "target", 2),
+];
+
+/// The bits of a mask.
+const MASK_BITS: u64 = 16;
+
+/// The bit that stands for a folded text. It is stored with events, so a text has the same for ever.
+fn mask_bit(folded: &str) -> i32 {
+    // FNV-1a. A byte tells most in the bits that the prime lifts it to.
+    let hash = folded
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    1 << ((hash >> 40) % MASK_BITS)
+}
+
+/// All masks of a role that an event with this text can have.
+pub(super) fn masks_with(role: Role, text: &str) -> BTreeSet<i32> {
+    let own = mask_bit(&fold(text));
+    let texts = MASKED.into_iter().find(|(masked, ..)| *masked == role);
+    let others = texts.map_or(0, |(.., texts)| texts - 1);
+    (0..others).fold(BTreeSet::from([own]), |masks, _| {
+        let with_any = masks
+            .iter()
+            .flat_map(|mask| (0..MASK_BITS).map(move |bit| mask | 1 << bit));
+        with_any.collect()
+    })
 }
 
 /// One text of an event.
@@ -327,6 +363,8 @@ pub(super) struct EventKeys<'a> {
     pub facet: i64,
     /// Its terms, each once.
     pub terms: Vec<Term<'a>>,
+    /// Its masks, in the order of [`MASKED`].
+    pub masks: [i32; MASKED.len()],
 }
 
 impl<'a> EventKeys<'a> {
@@ -361,6 +399,7 @@ impl<'a> EventKeys<'a> {
             (Role::Target, &target.name),
         ];
         let mut terms: Vec<Term<'a>> = Vec::with_capacity(texts.len());
+        let mut masks = [0; MASKED.len()];
         for (role, text) in texts {
             let Some(text) = text.as_deref() else {
                 continue;
@@ -368,6 +407,11 @@ impl<'a> EventKeys<'a> {
             let odd = role.odd().filter(|_| is_odd(text));
             for role in [Some(role), odd].into_iter().flatten() {
                 let term = Term::new(tenant, role, text);
+                for (mask, (masked, ..)) in masks.iter_mut().zip(MASKED) {
+                    if masked == role {
+                        *mask |= mask_bit(&term.text);
+                    }
+                }
                 if terms.iter().all(|known| known.key != term.key) {
                     terms.push(term);
                 }
@@ -376,6 +420,7 @@ impl<'a> EventKeys<'a> {
         Self {
             facet: leading(&facet),
             terms,
+            masks,
         }
     }
 }
@@ -445,6 +490,47 @@ mod tests {
         let term = |role, text| Term::new(Some("acme"), role, text);
         let wanted = [term(Role::Actor, "gross"), term(Role::OddActor, "GROSS")];
         assert_eq!(keys.terms, wanted);
+    }
+
+    #[test]
+    fn masks_tell_which_events_can_have_a_text() {
+        let actor = Actor {
+            id: Some("7".into()),
+            email: Some("Straße@example.org".into()),
+            name: Some("Alice".into()),
+            ip: Some("2001:DB8::1".into()),
+        };
+        let target = Target {
+            id: Some("9".into()),
+            ..Target::default()
+        };
+        let of = |actor: &Actor| EventKeys::new(None, ("s", "a", None), actor, &target).masks;
+        // Stored events have these.
+        let masks = of(&actor);
+        assert_eq!(masks, [1280, 8192, 16]);
+        assert_eq!(of(&Actor::default()), [0, 0, masks[2]]);
+        for (place, text) in [
+            (0, "7"),
+            (0, "STRASSE@example.org"),
+            (0, "aLICE"),
+            (1, "2001:db8::1"),
+            (2, "9"),
+        ] {
+            let (role, ..) = MASKED[place];
+            assert!(masks_with(role, text).contains(&masks[place]), "{text}");
+        }
+        assert!(!masks_with(Role::Actor, "bob").contains(&masks[0]));
+
+        let counts = MASKED.map(|(role, ..)| masks_with(role, "x").len());
+        assert_eq!(counts, [121, 1, 16]);
+        let mut texts = [0; 16];
+        for number in 0..16_000 {
+            texts[mask_bit(&format!("user-{number}")).trailing_zeros() as usize] += 1;
+        }
+        assert!(
+            texts.iter().all(|count| (800..1_200).contains(count)),
+            "{texts:?}"
+        );
     }
 
     #[test]

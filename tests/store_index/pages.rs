@@ -229,6 +229,57 @@ async fn a_letter_is_looked_up_in_the_texts_of_many_tenants() {
     assert!(examined < 200, "{examined} were looked at");
 }
 
+/// Alice and Bob have an address and a target each, and but one event has what the other's have.
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_with_hardly_an_event_in_common_are_told_apart_by_the_index() {
+    const EVENTS: usize = 600;
+    let of = |person: usize| {
+        let name = ["Alice", "Bob"][person];
+        let id = format!("https://id.example.org/{person}");
+        (name, id, format!("192.0.2.{person}"))
+    };
+    let events = (0..EVENTS).map(|number| {
+        let person = number % 2;
+        let (name, id, _) = of(person);
+        let (.., ip) = of(if number == 300 { 1 } else { person });
+        let mut one = named(number, format!("Report of {ip}"));
+        one.actor.id = Some(id.into());
+        one.actor.email = Some(format!("{name}@example.org").into());
+        one.actor.name = Some(name.into());
+        one.actor.ip = Some(ip.into());
+        one
+    });
+    let name = "pages_apart";
+    let both = Both::with(name, &events.collect::<Vec<_>>()).await;
+    let asked = |actor: Option<&str>, target: Option<&str>, ip: Option<&str>| EventFilter {
+        actor: actor.map(str::to_owned),
+        target: target.map(str::to_owned),
+        ip: ip.map(str::to_owned),
+        ..EventFilter::default()
+    };
+    let filters = [
+        asked(Some("ALICE"), None, Some("192.0.2.1")),
+        asked(Some("alice@example.org"), Some("report OF 192.0.2.1"), None),
+        asked(
+            Some("https://id.example.org/0"),
+            Some("report of 192.0.2.1"),
+            Some("192.0.2.1"),
+        ),
+    ];
+    let expected = keys([300]);
+    for filter in &filters {
+        both.assert_pages(filter, 5, &expected, 2).await;
+    }
+    // As an older version leaves them.
+    let stored = both.database.collection::<Document>("auditevents");
+    let no_masks = doc! { "$unset": { "masks": "" } };
+    let updated = stored.update_many(doc! {}, no_masks).await.unwrap();
+    assert_eq!(updated.modified_count, EVENTS as u64);
+    for filter in &filters {
+        both.assert_pages(filter, 5, &expected, 310).await;
+    }
+}
+
 /// Numbers of terms are parts of hashes, which may be the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_shares_but_the_number_of_a_term_is_not_found() {

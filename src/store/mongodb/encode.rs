@@ -18,7 +18,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::event::flat::{self, Scalar};
 use crate::event::{AuditEvent, DeadLetter, Flat};
-use crate::store::keys::EventKeys;
+use crate::store::keys::{EventKeys, MASKED};
 
 /// The largest document that MongoDB stores.
 pub(super) const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
@@ -119,6 +119,7 @@ pub(super) fn event(
     }
     int64(&mut buf, "facet", keys.facet);
     int64_array(&mut buf, "terms", keys.terms.iter().map(|term| term.key));
+    masks(&mut buf, keys.masks);
     key(&mut buf, ElementType::EmbeddedDocument, "metadata");
     let exact = match event.metadata.as_flat() {
         Some(kept) => flat_object(&mut buf, kept),
@@ -247,6 +248,15 @@ fn int64_array(buf: &mut Vec<u8>, name: &str, numbers: impl Iterator<Item = i64>
     let start = open(buf);
     for (index, number) in numbers.enumerate() {
         with_index(index, |name| int64(buf, name, number));
+    }
+    close(buf, start);
+}
+
+fn masks(buf: &mut Vec<u8>, masks: [i32; MASKED.len()]) {
+    key(buf, ElementType::EmbeddedDocument, "masks");
+    let start = open(buf);
+    for ((_, name, _), mask) in MASKED.into_iter().zip(masks) {
+        whole_number(buf, name, mask.into());
     }
     close(buf, start);
 }
@@ -520,6 +530,7 @@ mod tests {
             "action",
             "facet",
             "terms",
+            "masks",
             "metadata",
         ];
         assert_eq!(names, expected);

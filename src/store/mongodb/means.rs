@@ -205,10 +205,7 @@ impl MongoStore {
     ) -> Result<()> {
         let sources = sources_of(&parts.whole);
         self.count_facets(grid, range, &sources).await?;
-        let way = |terms: &[i64]| Way::Terms {
-            terms: terms.to_vec(),
-            facets: Vec::new(),
-        };
+        let way = |terms: &[i64]| Way::of_terms(terms.to_vec());
         if !parts.telling.is_empty() {
             let sources = sources_of(&parts.rest);
             self.count_told(grid, range, &way(&parts.telling), &sources)

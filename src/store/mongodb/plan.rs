@@ -4,19 +4,21 @@
 //! only be slow, not wrong. What no way can find is an event without keys: of an older version, or
 //! of somebody else. Those stand together at one end of the index and are asked for besides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use mongodb::action::Action as _;
-use mongodb::bson::{Document, RawDocument, doc};
+use mongodb::bson::{Bson, Document, RawDocument, doc};
 
 use super::conditions::{conditions, range_of};
 use super::errors::store_error;
 use super::facets::tenants_of;
-use super::schema::{by_facet, by_term, by_time};
+use super::schema::{by_facet, by_term, by_time, mask_of};
 use super::{MongoStore, collect};
-use crate::store::keys::{Facet, Role, asked_terms, asks_facets, fold, is_odd, terms_in_each};
+use crate::store::keys::{
+    Facet, MASKED, Role, asked_terms, asks_facets, fold, is_odd, masks_with, terms_in_each,
+};
 use crate::store::{EventFilter, PageKey, Result, StoreError};
 
 /// Index ranges that the server merges by time in one query; with more it sorts in memory.
@@ -40,8 +42,13 @@ pub(super) enum Way {
     Time,
     /// By facets; the filter may have other conditions too.
     Facets(Vec<i64>),
-    /// By terms, of these facets only unless there are none; the filter may have other conditions too.
-    Terms { terms: Vec<i64>, facets: Vec<i64> },
+    /// By terms, of these facets only unless there are none, and of events that can have the others' texts; the
+    /// filter may have other conditions too.
+    Terms {
+        terms: Vec<i64>,
+        facets: Vec<i64>,
+        others: Vec<Mask>,
+    },
     /// Events without keys.
     Keyless,
 }
@@ -52,10 +59,19 @@ impl Way {
         match self {
             Self::Time => (doc! {}, by_time()),
             Self::Facets(keys) => (doc! { "facet": { "$in": keys } }, by_facet()),
-            Self::Terms { terms, facets } => {
+            Self::Terms {
+                terms,
+                facets,
+                others,
+            } => {
                 let mut over = doc! { "terms": { "$in": terms } };
                 if !facets.is_empty() {
                     over.insert("facet", doc! { "$in": facets });
+                }
+                for Mask { field, masks } in others {
+                    // Events of older versions have none.
+                    let masks = masks.into_iter().map(Bson::from).chain([Bson::Null]);
+                    over.insert(field, doc! { "$in": masks.collect::<Vec<_>>() });
                 }
                 (over, by_term())
             }
@@ -70,25 +86,33 @@ impl Way {
         };
         match self {
             Self::Facets(keys) => divide(keys, &Self::Facets),
-            Self::Terms { terms, facets } => divide(terms, &|terms| {
-                let facets = facets.clone();
-                Self::Terms { terms, facets }
+            Self::Terms {
+                terms,
+                facets,
+                others,
+            } => divide(terms, &|terms| Self::Terms {
+                terms,
+                facets: facets.clone(),
+                others: others.clone(),
             }),
             other => vec![other],
         }
     }
 
-    /// The same whatever the facets of its terms.
-    fn of_any_facet(&self) -> Self {
+    /// The same whatever else its terms' events have.
+    fn of_any_event(&self) -> Self {
         match self {
             Self::Terms { terms, .. } => Self::of_terms(terms.clone()),
             other => other.clone(),
         }
     }
 
-    fn of_terms(terms: Vec<i64>) -> Self {
-        let facets = Vec::new();
-        Self::Terms { terms, facets }
+    pub(super) fn of_terms(terms: Vec<i64>) -> Self {
+        Self::Terms {
+            terms,
+            facets: Vec::new(),
+            others: Vec::new(),
+        }
     }
 
     /// Whether no event can be met this way.
@@ -98,6 +122,26 @@ impl Way {
             Self::Time | Self::Keyless => false,
         }
     }
+}
+
+/// Of one role, what events have that can have a text.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Mask {
+    field: String,
+    masks: BTreeSet<i32>,
+}
+
+/// What the index by terms tells of a filter's conditions on other roles than this one.
+fn others(asked: &[(Role, &str)], role: Role) -> Vec<Mask> {
+    let others = asked.iter().filter(|(other, _)| *other != role);
+    let others = others.filter_map(|(other, text)| {
+        let (_, name, _) = MASKED.iter().find(|(masked, ..)| masked == other)?;
+        Some(Mask {
+            field: mask_of(name),
+            masks: masks_with(*other, text),
+        })
+    });
+    others.collect()
 }
 
 /// The queries of a filter.
@@ -322,6 +366,7 @@ impl MongoStore {
         let terms = Way::Terms {
             terms: found.iter().map(|text| text.key).collect(),
             facets: if tells_facets { keys } else { Vec::new() },
+            others: Vec::new(),
         };
         Ok(Some(Plan {
             whole: scope.whole(text),
@@ -337,11 +382,13 @@ impl MongoStore {
         }
         let few = facets.len() <= LOOKED_THROUGH;
         let looked_through = if few { facets.as_slice() } else { &[] };
-        let asked = asked_terms(filter).into_iter();
+        let asked = asked_terms(filter);
         let mut ways: Vec<Way> = asked
+            .iter()
             .map(|(role, text)| Way::Terms {
-                terms: in_each(&scope.tenants, role, text),
+                terms: in_each(&scope.tenants, *role, text),
                 facets: looked_through.to_vec(),
+                others: others(&asked, *role),
             })
             .collect();
         if !facets.is_empty() && facets.len() <= MERGED {
@@ -367,7 +414,7 @@ impl MongoStore {
     /// Least for the rarest way: whether it leads to [`FEW`] events or more, whatever their facets, and then the time
     /// of the last of so many newest; else their number.
     async fn rarity(&self, filter: &EventFilter, way: &Way) -> Result<(bool, i64)> {
-        let way = way.of_any_facet();
+        let way = way.of_any_event();
         let is_merged = !matches!(&way, Way::Terms { terms, .. } if terms.len() > MERGED);
         if is_merged {
             let range = conditions(&range_of(filter), None);

@@ -11,6 +11,7 @@ use mongodb::{Collection, IndexModel};
 
 use super::MongoStore;
 use super::errors::{has_code, store_error};
+use crate::store::keys::MASKED;
 use crate::store::{Result, StoreError};
 
 /// Its default name, so that an index made by the platform with the same keys is the same one.
@@ -29,9 +30,16 @@ pub(super) fn by_facet() -> Document {
 }
 
 /// Actors, addresses, targets; with the facets, so that actions are told apart and sources are counted
-/// without a look at the events.
+/// without a look at the events, and with the masks, which tell most events apart that have one condition of several.
 pub(super) fn by_term() -> Document {
-    doc! { "terms": 1, "at": -1, "_id": -1, "facet": 1 }
+    let mut keys = doc! { "terms": 1, "at": -1, "_id": -1, "facet": 1 };
+    keys.extend(MASKED.map(|(_, name, _)| (mask_of(name), 1.into())));
+    keys
+}
+
+/// The field of a mask.
+pub(super) fn mask_of(name: &str) -> String {
+    format!("masks.{name}")
 }
 
 impl MongoStore {

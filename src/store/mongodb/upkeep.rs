@@ -16,7 +16,7 @@ use super::conditions::ceiling;
 use super::errors::store_error;
 use super::schema::{by_facet, by_time};
 use super::{MongoStore, collect, decode, durable};
-use crate::store::keys::{EventKeys, Facet, TEXTS_OUTLIVE, day};
+use crate::store::keys::{EventKeys, Facet, MASKED, TEXTS_OUTLIVE, day};
 use crate::store::{EventFilter, Result, StoredEvent};
 
 /// How often hours and days are counted that have become countable, and events without keys looked for.
@@ -230,9 +230,13 @@ impl MongoStore {
                 let facet = || Facet::of_stored(&event);
                 news.add(self, event.at.as_millisecond(), tenant, &keys, facet);
                 let terms: Vec<Bson> = keys.terms.iter().map(|term| term.key.into()).collect();
+                let masks = MASKED.into_iter().zip(keys.masks);
+                let masks: Document = masks
+                    .map(|((_, name, _), mask)| (name.to_owned(), mask.into()))
+                    .collect();
                 updates.push(doc! {
                     "q": { "_id": id },
-                    "u": { "$set": { "facet": keys.facet, "terms": terms } },
+                    "u": { "$set": { "facet": keys.facet, "terms": terms, "masks": masks } },
                 });
             }
             self.announce(&news, &durable(self.timeout)).await?;
