@@ -135,12 +135,6 @@ impl Batch {
         self
     }
 
-    /// Notes the last event's id in the cursor.
-    pub fn with_last_event_id(mut self, id: impl Into<String>) -> Self {
-        self.last_event_id = Some(id.into());
-        self
-    }
-
     /// Whether somebody sent it: what is fetched belongs to a generation.
     pub fn is_pushed(&self) -> bool {
         self.generation == 0

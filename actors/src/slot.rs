@@ -48,11 +48,6 @@ impl<M: Message> Slot<M> {
         self.peer.send_replace(Some(actor));
     }
 
-    /// Empties the slot, whoever is in it.
-    pub fn withdraw(&self) {
-        self.withdraw_where(|_| true);
-    }
-
     /// Empties the slot if it holds this very generation: a late call cannot take away a successor.
     pub fn withdraw_if(&self, generation: ActorId) {
         self.withdraw_where(|peer| peer.get_id() == generation);

@@ -359,3 +359,131 @@ async fn an_index_of_somebody_counts_if_it_has_every_event() {
         assert_eq!(count, 1, "{filter:?}");
     }
 }
+
+/// What is entered beside a build may make it fail, and every later one.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_entered_while_the_lost_index_is_built() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let store = prepared(&mongod.url("beside")).await;
+    let events = mongod.database("beside").await;
+    let events = events.collection::<Document>("auditevents");
+    let [one, other] = ["1", "2"].map(|key| [full_event(key, AT)]);
+    enter(&store, "acme", &one).await.unwrap();
+    events.drop_index(OURS).await.unwrap();
+    hang(&mongod, BEGUN, "alwaysOn").await;
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { enter(&store, "acme", &other).await }
+    });
+    eventually("the index is begun", async || {
+        let listed = events.list_index_names().await.unwrap();
+        listed.contains(&OURS.to_owned())
+    })
+    .await;
+    let error = enter(&store, "acme", &one).await.unwrap_err();
+    assert_eq!(error.reason(), "unavailable", "{error}");
+    assert_eq!(events.count_documents(doc! {}).await.unwrap(), 1);
+
+    hang(&mongod, BEGUN, "off").await;
+    first.await.unwrap().unwrap_err();
+    eventually("the index stands", async || store.ping().await.is_ok()).await;
+    enter(&store, "acme", &one).await.unwrap();
+    assert_eq!(events.count_documents(doc! {}).await.unwrap(), 1);
+}
+
+/// Shells that know nothing but doubles make it so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_with_keys_of_another_type_is_the_same() {
+    let mongod = Mongod::shared().await;
+    let database = mongod.database("doubles").await;
+    let index = doc! {
+        "name": "theirs",
+        "key": { "source": 1.0, "externalId": 1.0 },
+        "unique": true,
+        "partialFilterExpression": { "externalId": { "$type": "string" } },
+    };
+    let command = doc! { "createIndexes": "auditevents", "indexes": [index] };
+    database.run_command(command).await.unwrap();
+    let store = prepared(&mongod.url("doubles")).await;
+    for _ in 0..2 {
+        enter(&store, "acme", &[full_event("1", AT)]).await.unwrap();
+    }
+    let events = database.collection::<Document>("auditevents");
+    assert_eq!(events.count_documents(doc! {}).await.unwrap(), 1);
+}
+
+/// Queries do without one, and it is made anew beside the commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_queries_that_is_lost_or_hidden_is_done_without() {
+    let mongod = Mongod::shared().await;
+    let database = mongod.database("lost_queries").await;
+    let events = database.collection::<Document>("auditevents");
+    let store = prepared(&mongod.url("lost_queries")).await;
+    enter(&store, "acme", &[full_event("1", AT)]).await.unwrap();
+    let assert_found = async |what: &str| {
+        for filter in filters() {
+            assert_eq!(find(&store, &filter).await.len(), 1, "{what}: {filter:?}");
+        }
+    };
+    let assert_done_without = async |what: &str| {
+        let mut refused = 0;
+        for filter in filters() {
+            let found = store.find_events(&filter, None, 10).await;
+            refused += usize::from(found.is_err());
+        }
+        assert!(refused > 0, "{what}");
+        store.ping().await.unwrap();
+        assert_found(what).await;
+    };
+    let names = events.list_index_names().await.unwrap();
+    let for_queries = names.iter().filter(|name| name.contains("facet"));
+    let for_queries: Vec<&String> = for_queries.collect();
+    assert_eq!(for_queries.len(), 3, "{names:?}");
+    for name in &for_queries {
+        let hide = |hidden: bool| {
+            let index = doc! { "name": *name, "hidden": hidden };
+            database.run_command(doc! { "collMod": "auditevents", "index": index })
+        };
+        hide(true).await.unwrap();
+        assert_done_without(&format!("{name} is hidden")).await;
+        hide(false).await.unwrap();
+        store.prepare().await.unwrap();
+
+        events.drop_index(*name).await.unwrap();
+        assert_done_without(&format!("{name} is lost")).await;
+        store.prepare().await.unwrap();
+    }
+    store.begin_upkeep();
+    for name in &for_queries {
+        events.drop_index(*name).await.unwrap();
+    }
+    assert_done_without("all are lost").await;
+    eventually("they are made anew", async || {
+        let names = events.list_index_names().await.unwrap();
+        for_queries.iter().all(|name| names.contains(name))
+    })
+    .await;
+    assert_found("made anew").await;
+}
+
+/// It may take minutes, and every source would wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_queries_of_many_events_is_left_to_the_background() {
+    let mongod = Mongod::shared().await;
+    let database = mongod.database("many_queries").await;
+    let events = database.collection::<Document>("auditevents");
+    let foreign = (0..10_001).map(|number| doc! { "number": number });
+    events.insert_many(foreign).await.unwrap();
+    let store = prepared(&mongod.url("many_queries")).await;
+    enter(&store, "acme", &[full_event("1", AT)]).await.unwrap();
+    let of_queries = async || {
+        let names = events.list_index_names().await.unwrap();
+        names.iter().filter(|name| name.contains("facet")).count()
+    };
+    assert_eq!(of_queries().await, 0);
+    for filter in filters() {
+        assert_eq!(find(&store, &filter).await.len(), 1, "{filter:?}");
+    }
+    store.begin_upkeep();
+    eventually("they are made", async || of_queries().await == 3).await;
+}

@@ -90,7 +90,9 @@ fn write_concern(error: &WriteConcernError) -> StoreError {
 
 /// Classifies a server's error code.
 pub(super) fn by_code(code: i32, name: &str, message: &str) -> StoreError {
-    let text = format!("{name} ({code}): {message}");
+    // Of a query that it cannot plan, the server tells everything that was asked for before it tells why.
+    let reason = message.lines().next_back().unwrap_or(message);
+    let text = format!("{name} ({code}): {reason}");
     if ACCESS_CODES.contains(&code) {
         StoreError::Unauthorized(text)
     } else if code == FULL_CODE || message.contains("No space left on device") {
@@ -120,5 +122,12 @@ mod tests {
             "unavailable"
         );
         assert_eq!(reason(9, "failed to parse"), "other");
+        let told = by_code(
+            2,
+            "BadValue",
+            "error processing query: ns=a.b\nactor == alice\n hint provided",
+        );
+        assert_eq!(told.to_string().lines().count(), 1);
+        assert!(told.to_string().ends_with("hint provided"), "{told}");
     }
 }

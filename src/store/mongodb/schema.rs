@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use futures_util::TryStreamExt as _;
+use futures_util::future::try_join_all;
 use mongodb::action::Action as _;
-use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::error::Error;
 use mongodb::options::{Collation, CommitQuorum, Hint, IndexOptions, ReadConcern};
 use mongodb::{Collection, IndexModel};
@@ -42,9 +43,17 @@ pub(super) fn mask_of(name: &str) -> String {
     format!("masks.{name}")
 }
 
+/// The sort of a page ends every key: no query sorts in memory.
+fn for_queries() -> [Document; 3] {
+    [by_time(), by_facet(), by_term()]
+}
+
+/// The indexes for queries of more events than these may take minutes, which no commit has to wait for.
+const BUILT_AT_ONCE: u64 = 10_000;
+
 impl MongoStore {
     /// Creates the missing indexes and waits until so many members have built them; an existing one is left as it is.
-    /// Whether the unique one of events was missing.
+    /// Those for queries of many events are left to the upkeep. Whether the unique one of events was missing.
     ///
     /// One that stands is not asked for: even that it is there the server tells only when the majority has whatever was
     /// written last.
@@ -72,13 +81,58 @@ impl MongoStore {
                 quorum,
             ),
         )?;
-        // The sort of a page ends every key: no query sorts in memory.
+        self.look_at_queries(&of_events).await?;
+        if !self.is_indexed() {
+            let events = self.events.estimated_document_count().await;
+            let events = events.map_err(|error| store_error(&error))?;
+            if events <= BUILT_AT_ONCE {
+                self.create_all_for_queries(&of_events, quorum).await?;
+            }
+        }
+        Ok(was_missing)
+    }
+
+    /// Creates the missing indexes for queries, however long it takes. What stands in the place of one is not touched.
+    pub(super) async fn index_for_queries(&self) -> Result<()> {
+        if self.is_indexed() {
+            return Ok(());
+        }
+        let listed = list(&self.events).await?;
+        let is_there = |keys| listed.iter().any(|index| has_keys(index, keys));
+        if for_queries().iter().all(is_there) {
+            return self.look_at_queries(&listed).await;
+        }
+        let quorum = self.look_at_server().await?;
+        self.create_all_for_queries(&listed, quorum.as_ref()).await
+    }
+
+    async fn create_all_for_queries(
+        &self,
+        listed: &[IndexModel],
+        quorum: Option<&CommitQuorum>,
+    ) -> Result<()> {
         let mut all_stand = true;
-        for keys in [by_time(), by_facet(), by_term()] {
-            all_stand &= self.create_for_queries(keys, &of_events, quorum).await?;
+        for keys in for_queries() {
+            all_stand &= self.create_for_queries(keys, listed, quorum).await?;
         }
         self.indexed.store(all_stand, Ordering::Release);
-        Ok(was_missing)
+        Ok(())
+    }
+
+    /// Learns whether the indexes for queries stand.
+    async fn look_at_queries(&self, listed: &[IndexModel]) -> Result<()> {
+        let indexes = for_queries().map(plain);
+        let stand = indexes
+            .iter()
+            .map(|index| stands_already(&self.events, listed, index));
+        let stand = try_join_all(stand).await?;
+        self.indexed
+            .store(stand.iter().all(|stands| *stands), Ordering::Release);
+        Ok(())
+    }
+
+    fn is_indexed(&self) -> bool {
+        self.indexed.load(Ordering::Acquire)
     }
 
     /// The same for a store that has lost a cursor, and may have lost its indexes with it.
@@ -88,11 +142,30 @@ impl MongoStore {
     }
 
     /// Makes the indexes anew where the one that keeps events from being entered twice was dropped, alone or with its
-    /// collection: the cursors stand then, and tell nothing.
+    /// collection: the cursors stand then, and tell nothing. Queries do without theirs once one is missing.
     pub(super) async fn look_at_guard(&self) -> Result<()> {
         // Nothing is entered before the first preparation.
-        if self.unique_index.get().is_none() || guard(&list(&self.events).await?).is_some() {
+        if self.unique_index.get().is_none() {
             return Ok(());
+        }
+        let listed = list(&self.events).await?;
+        if self.is_indexed()
+            && !for_queries()
+                .into_iter()
+                .all(|keys| is_listed(&listed, &plain(keys)))
+        {
+            self.indexed.store(false, Ordering::Release);
+            self.work.notify_one();
+        }
+        if let Some(guard) = guard(&listed) {
+            let options = guard.options.as_ref();
+            let name = options.and_then(|one| one.name.clone()).unwrap_or_default();
+            // A listed one may still be being built, and fail.
+            if is_hidden(guard) || stands(&self.events, Hint::Name(name)).await? {
+                return Ok(());
+            }
+            let message = "the index that keeps events from being entered twice is being built";
+            return Err(StoreError::Unavailable(message.to_owned()));
         }
         let why = match self.create_indexes_anew().await {
             Ok(true) => {
@@ -144,8 +217,7 @@ impl MongoStore {
 
     /// Insists on an index, once it is known to stand: the server refuses a hint at another.
     pub(super) fn hint(&self, index: Document) -> Option<Hint> {
-        let stands = self.indexed.load(Ordering::Acquire);
-        stands.then_some(Hint::Keys(index))
+        self.is_indexed().then_some(Hint::Keys(index))
     }
 
     /// Whether it was missing.
@@ -184,8 +256,7 @@ impl MongoStore {
         }
         let options = index.options.as_ref();
         let name = options.and_then(|one| one.name.clone()).unwrap_or_default();
-        // Nobody may use it for a query.
-        let is_hidden = options.is_some_and(|one| one.hidden == Some(true));
+        let is_hidden = is_hidden(&index);
         // A listed one may still be being built, and may fail. Asked for again, it is waited for: but for one that
         // somebody began at the same moment, of which the server says at once that it stands.
         let hint = Hint::Name(name.clone());
@@ -220,8 +291,7 @@ async fn list(collection: &Collection<RawDocumentBuf>) -> Result<Vec<IndexModel>
 
 /// Whether an index is listed as it is wanted: of another one with its keys the server has to judge.
 fn is_listed(listed: &[IndexModel], wanted: &IndexModel) -> bool {
-    // Documents are equal whatever the order of their fields.
-    let has_keys = |index: &&IndexModel| index.keys.iter().eq(wanted.keys.iter());
+    let has_keys = |index: &&IndexModel| has_keys(index, &wanted.keys);
     let mut alike = listed.iter().filter(has_keys);
     let (Some(index), None) = (alike.next(), alike.next()) else {
         return false;
@@ -233,9 +303,36 @@ fn is_listed(listed: &[IndexModel], wanted: &IndexModel) -> bool {
     let has_all = |options: &IndexOptions| {
         options.partial_filter_expression.is_none()
             && options.sparse != Some(true)
+            && options.hidden != Some(true)
             && options.collation.is_none()
     };
     is_unique(index) == is_unique(wanted) && index.options.as_ref().is_none_or(has_all)
+}
+
+/// Whether an index has these keys in this order. The server takes numbers of any type for the same, and keeps those of
+/// who made it: old shells know nothing but doubles.
+fn has_keys(index: &IndexModel, keys: &Document) -> bool {
+    let order = |value: &Bson| match value {
+        Bson::Double(order) => Some(*order),
+        Bson::Int32(order) => Some(f64::from(*order)),
+        Bson::Int64(order) => i32::try_from(*order).ok().map(f64::from),
+        _ => None,
+    };
+    let same = |(one, other): (&Bson, &Bson)| {
+        one == other || order(one).is_some_and(|one| Some(one) == order(other))
+    };
+    index.keys.len() == keys.len()
+        && index
+            .keys
+            .iter()
+            .zip(keys)
+            .all(|((one, its), (other, theirs))| one == other && same((its, theirs)))
+}
+
+/// Whether nobody may use an index for a query.
+fn is_hidden(index: &IndexModel) -> bool {
+    let options = index.options.as_ref();
+    options.is_some_and(|options| options.hidden == Some(true))
 }
 
 async fn stands_already(
@@ -268,7 +365,7 @@ fn guard_keys() -> Document {
 fn guard(listed: &[IndexModel]) -> Option<&IndexModel> {
     listed.iter().find(|index| {
         let options = index.options.as_ref();
-        index.keys == guard_keys() && options.is_some_and(guards_every_event)
+        has_keys(index, &guard_keys()) && options.is_some_and(guards_every_event)
     })
 }
 
@@ -370,11 +467,16 @@ mod tests {
         let [by_time, by_facet] = [by_time(), by_facet()].map(plain);
         assert!(is_listed(&[by_facet, by_time.clone()], &by_time));
         assert_eq!(listed(&[plain(keys())]), [false, true]);
+        // As old shells make it.
+        assert_eq!(listed(&[plain(doc! { "source": 1.0 })]), [false, true]);
+        assert_eq!(listed(&[plain(doc! { "source": 1_i64 })]), [false, true]);
+        assert_eq!(listed(&[plain(doc! { "source": "text" })]), [false, false]);
         for others in [
             vec![],
             vec![ours(), plain(keys())],
             vec![unique(doc! { "source": -1 })],
             vec![with(guard().sparse(true).build())],
+            vec![with(guard().hidden(true).build())],
             vec![with(guard().partial_filter_expression(filter).build())],
             vec![with(guard().collation(simple()).build())],
         ] {

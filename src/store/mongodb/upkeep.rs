@@ -129,6 +129,7 @@ impl MongoStore {
     async fn keep_up(&self, load: impl Fn() -> Load) {
         loop {
             let done = async || -> Result<()> {
+                self.index_for_queries().await?;
                 self.give_keys().await?;
                 self.settle(&load).await?;
                 if load().is_quiet {
