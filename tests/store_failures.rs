@@ -13,7 +13,7 @@ use daybook::store::{
     StoreError,
 };
 use futures_util::TryStreamExt;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use testkit::World;
 use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::{Mongod, ReplicaSet};
@@ -570,6 +570,36 @@ async fn what_the_platform_keeps_beside_ours_is_read_as_far_as_it_goes() {
             .await
             .expect("find_events");
         assert_eq!(rest.len(), expected);
+    }
+}
+
+/// With the fields that the platform knows of, as its own reader or a hand leaves it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_lacks_its_seq_is_taken_over() {
+    let mongod = Mongod::shared().await;
+    for (name, seq) in [
+        ("seq_lacks", None),
+        ("seq_null", Some(Bson::Null)),
+        ("seq_text", Some("7".into())),
+    ] {
+        let mut theirs = doc! { "source": "trouble", "lastEventId": "7:42" };
+        theirs.extend(seq.map(|seq| ("seq".to_owned(), seq)));
+        let database = mongod.database(name).await;
+        let cursors = database.collection::<Document>("ingestcursors");
+        cursors.insert_one(theirs).await.expect("a cursor");
+        let store = prepared(&mongod.url(name)).await;
+        let generation = claim(&store).await;
+        let committed = store.commit(&commit_of(&[], generation)).await;
+        if name == "seq_text" {
+            let error = committed.expect_err("it cannot be moved");
+            assert!(!error.is_away(), "the other sources wait: {error}");
+            continue;
+        }
+        let committed = committed.expect("commit");
+        assert_eq!(committed.moves, [MoveFate::Moved], "{name}");
+        let cursor = store.cursors().await.expect("cursors").remove(0);
+        assert_eq!((cursor.generation, cursor.seq), (1, 10), "{name}");
+        assert_eq!(cursor.last_event_id.as_deref(), Some("7:42"));
     }
 }
 

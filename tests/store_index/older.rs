@@ -4,15 +4,16 @@
 use std::sync::Arc;
 
 use daybook::config::Collections;
-use daybook::event::Outcome;
+use daybook::event::{Outcome, last_time};
 use daybook::own_events::{self, Deed};
 use daybook::probe::{Fault, Probes};
-use daybook::store::EventFilter;
-use daybook::store::Store;
 use daybook::store::mongodb::MongoStore;
 use daybook::store::sqlite::SqliteStore;
-use jiff::SignedDuration;
+use daybook::store::{EventFilter, PageKey, Store};
+use futures_util::TryStreamExt as _;
+use jiff::{SignedDuration, Timestamp};
 use mongodb::Database;
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
 use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
@@ -171,6 +172,132 @@ async fn keys_reach_events_with_any_id() {
         drop(store);
         events.delete_many(doc! {}).await.unwrap();
     }
+}
+
+/// One of each type that somebody may have.
+fn ids(number: u8) -> [Bson; 9] {
+    let object_id = ObjectId::from_bytes([number; 12]);
+    [
+        Bson::Int32(number.into()),
+        Bson::Int64(i64::MAX - i64::from(number)),
+        Bson::Double(f64::from(number) + 0.5),
+        Bson::String(number.to_string()),
+        // What looks like another one.
+        object_id.to_hex().into(),
+        object_id.into(),
+        Uuid::from_bytes([number; 16]).into(),
+        DateTime::from_millis(number.into()).into(),
+        doc! { "source": "ocis", "day": i32::from(number) }.into(),
+    ]
+}
+
+/// All at one time, within which pages end, and half of them without keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_with_any_id_are_listed_once_each_and_found_by_it() {
+    let mongod = Mongod::shared().await;
+    let url = mongod.url("listed_ids");
+    let database = mongod.database("listed_ids").await;
+    let events = database.collection::<Document>("auditevents");
+    let insert = async |numbers: [u8; 3]| {
+        let foreign = numbers.into_iter().flat_map(ids).map(|id| {
+            let mut foreign = older(&format!("{id:?}"));
+            foreign.insert("_id", id);
+            foreign
+        });
+        events.insert_many(foreign).await.unwrap();
+    };
+    insert([1, 3, 5]).await;
+    let upkeep = mongo_store(&url).await;
+    eventually("keys for all", async || {
+        let keyless = events.count_documents(doc! { "facet": null }).await;
+        keyless.unwrap() == 0
+    })
+    .await;
+    drop(upkeep);
+    insert([2, 4, 6]).await;
+
+    let newest_first = events.find(doc! {}).sort(doc! { "at": -1, "_id": -1 });
+    let newest_first: Vec<Document> = newest_first.await.unwrap().try_collect().await.unwrap();
+    let expected = newest_first.iter();
+    let expected = expected.map(|event| event.get_str("externalId").unwrap());
+    let expected: Vec<&str> = expected.collect();
+    assert_eq!(expected.len(), 54);
+    let store = prepared(&url).await;
+    let everything = EventFilter::default();
+    let of_source = EventFilter {
+        source: Some("ocis".to_owned()),
+        ..EventFilter::default()
+    };
+    for filter in [&everything, &of_source] {
+        for limit in [1, 7] {
+            let mut found = Vec::new();
+            let mut before = None;
+            // Enough for those that end.
+            for _ in 0..=expected.len() {
+                let page = store.find_events(filter, before.as_ref(), limit).await;
+                let page = page.unwrap();
+                before = page.last().map(PageKey::of).or(before);
+                found.extend(page.into_iter().map(|event| event.external_id));
+            }
+            assert_eq!(found, expected, "{filter:?} by {limit}");
+        }
+    }
+    for listed in find(&store, &everything).await {
+        let by_id = store.event(&listed.id, None).await.unwrap();
+        assert_eq!(by_id, Some(listed));
+    }
+}
+
+/// Made of microseconds, say, or a word for never.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_time_that_no_timestamp_can_be_are_nowhere() {
+    let mongod = Mongod::shared().await;
+    let store = prepared(&mongod.url("times")).await;
+    let database = mongod.database("times").await;
+    let events = database.collection::<Document>("auditevents");
+    let [first, last] = [Timestamp::MIN, last_time()].map(Timestamp::as_millisecond);
+    let beyond = [i64::MIN, first - 1, last + 1, AT * 1000, i64::MAX];
+    let foreign = [last, AT, first].into_iter().chain(beyond).map(|at| {
+        let mut foreign = older(&at.to_string());
+        foreign.insert("at", DateTime::from_millis(at));
+        foreign
+    });
+    events.insert_many(foreign).await.unwrap();
+
+    let expected = [last, AT, first].map(|at| at.to_string());
+    let of_all_time = EventFilter {
+        since: Some(Timestamp::MIN),
+        until: Some(Timestamp::MAX),
+        ..EventFilter::default()
+    };
+    for filter in [EventFilter::default(), of_all_time] {
+        let found = find(&store, &filter).await.into_iter();
+        let found: Vec<String> = found.map(|event| event.external_id).collect();
+        assert_eq!(found, expected, "{filter:?}");
+        let counted = store.histogram(&filter, 10).await.unwrap();
+        assert_eq!(counted.total, 3, "{filter:?}");
+    }
+    let stored = events.find(doc! {}).await.unwrap();
+    let stored: Vec<Document> = stored.try_collect().await.unwrap();
+    for event in stored {
+        let key = event.get_str("externalId").unwrap().to_owned();
+        let id = event.get_object_id("_id").unwrap().to_hex();
+        let found = store.event(&id, None).await.unwrap();
+        assert_eq!(found.is_some(), expected.contains(&key), "{key}");
+    }
+    let mut follow = store.follow(Some("0-i")).await.unwrap().unwrap();
+    let mut told = Vec::new();
+    loop {
+        let met = follow.next().await.unwrap();
+        told.extend(met.entries.into_iter().map(|one| one.event.external_id));
+        if !met.more {
+            break;
+        }
+    }
+    told.sort();
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(told, expected);
 }
 
 /// As when the events alone were restored from a backup: they have keys that nothing tells of.

@@ -16,7 +16,7 @@ use testkit::mongod::Mongod;
 
 use super::counts::{events_examined, reads_of};
 use super::texts::settled;
-use super::{AuditEvent, Outcome, TIMEOUT, enter, event, find_by, mongo_store};
+use super::{AuditEvent, Outcome, TIMEOUT, enter, event, find, find_by, mongo_store, prepared};
 
 const AT: i64 = 1_700_000_000_000;
 
@@ -278,6 +278,54 @@ async fn conditions_with_hardly_an_event_in_common_are_told_apart_by_the_index()
     for filter in &filters {
         both.assert_pages(filter, 5, &expected, 310).await;
     }
+}
+
+/// The platform may have made a collection whose texts have another order, and are the same in any case.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_of_actions_is_one_whatever_the_collation() {
+    let mongod = Mongod::shared().await;
+    let name = "pages_prefix";
+    let database = mongod.database(name).await;
+    let collation = doc! { "locale": "en", "strength": 2 };
+    let command = doc! { "create": "auditevents", "collation": collation };
+    database.run_command(command).await.unwrap();
+    let store = prepared(&mongod.url(name)).await;
+    let actions = [
+        "learning.quiz",
+        "learning.quiz_done",
+        "learning.v9",
+        "learning.v95",
+        "Learning.quiz",
+    ];
+    let events = actions.iter().zip(0..).map(|(action, number)| {
+        let mut one = numbered(number);
+        one.action = (*action).into();
+        one
+    });
+    let events: Vec<AuditEvent> = events.collect();
+    enter(&store, "acme", &events).await.unwrap();
+    let assert_found = async |when: &str| {
+        for (action, numbers) in [
+            ("learning.quiz*", 0..2),
+            ("learning.v9*", 2..4),
+            ("learning.*", 0..4),
+        ] {
+            let filter = EventFilter {
+                action: Some(action.to_owned()),
+                ..EventFilter::default()
+            };
+            let found = find(&store, &filter).await.into_iter();
+            let found: Vec<String> = found.map(|event| event.external_id).collect();
+            assert_eq!(found, keys(numbers.rev()), "{action} {when}");
+            let counted = store.histogram(&filter, 10).await.unwrap();
+            assert_eq!(counted.total, found.len() as u64, "{action} {when}");
+        }
+    };
+    assert_found("with keys").await;
+    let stored = database.collection::<Document>("auditevents");
+    let no_keys = doc! { "$unset": { "facet": "", "terms": "" } };
+    stored.update_many(doc! {}, no_keys).await.unwrap();
+    assert_found("without keys").await;
 }
 
 /// Numbers of terms are parts of hashes, which may be the same.

@@ -59,3 +59,27 @@ async fn slow_reads_keep_no_commit_and_no_probe_waiting() {
         reads.iter().for_each(|read| read.abort());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_looks_at_single_events_keep_nobody_else_waiting() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let store = Arc::new(prepared(&mongod.url("single")).await);
+    let slow = doc! {
+        "failCommands": ["find"], "namespace": "single.auditevents",
+        "blockConnection": true, "blockTimeMS": 60_000,
+    };
+    let fail_point = FailPoint::set(&mongod, "alwaysOn", slow).await;
+    let look = |number: usize| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.event(&number.to_string(), None).await })
+    };
+    let looks: Vec<_> = (0..READS).map(look).collect();
+    eventually("they have all that is theirs", async || {
+        fail_point.struck().await >= 10
+    })
+    .await;
+    let token = tokio::time::timeout(PROBE, store.token("nobody's")).await;
+    assert_eq!(token.expect("an answer in time").unwrap(), None);
+    assert!(looks.iter().all(|look| !look.is_finished()));
+    looks.iter().for_each(|look| look.abort());
+}

@@ -1,12 +1,14 @@
 //! A filter's conditions as queries. Its values are only ever compared, never interpreted: text becomes an escaped
 //! pattern, and no operator comes from outside.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jiff::Timestamp;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Bson, DateTime, Document, Regex, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawBsonRef, RawDocument, Regex, doc};
 
 use super::bson_date;
-use crate::store::keys::first_behind;
+use crate::event::last_time;
 use crate::store::{EventFilter, PageKey};
 
 /// Fields of `EventFilter::text`.
@@ -20,6 +22,12 @@ const SEARCHED: [&str; 8] = [
     "target.id",
     "target.name",
 ];
+
+/// Before an id whose type is told with it.
+const TYPED: &str = "bson:";
+
+/// Levels of documents that an id may have.
+const LEVELS: u8 = 8;
 
 /// The filter's conditions on time alone.
 pub(super) fn range_of(filter: &EventFilter) -> EventFilter {
@@ -47,12 +55,9 @@ pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Docu
     if let Some(action) = &filter.action {
         match action.strip_suffix('*') {
             Some("") => {}
+            // A range would be that of the collection's collation. A pattern knows none.
             Some(prefix) => {
-                let mut range = doc! { "$gte": prefix };
-                if let Some(behind) = first_behind(prefix) {
-                    range.insert("$lt", behind);
-                }
-                query.insert("action", range);
+                query.insert("action", pattern(&format!(r"\A{}", escape(prefix)), ""));
             }
             None => {
                 query.insert("action", action);
@@ -60,8 +65,11 @@ pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Docu
         }
     }
 
-    // The lower bound also keeps out documents of others whose `at` is no date.
-    let mut at = doc! { "$gte": filter.since.map_or(DateTime::MIN, ceiling) };
+    // The bounds also keep out documents of others whose `at` is no date, or one that no timestamp can be.
+    let mut at = doc! {
+        "$gte": ceiling(filter.since.unwrap_or(Timestamp::MIN)),
+        "$lte": bson_date(last_time()),
+    };
     if let Some(until) = filter.until {
         at.insert("$lt", ceiling(until));
     }
@@ -89,38 +97,67 @@ pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Docu
     query
 }
 
-/// What of the page key's own millisecond was on the page. `_id`s of one type compare by value; in
-/// the sort, texts come after object ids.
-pub(super) fn already_seen(field: &str, before: &PageKey) -> Vec<Document> {
-    let at = bson_date(before.at);
-    let id = id_bson(&before.id);
-    let mut seen = vec![doc! { field: at, "_id": { "$gte": &id } }];
-    if !matches!(id, Bson::ObjectId(_)) {
-        seen.push(doc! { field: at, "_id": { "$type": "objectId" } });
-    }
-    seen
+/// What of the page key's own millisecond was on the page. Other than `$gte` by itself, this compares ids of any types, as
+/// the sort does.
+pub(super) fn already_seen(field: &str, before: &PageKey) -> [Document; 1] {
+    let seen = doc! { "$gte": ["$_id", { "$literal": id_bson(&before.id) }] };
+    [doc! { field: bson_date(before.at), "$expr": seen }]
 }
 
-/// An event's id as it is stored: Daybook's own are object ids, those of others may be texts.
-pub(super) fn id_bson(id: &str) -> Bson {
-    let canonical = |oid: &ObjectId| oid.to_hex() == id;
-    match ObjectId::parse_str(id).ok().filter(canonical) {
-        Some(oid) => Bson::ObjectId(oid),
-        None => Bson::String(id.to_owned()),
+/// An id as text. Daybook's own are object ids, those of others may be texts: both stand as they are, but for texts that
+/// [`id_bson`] would take for something else. Of these and of all others the type is told too.
+pub(super) fn id_text(id: &Bson) -> String {
+    match id {
+        Bson::ObjectId(id) => id.to_hex(),
+        Bson::String(text) if id_bson(text) == *id => text.clone(),
+        other => {
+            let document = doc! { "": other }.to_vec().unwrap_or_default();
+            format!("{TYPED}{}", BASE64.encode(document))
+        }
+    }
+}
+
+/// The id of which this is the [`id_text`].
+pub(super) fn id_bson(text: &str) -> Bson {
+    let object_id = ObjectId::parse_str(text).map(Bson::ObjectId).ok();
+    let id = object_id.or_else(|| typed_id(text));
+    id.filter(|id| id_text(id) == text)
+        .unwrap_or_else(|| Bson::String(text.to_owned()))
+}
+
+fn typed_id(text: &str) -> Option<Bson> {
+    let document = BASE64.decode(text.strip_prefix(TYPED)?).ok()?;
+    let id = RawDocument::from_bytes(&document).ok()?.get("").ok()??;
+    is_plain(id, LEVELS).then(|| Bson::try_from(id).ok())?
+}
+
+/// Whether every query takes it for the value that it is, and it has no more levels: it may come from anybody.
+fn is_plain(value: RawBsonRef<'_>, levels: u8) -> bool {
+    match value {
+        RawBsonRef::Document(fields) => fields.iter().all(|field| {
+            field.is_ok_and(|(name, value)| {
+                levels > 0 && !name.as_str().starts_with('$') && is_plain(value, levels - 1)
+            })
+        }),
+        RawBsonRef::Array(_)
+        | RawBsonRef::RegularExpression(_)
+        | RawBsonRef::JavaScriptCodeWithScope(_)
+        | RawBsonRef::Undefined => false,
+        _ => true,
     }
 }
 
 fn any_of(fields: &[&str], text: &str) -> Document {
-    let pattern = pattern(text);
+    let pattern = pattern(text, "i");
     let alternatives = fields.iter().map(|field| doc! { *field: pattern.clone() });
     doc! { "$or": alternatives.collect::<Vec<_>>() }
 }
 
-/// A pattern that matches in any case of letters.
-pub(super) fn pattern(pattern: &str) -> Bson {
+/// A pattern; with the option `i` in any case of letters.
+fn pattern(pattern: &str, options: &str) -> Bson {
     Bson::RegularExpression(Regex {
         pattern: pattern.try_into().expect("escape() leaves no NUL"),
-        options: "i".try_into().expect("a literal without NUL"),
+        options: options.try_into().expect("a literal without NUL"),
     })
 }
 
@@ -152,11 +189,68 @@ pub(super) fn ceiling(at: Timestamp) -> DateTime {
 
 #[cfg(test)]
 mod tests {
+    use mongodb::bson::Uuid;
+
     use super::*;
 
     #[test]
     fn a_pattern_is_only_its_text() {
         assert_eq!(escape("a.b*c\0é$"), r"a\.b\*c\x00é\$");
+    }
+
+    fn typed(id: Bson) -> String {
+        let document = doc! { "": id }.to_vec().expect("a document");
+        format!("{TYPED}{}", BASE64.encode(document))
+    }
+
+    #[test]
+    fn an_id_is_read_back_from_its_text() {
+        let object_id = ObjectId::from_bytes([0xab; 12]);
+        let hex = object_id.to_hex();
+        for text in ["", "7", "null", "bson:", "bson:7", &hex.to_uppercase()] {
+            assert_eq!(id_text(&text.into()), text);
+            assert_eq!(id_bson(text), Bson::from(text));
+        }
+        assert_eq!(id_text(&object_id.into()), hex);
+        assert_eq!(id_bson(&hex), Bson::from(object_id));
+        let alike = typed(hex.as_str().into());
+        for id in [
+            Bson::Null,
+            Bson::Int32(7),
+            Bson::Int64(7),
+            Bson::Double(7.5),
+            Bson::Boolean(true),
+            DateTime::MAX.into(),
+            Uuid::from_bytes([7; 16]).into(),
+            doc! { "source": "ocis", "day": { "month": 7 } }.into(),
+            // Texts that would be taken for others.
+            hex.as_str().into(),
+            alike.as_str().into(),
+        ] {
+            let text = id_text(&id);
+            assert_eq!(text, typed(id.clone()));
+            assert_eq!(id_bson(&text), id);
+        }
+    }
+
+    #[test]
+    fn an_id_of_anybody_is_no_more_than_a_value() {
+        let deep = (0..100).fold(Bson::Null, |inner, _| doc! { "a": inner }.into());
+        for other in [
+            deep,
+            Bson::Array(Vec::new()),
+            doc! { "$ne": null }.into(),
+            doc! { "a": { "$ne": 1 } }.into(),
+            doc! { "a": [1] }.into(),
+            pattern("", ""),
+            Bson::Undefined,
+            // Those that stand as they are.
+            ObjectId::from_bytes([7; 12]).into(),
+            "a text".into(),
+        ] {
+            let text = typed(other);
+            assert_eq!(id_bson(&text), Bson::String(text));
+        }
     }
 
     #[test]

@@ -136,8 +136,9 @@ impl MongoStore {
         let filter = doc! { "source": source.as_str() };
         let update = doc! {
             "$inc": { "generation": 1_i64 },
+            // Somebody else's may lack it.
+            "$max": { "seq": 0_i64 },
             "$setOnInsert": {
-                "seq": 0_i64,
                 "detail": Bson::Null,
                 "updatedAt": bson_date(Timestamp::now()),
             },
@@ -222,8 +223,10 @@ pub(super) fn is_upsert_race(error: &Error) -> bool {
     }
 }
 
+/// This concerns its source alone: the others go on.
 fn contended(source: &SourceName) -> StoreError {
-    StoreError::Unavailable(format!("the cursor of {source} is being moved by others"))
+    let why = "is being moved by others, or its `seq` is no number";
+    StoreError::Refused(format!("the cursor of {source} {why}"))
 }
 
 #[cfg(test)]

@@ -10,26 +10,26 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use jiff::Timestamp;
 use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Decimal128, RawArray, RawBsonRef, RawDocument};
+use mongodb::bson::{Bson, Decimal128, RawArray, RawBsonRef, RawDocument};
 use serde_json::{Map, Number, Value};
 
+use super::conditions::id_text;
 use crate::event::json;
-use crate::event::{Actor, DeadLetter, DeadLetterReason, Outcome, SourceName, Target, from_millis};
+use crate::event::{Actor, DeadLetter, DeadLetterReason, Outcome, SourceName, Target};
 use crate::store::{
     Cursor, DeadLetterHead, Role, StoredDeadLetter, StoredEvent, TenantRecord, TokenRecord,
     UserRecord,
 };
 
-/// One event; `None` for a document without a date, which no query asks for.
+/// One event; `None` for a document without a date, or with one that no timestamp can be: no query asks for it.
 pub(super) fn event(document: &RawDocument) -> Option<StoredEvent> {
     let metadata = exact_metadata(document).unwrap_or_else(|| {
         let nearest = document.get_document("metadata");
         nearest.map(object).unwrap_or_default()
     });
-    let at = from_millis(document.get_datetime("at").ok()?.timestamp_millis());
-    let id = document.get("_id").ok()??;
+    let at = date(document, "at")?;
     Some(StoredEvent {
-        id: id_text(id).unwrap_or_else(|| format!("{id:?}")),
+        id: id_of(document)?,
         at,
         ingested_at: date(document, "ingestedAt").unwrap_or(at),
         source: text(document, "source").unwrap_or_default(),
@@ -90,7 +90,7 @@ pub(super) fn dead_letter(document: &RawDocument) -> Option<StoredDeadLetter> {
 pub(super) fn dead_letter_head(document: &RawDocument) -> Option<DeadLetterHead> {
     let first_at = date(document, "at")?;
     Some(DeadLetterHead {
-        id: id_text(document.get("_id").ok()??)?,
+        id: id_of(document)?,
         source: text(document, "source")?,
         position: text(document, "position")?,
         reason: DeadLetterReason::from_word(document.get_str("reason").ok()?)?,
@@ -123,7 +123,7 @@ pub(super) fn cursor(document: &RawDocument) -> Option<Cursor> {
 /// One tenant; `None` without a usable id and slug.
 pub(super) fn tenant(document: &RawDocument) -> Option<TenantRecord> {
     Some(TenantRecord {
-        id: id_text(document.get("_id").ok()??)?,
+        id: platform_id(document.get("_id").ok()??)?,
         slug: text(document, "slug").filter(|slug| !slug.is_empty())?,
         name: text(document, "name"),
         domains: texts(document, "domains"),
@@ -141,7 +141,7 @@ pub(super) fn user(document: &RawDocument) -> Option<UserRecord> {
         tenant_ids: tenant_ids
             .into_iter()
             .flatten()
-            .filter_map(id_text)
+            .filter_map(platform_id)
             .collect(),
     };
     let reachable = user.subject.is_some() || user.email.is_some();
@@ -167,8 +167,13 @@ pub(super) fn token(document: &RawDocument) -> Option<TokenRecord> {
     })
 }
 
+fn id_of(document: &RawDocument) -> Option<String> {
+    let id = Bson::try_from(document.get("_id").ok()??).ok()?;
+    Some(id_text(&id))
+}
+
 /// A platform's id as text: the same for `_id` and for what refers to it.
-pub(super) fn id_text(id: RawBsonRef<'_>) -> Option<String> {
+fn platform_id(id: RawBsonRef<'_>) -> Option<String> {
     match id {
         RawBsonRef::ObjectId(id) => Some(id.to_hex()),
         RawBsonRef::String(id) => Some(id.to_owned()),

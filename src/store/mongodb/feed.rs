@@ -20,9 +20,10 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Bson, RawBsonRef, doc};
+use mongodb::bson::{Bson, doc};
 use tokio::time::Instant;
 
+use super::conditions::id_text;
 use super::errors::store_error;
 use super::{MongoStore, collect, decode};
 use crate::store::feed::{Entries, Entry, Follow, MOST_AT_ONCE, PATIENCE};
@@ -221,7 +222,7 @@ impl Follower {
         };
         let mut entries = Vec::with_capacity(taken);
         for (id, place) in self.pending.drain(..taken) {
-            let Some(text) = id_text(&id) else { continue };
+            let text = id_text(&id);
             self.position = position(&place, &text);
             self.place = place;
             // What was deleted meanwhile is not there any more.
@@ -353,17 +354,6 @@ impl MongoStore {
         };
         let follower = Follower::start(store.clone(), after, awaits, is_live).await?;
         Ok(follower.map(|follower| Box::new(follower) as Box<dyn Follow>))
-    }
-}
-
-fn id_text(id: &Bson) -> Option<String> {
-    match id {
-        Bson::ObjectId(id) => Some(id.to_hex()),
-        Bson::String(id) => decode::id_text(RawBsonRef::String(id)),
-        other => {
-            let raw = mongodb::bson::RawBson::try_from(other.clone()).ok()?;
-            decode::id_text(raw.as_raw_bson_ref())
-        }
     }
 }
 

@@ -407,9 +407,8 @@ impl Store for MongoStore {
 
     async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>> {
         let find = async {
-            let found = self
-                .events
-                .find_one(doc! { "_id": conditions::id_bson(id) });
+            let events = &self.for_reads().events;
+            let found = events.find_one(doc! { "_id": conditions::id_bson(id) });
             let found = found.await.map_err(|error| store_error(&error))?;
             let event = found.and_then(|document| decode::event(&document));
             // To the collection's collation two tenants may be one.

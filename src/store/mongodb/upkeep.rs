@@ -196,7 +196,8 @@ impl MongoStore {
         let keyed = doc! {
             "at": 1, "source": 1, "action": 1, "outcome": 1, "actor": 1, "target": 1, "tenantSlug": 1,
         };
-        let mut passed = (DateTime::MIN, Bson::MinKey);
+        // What is older is no event's time: none of it would be passed.
+        let mut passed = (ceiling(Timestamp::MIN), Bson::MinKey);
         loop {
             let mut query = which.clone();
             let (at, id) = passed.clone();
