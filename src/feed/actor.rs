@@ -75,8 +75,9 @@ impl Actor for FeedActor {
         myself: ActorRef<Self::Msg>,
         state: &mut FeedState,
     ) -> Result<(), ActorProcessingErr> {
-        // Readers of a predecessor wait.
-        if state.args.feed.has_readers() {
+        // Readers of a predecessor wait. Where there are none its place is forgotten: whoever comes
+        // later begins then.
+        if !state.args.feed.rest() {
             myself.cast(FeedMessage::Begin)?;
         }
         Ok(())
@@ -165,5 +166,38 @@ impl FeedState {
         }
         let since = *self.without_readers.get_or_insert_with(Instant::now);
         since.elapsed() >= LINGER && self.args.feed.rest()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Collections;
+    use crate::store::sqlite::SqliteStore;
+    use crate::telemetry::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_place_that_nobody_reads_on_from_is_forgotten_at_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daybook.db");
+        let store = SqliteStore::open(&path, Duration::from_secs(30), &Collections::default());
+        let feed = Feed::new(Arc::new(store.unwrap()), Metrics::new());
+        // As one that fell has left it.
+        feed.publish(Vec::new(), "a place".to_owned());
+        assert!(feed.shared.state.borrow().following);
+        let args = FeedArgs {
+            feed: feed.clone(),
+            progress: Progress::on_demand(),
+            probe: Probe::default(),
+        };
+        let (actor, end) = FeedActor::spawn(None, FeedActor, args).await.unwrap();
+        // It stops once it has started.
+        actor.stop(None);
+        end.await.unwrap();
+        assert_eq!(feed.position(), None);
+        assert!(!feed.shared.state.borrow().following);
     }
 }

@@ -60,6 +60,7 @@ pub async fn one(
     let scope = tenant_scope(&caller.role)?;
     let Path(id) = id.map_err(|_| ApiError::bad_request("the id is not UTF-8"))?;
     takes_no_parameters(query.as_deref())?;
+    let _turn = edge.queries.event(&caller.role).await?;
     match edge.store.event(&id, scope).await? {
         Some(event) => Ok(Json(event).into_response()),
         None => Err(ApiError::not_found("no such event")),

@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Body;
@@ -81,6 +81,10 @@ pub async fn export(
             Taken::OfTenant => "too many exports of this tenant are under way",
         })
     })?;
+    // Each enters two events, with a token that only reads too.
+    if let Err(wait) = edge.attempts.begin_export(&caller, Instant::now()) {
+        return Ok(too_often(wait));
+    }
     let ip = client_address(&edge.trusted_proxies, peer.0.ip(), &headers).to_string();
     let record = Entered {
         id: new_id(),
@@ -179,6 +183,15 @@ fn too_old() -> Response {
     }
     let error = json!({ "error": { "code": "http_version_not_supported", "message": message } });
     (StatusCode::HTTP_VERSION_NOT_SUPPORTED, Json(error)).into_response()
+}
+
+fn too_often(wait: Duration) -> Response {
+    let seconds = wait.as_secs() + 1;
+    let message = format!("too many exports one after the other: wait {seconds} seconds");
+    let mut response = ApiError::too_many_requests(message).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 /// The rest will not come.

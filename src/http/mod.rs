@@ -8,6 +8,7 @@
 
 mod answers;
 pub mod api;
+mod attempts;
 pub mod auth;
 pub mod error;
 pub mod export;

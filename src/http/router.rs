@@ -26,9 +26,10 @@ use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
 use super::answers::{self, Answers};
+use super::attempts::Attempts;
 use super::auth::Authenticator;
 use super::error::{ApiError, StoreFailed};
-use super::page::{self, Attempts};
+use super::page;
 use super::refusals::Refusals;
 use super::turns::{Queries, Turns};
 use super::{api, export, health, histogram, hosts, ingest, stream};
@@ -63,15 +64,15 @@ pub struct Edge {
     pub store: Arc<dyn Store>,
     /// For the live stream.
     pub feed: Feed,
-    /// One permit a reader of the live stream.
-    pub streams: Arc<Semaphore>,
+    /// Of readers of the live stream.
+    pub streams: Turns,
     /// One permit a long form that is read.
     pub long_forms: Arc<Semaphore>,
     /// Of readers that catch up from the store.
     pub catching_up: Turns,
     /// Of exports, until their end is on the timeline.
     pub exports: Turns,
-    /// Of lists and histograms.
+    /// Of lists, single events and histograms.
     pub queries: Queries,
     /// For status.
     pub board: Board,
@@ -103,7 +104,7 @@ pub struct Edge {
     pub refusals: Arc<Refusals>,
     /// Whether the socket speaks TLS.
     pub is_tls: bool,
-    /// Failed attempts to sign in to the page.
+    /// Of signing in to the page, and of exporting.
     pub attempts: Arc<Attempts>,
     /// Room for large ones, until their readers have taken them.
     pub answers: Arc<Answers>,

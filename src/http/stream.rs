@@ -14,14 +14,13 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::auth::{Caller, credentials};
 use super::error::ApiError;
 use super::query::{confine, parse_filter, parse_limit, wrong};
 use super::router::Edge;
-use super::turns::Turn;
+use super::turns::{self, Turn, Turns};
 use crate::feed::ring::Fed;
 use crate::feed::{PIECE, Reader, Taken};
 use crate::store::feed::{Follow, Matcher};
@@ -45,6 +44,11 @@ pub const CATCHING_UP_OF_TENANT: usize = 4;
 /// Ids remembered of what a reader caught up with, because the feed may tell it again.
 const REMEMBERED: usize = 5000;
 
+/// Turns for so many readers, half of them for one tenant.
+pub fn readers(most: u32) -> Turns {
+    Turns::new(most, (most as usize / 2).max(1))
+}
+
 /// `GET /api/v1/events/stream`
 pub async fn stream(
     State(edge): State<Arc<Edge>>,
@@ -58,9 +62,13 @@ pub async fn stream(
     let last = last.transpose().map_err(|_| foreign_place())?;
     let last = last.map(str::trim).filter(|last| !last.is_empty());
 
-    let permit = Arc::clone(&edge.streams).try_acquire_owned();
-    let permit =
-        permit.map_err(|_| ApiError::unavailable("too many readers of the live stream"))?;
+    let turn = edge.streams.try_take(&caller.role);
+    let turn = turn.map_err(|taken| {
+        ApiError::unavailable(match taken {
+            turns::Taken::All => "too many readers of the live stream",
+            turns::Taken::OfTenant => "too many readers of this tenant follow the live stream",
+        })
+    })?;
     let mut reader = edge.feed.reader();
     if !reader.following(START_LIMIT).await {
         return Err(ApiError::unavailable("the store does not answer"));
@@ -87,7 +95,7 @@ pub async fn stream(
         has_beaten: false,
         beats,
         begun: false,
-        _permit: permit,
+        _turn: turn,
     };
     let body = futures_util::stream::unfold(streaming, |mut streaming| async move {
         let chunk = streaming.next().await?;
@@ -159,7 +167,7 @@ struct Streaming {
     /// Whether heartbeats are events too: a browser's scripts see no comments.
     beats: bool,
     begun: bool,
-    _permit: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 /// Reading from the store what was entered before the feed remembers.

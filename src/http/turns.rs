@@ -9,12 +9,13 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use super::error::ApiError;
 use crate::store::Role;
 
-/// Lists and histograms of a tenant under way at once: SQLite does two of each, and whoever hangs up on a slow one
-/// does not end it.
+/// Lists, single events and histograms of a tenant under way at once: SQLite does two of each, and whoever hangs up on
+/// a slow one does not end it.
 const LISTS_OF_TENANT: usize = 2;
+const EVENTS_OF_TENANT: usize = 2;
 const HISTOGRAMS_OF_TENANT: usize = 1;
 /// How long one waits for its turn before it is answered 503.
-const LIST_PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 const HISTOGRAM_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Turns for all, and how many of them a tenant may have. Cheap to clone.
@@ -137,6 +138,7 @@ impl OfTenants {
 #[derive(Clone)]
 pub struct Queries {
     lists: OfTenants,
+    events: OfTenants,
     histograms: OfTenants,
 }
 
@@ -147,6 +149,7 @@ impl Default for Queries {
     fn default() -> Self {
         Self {
             lists: OfTenants::new(LISTS_OF_TENANT),
+            events: OfTenants::new(EVENTS_OF_TENANT),
             histograms: OfTenants::new(HISTOGRAMS_OF_TENANT),
         }
     }
@@ -158,7 +161,15 @@ impl Queries {
     /// # Errors
     /// 503 when that takes too long.
     pub async fn list(&self, role: &Role) -> Result<QueryTurn, ApiError> {
-        self.lists.take_within(role, LIST_PATIENCE).await
+        self.lists.take_within(role, PATIENCE).await
+    }
+
+    /// Waits for a turn at a single event, which may be large. Cancel-safe.
+    ///
+    /// # Errors
+    /// 503 when that takes too long.
+    pub async fn event(&self, role: &Role) -> Result<QueryTurn, ApiError> {
+        self.events.take_within(role, PATIENCE).await
     }
 
     /// Waits for a turn at a histogram. Cancel-safe.
@@ -207,22 +218,28 @@ mod tests {
         let histogram = queries.histogram(&acme).await.unwrap();
         let mut next = Box::pin(queries.histogram(&acme));
         assert!(next.as_mut().now_or_never().is_none());
-        // A page's list does not wait for its bars.
-        let mut lists = Vec::new();
+        // A page's list does not wait for its bars, nor an event for either.
+        let mut held = Vec::new();
         for _ in 0..LISTS_OF_TENANT {
-            lists.push(queries.list(&acme).await.unwrap());
+            held.push(queries.list(&acme).await.unwrap());
         }
         assert!(queries.list(&acme).now_or_never().is_none());
+        for _ in 0..EVENTS_OF_TENANT {
+            held.push(queries.event(&acme).await.unwrap());
+        }
+        assert!(queries.event(&acme).now_or_never().is_none());
         let refused = queries.lists.take_within(&acme, Duration::ZERO).await;
         let status = refused.err().map(|error| error.status());
         assert_eq!(status, Some(StatusCode::SERVICE_UNAVAILABLE));
         for other in [globex, Role::Operator, Role::Operator] {
-            lists.push(queries.list(&other).now_or_never().unwrap().unwrap());
-            lists.push(queries.histogram(&other).now_or_never().unwrap().unwrap());
+            held.push(queries.list(&other).now_or_never().unwrap().unwrap());
+            held.push(queries.event(&other).now_or_never().unwrap().unwrap());
+            held.push(queries.histogram(&other).now_or_never().unwrap().unwrap());
         }
         drop(histogram);
         assert!(next.await.unwrap().is_some());
-        drop(lists);
+        drop(held);
         assert!(queries.list(&acme).await.unwrap().is_some());
+        assert!(queries.event(&acme).await.unwrap().is_some());
     }
 }

@@ -44,7 +44,7 @@ use crate::http::auth::Authenticator;
 use crate::http::export::{MOST_EXPORTS, MOST_OF_TENANT};
 use crate::http::health::Readiness;
 use crate::http::router::{Edge, Routes, router};
-use crate::http::stream::{CATCHING_UP, CATCHING_UP_OF_TENANT};
+use crate::http::stream::{CATCHING_UP, CATCHING_UP_OF_TENANT, readers};
 use crate::http::turns::{Queries, Turns};
 use crate::http::{HttpArgs, HttpServer, tls};
 use crate::janitor::{self, Janitor, JanitorArgs};
@@ -274,7 +274,7 @@ impl Daybook {
         let edge = Edge {
             store: Arc::clone(&store),
             feed: feed.clone(),
-            streams: Arc::new(Semaphore::new(config.http.max_streams as usize)),
+            streams: readers(config.http.max_streams),
             long_forms: Arc::new(Semaphore::new(LONG_FORMS)),
             catching_up: Turns::new(CATCHING_UP, CATCHING_UP_OF_TENANT),
             exports: exports.clone(),

@@ -1,4 +1,6 @@
-//! Who may export, for how long, and how much at once.
+//! Who may export, for how long, how much at once, and how often.
+
+use std::time::Instant;
 
 use daybook::event::Outcome;
 use daybook::http::auth::new_token;
@@ -81,6 +83,52 @@ async fn a_tenant_leaves_exports_to_others() {
     drop(held);
     eventually("a place is free", async || {
         export(&world, &acme).await.status() == 200
+    })
+    .await;
+    world.stop().await;
+}
+
+/// Each export is entered twice, with a token that only reads too.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_exports_without_end_is_told_to_wait() {
+    let plan = World::sqlite().await;
+    let world = plan.start_with("auth = \"tokens\"", "").await;
+    world.ready().await;
+    let (acme, _) = token(&world, Role::Tenant("acme".to_owned())).await;
+    // Another token of the tenant is no other tenant.
+    let (renewed, _) = token(&world, Role::Tenant("acme".to_owned())).await;
+    let (globex, _) = token(&world, Role::Tenant("globex".to_owned())).await;
+    let (operator, _) = token(&world, Role::Operator).await;
+    let nothing = "/api/v1/export?source=nobody";
+    let ask = async |token: &str| {
+        let request = world.client().get(world.url(nothing));
+        request.bearer_auth(token).send().await.unwrap()
+    };
+    let mut tokens = [&acme, &renewed].into_iter().cycle();
+    let started = Instant::now();
+    let mut exported = 0;
+    let refused = loop {
+        let answer = ask(tokens.next().unwrap()).await;
+        if answer.status() == 429 {
+            break answer;
+        }
+        assert_eq!(answer.status(), 200);
+        answer.bytes().await.unwrap();
+        exported += 1;
+    };
+    let more = started.elapsed().as_secs() + 1;
+    assert!((600..=600 + more).contains(&exported), "{exported}");
+    let wait = refused.headers()["retry-after"].to_str().unwrap();
+    assert!(matches!(wait, "1" | "2"), "{wait}");
+    let told = refused.text().await.unwrap();
+    assert!(told.contains("too many exports"), "{told}");
+    let head = world.client().head(world.url(nothing)).bearer_auth(&acme);
+    assert_eq!(head.send().await.unwrap().status(), 200);
+    for other in [&globex, &operator] {
+        assert_eq!(ask(other).await.status(), 200);
+    }
+    eventually("one more may begin", async || {
+        ask(&acme).await.status() == 200
     })
     .await;
     world.stop().await;

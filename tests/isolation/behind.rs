@@ -22,6 +22,8 @@ pub trait Before: Send + Sync + 'static {
 
     async fn histogram(&self) {}
 
+    async fn event(&self, _tenant: Option<&str>) {}
+
     async fn token(&self, _hash: &str) {}
 
     /// And once it has said whose a token is.
@@ -93,6 +95,7 @@ impl<B: Before> Store for Behind<B> {
     }
 
     async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>> {
+        self.before.event(tenant).await;
         self.store.event(id, tenant).await
     }
 

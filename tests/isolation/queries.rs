@@ -45,6 +45,31 @@ impl Before for FewReaders {
     }
 }
 
+/// Whoever looks at an event of `acme` is held until all are let go.
+struct HeldLooks {
+    let_go: Semaphore,
+    tokens: AtomicUsize,
+    looking: AtomicUsize,
+    most_looking: AtomicUsize,
+}
+
+#[async_trait]
+impl Before for HeldLooks {
+    async fn event(&self, tenant: Option<&str>) {
+        if tenant != Some("acme") {
+            return;
+        }
+        let looking = self.looking.fetch_add(1, Ordering::AcqRel) + 1;
+        self.most_looking.fetch_max(looking, Ordering::AcqRel);
+        let _closed = self.let_go.acquire().await;
+        self.looking.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    async fn token(&self, _hash: &str) {
+        self.tokens.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn however_much_a_tenant_has_counted_everybody_gets_their_lists() {
     let dir = tempfile::tempdir().unwrap();
@@ -98,5 +123,62 @@ async fn however_much_a_tenant_has_counted_everybody_gets_their_lists() {
         assert_eq!(answer.await.unwrap().status, 200);
     }
     assert_eq!(before.most_counting.load(Ordering::Acquire), 1);
+    daybook.shutdown().await;
+}
+
+/// Each is whole in memory, however large it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_often_a_tenant_looks_at_events_it_has_few_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = guarded(dir.path(), "", "");
+    let before = Arc::new(HeldLooks {
+        let_go: Semaphore::new(0),
+        tokens: AtomicUsize::new(0),
+        looking: AtomicUsize::new(0),
+        most_looking: AtomicUsize::new(0),
+    });
+    let behind = Behind {
+        before: Arc::clone(&before),
+        store: store::open(&config.store).await.unwrap(),
+    };
+    let daybook = Daybook::start_with(&config, Arc::new(behind)).await;
+    let daybook = daybook.unwrap();
+    is_ready(&daybook).await;
+    let address = daybook.address();
+    let of = async |role: Role| token_of(&**daybook.store(), role).await.0;
+    let globex = of(Role::Tenant("globex".to_owned())).await;
+    let operator = of(Role::Operator).await;
+    let mut acme = Vec::new();
+    for _ in 0..ASKED {
+        acme.push(of(Role::Tenant("acme".to_owned())).await);
+    }
+
+    let paths = [
+        "/api/v1/events/0000000000000001",
+        "/audit/events/0000000000000001",
+    ];
+    let asked = acme.iter().zip(paths.into_iter().cycle());
+    let asked: Vec<_> = asked
+        .map(|(token, path)| tokio::spawn(exchange(address, request(path, token))))
+        .collect();
+    eventually("all have come, and some look", async || {
+        before.tokens.load(Ordering::Acquire) >= ASKED && before.looking.load(Ordering::Acquire) > 1
+    })
+    .await;
+    for (path, token, status) in [
+        (paths[0], &globex, 404),
+        (paths[1], &operator, 404),
+        ("/api/v1/events", &acme[0], 200),
+    ] {
+        let answer = exchange(address, request(path, token)).await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+    before.let_go.close();
+    for answer in asked {
+        // On a slow machine some have waited for too long.
+        let status = answer.await.unwrap().status;
+        assert!(matches!(status, 404 | 503), "{status}");
+    }
+    assert_eq!(before.most_looking.load(Ordering::Acquire), 2);
     daybook.shutdown().await;
 }

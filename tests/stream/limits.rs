@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use daybook::http::auth::new_token;
+use daybook::store::Role;
 use testkit::World;
 use testkit::http::Connection;
 use testkit::sse::{EventStream, StreamEnd};
@@ -47,6 +49,48 @@ async fn too_many_readers_are_refused_and_nobody_else_is() {
     .await;
     let after = opened.elapsed();
     assert!(after < 2 * HEARTBEAT, "{after:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_leaves_places_to_others() {
+    let plan = World::sqlite().await;
+    let world = plan
+        .start_with("auth = \"tokens\"\nmax_streams = 4", "")
+        .await;
+    world.ready().await;
+    let tenant = |slug: &str| Role::Tenant(slug.to_owned());
+    let mut tokens = Vec::new();
+    for role in [
+        tenant("acme"),
+        // Another token of the tenant is no other tenant.
+        tenant("acme"),
+        tenant("globex"),
+        Role::Operator,
+    ] {
+        let (token, record) = new_token(role, None, None);
+        world.daybook().store().insert_token(&record).await.unwrap();
+        tokens.push(token);
+    }
+    let url = world.url(STREAM);
+    let open = async |token: &str| {
+        let opened = EventStream::open(world.client(), &url, Some(token), None);
+        opened.await
+    };
+    let mut held = Vec::new();
+    for token in &tokens[..2] {
+        held.push(open(token).await.ok().unwrap());
+    }
+    let Err((status, body)) = open(&tokens[0]).await else {
+        panic!("a third reader was let in");
+    };
+    assert_eq!(status, 503);
+    let told = body["error"]["message"].as_str().unwrap();
+    assert!(told.contains("of this tenant"), "{body}");
+    for token in &tokens[2..] {
+        held.push(open(token).await.ok().unwrap());
+    }
+    drop(held);
     world.stop().await;
 }
 

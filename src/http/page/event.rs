@@ -48,11 +48,13 @@ pub(super) async fn get(
     let found = async {
         let scope = tenant_scope(&caller.role)?;
         let Path(id) = id.map_err(|_| ApiError::bad_request("the id is not UTF-8"))?;
+        let turn = edge.queries.event(&caller.role).await?;
         let event = edge.store.event(&id, scope).await?;
-        event.ok_or_else(|| ApiError::not_found("no such event"))
+        let event = event.ok_or_else(|| ApiError::not_found("no such event"))?;
+        Ok::<_, ApiError>((event, turn))
     };
     match found.await {
-        Ok(event) => {
+        Ok((event, _turn)) => {
             let title = sentence::plain_sentence(&event);
             let content = html! {
                 p.back { a href=(view.href()) { "← Timeline" } }

@@ -8,10 +8,9 @@
 //! - `view`: what is asked for, and the address that says so
 //! - `timeline`, `filters`, `chart`, `event`, `payload`: what is shown
 //! - `sentence`, `phrases`, `text`: how it is worded, and how hostile text is shown
-//! - `session`, `attempts`, `guard`: who sees it, and what browsers must not do
+//! - `session`, `guard`: who sees it, and what browsers must not do
 
 mod assets;
-mod attempts;
 mod chart;
 mod event;
 mod filters;
@@ -37,7 +36,6 @@ use jiff::Timestamp;
 use super::error::ApiError;
 use super::router::Edge;
 
-pub use attempts::Attempts;
 pub(super) use guard::guard;
 pub(super) use layout::no_room;
 use view::View;

@@ -16,7 +16,6 @@ use futures_util::StreamExt as _;
 use maud::{Markup, html};
 use tokio::sync::Semaphore;
 
-use super::attempts::Attempts;
 use super::guard::{came_from_elsewhere, is_under_tls};
 pub(super) use super::layout::Reader;
 use super::layout::{answer, notice, page, sentence, trouble};
@@ -25,6 +24,7 @@ use super::view::View;
 use crate::config::AuthMode;
 use crate::event::Outcome;
 use crate::http::Peer;
+use crate::http::attempts::Attempts;
 use crate::http::auth::{
     Caller, HOST_SESSION_COOKIE, SESSION, SESSION_COOKIE, hash_token, session_ids, tenant_scope,
     token_id,

@@ -1,4 +1,4 @@
-//! How often somebody may try to sign in.
+//! How often somebody may try to sign in, and export.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,25 +6,32 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::auth::Caller;
+use crate::store::Role;
+
 /// So many failures in a row; then one more every [`REFILL`].
 const BURST: u32 = 10;
 const REFILL: Duration = Duration::from_secs(15);
 /// So many sign-ins with one token in a row; then one more every [`TOKEN_REFILL`].
 const TOKEN_BURST: u32 = 600;
 const TOKEN_REFILL: Duration = Duration::from_millis(500);
-/// Addresses, and tokens, that are remembered; when there are more, those that have waited longest go.
+/// So many exports of a tenant, or with an operator's token, in a row; then one more every [`EXPORT_REFILL`].
+const EXPORT_BURST: u32 = 600;
+const EXPORT_REFILL: Duration = Duration::from_secs(1);
+/// Of each kind that are remembered; when there are more, those that have waited longest go.
 const REMEMBERED: usize = 10_000;
 /// Failures of all addresses together that are entered into the timeline, a minute.
 const TOLD: u32 = 60;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Failed attempts, by client address, and all attempts by token.
+/// Failed attempts to sign in, by client address, all of them by token, and exports by tenant or token.
 #[derive(Default)]
 pub struct Attempts(Mutex<State>);
 
 struct State {
     addresses: Allowance<IpAddr>,
     tokens: Allowance<String>,
+    exports: Allowance<String>,
     telling_since: Option<Instant>,
     told: u32,
 }
@@ -34,6 +41,7 @@ impl Default for State {
         Self {
             addresses: Allowance::new(BURST, REFILL),
             tokens: Allowance::new(TOKEN_BURST, TOKEN_REFILL),
+            exports: Allowance::new(EXPORT_BURST, EXPORT_REFILL),
             telling_since: None,
             told: 0,
         }
@@ -110,6 +118,15 @@ impl Attempts {
     /// Counts an attempt with the token of this id, good or not; an error: how long to wait.
     pub(super) fn begin_with(&self, token: String, now: Instant) -> Result<(), Duration> {
         self.state().tokens.use_one(token, now)
+    }
+
+    /// Counts an export; an error: how long to wait. Where nobody is asked for a token all are one.
+    pub(super) fn begin_export(&self, caller: &Caller, now: Instant) -> Result<(), Duration> {
+        let whose = match &caller.role {
+            Role::Tenant(slug) => format!("tenant:{slug}"),
+            Role::Operator | Role::Recorder(_) => caller.token.clone().unwrap_or_default(),
+        };
+        self.state().exports.use_one(whose, now)
     }
 
     /// Whether the timeline should hear of one more failure.
@@ -199,6 +216,37 @@ mod tests {
         assert_eq!(begin("b", start), Ok(()));
         assert_eq!(begin("a", start + TOKEN_REFILL), Ok(()));
         assert_eq!(begin("a", start + TOKEN_REFILL), Err(TOKEN_REFILL));
+    }
+
+    #[test]
+    fn a_tenant_exports_so_often_with_whichever_token() {
+        let attempts = Attempts::default();
+        let start = Instant::now();
+        let begin = |role: &Role, token: Option<&str>, now| {
+            let caller = Caller {
+                role: role.clone(),
+                name: None,
+                token: token.map(str::to_owned),
+            };
+            attempts.begin_export(&caller, now)
+        };
+        let [acme, globex] = ["acme", "globex"].map(|slug| Role::Tenant(slug.to_owned()));
+        let operator = Role::Operator;
+        for number in 0..EXPORT_BURST {
+            assert_eq!(begin(&acme, Some(&number.to_string()), start), Ok(()));
+            assert_eq!(begin(&operator, Some("a"), start), Ok(()));
+            assert_eq!(begin(&operator, None, start), Ok(()));
+        }
+        assert_eq!(begin(&globex, Some("1"), start), Ok(()));
+        assert_eq!(begin(&operator, Some("b"), start), Ok(()));
+        for (role, token) in [
+            (&acme, Some("c")),
+            (&operator, Some("a")),
+            (&operator, None),
+        ] {
+            assert_eq!(begin(role, token, start), Err(EXPORT_REFILL));
+            assert_eq!(begin(role, token, start + EXPORT_REFILL), Ok(()));
+        }
     }
 
     #[test]
