@@ -4,7 +4,8 @@
 //! A letter that became an event leaves only after the event is durable, so dying in between leaves
 //! both, and the next try finds the event there already. The event gets the key that it would have
 //! had: the letter's position (OCIS), its own `pk` (Authentik), the hash of what it says (Stalwart),
-//! or the key it had already (an event that was decoded and refused).
+//! or the key it had already (an event that was decoded and refused). A recorder's event without one
+//! gets one that is made of the letter's position.
 //!
 //! What a source itself would do first is left out here: nobody's groups are looked up at Authentik,
 //! so a tenant is found by the directory alone, and no cursor moves.
@@ -12,12 +13,15 @@
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
+use crate::batch::Entry;
 use crate::config::{Config, SourceConfig};
 use crate::event::{DeadLetter, DeadLetterReason, Decoded, to_millis, whole};
+use crate::journal::{PushKind, PushRecord};
 use crate::sources::authentik::decode::{EventContext, decode_event};
+use crate::sources::drainer;
 use crate::sources::ocis::decode::{LineContext, decode_line};
 use crate::sources::stalwart::decode::{BodyContext, BodyError, decode_body};
-use crate::sources::text::MAX_LETTER_BYTES;
+use crate::sources::text::{MAX_LETTER_BYTES, sha256_hex};
 use crate::store::{Commit, Fate, LearnedSpace, Record, Store, StoreError, StoredDeadLetter};
 use crate::tenants;
 use crate::tenants::directory::Directory;
@@ -193,6 +197,10 @@ pub fn decode_again(
     letter: &DeadLetter,
     source: Option<&SourceConfig>,
 ) -> Result<Vec<Decoded>, String> {
+    if letter.source.as_str() == drainer::NAME {
+        // Damage: it says where it is kept.
+        return Err(letter.detail.clone());
+    }
     if letter.raw.is_empty() && letter.raw_length > 0 {
         return Err("none of its bytes were kept: they brought down what handled them".to_owned());
     }
@@ -216,11 +224,7 @@ pub fn decode_again(
         Some(SourceConfig::Ocis(config)) => decode_ocis(letter, config.include_reads),
         Some(SourceConfig::Authentik(_)) => decode_authentik(letter),
         Some(SourceConfig::Stalwart(_)) => decode_stalwart(letter),
-        Some(SourceConfig::Recorder(_)) => Err(
-            "a recorder answers 400 to what it cannot read and keeps none of it, so this is not \
-             one of its letters"
-                .to_owned(),
-        ),
+        Some(SourceConfig::Recorder(_)) => Ok(decode_recorder(letter)),
     }
 }
 
@@ -271,6 +275,27 @@ fn decode_stalwart(letter: &DeadLetter) -> Result<Vec<Decoded>, String> {
         }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// A letter is a request, or one event of it, that was answered from the journal and refused by the version that drained
+/// it.
+fn decode_recorder(letter: &DeadLetter) -> Vec<Decoded> {
+    let place = sha256_hex(letter.position.as_bytes());
+    let record = PushRecord {
+        source: letter.source.clone(),
+        received_at: letter.at,
+        kind: PushKind::Recorder {
+            request_id: u128::from_str_radix(&place[..32], 16).unwrap_or_default(),
+            idempotency_key: None,
+        },
+        body: letter.raw.clone(),
+    };
+    let entries = drainer::recorder_entries(&record);
+    let decoded = entries.map(|entry| match entry {
+        Entry::Event(event, hints) => Decoded::Event(event, hints),
+        Entry::Dead(letter) => Decoded::Dead(letter),
+    });
+    decoded.collect()
 }
 
 /// The first trouble, when nothing else came of a letter.

@@ -233,6 +233,37 @@ async fn a_webhook_body_and_one_event_of_it_have_the_same_key() {
 }
 
 #[tokio::test]
+async fn of_a_recorders_request_the_good_events_are_entered_once_and_the_others_stay() {
+    let desk = Desk::new().await;
+    let request = r#"{"events":[{"action":"a"},{"action":" "},{"action":"b","externalId":"own"},{"action":"a"}]}"#;
+    let kept = letter("recorder", "body hash", request);
+    for (written, duplicate) in [(3, 0), (0, 3)] {
+        let parted = Retried::Entered {
+            written,
+            duplicate,
+            dead: 1,
+        };
+        assert_eq!(desk.retry(&kept).await, parted);
+        assert_eq!((desk.letters().await, desk.events().await.len()), (1, 3));
+    }
+    let left = desk.store.dead_letters(10).await.unwrap().remove(0);
+    assert_eq!(left.letter.raw, r#"{"action":" "}"#.as_bytes());
+    let Retried::Stays(why) = desk.retry_stored(&left).await else {
+        panic!("it is refused");
+    };
+    assert!(why.contains("action: must not be empty"), "{why}");
+
+    let one = letter("recorder", "request:1", r#"{"action":"a"}"#);
+    assert_eq!(desk.retry(&one).await, ONE_EVENT);
+    let there = Retried::Entered {
+        written: 0,
+        duplicate: 1,
+        dead: 0,
+    };
+    assert_eq!(desk.retry(&one).await, there);
+}
+
+#[tokio::test]
 async fn an_authentik_event_has_its_own_key() {
     let desk = Desk::new().await;
     let raw = r#"{"pk":"5f0c","created":"2026-11-24T04:05:39.5Z","action":"login","user":{"pk":5,"username":"alice"},"context":{}}"#;
@@ -287,7 +318,6 @@ async fn an_event_that_was_refused_comes_back_whole() {
 #[test]
 fn what_cannot_be_tried_says_why() {
     let ocis = SourceConfig::Ocis(OcisConfig::default());
-    let recorder = SourceConfig::Recorder(RecorderConfig::default());
     let head = DeadLetter {
         reason: DeadLetterReason::Oversized,
         raw_length: 1_000_000,
@@ -301,17 +331,18 @@ fn what_cannot_be_tried_says_why() {
         reason: DeadLetterReason::Poison,
         ..letter("ocis", "7:1", "{\"a\":1}")
     };
+    let damage = DeadLetter {
+        raw_length: 61,
+        detail: "61 bytes of the journal: its checksum is wrong; kept as /j/2.corrupt".to_owned(),
+        ..letter("journal", "2:24", "")
+    };
     for (kept, source, why) in [
+        (&damage, None, "kept as /j/2.corrupt"),
         (&head, Some(&ocis), "only the first"),
         (&emptied, Some(&ocis), "none of its bytes"),
         (&payload_only, Some(&ocis), "no whole event"),
         (&letter("gone", "7:1", LINE), None, "\"gone\" is configured"),
         (&letter("ocis", "nowhere", LINE), Some(&ocis), "no place"),
-        (
-            &letter("recorder", "x", "{}"),
-            Some(&recorder),
-            "answers 400",
-        ),
     ] {
         let error = decode_again(kept, source).unwrap_err();
         assert!(error.contains(why), "{error}, wanted: {why}");

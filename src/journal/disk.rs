@@ -108,14 +108,16 @@ fn segment_of(path: &Path) -> Option<u64> {
     is_segment.then(|| digits.parse().ok())?
 }
 
-/// Keeps damaged bytes of a segment for a person to look at. The same place has the same name, so
-/// that keeping it again changes nothing.
+/// Keeps damaged bytes of a segment for a person to look at. The same ones have the same name, so
+/// that keeping them again changes nothing.
 pub(super) fn keep_aside(
     dir: &Path,
     place: Position,
+    checksum: u32,
     bytes: impl Iterator<Item = io::Result<bytes::Bytes>>,
 ) -> io::Result<PathBuf> {
-    let name = format!("{:016}.{}.corrupt", place.segment, place.offset);
+    let (segment, offset) = (place.segment, place.offset);
+    let name = format!("{segment:016}.{offset}.{checksum:08x}.corrupt");
     let path = dir.join(name);
     let mut file = private().create(true).truncate(true).open(&path)?;
     for chunk in bytes {
@@ -199,7 +201,7 @@ mod tests {
             "2.journal",
             "000000000000000x.journal",
             "+000000000000003.journal",
-            "0000000000000002.40.corrupt",
+            "0000000000000002.40.0badcafe.corrupt",
             "lock",
         ] {
             fs::write(dir.path().join(name), b"abc").unwrap();

@@ -24,7 +24,7 @@
 //! | `NNNNNNNNNNNNNNNN.journal` | a segment; its number, counted up and never used again |
 //! | `drained` | up to where everything is in the store |
 //! | `lock` | locked by the one process that has the journal open |
-//! | `NNNNNNNNNNNNNNNN.OFFSET.corrupt` | bytes of a segment that could not be read, for a person |
+//! | `NNNNNNNNNNNNNNNN.OFFSET.CRC.corrupt` | bytes of a segment that could not be read, for a person |
 //!
 //! All numbers are little-endian; every checksum is a CRC-32 (see `docs/decisions/0003-journal.md`).
 //!

@@ -37,6 +37,8 @@ pub struct Damage {
     pub from: Position,
     /// How many there are.
     pub length: u64,
+    /// Their CRC-32: another journal may be damaged at the same place.
+    pub checksum: u32,
     /// What is wrong with them.
     pub what: String,
     /// Where they are kept, if they were there.
@@ -89,6 +91,7 @@ impl SegmentReading<'_> {
                 window.stored.push(Stored::Damage(Damage {
                     from: self.place(from),
                     length: self.end.saturating_sub(from),
+                    checksum: 0,
                     what: "its file is gone".to_owned(),
                     kept: None,
                 }));
@@ -191,10 +194,16 @@ pub(super) fn keep(
     };
     let starts = (from..to).step_by(COPY_CHUNK as usize);
     let chunks = starts.map(|start| bytes.bytes(start, (to - start).min(COPY_CHUNK) as usize));
-    let kept = disk::keep_aside(dir, place, chunks)?;
+    let mut checksum = crc32fast::Hasher::new();
+    for chunk in chunks.clone() {
+        checksum.update(&chunk?);
+    }
+    let checksum = checksum.finalize();
+    let kept = disk::keep_aside(dir, place, checksum, chunks)?;
     Ok(Damage {
         from: place,
         length: to - from,
+        checksum,
         what: what.to_owned(),
         kept: Some(kept),
     })

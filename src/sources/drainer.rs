@@ -19,6 +19,8 @@ use daybook_actors::liveness::Progress;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -26,12 +28,13 @@ use tokio::time::timeout;
 use crate::batch::{BATCH_WEIGHT, Batch, Entry};
 use crate::event::letter::mask_letter;
 use crate::event::mask::SECRET_KEYS;
-use crate::event::{DeadLetter, DeadLetterReason, SourceName};
+use crate::event::{DeadLetter, DeadLetterReason, SourceName, TenantHints};
 use crate::journal::{Damage, Journal, PushKind, PushRecord, Stored, Window};
 use crate::probe::Probe;
 use crate::sources::courier::{Attempt, Courier};
+use crate::sources::recorder::decode::{RequestContext, decode_request, read_request};
 use crate::sources::stalwart::decode::BodyContext;
-use crate::sources::text::{LetterContext, sha256_hex};
+use crate::sources::text::{Elements, LetterContext, sha256_hex};
 use crate::sources::{recorder, stalwart};
 use crate::status::{SourceState, SourceStatus};
 use crate::telemetry::metrics::Metrics;
@@ -412,14 +415,58 @@ fn entries_of<'a>(
     if record.kind == PushKind::Stalwart {
         return stalwart::entries(record, context);
     }
-    match recorder::entries(record) {
-        Ok(entries) => Box::new(entries),
-        // It was good when it was accepted, and is not for this version.
-        Err(error) => {
-            let letter = letter_in_place_of(record, DeadLetterReason::UnexpectedShape, error);
-            Box::new(std::iter::once(Entry::Dead(letter)))
+    recorder_entries(record)
+}
+
+/// The entries of a recorder's request. It was good when it was accepted; where it is not for this version, each event
+/// that is refused becomes a dead letter, or all of it does if it cannot be taken apart.
+pub(crate) fn recorder_entries(record: &PushRecord) -> Box<dyn Iterator<Item = Entry> + Send + '_> {
+    let error = match recorder::entries(record) {
+        Ok(entries) => return Box::new(entries),
+        Err(error) => error,
+    };
+    event_by_event(record).unwrap_or_else(|| {
+        let letter = letter_in_place_of(record, DeadLetterReason::UnexpectedShape, error);
+        Box::new(std::iter::once(Entry::Dead(letter)))
+    })
+}
+
+/// The outer form of a request of several events.
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    events: &'a RawValue,
+}
+
+fn event_by_event(record: &PushRecord) -> Option<Box<dyn Iterator<Item = Entry> + Send + '_>> {
+    let PushKind::Recorder {
+        request_id,
+        idempotency_key,
+    } = &record.kind
+    else {
+        return None;
+    };
+    let context = RequestContext {
+        source: &record.source,
+        received_at: record.received_at,
+        request_id: *request_id,
+    };
+    let mut events = read_request(&record.body, idempotency_key.as_deref(), context).ok()?;
+    let request: Request<'_> = serde_json::from_slice(&record.body).ok()?;
+    let pieces = Elements::of(request.events)?;
+    let entries = pieces.enumerate().map(move |(index, piece)| {
+        // It goes on behind one that is wrong: the others keep the keys under which they may stand already.
+        if let Some(event) = events.next() {
+            return Entry::Event(Box::new(event), TenantHints::default());
         }
-    }
+        let raw = piece.get().as_bytes();
+        let error = decode_request(raw, None, context).err();
+        let detail = error.map_or_else(|| "it is refused".to_owned(), |error| error.to_string());
+        let position = format!("{request_id:032x}:{index}");
+        let reason = DeadLetterReason::UnexpectedShape;
+        Entry::Dead(letter_at(position, record, reason, detail, raw))
+    });
+    Some(Box::new(entries))
 }
 
 /// Adds an entry to its source's load.
@@ -462,7 +509,10 @@ fn letter_of(source: &SourceName, damage: &Damage) -> DeadLetter {
     let kept = kept.map(|path| format!("; kept as {}", path.display()));
     DeadLetter {
         source: source.clone(),
-        position: format!("{}:{}", damage.from.segment, damage.from.offset),
+        position: format!(
+            "{}:{}:{:08x}",
+            damage.from.segment, damage.from.offset, damage.checksum
+        ),
         reason: DeadLetterReason::Malformed,
         detail: format!(
             "{} bytes of the journal: {}{}",
@@ -477,11 +527,26 @@ fn letter_of(source: &SourceName, damage: &Damage) -> DeadLetter {
 }
 
 fn letter_in_place_of(record: &PushRecord, reason: DeadLetterReason, detail: String) -> DeadLetter {
+    letter_at(
+        sha256_hex(&record.body),
+        record,
+        reason,
+        detail,
+        &record.body,
+    )
+}
+
+fn letter_at(
+    position: String,
+    record: &PushRecord,
+    reason: DeadLetterReason,
+    detail: String,
+    raw: &[u8],
+) -> DeadLetter {
     let letters = LetterContext {
         source: &record.source,
         at: record.received_at,
     };
-    let position = sha256_hex(&record.body);
     let mask = |raw: &[u8]| mask_letter(raw, SECRET_KEYS);
-    letters.letter(position, reason, detail, &record.body, mask)
+    letters.letter(position, reason, detail, raw, mask)
 }

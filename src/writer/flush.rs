@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use daybook_actors::liveness::Progress;
+
 use crate::batch::{Delivery, Entry, Nack, Receipt, Reply, dead_letter_of};
 use crate::event::{DeadLetter, DeadLetterReason};
 use crate::probe::Probe;
@@ -17,6 +19,42 @@ use super::Resolved;
 /// What the reason for a failure over a dead letter begins with.
 const LETTER_REFUSED: &str = "store refuses a dead letter";
 
+/// How large commits are.
+pub(super) struct Parts {
+    /// Entries of one at most.
+    pub most: usize,
+    /// Shown between two.
+    pub progress: Progress,
+}
+
+impl Parts {
+    /// Commits in parts. The cursors move with the last, unless a record was refused: that is kept first.
+    async fn commit(
+        &self,
+        store: &dyn Store,
+        mut commit: Commit<'_>,
+    ) -> Result<Committed, StoreError> {
+        let mut fates = Vec::new();
+        while commit.records.len() > self.most {
+            let rest = commit.records.split_off(self.most);
+            let part = Commit {
+                records: std::mem::replace(&mut commit.records, rest),
+                in_order: commit.in_order,
+                ..Commit::default()
+            };
+            fates.extend(store.commit(&part).await?.records);
+            self.progress.tick();
+        }
+        if fates.iter().any(is_refused) {
+            commit.moves.clear();
+        }
+        let mut committed = store.commit(&commit).await?;
+        fates.append(&mut committed.records);
+        committed.records = fates;
+        Ok(committed)
+    }
+}
+
 /// Commits the batches together and answers each; whether the store took any.
 ///
 /// # Errors
@@ -24,6 +62,7 @@ const LETTER_REFUSED: &str = "store refuses a dead letter";
 pub(super) async fn flush(
     store: Arc<dyn Store>,
     batches: Vec<Resolved>,
+    parts: &Parts,
     metrics: &Metrics,
     probe: &Probe,
 ) -> Result<bool, StoreError> {
@@ -33,7 +72,7 @@ pub(super) async fn flush(
         .map(|resolved| resolved.delivery.custody.begin())
         .collect();
     let outcome = match probe.hit("before_insert").await {
-        Ok(()) => commit(&*store, &batches, metrics).await,
+        Ok(()) => commit(&*store, &batches, parts, metrics).await,
         Err(struck) => Err(StoreError::Unavailable(struck.to_string())),
     };
     for handling in handlings {
@@ -57,7 +96,7 @@ pub(super) async fn flush(
         }
         Err(error) if !error.is_away() && batches.len() > 1 => {
             note(&error, metrics);
-            one_by_one(&*store, batches, metrics).await
+            one_by_one(&*store, batches, parts, metrics).await
         }
         Err(error) => {
             note(&error, metrics);
@@ -78,13 +117,14 @@ pub(super) async fn flush(
 async fn one_by_one(
     store: &dyn Store,
     batches: Vec<Resolved>,
+    parts: &Parts,
     metrics: &Metrics,
 ) -> Result<bool, StoreError> {
     let mut away = None;
     let mut took = false;
     for resolved in batches {
         let reply = match &away {
-            None => commit(store, std::slice::from_ref(&resolved), metrics).await,
+            None => commit(store, std::slice::from_ref(&resolved), parts, metrics).await,
             Some(error) => Err(StoreError::Unavailable(format!("{error}"))),
         };
         match reply {
@@ -157,15 +197,16 @@ pub(super) fn answer(delivery: Delivery, reply: Reply) {
 async fn commit(
     store: &dyn Store,
     batches: &[Resolved],
+    parts: &Parts,
     metrics: &Metrics,
 ) -> Result<Vec<Reply>, StoreError> {
-    let mut committed = store.commit(&commit_of(batches)).await?;
+    let mut committed = parts.commit(store, commit_of(batches)).await?;
     let letters = letters_instead(batches, &committed.records)?;
     if letters.iter().any(Option::is_some) {
         // All others are durable and nothing has moved. A dead letter that is sent again counts again.
         let mut rest = commit_of(batches);
         rest.records = letters.iter().flatten().map(Record::DeadLetter).collect();
-        let entered = store.commit(&rest).await?;
+        let entered = parts.commit(store, rest).await?;
         let refused = committed.records.iter_mut().filter(|fate| is_refused(fate));
         for (fate, entered) in refused.zip(entered.records) {
             if let Fate::Rejected(why) = &entered {
@@ -373,6 +414,13 @@ mod tests {
         }
     }
 
+    fn parts(most: usize) -> Parts {
+        Parts {
+            most,
+            progress: Progress::on_demand(),
+        }
+    }
+
     #[tokio::test]
     async fn a_dead_letter_beside_a_refused_event_counts_once() {
         let dir = tempfile::tempdir().unwrap();
@@ -391,7 +439,9 @@ mod tests {
                 event("good"),
             ];
             let batches = [resolved(cursor.generation, entries)];
-            let replies = commit(&store, &batches, &Metrics::new()).await.unwrap();
+            let whole = parts(usize::MAX);
+            let replies = commit(&store, &batches, &whole, &Metrics::new()).await;
+            let replies = replies.unwrap();
             let receipt = replies[0].clone().unwrap();
             assert_eq!((receipt.written, receipt.duplicate), (written, duplicate));
             assert_eq!(receipt.dead.iter().sum::<u64>(), dead);
@@ -403,17 +453,34 @@ mod tests {
         }
     }
 
+    /// Its letter may never be kept.
+    #[tokio::test]
+    async fn a_cursor_stands_while_an_event_of_an_earlier_part_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON auditevents
+            WHEN NEW.externalId = 'huge' BEGIN SELECT zeroblob(2000000000); END;
+            CREATE TRIGGER fail BEFORE INSERT ON auditdeadletters
+            BEGIN SELECT RAISE(ABORT, 'an odd failure'); END";
+        let store = store_with(refuse, dir.path()).await;
+        let cursor = store.claim_cursor(&SourceName::new("s")).await.unwrap();
+        let entries = vec![event("huge"), event("a"), event("b")];
+        let batches = [resolved(cursor.generation, entries)];
+        let replies = commit(&store, &batches, &parts(2), &Metrics::new()).await;
+        assert!(replies.is_err(), "{replies:?}");
+        assert_eq!(store.cursors().await.unwrap()[0].seq, 0);
+    }
+
     #[tokio::test]
     async fn what_a_store_says_that_fails_at_batches_is_told_once() {
         let dir = tempfile::tempdir().unwrap();
         let fail = "CREATE TRIGGER fail BEFORE INSERT ON auditevents
             BEGIN SELECT RAISE(ABORT, 'an odd failure'); END";
         let store: Arc<dyn Store> = Arc::new(store_with(fail, dir.path()).await);
-        let (metrics, probe) = (Metrics::new(), Probe::default());
+        let (whole, metrics, probe) = (parts(usize::MAX), Metrics::new(), Probe::default());
         let (captured, _guard) = Captured::begin();
         for _ in 0..10 {
             let batches = vec![resolved(1, vec![event("a")])];
-            let taken = flush(Arc::clone(&store), batches, &metrics, &probe).await;
+            let taken = flush(Arc::clone(&store), batches, &whole, &metrics, &probe).await;
             assert!(matches!(taken, Ok(false)), "{taken:?}");
         }
         let told = captured.lines_with("store fails at a batch");

@@ -13,6 +13,9 @@
 //! nothing to write a probe asks now and then, so that readiness does not rest on an old answer. A store that was
 //! away, or has lost a cursor, may have lost its indexes too: it is prepared anew before anything is entered again.
 //!
+//! **A commit that the store had no time for** finds none the next time either. So for a while after one no commit is
+//! large: a batch that is goes in parts, its cursor moves with the last, and no event is at fault.
+//!
 //! A flush is a task owned by the actor's state: when the actor is killed its flushes end with
 //! it, and with them the reply ports they hold.
 
@@ -36,6 +39,10 @@ use crate::probe::Probe;
 use crate::store::{LearnedSpace, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
+/// Entries of one commit at most, ...
+const FEW: usize = 1000;
+/// ... for so long after the store had no time for one.
+const WARY: Duration = Duration::from_secs(3600);
 /// Flushes that run at once.
 const FLUSHES: usize = 2;
 const PROBE_FIRST: Duration = Duration::from_millis(100);
@@ -119,6 +126,8 @@ pub struct WriterState {
     /// When a commit failed last, until the store is believed to take writes again. A probe that is answered does not
     /// yet say so, as on a disk with room for a probe only.
     failed: Option<Instant>,
+    /// When the store had no time for a commit last.
+    late: Option<Instant>,
     /// When it was shown as up last.
     believed: Option<Instant>,
     /// Some commits fail between others that are taken, as where a part of the store is damaged: none is believed until
@@ -157,6 +166,7 @@ impl Actor for Writer {
                 probe_delay: PROBE_FIRST,
             },
             failed: None,
+            late: None,
             believed: None,
             wavers: false,
             to_prepare: true,
@@ -202,6 +212,9 @@ impl Actor for Writer {
                     Err(error) => {
                         state.open_breaker(&error, &myself);
                         state.failed = Some(Instant::now());
+                        if let StoreError::Timeout { .. } = error {
+                            state.late = state.failed;
+                        }
                         // By its beginning: what gets no answer fails only after the store's time.
                         let since = |at| began.saturating_duration_since(at);
                         state.wavers |= state.believed.is_some_and(|at| since(at) < PROBE_IDLE);
@@ -273,7 +286,9 @@ impl WriterState {
     }
 
     fn start_flush(&mut self, myself: &ActorRef<WriterMessage>) {
-        let limit = self.args.config.batch_events as usize;
+        let is_wary = self.late.is_some_and(|at| at.elapsed() < WARY);
+        let most = if is_wary { FEW } else { usize::MAX };
+        let limit = most.min(self.args.config.batch_events as usize);
         let mut taken = Vec::new();
         let mut entries = 0;
         while let Some(next) = self.waiting.front() {
@@ -306,7 +321,8 @@ impl WriterState {
         let probe = self.args.probe.clone();
         self.flushes.spawn(async move {
             let _working = progress.work();
-            let outcome = flush::flush(store, taken, &metrics, &probe).await;
+            let parts = flush::Parts { most, progress };
+            let outcome = flush::flush(store, taken, &parts, &metrics, &probe).await;
             report.send((began, outcome));
         });
     }

@@ -7,9 +7,10 @@ use daybook_actors::delivery::Custody;
 use serde_json::Value;
 
 use super::*;
-use crate::batch::{Batch, Reply};
+use crate::batch::{Batch, Entry, Reply};
 use crate::config::Collections;
-use crate::event::SourceName;
+use crate::event::{AuditEvent, SourceName, Target, TenantHints};
+use crate::store::EventFilter;
 use crate::store::sqlite::SqliteStore;
 
 /// As many as there are while the store is away, or while nothing is to be written.
@@ -29,11 +30,21 @@ fn args(path: &Path, timeout: Duration) -> WriterArgs {
 
 /// Moves a cursor.
 async fn deliver(writer: &ActorRef<WriterMessage>, generation: u64) -> Reply {
+    deliver_entries(writer, generation, (0, 10), Vec::new()).await
+}
+
+async fn deliver_entries(
+    writer: &ActorRef<WriterMessage>,
+    generation: u64,
+    (from, to): (u64, u64),
+    entries: Vec<Entry>,
+) -> Reply {
     let permit = Budget::new(1).try_acquire(1).unwrap();
-    let batch = Batch::new(SourceName::new("s"), generation, Vec::new(), permit);
+    let tenants = vec![None; entries.len()];
+    let batch = Batch::new(SourceName::new("s"), generation, entries, permit);
     let (reply, answer) = tokio::sync::oneshot::channel::<Reply>();
     let delivery = Delivery {
-        batch: batch.with_step(0, 10, Value::Null),
+        batch: batch.with_step(from, to, Value::Null),
         custody: Custody::new(),
         in_mailbox: None,
         suspect: false,
@@ -41,7 +52,7 @@ async fn deliver(writer: &ActorRef<WriterMessage>, generation: u64) -> Reply {
     };
     let resolved = Resolved {
         delivery,
-        tenants: Vec::new(),
+        tenants,
         learned: Vec::new(),
     };
     let sent = writer.cast(WriterMessage::Deliver(Box::new(resolved)));
@@ -144,6 +155,61 @@ async fn a_store_that_fails_now_and_then_is_not_up() {
     // With nothing more to commit an answer will do.
     in_time(up_again()).await;
     assert!(!is_soon || failing.elapsed() >= PROBE_IDLE);
+    writer.stop(None);
+    ended.await.unwrap();
+}
+
+fn event(number: usize) -> Entry {
+    let event = AuditEvent {
+        at: jiff::Timestamp::UNIX_EPOCH,
+        source: SourceName::new("s"),
+        external_id: number.to_string(),
+        action: "a.b".into(),
+        outcome: None,
+        actor: crate::event::Actor::default(),
+        target: Target::default(),
+        tenant_slug: None,
+        metadata: serde_json::Map::new().into(),
+    };
+    Entry::Event(Box::new(event), TenantHints::default())
+}
+
+#[tokio::test]
+async fn a_batch_that_the_store_has_no_time_for_is_entered_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("daybook.db");
+    let args = args(&path, Duration::from_secs(3));
+    let store = Arc::clone(&args.store);
+    let spawned = ractor::Actor::spawn(None, Writer, args).await;
+    let (writer, ended) = spawned.unwrap();
+    let generation = in_time(taken(&*store, &writer)).await;
+    // Of one commit it takes so many, and is busy for ever with the next.
+    let slow = format!(
+        "CREATE TRIGGER slow BEFORE INSERT ON auditevents
+         WHEN NEW.ingestedAt = (SELECT ingestedAt FROM auditevents
+            WHERE id = (SELECT max(id) FROM auditevents) - {FEW})
+         BEGIN SELECT count(*) FROM auditevents a, auditevents b, auditevents c, auditevents d; END"
+    );
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch(&slow).unwrap();
+    let entries: Vec<Entry> = (0..FEW * 3 / 2).map(event).collect();
+    let again = async || deliver_entries(&writer, generation, (10, 20), entries.clone()).await;
+
+    let reply = again().await;
+    let Err(Nack::Unavailable { reason, .. }) = &reply else {
+        panic!("{reply:?}");
+    };
+    assert!(reason.contains("did not answer a commit"), "{reason}");
+    in_time(async {
+        while again().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let everything = EventFilter::default();
+    let entered = store.find_events(&everything, None, u32::MAX).await;
+    assert_eq!(entered.unwrap().len(), entries.len());
+    assert_eq!(store.cursors().await.unwrap()[0].seq, 20);
     writer.stop(None);
     ended.await.unwrap();
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use daybook::config::{Config, LoadedConfig};
 use daybook::probe::{Fault, Probes};
+use daybook::sources::text::sha256_hex;
 use daybook::store::StoredEvent;
 use daybook::tree::{Daybook, End, TreeOptions};
 use serde_json::{Value, json};
@@ -471,12 +472,47 @@ async fn a_replay_of_the_journal_enters_nothing_twice() {
     world.stop().await;
 }
 
+/// As where the version that drains it has a rule that the one which took it had not.
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_is_a_dead_letter_and_what_stands_around_it_is_entered() {
+async fn of_a_request_that_is_good_no_more_only_the_refused_event_is_a_dead_letter() {
     let plan = plan(World::sqlite().await);
-    let dir = plan.dir().join("journal");
-    let journal = open(&dir);
-    for batch in 0..3 {
+    let journal = open(&plan.dir().join("journal"));
+    let refused = json!({"action": "b", "externalId": "x".repeat(600)});
+    let request = json!({"events": [{"action": "a"}, refused, {"action": "c"}]}).to_string();
+    let record = PushRecord {
+        source: SourceName::new("platform"),
+        received_at: Timestamp::now(),
+        kind: PushKind::Recorder {
+            request_id: 5,
+            idempotency_key: Some("key".to_owned()),
+        },
+        body: request.into(),
+    };
+    journal.append(record).await.unwrap();
+    journal.close().await;
+    let world = plan.start().await;
+    ready(&world).await;
+    let events = world.events_reach(2).await;
+    let mut keys: Vec<String> = events.into_iter().map(|event| event.external_id).collect();
+    keys.sort();
+    let key = &sha256_hex(b"key")[..32];
+    assert_eq!(keys, [0, 2].map(|index| format!("idem:{key}:{index}")));
+    drained(&world).await;
+    let letters = world.daybook().store().dead_letters(10).await.unwrap();
+    let [stored] = &letters[..] else {
+        panic!("{letters:?}");
+    };
+    assert_eq!(stored.letter.raw, refused.to_string().as_bytes());
+    let detail = &stored.letter.detail;
+    assert!(detail.starts_with("externalId: "), "{detail}");
+    accounts_balance(&world, "platform").await;
+    world.stop().await;
+}
+
+/// Writes three pushes into the journal, and damages the second.
+async fn damage(dir: &Path, first: usize) {
+    let journal = open(dir);
+    for batch in first..first + 3 {
         let record = PushRecord {
             source: SourceName::new("mail"),
             received_at: Timestamp::now(),
@@ -486,11 +522,17 @@ async fn damage_is_a_dead_letter_and_what_stands_around_it_is_entered() {
         journal.append(record).await.unwrap();
     }
     journal.close().await;
-    let segment = segments(&dir).remove(0);
+    let segment = segments(dir).remove(0);
     let mut bytes = std::fs::read(&segment).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;
     std::fs::write(&segment, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_a_dead_letter_and_what_stands_around_it_is_entered() {
+    let plan = plan(World::sqlite().await);
+    damage(&plan.dir().join("journal"), 0).await;
     let world = plan.start().await;
     ready(&world).await;
     let events = world.events_reach(2).await;
@@ -502,6 +544,31 @@ async fn damage_is_a_dead_letter_and_what_stands_around_it_is_entered() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].letter.source.as_str(), "journal");
     assert!(letters[0].letter.detail.contains(".corrupt"), "{letters:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_at_the_same_place_of_another_journal_is_another_dead_letter() {
+    let plan = plan(World::sqlite().await);
+    let dir = plan.dir().join("journal");
+    damage(&dir, 0).await;
+    let mut world = plan.start().await;
+    ready(&world).await;
+    world.events_reach(2).await;
+    drained(&world).await;
+    world.halt().await;
+    std::fs::remove_dir_all(&dir).unwrap();
+    damage(&dir, 3).await;
+    world.resume().await;
+    ready(&world).await;
+    world.events_reach(4).await;
+    drained(&world).await;
+    let letters = world.daybook().store().dead_letters(10).await.unwrap();
+    let places = letters.iter().map(|stored| &stored.letter.position);
+    let places = places.map(|place| place.rsplit_once(':').unwrap().0);
+    let places: Vec<&str> = places.collect();
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    assert_eq!(places[0], places[1]);
     world.stop().await;
 }
 

@@ -127,6 +127,27 @@ async fn a_flipped_bit_in_any_byte_is_noticed_kept_aside_and_costs_one_record_at
 }
 
 #[tokio::test]
+async fn other_damage_at_the_same_place_is_kept_beside_the_first() {
+    let (dir, _) = written(1, 20).await;
+    let segment = segments(dir.path()).remove(0);
+    let whole = fs::read(&segment).unwrap();
+    let mut kept = Vec::new();
+    for bit in 0..2 {
+        let mut bytes = whole.clone();
+        *bytes.last_mut().unwrap() ^= 1 << bit;
+        fs::write(&segment, &bytes).unwrap();
+        let journal = open(dir.path());
+        let damage = all(&journal).1.remove(0);
+        journal.close().await;
+        let damaged = bytes.split_off(damage.from.offset as usize);
+        kept.push((damage.kept.unwrap(), damaged));
+    }
+    for (path, damaged) in kept {
+        assert_eq!(fs::read(path).unwrap(), damaged);
+    }
+}
+
+#[tokio::test]
 async fn a_hole_in_an_earlier_segment_hides_nothing_behind_it() {
     let dir = tempfile::tempdir().unwrap();
     let small = JournalOptions {

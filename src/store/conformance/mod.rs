@@ -89,6 +89,7 @@ rules![
     pages::pages_cover_ties_once_each,
     pages::pages_are_stable_under_inserts,
     pages::a_page_of_large_events_is_cut_and_the_next_goes_on,
+    pages::a_page_of_long_names_is_cut_and_the_next_goes_on,
     feed::following_tells_what_is_entered_from_now_on,
     feed::following_goes_on_after_any_place,
     feed::following_says_when_it_has_met_everything,

@@ -142,6 +142,26 @@ pub(super) async fn a_page_of_large_events_is_cut_and_the_next_goes_on(store: Su
     }
 }
 
+pub(super) async fn a_page_of_long_names_is_cut_and_the_next_goes_on(store: Subject) {
+    let events = (0..8).map(|number| {
+        let mut event = event("named", &number.to_string());
+        event.at = at(1_700_000_000_000 + number);
+        event.actor.name = Some("x".repeat(LARGE).into());
+        event
+    });
+    enter(&store, "named", &events.collect::<Vec<_>>()).await;
+    let filter = EventFilter {
+        tenant: Some("named".to_owned()),
+        ..EventFilter::default()
+    };
+    let wanted: Vec<String> = (0..8).rev().map(|number: i64| number.to_string()).collect();
+    for payloads in [Payloads::Whole, Payloads::LeftOut] {
+        let pages = large_pages(&store, &filter, payloads).await;
+        assert!(pages.len() > 1, "all on one");
+        assert_eq!(pages.concat(), wanted);
+    }
+}
+
 /// What each page names.
 async fn large_pages(
     store: &Subject,

@@ -1,6 +1,6 @@
 //! What SQLite's errors mean for Daybook. Messages keep SQLite's own words, never an event.
 
-use rusqlite::{Error, ErrorCode};
+use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::store::StoreError;
 
@@ -13,6 +13,10 @@ pub(super) fn store_error(error: &Error) -> StoreError {
     if message.starts_with("no such table") {
         // The first start has not made them yet, or is just making them.
         return StoreError::Unavailable(message);
+    }
+    if error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE) {
+        // The log's index finds no room. SQLite calls that an I/O error, and does not say which.
+        return StoreError::Full(format!("{message}; is its disk full?"));
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full(message),
@@ -35,5 +39,21 @@ pub(super) fn store_error(error: &Error) -> StoreError {
             StoreError::Unauthorized(format!("unable to open database file; {RIGHTS}"))
         }
         _ => StoreError::Other(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_of_the_log_that_finds_no_room_is_a_full_disk() {
+        for (code, reason) in [
+            (ffi::SQLITE_IOERR_SHMSIZE, "full"),
+            (ffi::SQLITE_IOERR_READ, "unavailable"),
+        ] {
+            let error = Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(store_error(&error).reason(), reason);
+        }
     }
 }

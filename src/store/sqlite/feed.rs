@@ -12,7 +12,7 @@ use super::query::{event_after, id_text, parse_id};
 use super::schema::Tables;
 use super::worker::Workers;
 use crate::store::feed::{Entries, Entry, Follow, MOST_AT_ONCE, PATIENCE};
-use crate::store::{Result, StoredEvent};
+use crate::store::{Payloads, Result, StoredEvent};
 
 /// Between two looks while nothing is entered. A look is one descent of the primary key.
 const POLL: Duration = Duration::from_millis(200);
@@ -120,6 +120,7 @@ fn entered_after(
         tables,
         last,
         MOST_AT_ONCE,
+        Payloads::Whole,
         |id, event, length| {
             events.push((id, event));
             bytes += length;

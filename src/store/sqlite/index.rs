@@ -289,12 +289,12 @@ pub(super) fn forget(
 const TEXTS_FORGOTTEN_AT_ONCE: u32 = 50_000;
 
 /// Removes texts of which the last event happened and was entered well before a time: a part of them, if they are
-/// many.
+/// many; whether there may be more.
 pub(super) fn forget_texts(
     connection: &Connection,
     tables: &Tables,
     before: i64,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
     let mut delete = connection.prepare_cached(&format!(
         "DELETE FROM {texts} WHERE (scope, id) IN
             (SELECT scope, id FROM {texts} WHERE day < ?1 LIMIT {TEXTS_FORGOTTEN_AT_ONCE})
@@ -302,12 +302,15 @@ pub(super) fn forget_texts(
         texts = tables.texts
     ))?;
     let mut gone: BTreeMap<String, HashSet<[u8; 8]>> = BTreeMap::new();
+    let mut forgotten = 0;
     let mut rows = delete.query([day(before) - TEXTS_OUTLIVE])?;
     while let Some(row) = rows.next()? {
         let terms = gone.entry(row.get(0)?).or_default();
         terms.extend(row.get_ref(1)?.as_blob()?.first_chunk::<8>());
+        forgotten += 1;
     }
-    packs::forget(connection, tables, &gone)
+    packs::forget(connection, tables, &gone)?;
+    Ok(forgotten == TEXTS_FORGOTTEN_AT_ONCE)
 }
 
 /// The facets that a filter allows, by their numbers.

@@ -5,11 +5,10 @@
 //! when they are entered. Until it is gone, filters go by time.
 
 use rusqlite::{Connection, OptionalExtension as _};
-use serde_json::Map;
 
 use super::query;
 use super::schema::Tables;
-use crate::store::StoredEvent;
+use crate::store::{Payloads, StoredEvent};
 
 /// Has everything made anew if a table of it `is_missing`, or if some events have a facet that does not stand.
 pub(super) fn check(
@@ -100,11 +99,11 @@ pub(super) fn first_of(
         if id > last {
             return false;
         }
-        let metadata = Map::new();
-        events.push(StoredEvent { metadata, ..event });
+        events.push(event);
         true
     };
-    query::event_after(transaction, tables, reached, limit as usize, take)?;
+    let (limit, payloads) = (limit as usize, Payloads::LeftOut);
+    query::event_after(transaction, tables, reached, limit, payloads, take)?;
     Ok(events)
 }
 

@@ -32,7 +32,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -66,6 +66,7 @@ const PREPARED_STATEMENTS: usize = 64;
 pub struct SqliteStore {
     /// The file and its write-ahead log, which stays the same one as long as it is open.
     files: [OpenFile; 2],
+    timeout: Duration,
     probe: OnceLock<Probe>,
     tables: Arc<Tables>,
     known: index::Known,
@@ -125,6 +126,7 @@ impl SqliteStore {
             move |connection: &mut Connection| also_known.put_away(connection, &of_writer);
         Ok(Self {
             files,
+            timeout,
             probe: OnceLock::new(),
             tables,
             known,
@@ -445,10 +447,20 @@ impl Store for SqliteStore {
     }
 
     async fn delete_events_before(&self, at: Timestamp, limit: u32) -> Result<u64> {
-        self.write("a deletion of old events", move |connection, tables| {
+        let delete = self.write("a deletion of old events", move |connection, tables| {
             retention::delete_events(connection, tables, at, limit)
-        })
-        .await
+        });
+        let deleted = delete.await?;
+        // No longer, or the sweep would be taken for stalled: what is left goes with the next one.
+        let until = Instant::now() + self.timeout;
+        let mut is_more = deleted == 0 && limit > 0;
+        while is_more && Instant::now() < until {
+            let forget = self.write("a deletion of old texts", move |connection, tables| {
+                retention::forget_texts(connection, tables, at)
+            });
+            is_more = forget.await?;
+        }
+        Ok(deleted)
     }
 
     async fn delete_dead_letters_before(&self, last_at: Timestamp, limit: u32) -> Result<u64> {

@@ -33,6 +33,9 @@ const FAR_MORE_TEXTS: usize = 50_000;
 const HEAD_COLUMNS: &str = "id, at, ingestedAt, source, externalId, action, outcome, actorId, \
      actorEmail, actorName, actorIp, targetType, targetId, targetName, tenantSlug";
 
+/// The column behind them.
+const METADATA: usize = 15;
+
 fn columns(payloads: Payloads) -> String {
     match payloads {
         Payloads::Whole => format!("{HEAD_COLUMNS}, metadata"),
@@ -226,20 +229,21 @@ impl Asked<'_> {
     }
 }
 
-/// Some of the events that an older version entered, without keys.
+/// Some of the events that an older version entered, without keys; their payloads are left out.
 pub(super) fn keyless(
     connection: &Connection,
     tables: &Tables,
     limit: u32,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {HEAD_COLUMNS}, metadata FROM {} WHERE facet IS NULL LIMIT {limit}",
+        "SELECT {} FROM {} WHERE facet IS NULL LIMIT {limit}",
+        columns(Payloads::LeftOut),
         tables.events
     ))?;
     select.query_map([], event)?.collect()
 }
 
-/// The oldest events from before a time.
+/// The oldest events from before a time; their payloads are left out.
 pub(super) fn oldest(
     connection: &Connection,
     tables: &Tables,
@@ -247,7 +251,8 @@ pub(super) fn oldest(
     limit: u32,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {HEAD_COLUMNS}, metadata FROM {} WHERE at < ?1 ORDER BY at, id LIMIT {limit}",
+        "SELECT {} FROM {} WHERE at < ?1 ORDER BY at, id LIMIT {limit}",
+        columns(Payloads::LeftOut),
         tables.events
     ))?;
     select.query_map([before], event)?.collect()
@@ -266,22 +271,25 @@ pub(super) fn event_by_id(
     select.query_row((id, tenant), event).optional()
 }
 
-/// Events by id from after this one on, until `take` (id, event, bytes of its payload) has enough.
+/// Events by id from after this one on, until `take` (id, event, its bytes) has enough.
 pub(super) fn event_after(
     connection: &Connection,
     tables: &Tables,
     last: i64,
     limit: usize,
+    payloads: Payloads,
     mut take: impl FnMut(i64, StoredEvent, usize) -> bool,
 ) -> rusqlite::Result<()> {
     let mut select = connection.prepare_cached(&format!(
-        "SELECT {HEAD_COLUMNS}, metadata FROM {} WHERE id > ?1 ORDER BY id LIMIT {limit}",
+        "SELECT {} FROM {} WHERE id > ?1 ORDER BY id LIMIT {limit}",
+        columns(payloads),
         tables.events
     ))?;
     let mut rows = select.query([last])?;
     while let Some(row) = rows.next()? {
-        let length = row.get_ref("metadata")?.as_str().map_or(0, str::len);
-        if !take(row.get(0)?, event(row)?, length) {
+        let payload = row.get_ref("metadata")?.as_str().map_or(0, str::len);
+        let bytes = payload + head_bytes(row)?;
+        if !take(row.get(0)?, event(row)?, bytes) {
             break;
         }
     }
@@ -369,13 +377,24 @@ pub(super) fn ceiling(at: Timestamp) -> i64 {
 }
 
 fn event_and_bytes(row: &Row<'_>) -> rusqlite::Result<(StoredEvent, usize)> {
-    let bytes = row.get_ref("metadata")?.as_str().map_or(0, tree_bytes);
-    Ok((event(row)?, bytes))
+    let payload = row.get_ref("metadata")?.as_str().map_or(0, tree_bytes);
+    Ok((event(row)?, payload + head_bytes(row)?))
+}
+
+/// What an event takes beside its payload: names may be as long.
+fn head_bytes(row: &Row<'_>) -> rusqlite::Result<usize> {
+    let mut bytes = 0;
+    for column in 0..METADATA {
+        if let ValueRef::Text(text) = row.get_ref(column)? {
+            bytes += text.len();
+        }
+    }
+    Ok(bytes)
 }
 
 fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let outcome: Option<String> = row.get(6)?;
-    let metadata: String = row.get(15)?;
+    let metadata: String = row.get(METADATA)?;
     let text = |column: usize| -> rusqlite::Result<Option<ByteString>> {
         Ok(row.get::<_, Option<String>>(column)?.map(Into::into))
     };

@@ -24,11 +24,20 @@ pub(super) fn delete_events(
         deleted += delete.execute([id])?;
     }
     drop(delete);
-    if deleted == 0 && limit > 0 {
-        index::forget_texts(&transaction, tables, before.as_millisecond())?;
-    }
     transaction.commit()?;
     Ok(deleted as u64)
+}
+
+/// Deletes texts of events that are long gone; whether there may be more.
+pub(super) fn forget_texts(
+    connection: &mut Connection,
+    tables: &Tables,
+    before: Timestamp,
+) -> rusqlite::Result<bool> {
+    let transaction = super::write_transaction(connection)?;
+    let is_more = index::forget_texts(&transaction, tables, before.as_millisecond())?;
+    transaction.commit()?;
+    Ok(is_more)
 }
 
 /// `table` and `column` come from this program, never from outside.

@@ -139,6 +139,25 @@ async fn events_are_found_by_their_terms_whichever_statement_wrote_them() {
     }
 }
 
+/// Of a thousand large ones those would be gigabytes.
+#[tokio::test]
+async fn retention_and_who_makes_keys_leave_payloads_alone() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    enter(&store, &[event(1)]).await.unwrap();
+    let read = store.write("some looks", |connection, tables| {
+        let old = query::oldest(connection, tables, 1, 10)?;
+        let lost = lost::first_of(connection, tables, (0, 1), 10)?;
+        connection.execute("UPDATE auditevents SET facet = NULL", [])?;
+        Ok([old, lost, query::keyless(connection, tables, 10)?])
+    });
+    for events in read.await.unwrap() {
+        let fields: Vec<usize> = events.iter().map(|event| event.metadata.len()).collect();
+        assert_eq!(fields, [0]);
+    }
+}
+
 /// Such a place was given before the file was restored from a backup.
 #[tokio::test]
 async fn a_place_beyond_all_that_was_entered_is_foreign() {

@@ -196,6 +196,23 @@ async fn long_texts_are_found_besides_those_that_hold_a_part() {
 }
 
 #[tokio::test]
+async fn a_sweep_deletes_more_old_texts_than_one_transaction() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let file = Connection::open(directory.path().join("daybook.db")).unwrap();
+    let enter = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120000)
+        INSERT INTO \"auditevents.texts\" (scope, id, text, day)
+        SELECT '', CAST(printf('%08d', i) AS BLOB), 'old', 0 FROM n";
+    assert_eq!(file.execute(enter, []).unwrap(), 120_000);
+    let now = jiff::Timestamp::now();
+    assert_eq!(store.delete_events_before(now, 1000).await.unwrap(), 0);
+    let left = "SELECT count(*) FROM \"auditevents.texts\"";
+    let left: i64 = file.query_row(left, [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
 async fn packs_lose_the_texts_that_retention_deletes() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, AMPLE);
