@@ -64,6 +64,12 @@ impl Service {
         eventually(&what, async || self.reloads(outcome).await == before + 1.0).await;
     }
 
+    /// Its log may be written a moment after what it tells of.
+    async fn logs(&self, words: &str) {
+        let what = format!("it logs {words}");
+        eventually(&what, async || self.process.log().contains(words)).await;
+    }
+
     async fn reloads(&self, outcome: &str) -> f64 {
         self.process
             .metric("daybook_config_reloads_total", outcome)
@@ -378,11 +384,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
     ] {
         service.reload("info", sources, "failure").await;
         let said = said.replace("DIR", &service.dir.path().display().to_string());
-        assert!(
-            service.process.log().contains(&said),
-            "{said}: {}",
-            service.process.log()
-        );
+        service.logs(&said).await;
     }
     let after = service.running("a").await;
     assert_eq!(
@@ -397,11 +399,8 @@ async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
     service
         .reload("info", &format!("{other}{FILES}{PUSHED}"), "success")
         .await;
-    let log = service.process.log();
-    assert!(
-        log.contains("writer.batch_events") && log.contains("need a restart"),
-        "{log}"
-    );
+    service.logs("need a restart").await;
+    service.logs("writer.batch_events").await;
 
     // The log's level is in force for what is said about the reload itself.
     let told = || {
@@ -411,7 +410,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
             .matches("configuration is reloaded")
             .count()
     };
-    assert_eq!(told(), 1);
+    eventually("the first is told", async || told() == 1).await;
     service
         .reload("error", &format!("{FILES}{PUSHED}"), "success")
         .await;

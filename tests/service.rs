@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use daybook::simulators::ocis::OcisLog;
+use daybook::simulators::ocis::{OcisLog, Rotation};
 use daybook::simulators::people::People;
 use jiff::Timestamp;
 use rand::SeedableRng;
@@ -14,19 +14,25 @@ use serde_json::Value;
 use testkit::mongod::Mongod;
 use testkit::process::{Process, free_port, sqlite_in, write_config};
 use testkit::world::{PATIENCE, eventually};
+use tokio::task::JoinSet;
 
 const DAYBOOK: &str = env!("CARGO_BIN_EXE_daybook");
 
 fn bulk_log(dir: &Path, lines: u64) -> (OcisLog, u64) {
     let log = OcisLog::new(dir.join("audit.log"));
+    let changes = grow(&log, lines);
+    (log, changes)
+}
+
+/// How many changes it has told of then.
+fn grow(log: &OcisLog, lines: u64) -> u64 {
     let mut rng = StdRng::seed_from_u64(11);
     let people = People::new(11);
     log.append_bulk(lines, &mut rng, &people, Timestamp::now())
         .unwrap();
     let promised = log.promised();
     let reads = promised.of("file_read") + promised.of("public_link_accessed");
-    let changes = promised.total - reads;
-    (log, changes)
+    promised.total - reads
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,6 +309,117 @@ async fn sigterm_is_heard_during_a_reload() {
     let code = daybook.wait().await.code();
     assert_eq!(code, Some(0), "{}", daybook.log());
     assert!(daybook.log().contains("drained"));
+}
+
+/// `daybook run 2>&1 | less`, and nobody turns the page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let mut options = std::fs::OpenOptions::new();
+    let _reads_nothing = options.read(true).write(true).open(&pipe).unwrap();
+    let port = free_port();
+    let config = write_config(dir.path(), port, &sqlite_in(dir.path()), "");
+    let script = "exec \"$@\" 2> \"$0\"";
+    let pipe = pipe.to_str().unwrap();
+    let arguments = ["-c", script, pipe, DAYBOOK, "run", "-c", &config];
+    let mut daybook = Process::spawn("sh", &arguments, port, &dir.path().join("log"));
+    daybook.ready().await;
+    // What is said of them all is longer than a pipe.
+    let unknown: String = (0..2000)
+        .map(|number| format!("no_such_key_{number} = 1\n"))
+        .collect();
+    write_config(dir.path(), port, &sqlite_in(dir.path()), &unknown);
+    for round in 1..=2 {
+        daybook.signal("HUP");
+        eventually("the reload is refused", async || {
+            let refused = daybook.metric("daybook_config_reloads_total", "failure");
+            refused.await == f64::from(round)
+        })
+        .await;
+    }
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0));
+}
+
+/// Runs Daybook where so many files may be open at once, by a word of `ulimit`.
+fn spawn_with_files(limit: &str, config: &str, port: u16, dir: &Path) -> Process {
+    let script = format!("ulimit {limit}; exec \"$0\" \"$@\"");
+    let arguments = ["-c", &script, DAYBOOK, "run", "-c", config];
+    Process::spawn("bash", &arguments, port, &dir.join("log"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_connect_leave_the_sources_their_files() {
+    const FILES: usize = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = bulk_log(dir.path(), 200);
+    let port = free_port();
+    let source = format!(
+        "[[sources]]\nkind = \"ocis\"\npath = \"{}\"\npoll = \"250ms\"\n",
+        log.path().display()
+    );
+    let config = write_config(dir.path(), port, &sqlite_in(dir.path()), &source);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("[http]", "[http]\nheader_timeout = \"1h\"");
+    std::fs::write(&config, text).unwrap();
+    let mut daybook = spawn_with_files(&format!("-n {FILES}"), &config, port, dir.path());
+    daybook.ready().await;
+    eventually("the limit is warned of", async || {
+        daybook.log().contains("fewer connections")
+    })
+    .await;
+
+    // Some of them wait until the others go: the kernel's queue has an end.
+    let mut strangers = JoinSet::new();
+    for _ in 0..FILES {
+        strangers.spawn(async move {
+            let connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+            std::future::pending::<()>().await;
+            drop(connection);
+        });
+    }
+    let open = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", daybook.pid()));
+        files.unwrap().count()
+    };
+    let mut before = 0;
+    eventually("no more of them are let in", async || {
+        let now = open();
+        now > FILES / 2 && now == std::mem::replace(&mut before, now)
+    })
+    .await;
+    log.rotate(Rotation::Rename { keep: 1 }).unwrap();
+    let changes = grow(&log, 300);
+    let store = rusqlite::Connection::open(dir.path().join("daybook.db")).unwrap();
+    let count = "SELECT count(*) FROM auditevents WHERE source = 'ocis'";
+    eventually("the new log is read", async || {
+        let entered = store.query_row(count, [], |row| row.get::<_, i64>(0));
+        entered.is_ok_and(|entered| entered == changes as i64)
+    })
+    .await;
+
+    strangers.shutdown().await;
+    daybook.ready().await;
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_files_are_open_as_may_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let config = write_config(dir.path(), port, &sqlite_in(dir.path()), "");
+    let mut daybook = spawn_with_files("-S -n 256", &config, port, dir.path());
+    daybook.ready().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daybook.pid())).unwrap();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let files: Vec<&str> = files.unwrap().split_whitespace().collect();
+    assert_eq!(files[0], files[1], "soft and hard");
 }
 
 fn status(config: &str) -> Value {

@@ -111,6 +111,25 @@ impl Progress {
             .filter(|stalled| !stalled.is_zero())
     }
 
+    /// Leaves out so much of the time before now: nothing could run in it.
+    pub fn excuse(&self, missed: Duration) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        let later = |at: Instant| (at + missed).min(now);
+        inner.last = later(inner.last);
+        for (_, begun) in &mut inner.works {
+            *begun = later(*begun);
+        }
+        for (_, until) in &mut inner.long_waits {
+            *until += missed;
+        }
+    }
+
+    /// Whether this is its last clone, and so nobody is left to show progress.
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1
+    }
+
     /// How long in all there was work under way and no declared wait.
     pub fn busy(&self) -> Duration {
         let inner = self.lock();
@@ -256,6 +275,29 @@ mod tests {
         drop(work);
         tokio::time::advance(100 * SECOND).await;
         assert_eq!(progress.stalled_for(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_that_is_left_out_is_no_time_without_progress() {
+        let stalled = |progress: &Progress| progress.stalled_for(Instant::now());
+        let silent = Progress::new();
+        let working = Progress::on_demand();
+        let work = working.work();
+        let waiting = Progress::new();
+        let wait = waiting.long_wait(20 * SECOND);
+        tokio::time::advance(70 * SECOND).await;
+        for progress in [&silent, &working, &waiting] {
+            progress.excuse(40 * SECOND);
+        }
+        assert_eq!(stalled(&silent), Some(30 * SECOND));
+        assert_eq!(stalled(&working), Some(30 * SECOND));
+        assert_eq!(stalled(&waiting), Some(10 * SECOND));
+        // What came since is not to come.
+        silent.excuse(40 * SECOND);
+        assert_eq!(stalled(&silent), None);
+        tokio::time::advance(SECOND).await;
+        assert_eq!(stalled(&silent), Some(SECOND));
+        drop((work, wait));
     }
 
     #[tokio::test(start_paused = true)]

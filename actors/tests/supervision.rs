@@ -267,6 +267,43 @@ async fn a_child_without_progress_is_killed_unless_it_declared_to_wait() {
     assert_eq!(world.status("a").await.last_exit, Some(Exit::Stalled));
 }
 
+/// SIGSTOP and, five minutes later, SIGCONT.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_has_no_stalled_child_and_hides_none() {
+    let progress = Progress::on_demand();
+    let (a, slot) = puppet("a", SUSPEND);
+    let mut world = World::of(vec![a.with_progress(progress.clone())]).await;
+    world.then("a runs").await;
+
+    // Forty seconds of work.
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    let working = progress.clone();
+    let slow = Order::run(move |_| async move {
+        let _work = working.work();
+        let _told = finished.await;
+        Ok(())
+    });
+    order(&slot, slow).await;
+    tokio::time::sleep(20 * SECOND).await;
+    tokio::time::advance(300 * SECOND).await;
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(finish.send(()), Ok(()));
+    assert_eq!(ask(&slot, 1).await, Ok(1));
+    assert_eq!(world.status("a").await.restarts, 0);
+
+    // Stuck.
+    let stuck = Order::run(move |_| async move {
+        let _work = progress.work();
+        std::future::pending().await
+    });
+    order(&slot, stuck).await;
+    tokio::time::sleep(20 * SECOND).await;
+    tokio::time::advance(300 * SECOND).await;
+    let woken = Instant::now();
+    world.then("a restarts after stalled").await;
+    assert!((25..=60).contains(&woken.elapsed().as_secs()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_kills_in_a_row_lose_no_supervisor_and_no_generation_overlaps() {
     let born = Counter::default();

@@ -27,7 +27,7 @@ use crate::tree::Daybook;
 
 use super::output::say;
 use super::stop::Stop;
-use super::{Failure, run, token};
+use super::{Failure, descriptors, run, token};
 
 /// So much of the past stands in Authentik and the log when the demo begins.
 const HISTORY: Duration = Duration::from_secs(600);
@@ -76,6 +76,7 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
     let url = url.unwrap_or_else(|| format!("sqlite:{}", dir.join("daybook.db").display()));
     config.store.url = StoreUrl(url);
     config.http.listen = args.listen;
+    descriptors::fit_at_start(&mut config.http);
     let store = store::open(&config.store)
         .await
         .context("cannot open the store")?;

@@ -24,7 +24,7 @@ pub(super) struct HealthcheckArgs {
 pub(super) async fn healthcheck(args: &HealthcheckArgs) -> Result<(), Failure> {
     let service = match &args.url {
         Some(url) => Service::at(url.as_str().trim_end_matches('/').to_owned()),
-        None => Service::of(&args.config.load_for_tools()?.config),
+        None => Service::of(&args.config.load_for_asking()?.config),
     };
     let service = service.context("HTTP client")?;
     let path = if args.ready { "/readyz" } else { "/healthz" };

@@ -12,6 +12,7 @@
 mod check;
 mod dead_letters;
 mod demo;
+mod descriptors;
 mod export;
 mod filters;
 mod healthcheck;
@@ -24,7 +25,6 @@ mod stop;
 mod tail;
 mod token;
 
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +35,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, LoadedConfig, StoreConfig, StoreTarget};
 use crate::store::{self, Store};
+use crate::telemetry::log::{LastLines, tell};
 
 /// sysexits.h: internal software error.
 pub const EX_SOFTWARE: u8 = 70;
@@ -123,6 +124,11 @@ impl ConfigArgs {
     fn load_for_tools(&self) -> Result<LoadedConfig, ConfigError> {
         LoadedConfig::load_for_tools(self.config.as_deref())
     }
+
+    /// Without the store's address either: the service alone is asked.
+    fn load_for_asking(&self) -> Result<LoadedConfig, ConfigError> {
+        LoadedConfig::load_for_asking(self.config.as_deref())
+    }
 }
 
 /// Opens the store for a command that only reads it. SQLite would make a file that is not there, and
@@ -162,11 +168,6 @@ fn missing_file(config: &StoreConfig) -> Result<Option<PathBuf>, anyhow::Error> 
     Ok((!is_there).then_some(path))
 }
 
-/// A line on standard error. When the terminal has gone, nobody is told, and the command goes on.
-fn tell(line: impl std::fmt::Display) {
-    let _gone = writeln!(std::io::stderr(), "{line}");
-}
-
 /// Whose deed a command is: the user of this process, or whoever became root by `sudo`. Anybody may write
 /// anything into `USER`, so that is asked only where there is no `/proc`.
 fn system_user() -> Option<String> {
@@ -195,6 +196,8 @@ fn uid() -> Option<u32> {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Until the very end, and that of a panic too.
+    let _last_lines = LastLines;
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -17,7 +17,7 @@ use crate::telemetry::log;
 use crate::tree::{Daybook, End, Reloaded};
 
 use super::stop::Stop;
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, descriptors};
 
 /// So many reloads wait for a store that is away.
 const MOST_UNTOLD: usize = 32;
@@ -29,7 +29,7 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     // process 1, is lost.
     let mut stop = Stop::listen()?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let (config, warning) = tokio::select! {
+    let (mut config, warning) = tokio::select! {
         biased;
         loaded = load(args) => loaded?,
         () = stop.asked() => return Ok(()),
@@ -45,6 +45,7 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
         tracing::warn!("no source is configured: nothing will be entered");
     }
     warn_of_certificate(warning);
+    descriptors::fit_at_start(&mut config.http);
     let started = tokio::select! {
         biased;
         started = Daybook::start(&config) => started,
@@ -142,7 +143,8 @@ async fn reload(
     untold: &mut JoinSet<()>,
 ) {
     let loaded = match loaded {
-        Ok((config, warning)) => {
+        Ok((mut config, warning)) => {
+            let _told_at_start = descriptors::fit(&mut config.http);
             let done = daybook.reload(&config).await;
             if done.is_ok() {
                 warn_of_certificate(warning);

@@ -3,14 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use reqwest::{Client, ClientBuilder};
+
 use crate::config::Config;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the service is called, wherever it listens.
+const NAME: &str = "localhost";
 
 /// A way to the service.
 pub(super) struct Service {
     /// The client.
-    pub(super) client: reqwest::Client,
+    pub(super) client: Client,
     base: String,
 }
 
@@ -22,7 +26,10 @@ impl Service {
     pub(super) fn of(config: &Config) -> Result<Self, reqwest::Error> {
         let is_encrypted = config.http.tls.is_some();
         let scheme = if is_encrypted { "https" } else { "http" };
-        Self::at(format!("{scheme}://{}", reachable(config.http.listen)))
+        let listen = reachable(config.http.listen);
+        let base = format!("{scheme}://{NAME}:{}", listen.port());
+        // In a URL the address would lose its zone.
+        Self::with(base, Client::builder().resolve(NAME, listen))
     }
 
     /// The service at an address of this host, `http://…` or `https://…` without a path.
@@ -30,10 +37,12 @@ impl Service {
     /// # Errors
     /// When the client cannot be set up.
     pub(super) fn at(base: String) -> Result<Self, reqwest::Error> {
+        Self::with(base, Client::builder())
+    }
+
+    fn with(base: String, client: ClientBuilder) -> Result<Self, reqwest::Error> {
         crate::install_crypto_provider();
-        let client = reqwest::Client::builder()
-            .timeout(ANSWER_TIMEOUT)
-            .no_proxy();
+        let client = client.timeout(ANSWER_TIMEOUT).no_proxy();
         // Either way nothing is verified, so this machine's certificates are not read: it need not have any.
         let client = if base.starts_with("https:") {
             // This host's own address: its certificate names another host, and may be self-signed.
@@ -52,11 +61,34 @@ impl Service {
 }
 
 /// A service that listens everywhere is reached here.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
+fn reachable(mut listen: SocketAddr) -> SocketAddr {
+    let here = match listen {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
-    SocketAddr::new(ip, listen.port())
+    if listen.ip().is_unspecified() {
+        listen.set_ip(here);
+    }
+    listen
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_is_reached_where_it_listens() {
+        for (listen, reached) in [
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::]:8080", "[::1]:8080"),
+            ("192.0.2.1:8080", "192.0.2.1:8080"),
+            // An address of one link is nothing without its zone.
+            ("[fe80::1%4]:8080", "[fe80::1%4]:8080"),
+        ] {
+            let [listen, reached]: [SocketAddr; 2] =
+                [listen, reached].map(|address| address.parse().unwrap());
+            assert_eq!(reachable(listen), reached, "{listen}");
+        }
+    }
 }

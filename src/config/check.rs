@@ -20,6 +20,8 @@ pub(super) enum Scope {
     Service,
     /// Commands beside it: nothing that only the service opens.
     Tools,
+    /// A command that asks the service alone: nor the store's address.
+    Asking,
 }
 
 pub(super) fn check(
@@ -29,11 +31,13 @@ pub(super) fn check(
     env: &HashMap<String, String>,
     report: &mut Report,
 ) {
-    check_store(config, report);
+    if scope != Scope::Asking {
+        check_store(config, report);
+    }
     check_http(config, report);
     check_log_filter(&config.telemetry.log, report);
     check_sources::check(sources, report);
-    if scope == Scope::Tools {
+    if scope != Scope::Service {
         return;
     }
     if let Some(tls) = &config.http.tls {

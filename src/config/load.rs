@@ -103,6 +103,15 @@ impl LoadedConfig {
         Self::load_from_process(path, Scope::Tools)
     }
 
+    /// The same for a command that asks the service alone and opens no store: where that is may be in
+    /// a file that is not for it (`store.url_file`), and is not looked at.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn load_for_asking(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_from_process(path, Scope::Asking)
+    }
+
     /// [`LoadedConfig::load`] without a look at the process: `file` is the name and text of the
     /// configuration, `env` all environment variables.
     ///
@@ -167,7 +176,7 @@ impl LoadedConfig {
             Some((path, _)) => Place::File(path.display().to_string().into()),
             None => Place::Default,
         };
-        let (config, sources) = read::read(Section::root(table, root, &mut report));
+        let (config, sources) = read::read(Section::root(table, root, &mut report), scope);
         check::check(&config, &sources, scope, &env, &mut report);
         report.into_result()?;
         Ok(Self {

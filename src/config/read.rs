@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::check::file_trouble;
+use super::check::{Scope, file_trouble};
 use super::section::Section;
 use super::tree::Node;
 use super::units::ByteSize;
@@ -32,10 +32,10 @@ const UNBOUNDED: ByteSize = ByteSize(i64::MAX as u64);
 const LONGEST_LINE: ByteSize = ByteSize::mib(15);
 
 /// The tree of a configuration, and the sources with their place in the list.
-pub(super) fn read(mut root: Section<'_>) -> (Config, Vec<(usize, SourceConfig)>) {
+pub(super) fn read(mut root: Section<'_>, scope: Scope) -> (Config, Vec<(usize, SourceConfig)>) {
     let mut config = Config::default();
     if let Some(section) = root.section("store") {
-        read_store(section, &mut config.store);
+        read_store(section, scope, &mut config.store);
     }
     if let Some(section) = root.section("http") {
         read_http(section, &mut config.http);
@@ -88,12 +88,16 @@ fn url_in_file(node: &Node) -> Result<StoreUrl, Mismatch> {
     }
 }
 
-fn read_store(mut section: Section<'_>, store: &mut StoreConfig) {
+fn read_store(mut section: Section<'_>, scope: Scope, store: &mut StoreConfig) {
     if section.has_both(["url", "url_file"]) {
         section.complain("both url and url_file", "one of them");
     }
     set(&mut store.url, section.take("url", text).map(StoreUrl));
-    set(&mut store.url, section.take("url_file", url_in_file));
+    if scope == Scope::Asking {
+        let _unread = section.take("url_file", path);
+    } else {
+        set(&mut store.url, section.take("url_file", url_in_file));
+    }
     set(
         &mut store.timeout,
         section.take("timeout", duration(100 * MILLISECOND, LONGEST_OPERATION)),

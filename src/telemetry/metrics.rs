@@ -17,7 +17,7 @@ use metrics_exporter_prometheus::{
 
 use crate::event::{AuditEvent, DeadLetterReason, SourceName};
 
-use super::security;
+use super::{log, security};
 
 const METADATA: Metadata<'static> = Metadata::new("daybook", Level::INFO, None);
 
@@ -114,6 +114,7 @@ declare! {
     counter EXPORTS = "daybook_exports_total", Some(Unit::Count), "Exports over HTTP by outcome.";
     counter RELOADS = "daybook_config_reloads_total", Some(Unit::Count), "Reloads of the configuration by outcome.";
     gauge LAST_RELOAD = "daybook_config_last_reload_timestamp_seconds", Some(Unit::Seconds), "When the configuration that is in use was loaded.";
+    counter LOG_LINES_LOST = "daybook_log_lines_lost_total", Some(Unit::Count), "Lines of the log that were lost because nobody read it.";
     gauge START_TIME = "daybook_start_time_seconds", Some(Unit::Seconds), "When this process began, in seconds since 1970.";
     gauge BUILD_INFO = "daybook_build_info", None, "Always 1; the version is a label.";
 }
@@ -123,7 +124,8 @@ declare! {
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
-    busy: Arc<Mutex<Vec<(Counter, Progress)>>>,
+    busy: Arc<Mutex<Vec<Busy>>>,
+    log_lines_lost: Counter,
     /// See the help text of the metric of the same name; so for every field here.
     pub in_flight_bytes: Gauge,
     /// Gauge.
@@ -201,6 +203,7 @@ impl Metrics {
             retention_deleted_events: counter(RETENTION_EVENTS),
             retention_deleted_dead_letters: counter(RETENTION_LETTERS),
             busy: Arc::default(),
+            log_lines_lost: counter(LOG_LINES_LOST),
             journal_oldest_seconds: gauge(JOURNAL_OLDEST),
             stream_readers: gauge(STREAM_READERS),
             last_reload: gauge(LAST_RELOAD),
@@ -224,9 +227,13 @@ impl Metrics {
 
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> String {
-        for (counter, progress) in &*self.busy.lock().unwrap_or_else(PoisonError::into_inner) {
-            counter.absolute(progress.busy().as_secs());
-        }
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.retain_mut(|each| {
+            each.count();
+            !each.progress.is_last()
+        });
+        drop(busy);
+        self.log_lines_lost.absolute(log::lost_lines());
         self.handle.run_upkeep();
         self.handle.render()
     }
@@ -352,11 +359,15 @@ impl Metrics {
     }
 
     /// From now on `actor_busy_seconds_total{actor}` says how much of the time this progress was
-    /// work.
+    /// work, beside what others of that name worked.
     pub fn watch_busy(&self, actor: &str, progress: &Progress) {
         let counter = self.counter(BUSY, vec![Label::new("actor", actor.to_owned())]);
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.push((counter, progress.clone()));
+        busy.push(Busy {
+            counter,
+            progress: progress.clone(),
+            counted: 0,
+        });
     }
 
     /// `actor_restarts_total{actor,reason}`
@@ -464,6 +475,21 @@ impl Metrics {
     }
 }
 
+/// The time that an actor worked, and what of it is counted.
+struct Busy {
+    counter: Counter,
+    progress: Progress,
+    counted: u64,
+}
+
+impl Busy {
+    fn count(&mut self) {
+        let seconds = self.progress.busy().as_secs();
+        self.counter.increment(seconds - self.counted);
+        self.counted = seconds;
+    }
+}
+
 /// Why a webhook was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -539,4 +565,37 @@ impl SourceMetrics {
 /// Seconds with their fraction, as every duration metric has them.
 pub fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_counts_on_when_another_actor_takes_the_place_of_one() {
+        let metrics = Metrics::new();
+        let works = || {
+            let progress = Progress::on_demand();
+            metrics.watch_busy("a", &progress);
+            let work = progress.work();
+            while progress.busy() < Duration::from_secs(1) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            drop(work);
+            progress.busy().as_secs()
+        };
+        let counted = || {
+            let text = metrics.render();
+            let series = format!("{BUSY}{{actor=\"a\"}} ");
+            let value = text.lines().find_map(|line| line.strip_prefix(&series));
+            value.and_then(|value| value.parse::<u64>().ok())
+        };
+        let first = works();
+        assert_eq!(counted(), Some(first));
+        let second = works();
+        assert_eq!(counted(), Some(first + second));
+        // Both are gone.
+        let busy = metrics.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(busy.is_empty());
+    }
 }

@@ -71,6 +71,7 @@ const CONTRACT: &[(&str, &str, &[&str])] = &[
     ("exports_total", "counter", &["outcome"]),
     ("config_reloads_total", "counter", &["outcome"]),
     ("config_last_reload_timestamp_seconds", "gauge", &[]),
+    ("log_lines_lost_total", "counter", &[]),
     ("start_time_seconds", "gauge", &[]),
     ("build_info", "gauge", &["version"]),
 ];

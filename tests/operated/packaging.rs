@@ -90,6 +90,7 @@ fn compose_gives_daybook_what_it_needs_and_no_more() {
         "read_only: true",
         "cap_drop: [ALL]",
         "no-new-privileges:true",
+        "nofile: 65536",
         "service_completed_successfully",
         // The server of the image's first start is of no set.
         "hello.setName || hello.isreplicaset",
@@ -285,6 +286,10 @@ async fn the_health_check_follows_the_service() {
         let ready = [asked.as_slice(), &["--ready"]].concat();
         assert_eq!(check(&ready), Some(0), "{ready:?}");
     }
+    // Where its store is may be for the service alone to read.
+    let elsewhere = text.replacen("url = \"sqlite:", "url_file = \"/nowhere", 1);
+    std::fs::write(file, elsewhere).unwrap();
+    assert_eq!(check(&of_file), Some(0));
     // A mistake in the file does not end the service that runs.
     std::fs::write(file, format!("oops = 1\n{text}")).unwrap();
     assert_eq!(check(&of_file), Some(78));

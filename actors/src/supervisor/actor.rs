@@ -9,6 +9,7 @@ use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, Signal, SupervisionEvent,
 };
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::SupervisorMessage;
 use super::child::{AbortOnDrop, Child, Ending, Timer};
@@ -65,6 +66,8 @@ pub struct SupervisorState {
     closer: Option<AbortOnDrop<()>>,
     children_ended: bool,
     liveness_timer: Option<Timer>,
+    /// When that is over.
+    liveness_due: Instant,
     /// Weak: the state of a dead supervisor may lie unread in its parent's queue, and must not
     /// pass for a member of the crew meanwhile.
     crew: Option<WeakCrew>,
@@ -90,6 +93,7 @@ impl Actor for Supervisor {
             closer: None,
             children_ended: false,
             liveness_timer: None,
+            liveness_due: Instant::now(),
             crew: self.crew.as_ref().map(Crew::downgrade),
         };
         for spec in specs {
@@ -357,7 +361,7 @@ impl SupervisorState {
         if lived >= backoff.reset_after {
             child.attempt = 0;
         }
-        if child.history.record(tokio::time::Instant::now()) {
+        if child.history.record(Instant::now()) {
             return self.give_up_on(index, exit, myself);
         }
         let delay = backoff.delay(child.attempt, &mut rand::rng());
@@ -417,15 +421,26 @@ impl SupervisorState {
         }
     }
 
+    fn liveness_period(&self) -> Duration {
+        (self.arguments.stall_after / 4).max(Duration::from_millis(10))
+    }
+
     fn arm_liveness(&mut self, myself: &ActorRef<SupervisorMessage>) {
-        let period = (self.arguments.stall_after / 4).max(Duration::from_millis(10));
+        let period = self.liveness_period();
         let timer = myself.send_after(period, || SupervisorMessage::CheckLiveness);
         self.liveness_timer = Some(AbortOnDrop(timer));
+        self.liveness_due = Instant::now() + period;
     }
 
     fn check_liveness(&mut self, myself: &ActorRef<SupervisorMessage>) {
         let stall_after = self.arguments.stall_after;
+        let late = Instant::now().saturating_duration_since(self.liveness_due);
+        // A process that was stopped, or not let run, did not run the children either.
+        let stood_still = late > self.liveness_period();
         for child in &mut self.children {
+            if stood_still && let Some(progress) = &child.spec.progress {
+                progress.excuse(late);
+            }
             if child.kill_if_stalled(stall_after) {
                 tracing::error!(child = child.spec.name, "child makes no progress, killed");
             }

@@ -236,6 +236,7 @@ pub struct SupervisorArgs {
     /// How many crashes of one child are too many.
     pub intensity: Intensity,
     /// A child without progress for this long is killed; also the longest that a spawn may take.
+    /// Time in which the process itself did not run does not count.
     pub stall_after: Duration,
     /// Is told what happens.
     pub observer: Arc<dyn Observer>,
