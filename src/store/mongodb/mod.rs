@@ -92,6 +92,8 @@ pub struct MongoStore {
     kept_findings: Arc<found::KeptFindings>,
     /// The indexes of queries stand: they may be insisted on.
     indexed: Arc<AtomicBool>,
+    /// The unique index of events was seen to stand since it was missing last.
+    guarded: Arc<AtomicBool>,
     /// Milliseconds by which tests have moved the clock.
     moved_clock: Arc<AtomicI64>,
     /// There are texts to settle.
@@ -183,6 +185,7 @@ impl MongoStore {
             dictionary: Arc::default(),
             kept_findings: Arc::default(),
             indexed: Arc::default(),
+            guarded: Arc::default(),
             moved_clock: Arc::default(),
             work: Arc::default(),
             connections,

@@ -158,10 +158,14 @@ impl MongoStore {
             self.work.notify_one();
         }
         if let Some(guard) = guard(&listed) {
+            if self.guarded.load(Ordering::Acquire) {
+                return Ok(());
+            }
             let options = guard.options.as_ref();
             let name = options.and_then(|one| one.name.clone()).unwrap_or_default();
             // A listed one may still be being built, and fail.
             if is_hidden(guard) || stands(&self.events, Hint::Name(name)).await? {
+                self.guarded.store(true, Ordering::Release);
                 return Ok(());
             }
             let message = "the index that keeps events from being entered twice is being built";
@@ -230,6 +234,7 @@ impl MongoStore {
         let guard = guard(listed);
         let was_missing = guard.is_none();
         if was_missing {
+            self.guarded.store(false, Ordering::Release);
             // Gone with its collection, perhaps, and with others.
             self.lose();
         }
@@ -266,6 +271,7 @@ impl MongoStore {
             is_built = is_hidden || stands(&self.events, hint.clone()).await?;
         }
         let _ = self.unique_index.set(name);
+        self.guarded.store(true, Ordering::Release);
         Ok(was_missing)
     }
 
