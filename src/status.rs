@@ -455,6 +455,13 @@ pub struct Intake {
 }
 
 impl Intake {
+    /// Another generation owns the cursor: however far that gets, this input did not take it there,
+    /// and is taken again by either.
+    pub fn owe(&mut self) {
+        let account = self.account.take_if(|account| account.step_to.is_some());
+        self.status.condition().owed += account.as_ref().map_or(0, Account::pieces);
+    }
+
     /// All of it is durable or left out on purpose.
     pub fn settle(mut self, batch: &Batch, receipt: &Receipt, filtered: u64) {
         let account = self.account.take();

@@ -18,6 +18,9 @@ use crate::tenants::ResolverMessage;
 /// The pause before a refused batch is sent again: at least what the refuser asks for, doubled
 /// with every refusal, jittered.
 const RETRY_CAP: Duration = Duration::from_secs(1);
+/// For so long a fenced source leaves the cursor to whoever has claimed it: some batches, though they
+/// be slow.
+pub const FENCED_RETRY: Duration = Duration::from_secs(15);
 
 /// A source's way downstream. Cheap to clone.
 #[derive(Clone)]
@@ -56,8 +59,8 @@ pub enum Attempt {
     Later(Duration),
     /// The cursor is not where the source thinks: load it again and start from there.
     Reload(String),
-    /// Another generation of the source owns the cursor. Whoever claims it back at once would
-    /// take it from each other for ever.
+    /// Another generation of the source owns the cursor. Whoever claims it back before
+    /// [`FENCED_RETRY`] would take it from each other for ever.
     Fenced(String),
 }
 
@@ -160,6 +163,7 @@ impl Courier {
                     return Attempt::Reload("the store has lost the cursor".to_owned());
                 }
                 Ok(Err(Nack::Fenced { owner })) => {
+                    parcel.intake.owe();
                     return Attempt::Fenced(format!("generation {owner} owns the cursor"));
                 }
                 Err(CallError::CalleeDied) => {

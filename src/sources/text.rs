@@ -71,6 +71,13 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// The first 16 digits of a secret's SHA-256: enough to find its other events, useless to use it.
+pub fn fingerprint(secret: &str) -> String {
+    let mut digits = sha256_hex(secret.as_bytes());
+    digits.truncate(16);
+    digits
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

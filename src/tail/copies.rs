@@ -169,17 +169,11 @@ impl Tailer {
         let beside = beside.inspect_err(|_| current.reader.unread(seen))?;
         let anchor = written_since(seen.modified);
         let mut parts = later_parts(anchor, &beside);
-        // Of two copies made within one tick of the clock one was read and the other may not be.
-        let is_tie = |part: &Sibling| {
-            part.stat
-                .birth
-                .is_none_or(|birth| Some(birth) <= anchor.birth)
-        };
         parts.retain(|part| {
             // Of an empty file nothing can have been copied that still stands in it.
             (now.size == 0 || was_made_before_end_of(&now, &part.stat))
                 && !self.is_known(&part.stat)
-                && !(is_tie(part) && self.was_read_to_its_end(part))
+                && !self.was_read_to_its_end(part)
         });
         let Some(mut current) = self.current.take() else {
             return Ok(false);

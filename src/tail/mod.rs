@@ -44,7 +44,8 @@
 //! truncated and rewritten with the very same bytes; one truncated, written and deleted between two
 //! looks, when it has to go back in what was truncated; two generations of a truncated file with the
 //! same inode and first line, when the cursor that remembered the first is lost; whether a copy of less
-//! than [`PRINT_BYTES`], made after an unread file was written, is of that content or of one before.
+//! than [`PRINT_BYTES`], made after an unread file was written, is of that content or of one before; that
+//! a file beside the log is a copy of one that was read, when it is as short, or no memory of that is left.
 
 mod awaited;
 mod copies;

@@ -235,12 +235,14 @@ impl Tailer {
                 let is_longer = |part: &Sibling| part.stat.size > stat.size;
                 parts.retain(|part| part.stat.size > 0 && (is_longer(part) || !is_copy(part)));
             }
+            self.leave_out_copies(&mut parts);
             self.note_missing();
             self.queue_parts(parts, Some(anchor), None);
             return Ok(());
         };
         parts.retain(|part| !part.stat.is_same_inode(&stat) && !is_copy(part));
         let mut seen = self.without_copies_of(&file, stat, anchor, &mut parts);
+        self.leave_out_copies(&mut parts);
         if copies_of.is_some()
             && let Some(newest) = parts.last()
         {

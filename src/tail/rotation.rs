@@ -5,7 +5,7 @@
 //! modification time alone would miss a part because of a late write into the file before it;
 //! together they are fooled by neither. Without birth times the modification time has to do, and in
 //! a tie the name: `.2` is older than `.1`. In doubt a file counts as later: what was read of it
-//! before is known by its key.
+//! before is known by its key, and a copy of it by its content.
 
 use std::cmp::Reverse;
 use std::ffi::OsStr;

@@ -545,7 +545,8 @@ impl Tailer {
                     // It could not be compared before.
                     Ok(Some(_))
                         if unopened.copy_of.is_none()
-                            && self.is_copy_of_a_neighbour(&unopened.part) =>
+                            && (self.is_copy_of_a_neighbour(&unopened.part)
+                                || self.was_read_to_its_end(&unopened.part)) =>
                     {
                         continue;
                     }

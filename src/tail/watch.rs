@@ -1,10 +1,11 @@
 //! Watching the path: what is there now, and what was there since the last look.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io;
 
 use super::copies::end_of;
-use super::identity::{FileStat, PRINT_BYTES, length_without_name, open_regular};
+use super::identity::{FileStat, PRINT_BYTES, length_without_name, open_regular, read_at};
 use super::rotation::{
     Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
     try_open_sibling,
@@ -99,6 +100,7 @@ impl Tailer {
                     !part.stat.is_same_inode(&stat) && self.goes_beyond(part, known)
                 });
                 seen = self.without_copies_of(&file, stat, anchor, &mut parts);
+                self.leave_out_copies(&mut parts);
                 self.declare_compressed(&newest, &beside);
                 begun = end_of(anchor, &parts).filter(|begun| Some(*begun) > stat.birth);
                 self.queue_parts(parts, Some(anchor), None);
@@ -128,8 +130,8 @@ impl Tailer {
                 && !absence.has_seen(&part.stat)
                 && !self.is_known(&part.stat)
                 && self.goes_beyond(part, file)
-                && !self.was_read_to_its_end(part)
         });
+        self.leave_out_copies(&mut parts);
         if !parts.is_empty() {
             self.declare_compressed(&newest, &beside);
             self.queue_parts(parts, Some(absence.anchor), None);
@@ -162,6 +164,47 @@ impl Tailer {
     pub(super) fn goes_beyond(&self, part: &Sibling, file: Option<&File>) -> bool {
         let ended = file.and_then(length_without_name);
         ended.is_some_and(|length| length < part.stat.size) || !self.is_copy_of(part, file)
+    }
+
+    /// Leaves out parts of which every line was read, or is read in another file: somebody's copies.
+    pub(super) fn leave_out_copies(&self, parts: &mut Vec<Sibling>) {
+        let open = |part: &Sibling| Some(try_open_sibling(&self.options.path, part)?.0);
+        // Only what begins alike is opened again.
+        let heads: Vec<Option<Vec<u8>>> = parts
+            .iter()
+            .map(|part| read_at(&open(part)?, 0, PRINT_BYTES).ok())
+            .collect();
+        let reach = |index: usize| (parts[index].stat.size, Reverse(index));
+        let is_in_another = |index: usize| {
+            (0..parts.len()).any(|other| {
+                reach(index) < reach(other)
+                    && heads[index] == heads[other]
+                    && open(&parts[index])
+                        .zip(open(&parts[other]))
+                        .is_some_and(|(part, other)| is_copy(&part, &other).unwrap_or(false))
+            })
+        };
+        let is_left_out: Vec<bool> = parts
+            .iter()
+            .enumerate()
+            .map(|(index, part)| {
+                self.was_read_to_its_end(part) || self.is_in_a_known(part) || is_in_another(index)
+            })
+            .collect();
+        let mut is_left_out = is_left_out.into_iter();
+        parts.retain(|_| is_left_out.next() == Some(false));
+    }
+
+    /// Whether all of a part stands in a file that is held open.
+    fn is_in_a_known(&self, part: &Sibling) -> bool {
+        let Some((part, stat)) = try_open_sibling(&self.options.path, part) else {
+            return false;
+        };
+        let queued = self.queue.iter().filter_map(Queued::file);
+        self.current_file().into_iter().chain(queued).any(|known| {
+            let is_as_long = FileStat::of(known).is_ok_and(|known| known.size >= stat.size);
+            is_as_long && is_copy(&part, known).unwrap_or(false)
+        })
     }
 
     pub(super) fn declare_compressed(&mut self, newest: &FileStat, beside: &[Sibling]) {
@@ -236,9 +279,13 @@ impl Tailer {
         let Some((file, stat)) = try_open_sibling(&self.options.path, part) else {
             return false;
         };
+        let same_inode = format!("{}-", stat.inode);
         self.passed.iter().any(|passed| {
-            passed.offset == stat.size
-                && passed.offset >= PRINT_BYTES as u64
+            // Another short one may be only alike.
+            let is_told =
+                passed.offset >= PRINT_BYTES as u64 || passed.key.starts_with(&same_inode);
+            is_told
+                && passed.offset == stat.size
                 && passed.stands_in(&file, stat.size).unwrap_or(false)
         })
     }

@@ -1,14 +1,15 @@
 //! The Authentik source against a faithful fake: every event once, whatever happens on the way.
 //!
 //! `backlog`: how much it costs; `walking`: what changes while pages are read; `interrupted`: what
-//! cuts a walk short; `faults`: every way in which the other side does not answer; `people`: whose
-//! events they are; `check`: what the command says.
+//! cuts a walk short; `faults`: every way in which the other side does not answer; `fenced`: two
+//! services at once; `people`: whose events they are; `check`: what the command says.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod backlog;
 mod check;
 mod faults;
+mod fenced;
 mod interrupted;
 mod people;
 mod retention;

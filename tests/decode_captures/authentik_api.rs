@@ -71,6 +71,8 @@ fn every_sample_decodes_unaltered() {
     let secrets = [
         "/context/http_request/args/itoken",
         "/context/http_request/args/token",
+        "/context/invitation_uuid",
+        "/context/model/pk",
         "/context/password",
     ];
     assert_eq!(masked, secrets);
@@ -149,6 +151,24 @@ fn pages_are_read_and_everything_else_is_refused() {
         }
     }
     assert!(pages >= 8 && refused >= 20, "{pages} {refused}");
+}
+
+/// The key of an invitation is its token.
+#[test]
+fn what_was_done_with_an_invitation_is_found_by_a_fingerprint() {
+    let used = "85194b2c8b404b2c878ac0033949e372";
+    let decoded: Vec<Decoded> = samples().iter().map(|raw| decode(raw)).collect();
+    for decoded in &decoded {
+        assert!(!shown(decoded).contains(used));
+    }
+    let events = events(decoded).into_iter().map(|(event, _)| event);
+    let mut done: Vec<String> = events
+        .filter(|event| event.target.id.as_deref() == Some("28f68ca544d94eb8"))
+        .map(|event| event.action.to_string())
+        .collect();
+    done.sort();
+    let wanted = ["authentik.invitation_deleted", "authentik.invitation_used"];
+    assert_eq!(done, wanted);
 }
 
 #[test]

@@ -153,6 +153,30 @@ async fn a_copy_of_the_next_log_that_may_not_be_opened_is_read_in_no_case() {
     end(&mut process).await;
 }
 
+/// Of one that was read and rotated before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_former_log_that_may_not_be_opened_is_read_in_no_case() {
+    let user = OtherUser::new();
+    let pen = &user.pen;
+    pen.write(30);
+    let mut process = user.start().await;
+    user.has_entered(&process, 30).await;
+    let rotated = user.path("audit.log-1");
+    std::fs::rename(pen.path(), &rotated).unwrap();
+    pen.write(20);
+    user.has_entered(&process, 50).await;
+    let copy = user.path("audit.log.bak");
+    std::fs::copy(&rotated, &copy).unwrap();
+    allow(&copy, 0o000);
+    std::fs::rename(pen.path(), user.path("audit.log-2")).unwrap();
+    pen.write(5);
+    let reason = failing(&process).await;
+    assert!(reason.contains("audit.log.bak"), "{reason}");
+    allow(&copy, 0o644);
+    user.has_entered(&process, 55).await;
+    end(&mut process).await;
+}
+
 /// It may hold lines that nobody has read, and is no gap as long as nobody can tell.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_copy_of_a_truncated_log_that_may_not_be_opened_is_waited_for() {

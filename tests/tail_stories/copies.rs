@@ -228,6 +228,72 @@ fn somebodys_copy_of_the_log_is_not_read_as_part_of_it() {
     world.is_delivered_once();
 }
 
+/// As evidence, or unpacked again.
+#[test]
+fn somebodys_copy_of_a_part_that_was_read_is_not_read_again() {
+    // Whether the next log waits to be read when the copy is made, and is rotated afterwards.
+    for (waits, is_rotated, is_stopped) in [
+        (false, true, false),
+        (false, true, true),
+        (true, true, false),
+        (true, false, false),
+    ] {
+        let mut world = World::new();
+        world.append(&content("first"));
+        world.drain();
+        world.rename("audit.log", "audit.log.1");
+        world.append(&content("second"));
+        if waits {
+            assert!(!world.step(), "the grace has begun");
+        } else {
+            world.drain();
+        }
+        world.await_tick();
+        let copy = world.path("audit.log.1.orig");
+        std::fs::copy(world.path("audit.log.1"), copy).unwrap();
+        world.await_tick();
+        if is_rotated {
+            world.rename("audit.log.1", "audit.log.2");
+            world.rename("audit.log", "audit.log.1");
+        }
+        world.append("third\n");
+        if is_stopped {
+            world.restart();
+        }
+        world.drain();
+        let all = content("first") + &content("second") + "third\n";
+        let when = format!("{waits}, {is_rotated}, {is_stopped}");
+        assert_same(&world.lines, &all, &when);
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+    }
+}
+
+#[test]
+fn a_part_that_came_unseen_and_its_copy_are_read_once() {
+    // A copy that was written over an older one is older than the part, going by its birth.
+    for (is_over_another, more) in [(false, ""), (false, "more\n"), (true, ""), (true, "more\n")] {
+        let mut world = World::new();
+        if is_over_another {
+            world.append_to("audit.log.bak", "history\n");
+            world.await_tick();
+        }
+        world.append(&content("first"));
+        world.drain();
+        world.rename("audit.log", "audit.log.2");
+        world.append(&content("second"));
+        world.await_tick();
+        std::fs::copy(world.path("audit.log"), world.path("audit.log.bak")).unwrap();
+        world.append(more);
+        world.rename("audit.log", "audit.log.1");
+        world.append("third\n");
+        world.restart();
+        world.drain();
+        let all = content("first") + &content("second") + more + "third\n";
+        assert_same(&world.lines, &all, &format!("{is_over_another}, {more}"));
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+    }
+}
+
 /// Lines of one content, together longer than what a file is recognised by.
 fn content(name: &str) -> String {
     (0..40)

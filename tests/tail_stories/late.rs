@@ -1,14 +1,13 @@
 //! A log that is born after the first look: what was rotated since is read, what stood there is not.
 
-use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
 
 use daybook::tail::{FileEvent, GapReason, Tailer};
 use serde_json::Value;
 
-use crate::compress;
 use crate::world::World;
+use crate::{compress, written};
 
 /// Looked at while there was history, but no log.
 fn awaited() -> World {
@@ -20,11 +19,6 @@ fn awaited() -> World {
     assert_eq!(world.events, [FileEvent::Missing]);
     world.await_tick();
     world
-}
-
-fn written(world: &World, part: &str, time: SystemTime) {
-    let file = File::options().append(true).open(world.path(part)).unwrap();
-    file.set_modified(time).unwrap();
 }
 
 #[test]

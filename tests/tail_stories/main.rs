@@ -10,6 +10,7 @@ mod world;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use daybook::tail::{FileEvent, GapReason, LineKind, Step, Tailer};
 
@@ -231,6 +232,44 @@ fn a_file_gone_while_stopped_is_a_gap_and_the_ones_after_it_are_read() {
     ));
 }
 
+/// It was written last when lines of the next one stood there already, in truth or by a clock that was ahead.
+#[test]
+fn the_file_after_a_short_one_is_read_though_it_was_rotated_before_it_was_durable() {
+    for late in ["late\n", ""] {
+        let mut world = World::new();
+        world.append("one\n");
+        world.drain();
+        world.rename("audit.log", "audit.log.1");
+        world.append("two\n");
+        assert!(!world.step(), "the grace has begun");
+        world.await_tick();
+        world.append("three\n");
+        world.await_tick();
+        world.append_to("audit.log.1", late);
+        if late.is_empty() {
+            let hour = Duration::from_secs(3600);
+            written(&world, "audit.log.1", SystemTime::now() + hour);
+        } else {
+            assert!(world.step(), "it is read");
+        }
+        let known = world.lines.clone();
+        let mut durable = world.cursor.clone();
+        while !world.step() {
+            durable.clone_from(&world.cursor);
+        }
+        // The store goes away before these lines are in it.
+        world.lines.clone_from(&known);
+        world.cursor = durable;
+        world.rename("audit.log.1", "audit.log.2");
+        world.rename("audit.log", "audit.log.1");
+        world.append("four\n");
+        world.restart();
+        world.drain();
+        assert_eq!(world.lines[known.len()..], ["two", "three", "four"]);
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+    }
+}
+
 /// As `gzip` does: another file with the time of the original, which goes away.
 fn compress(world: &World, name: &str) {
     let original = world.path(name);
@@ -379,6 +418,11 @@ fn refused_chunks_are_handed_out_again_across_a_rotation() {
     assert_eq!(world.lines, ["one", "two", "three", "two", "three"]);
     assert_eq!(world.keys[1..3], world.keys[3..]);
     assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+}
+
+fn written(world: &World, part: &str, time: SystemTime) {
+    let file = File::options().append(true).open(world.path(part)).unwrap();
+    file.set_modified(time).unwrap();
 }
 
 fn is_open(path: &Path) -> bool {

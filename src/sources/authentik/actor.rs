@@ -17,7 +17,7 @@ use crate::batch::{Batch, Entry};
 use crate::config::AuthentikConfig;
 use crate::event::{Decoded, to_millis};
 use crate::probe::{Probe, Struck};
-use crate::sources::courier::{Attempt, Courier, Parcel};
+use crate::sources::courier::{Attempt, Courier, FENCED_RETRY, Parcel};
 use crate::status::{CursorView, SourceState};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -499,7 +499,7 @@ impl PollerState {
             Attempt::Fenced(reason) => {
                 let status = &self.args.courier.status;
                 status.set_state(SourceState::Fenced, Some(reason));
-                Next::Claim(self.backoff(Duration::from_secs(30)))
+                Next::Claim(FENCED_RETRY)
             }
         })
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::event::{Actor, Outcome, TenantHints};
+use crate::event::{Actor, Outcome, Target, TenantHints};
 
 fn decode_text(raw: &str) -> Decoded {
     let source = SourceName::new("authentik");
@@ -319,6 +319,33 @@ fn targets_are_found_where_each_action_names_them() {
             (Some(kind), name),
             "{action}"
         );
+    }
+}
+
+#[test]
+fn an_invitation_is_told_by_a_fingerprint_of_its_key_which_is_its_token() {
+    let key = "85194b2c8b404b2c878ac0033949e372";
+    let dashed = "85194b2c-8b40-4b2c-878a-c0033949e372";
+    let model = |key: &str| {
+        json!({"model": {"pk": key, "app": "authentik_stages_invitation", "name": "may", "model_name": "invitation"},
+            "http_request": {"path": format!("/api/v3/stages/invitation/invitations/{dashed}/")}})
+    };
+    for (action, context, name) in [
+        ("model_created", model(key), Some("may")),
+        ("model_updated", model(dashed), Some("may")),
+        ("model_deleted", model(key), Some("may")),
+        ("invitation_used", json!({"invitation_uuid": key}), None),
+    ] {
+        let (seen, _) = one(event(action, alice(), context));
+        let wanted = Target {
+            kind: Some("invitation".into()),
+            id: Some("28f68ca544d94eb8".into()),
+            name: name.map(Into::into),
+        };
+        assert_eq!(seen.target, wanted, "{action}");
+        assert_eq!(seen.external_id, "c072cfba-cd83-4fb0-a8ca-1fe0000a9f4a");
+        let kept = format!("{seen:?} {}", Value::from(seen.metadata.clone()));
+        assert!(!kept.contains(key) && !kept.contains(dashed), "{kept}");
     }
 }
 

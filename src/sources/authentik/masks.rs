@@ -3,12 +3,15 @@
 //! Authentik masks most of them itself. What it lets through: the arguments of a request (an
 //! authorization code, an invitation's token), the old and new value of a secret field in a diff,
 //! the text of mail it sent (which holds the links that reset a password), query strings, the key of
-//! a recovery link, and the variables of the functions in which an exception was raised.
+//! a recovery link or of an invitation (which is its token), and the variables of the functions in
+//! which an exception was raised.
 
 use serde_json::{Map, Value};
 
+use super::parts::INVITATION;
 use crate::event::letter;
 use crate::event::mask::{self, SECRET_KEYS};
+use crate::sources::text::text;
 
 /// Secrets as arguments of a request and as parameters in a URL, besides the common list.
 const ARGUMENT_KEYS: &[&str] = &[
@@ -33,8 +36,11 @@ const FIELD_KEYS: &[&str] = &[
     "webhook_url",
 ];
 
-/// What stands before the key in a link that signs a user in.
-const RECOVERY_LINK: &str = "/recovery/use-token/";
+/// Where the key of an invitation stands, besides its model's `pk`.
+const INVITATION_KEYS: &[&str] = &["invitation_uuid", "invite_uuid"];
+
+/// What stands in a path before a key that signs a user in, or of an invitation.
+const BEFORE_KEY: &[&str] = &["/recovery/use-token/", "/stages/invitation/invitations/"];
 
 /// Masks the event's object; `action` is the raw one.
 pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
@@ -61,6 +67,7 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
             mask::mask_value(value, SECRET_KEYS);
             mask_queries(value, &arguments);
         }
+        mask_invitations(value);
     }
     if let (Some(mut claims), Some(place)) = (claims, claims_of(event)) {
         mask::mask_value(&mut claims, SECRET_KEYS);
@@ -80,6 +87,7 @@ pub(super) fn mask_letter(raw: &[u8]) -> Vec<u8> {
     let mut keys = with_common(ARGUMENT_KEYS);
     keys.extend(FIELD_KEYS);
     keys.extend(["body", "locals"]);
+    keys.extend(INVITATION_KEYS);
     letter::mask_letter(raw, &keys)
 }
 
@@ -116,10 +124,31 @@ fn mask_variables(exception: &mut Value) {
     }
 }
 
-fn mask_recovery_link(text: &str) -> Option<String> {
-    let (before, after) = text.split_once(RECOVERY_LINK)?;
-    let (key, rest) = after.split_at(after.find('/').unwrap_or(after.len()));
-    (!key.is_empty()).then(|| format!("{before}{RECOVERY_LINK}{}{rest}", mask::MASK))
+/// Masks the key of each invitation, be it in the model, a diff of it, or what a policy was told of it.
+fn mask_invitations(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(mask_invitations),
+        Value::Object(map) => {
+            let is_one = text(map, "model_name") == Some(INVITATION);
+            for (key, value) in map.iter_mut() {
+                if INVITATION_KEYS.contains(&key.as_str()) || (is_one && key == "pk") {
+                    mask::mask_leaves(value);
+                } else {
+                    mask_invitations(value);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn mask_key_in_path(text: &str) -> Option<String> {
+    let ends = BEFORE_KEY
+        .iter()
+        .filter_map(|link| Some(text.find(link)? + link.len()));
+    let (before, after) = text.split_at(ends.min()?);
+    let (key, rest) = after.split_at(after.find(['/', '?']).unwrap_or(after.len()));
+    (!key.is_empty()).then(|| format!("{before}{}{rest}", mask::MASK))
 }
 
 fn mask_queries(value: &mut Value, keys: &[&str]) {
@@ -128,7 +157,7 @@ fn mask_queries(value: &mut Value, keys: &[&str]) {
             if let Some(masked) = mask::mask_query(text, keys) {
                 *text = masked;
             }
-            if let Some(masked) = mask_recovery_link(text) {
+            if let Some(masked) = mask_key_in_path(text) {
                 *text = masked;
             }
         }
@@ -167,17 +196,45 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_recovery_link_is_masked() {
+    fn a_key_in_a_path_is_masked() {
         for (path, wanted) in [
             ("/recovery/use-token/abc/", "/recovery/use-token/***/"),
             ("/id/recovery/use-token/abc", "/id/recovery/use-token/***"),
             ("/recovery/use-token/", "/recovery/use-token/"),
+            (
+                "/api/v3/stages/invitation/invitations/85194b2c-8b40-4b2c/used_by/",
+                "/api/v3/stages/invitation/invitations/***/used_by/",
+            ),
+            (
+                "/stages/invitation/invitations/85194b2c?a=1",
+                "/stages/invitation/invitations/***?a=1",
+            ),
+            (
+                "/stages/invitation/invitations/?ordering=name",
+                "/stages/invitation/invitations/?ordering=name",
+            ),
         ] {
             assert_eq!(
                 masked("login", json!({"http_request": {"path": path}})),
                 json!({"http_request": {"path": wanted}})
             );
         }
+    }
+
+    #[test]
+    fn the_key_of_an_invitation_is_masked_wherever_it_stands() {
+        let context = |key: &str| {
+            json!({
+                "model": {"pk": key, "app": "authentik_stages_invitation", "name": "may", "model_name": "invitation"},
+                "diff": {"invite_uuid": {"previous_value": null, "new_value": key}},
+                "request": {"context": {"invitations": [{"pk": key, "model_name": "invitation"}]}},
+                "invitation_uuid": key,
+                "stage": {"pk": "85194b2c8b404b2c878ac0033949e372", "model_name": "invitationstage"}})
+        };
+        assert_eq!(
+            masked("model_created", context("85194b2c8b404b2c878ac0033949e372")),
+            context("***")
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::page::whole_number;
 use crate::event::{Actor, Target, TenantHints};
-use crate::sources::text::{is_address, scalar, text};
+use crate::sources::text::{fingerprint, is_address, scalar, text};
 
 type Object = Map<String, Value>;
 
@@ -29,6 +29,9 @@ const MODEL_KEYS: &[&str] = &[
     "device",
     "stage",
 ];
+
+/// The model whose key is a secret.
+pub(super) const INVITATION: &str = "invitation";
 
 /// The parts of an event that the functions here read.
 pub(super) struct Parts<'a> {
@@ -100,8 +103,8 @@ impl Parts<'_> {
                 }
             }
             "invitation_used" => Target {
-                id: scalar(self.context.get("invitation_uuid")),
-                kind: Some(ByteString::from_static("invitation")),
+                id: invitation_id(self.context.get("invitation_uuid")),
+                kind: Some(ByteString::from_static(INVITATION)),
                 name: None,
             },
             _ => self
@@ -175,9 +178,14 @@ impl Parts<'_> {
     fn model(&self) -> Option<Target> {
         MODEL_KEYS.iter().find_map(|key| {
             let model = self.context.get(*key)?.as_object()?;
+            let kind = text(model, "model_name")?;
+            let pk = model.get("pk");
             Some(Target {
-                kind: Some(text(model, "model_name")?.into()),
-                id: scalar(model.get("pk")),
+                kind: Some(kind.into()),
+                id: match kind {
+                    INVITATION => invitation_id(pk),
+                    _ => scalar(pk),
+                },
                 name: text(model, "name").map(Into::into),
             })
         })
@@ -207,6 +215,12 @@ fn user_target(user: &Object) -> Target {
         id,
         name,
     }
+}
+
+/// The key of an invitation is the token in its link: whoever knows it may enrol. So it is told by a
+/// fingerprint, the same whether or not the key stands there with dashes.
+fn invitation_id(key: Option<&Value>) -> Option<ByteString> {
+    Some(fingerprint(&scalar(key)?.replace('-', "")).into())
 }
 
 fn named(kind: &'static str, name: Option<&Value>) -> Target {

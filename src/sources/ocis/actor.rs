@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use crate::batch::{Batch, Entry};
 use crate::config::OcisConfig;
 use crate::probe::Probe;
-use crate::sources::courier::{Attempt, Courier, Parcel};
+use crate::sources::courier::{Attempt, Courier, FENCED_RETRY, Parcel};
 use crate::status::{CursorView, SourceState};
 use crate::store::{CursorStep, Store};
 use crate::tail::{Doorbell, FileEvent, TailCursor, TailOptions, Tailer};
@@ -51,7 +51,6 @@ const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// A watch that takes longer is said to hang: the disk of a file server is slow at times.
 const WATCH_PATIENCE: Duration = Duration::from_secs(5);
 const CLAIM_RETRY: Duration = Duration::from_millis(500);
-const FENCED_RETRY: Duration = Duration::from_secs(15);
 
 /// What the tailer is told.
 pub enum TailerMessage {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::record::{KNOWN_KEYS, Record, ScannedLine, key};
 use crate::event::letter;
 use crate::event::mask::{self, MASK, SECRET_KEYS};
-use crate::sources::text::{sha256_hex, text};
+use crate::sources::text::{fingerprint, text};
 
 /// Secret in this source besides the common list.
 const OCIS_KEYS: &[&str] = &["InviteLink", "RecipientMail"];
@@ -200,13 +200,6 @@ fn is_secret(key: &str) -> bool {
 
 fn is_secret_by_pattern(key: &str) -> bool {
     mask::is_secret_key(key, SECRET_KEYS) || mask::is_secret_key(key, OCIS_KEYS)
-}
-
-/// The first 16 digits of the SHA-256: enough to find a link's events, useless to open it.
-fn fingerprint(secret: &str) -> String {
-    let mut digits = sha256_hex(secret.as_bytes());
-    digits.truncate(16);
-    digits
 }
 
 /// `Features` says a feature's name in one field and its values in others. Gives the names and values
