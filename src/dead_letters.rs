@@ -4,24 +4,27 @@
 //! A letter that became an event leaves only after the event is durable, so dying in between leaves
 //! both, and the next try finds the event there already. The event gets the key that it would have
 //! had: the letter's position (OCIS), its own `pk` (Authentik), the hash of what it says (Stalwart),
-//! or the key it had already (an event that was decoded and refused). A recorder's event without one
-//! gets one that is made of the letter's position.
+//! or the key it had already (an event that was decoded and refused). A recorder's event has its own
+//! `externalId`, or the key that was made for it, which its letter's position ends with; of a whole request
+//! those are not known, so an event without its own stays a letter.
 //!
 //! What a source itself would do first is left out here: nobody's groups are looked up at Authentik,
 //! so a tenant is found by the directory alone, and no cursor moves.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use crate::batch::Entry;
 use crate::config::{Config, SourceConfig};
-use crate::event::{DeadLetter, DeadLetterReason, Decoded, to_millis, whole};
-use crate::journal::{PushKind, PushRecord};
+use crate::event::{
+    AuditEvent, DeadLetter, DeadLetterReason, Decoded, TenantHints, to_millis, whole,
+};
 use crate::sources::authentik::decode::{EventContext, decode_event};
 use crate::sources::drainer;
 use crate::sources::ocis::decode::{LineContext, decode_line};
+use crate::sources::recorder::decode::{RequestContext, decode_alone, is_made_id, read_request};
 use crate::sources::stalwart::decode::{BodyContext, BodyError, decode_body};
-use crate::sources::text::{MAX_LETTER_BYTES, sha256_hex};
+use crate::sources::text::MAX_LETTER_BYTES;
 use crate::store::{Commit, Fate, LearnedSpace, Record, Store, StoreError, StoredDeadLetter};
 use crate::tenants;
 use crate::tenants::directory::Directory;
@@ -96,15 +99,17 @@ impl<'a> Retrier<'a> {
         if let Some(why) = nothing_but_trouble(&decoded) {
             return self.stays(letter, why).await;
         }
-        let now = to_millis(Timestamp::now());
+        // A part of its own was first met when the whole was: that is when what is in it happened, if
+        // nothing else tells.
+        let mut keeps_its_place = false;
         for part in &mut decoded {
-            if let Decoded::Dead(part) = part {
-                part.at = now;
+            if let Decoded::Dead(part) = part
+                && part.position == letter.position
+            {
+                part.at = to_millis(Timestamp::now());
+                keeps_its_place = true;
             }
         }
-        let keeps_its_place = decoded
-            .iter()
-            .any(|part| matches!(part, Decoded::Dead(part) if part.position == letter.position));
         let outcome = self.enter(&decoded).await?;
         if let Err(why) = outcome {
             return self.stays(letter, why).await;
@@ -224,7 +229,7 @@ pub fn decode_again(
         Some(SourceConfig::Ocis(config)) => decode_ocis(letter, config.include_reads),
         Some(SourceConfig::Authentik(_)) => decode_authentik(letter),
         Some(SourceConfig::Stalwart(_)) => decode_stalwart(letter),
-        Some(SourceConfig::Recorder(_)) => Ok(decode_recorder(letter)),
+        Some(SourceConfig::Recorder(_)) => decode_recorder(letter),
     }
 }
 
@@ -277,25 +282,40 @@ fn decode_stalwart(letter: &DeadLetter) -> Result<Vec<Decoded>, String> {
     }
 }
 
-/// A letter is a request, or one event of it, that was answered from the journal and refused by the version that drained
-/// it.
-fn decode_recorder(letter: &DeadLetter) -> Vec<Decoded> {
-    let place = sha256_hex(letter.position.as_bytes());
-    let record = PushRecord {
-        source: letter.source.clone(),
+/// A letter is a request that was answered from the journal and refused by the version that drained it, or one event of
+/// it. Only a request's position has no colon.
+fn decode_recorder(letter: &DeadLetter) -> Result<Vec<Decoded>, String> {
+    let context = RequestContext {
+        source: &letter.source,
         received_at: letter.at,
-        kind: PushKind::Recorder {
-            request_id: u128::from_str_radix(&place[..32], 16).unwrap_or_default(),
-            idempotency_key: None,
-        },
-        body: letter.raw.clone(),
+        // Not known any more; no key is made of it here.
+        request_id: 0,
     };
-    let entries = drainer::recorder_entries(&record);
-    let decoded = entries.map(|entry| match entry {
-        Entry::Event(event, hints) => Decoded::Event(event, hints),
-        Entry::Dead(letter) => Decoded::Dead(letter),
+    let entered = |event: AuditEvent| Decoded::Event(Box::new(event), TenantHints::default());
+    if let Some((_, key)) = letter.position.split_once(':') {
+        let piece: &RawValue =
+            serde_json::from_slice(&letter.raw).map_err(|_| "its bytes are no JSON".to_owned())?;
+        let made_id = Some(key).filter(|key| is_made_id(key));
+        let event = decode_alone(piece, made_id, &context).map_err(|error| error.to_string())?;
+        return Ok(vec![entered(event)]);
+    }
+    let events = read_request(&letter.raw, None, context).map_err(|error| error.to_string())?;
+    let decoded = events.pieces().enumerate().map(|(index, (piece, _))| {
+        let raw = piece.get().as_bytes();
+        decode_alone(piece, None, &context).map_or_else(
+            |error| {
+                Decoded::Dead(DeadLetter {
+                    position: format!("{}:{index}", letter.position),
+                    detail: error.to_string(),
+                    raw: Bytes::copy_from_slice(raw),
+                    raw_length: raw.len() as u64,
+                    ..letter.clone()
+                })
+            },
+            entered,
+        )
     });
-    decoded.collect()
+    Ok(decoded.collect())
 }
 
 /// The first trouble, when nothing else came of a letter.

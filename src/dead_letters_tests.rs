@@ -198,7 +198,9 @@ async fn of_two_glued_records_the_good_one_is_entered_and_the_cut_one_stays() {
     assert_eq!(desk.retry(&kept).await, parted);
     assert_eq!(desk.letter("8:100").await, None);
     let rest = desk.letter(&format!("8:{}", 100 + LINE.len())).await;
-    assert_eq!(rest.unwrap().letter.raw, &LINE.as_bytes()[..50]);
+    let rest = rest.unwrap().letter;
+    assert_eq!(rest.raw, &LINE.as_bytes()[..50]);
+    assert_eq!(rest.at, kept.at, "it was met with the whole");
 }
 
 #[tokio::test]
@@ -232,35 +234,76 @@ async fn a_webhook_body_and_one_event_of_it_have_the_same_key() {
     }
 }
 
+/// Nobody knows the keys that were made for the others: they may be in the store already.
 #[tokio::test]
-async fn of_a_recorders_request_the_good_events_are_entered_once_and_the_others_stay() {
+async fn of_a_recorders_request_only_good_events_with_an_id_of_their_own_are_entered() {
     let desk = Desk::new().await;
-    let request = r#"{"events":[{"action":"a"},{"action":" "},{"action":"b","externalId":"own"},{"action":"a"}]}"#;
+    let request = r#"{"events":[{"action":"a"},{"action":" ","externalId":"x"},{"action":"b","externalId":"own"}]}"#;
     let kept = letter("recorder", "body hash", request);
-    for (written, duplicate) in [(3, 0), (0, 3)] {
+    for (written, duplicate) in [(1, 0), (0, 1)] {
         let parted = Retried::Entered {
             written,
             duplicate,
-            dead: 1,
+            dead: 2,
         };
         assert_eq!(desk.retry(&kept).await, parted);
-        assert_eq!((desk.letters().await, desk.events().await.len()), (1, 3));
+        assert_eq!((desk.letters().await, desk.events().await.len()), (2, 1));
     }
-    let left = desk.store.dead_letters(10).await.unwrap().remove(0);
-    assert_eq!(left.letter.raw, r#"{"action":" "}"#.as_bytes());
-    let Retried::Stays(why) = desk.retry_stored(&left).await else {
-        panic!("it is refused");
-    };
-    assert!(why.contains("action: must not be empty"), "{why}");
+    assert_eq!(desk.events().await[0].external_id, "own");
+    for (position, raw, wanted) in [
+        ("body hash:0", r#"{"action":"a"}"#, "externalId: is missing"),
+        (
+            "body hash:1",
+            r#"{"action":" ","externalId":"x"}"#,
+            "action: must not be empty",
+        ),
+    ] {
+        let part = desk.letter(position).await.unwrap();
+        assert_eq!(part.letter.raw, raw.as_bytes());
+        assert_eq!(part.letter.at, kept.at, "it was met with the request");
+        assert!(part.letter.detail.contains(wanted), "{part:?}");
+        let Retried::Stays(why) = desk.retry_stored(&part).await else {
+            panic!("{position} is refused");
+        };
+        assert!(why.contains(wanted), "{why}");
+    }
 
-    let one = letter("recorder", "request:1", r#"{"action":"a"}"#);
-    assert_eq!(desk.retry(&one).await, ONE_EVENT);
+    let alone = letter("recorder", "other hash", r#"{"action":"a"}"#);
+    let Retried::Stays(why) = desk.retry(&alone).await else {
+        panic!("it may be there already");
+    };
+    assert!(why.contains("externalId: is missing"), "{why}");
+    assert_eq!(desk.events().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_recorders_event_is_entered_under_the_key_that_was_made_for_it_or_its_own() {
     let there = Retried::Entered {
         written: 0,
         duplicate: 1,
         dead: 0,
     };
-    assert_eq!(desk.retry(&one).await, there);
+    for (position, raw, id) in [
+        ("7:idem:5f0c:1", r#"{"action":"a"}"#, "idem:5f0c:1"),
+        ("7:rnd:5f0c", r#"{"action":"a"}"#, "rnd:5f0c"),
+        ("7:rnd:5f0c", r#"{"action":"a","externalId":"own"}"#, "own"),
+    ] {
+        let desk = Desk::new().await;
+        let kept = letter("recorder", position, raw);
+        assert_eq!(desk.retry(&kept).await, ONE_EVENT);
+        assert_eq!(desk.retry(&kept).await, there);
+        let events = desk.events().await;
+        assert_eq!((events.len(), desk.letters().await), (1, 0));
+        assert_eq!(
+            (events[0].external_id.as_str(), events[0].at),
+            (id, kept.at)
+        );
+    }
+
+    let desk = Desk::new().await;
+    let nested = r#"{"events":[{"action":"a","externalId":"own"}]}"#;
+    let tried = desk.retry(&letter("recorder", "7:rnd:5f0c", nested)).await;
+    assert!(matches!(tried, Retried::Stays(_)), "an event is no request");
 }
 
 #[tokio::test]

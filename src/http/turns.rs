@@ -9,8 +9,8 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use super::error::ApiError;
 use crate::store::Role;
 
-/// Lists, single events and histograms of a tenant under way at once: SQLite does two of each, and whoever hangs up on
-/// a slow one does not end it.
+/// Lists, single events and histograms of a tenant under way at once: SQLite does two lists and two histograms, two of
+/// all other reads (single events, tokens, cursors, dead letters), and whoever hangs up on a slow one does not end it.
 const LISTS_OF_TENANT: usize = 2;
 const EVENTS_OF_TENANT: usize = 2;
 const HISTOGRAMS_OF_TENANT: usize = 1;

@@ -37,7 +37,8 @@ pub struct Damage {
     pub from: Position,
     /// How many there are.
     pub length: u64,
-    /// Their CRC-32: another journal may be damaged at the same place.
+    /// Their CRC-32: another journal may be damaged at the same place. 0 where the bytes are gone:
+    /// such damage is told apart by its place alone.
     pub checksum: u32,
     /// What is wrong with them.
     pub what: String,

@@ -19,8 +19,6 @@ use daybook_actors::liveness::Progress;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -32,9 +30,9 @@ use crate::event::{DeadLetter, DeadLetterReason, SourceName, TenantHints};
 use crate::journal::{Damage, Journal, PushKind, PushRecord, Stored, Window};
 use crate::probe::Probe;
 use crate::sources::courier::{Attempt, Courier};
-use crate::sources::recorder::decode::{RequestContext, decode_request, read_request};
+use crate::sources::recorder::decode::{RequestContext, decode_alone, read_request};
 use crate::sources::stalwart::decode::BodyContext;
-use crate::sources::text::{Elements, LetterContext, sha256_hex};
+use crate::sources::text::{LetterContext, sha256_hex};
 use crate::sources::{recorder, stalwart};
 use crate::status::{SourceState, SourceStatus};
 use crate::telemetry::metrics::Metrics;
@@ -420,7 +418,7 @@ fn entries_of<'a>(
 
 /// The entries of a recorder's request. It was good when it was accepted; where it is not for this version, each event
 /// that is refused becomes a dead letter, or all of it does if it cannot be taken apart.
-pub(crate) fn recorder_entries(record: &PushRecord) -> Box<dyn Iterator<Item = Entry> + Send + '_> {
+fn recorder_entries(record: &PushRecord) -> Box<dyn Iterator<Item = Entry> + Send + '_> {
     let error = match recorder::entries(record) {
         Ok(entries) => return Box::new(entries),
         Err(error) => error,
@@ -431,13 +429,8 @@ pub(crate) fn recorder_entries(record: &PushRecord) -> Box<dyn Iterator<Item = E
     })
 }
 
-/// The outer form of a request of several events.
-#[derive(Deserialize)]
-struct Request<'a> {
-    #[serde(borrow)]
-    events: &'a RawValue,
-}
-
+/// The good ones keep the keys under which they may be in the store already; the position of a
+/// refused one's letter ends with such a key, for a retry. `None` if the outer form is wrong.
 fn event_by_event(record: &PushRecord) -> Option<Box<dyn Iterator<Item = Entry> + Send + '_>> {
     let PushKind::Recorder {
         request_id,
@@ -451,20 +444,17 @@ fn event_by_event(record: &PushRecord) -> Option<Box<dyn Iterator<Item = Entry> 
         received_at: record.received_at,
         request_id: *request_id,
     };
-    let mut events = read_request(&record.body, idempotency_key.as_deref(), context).ok()?;
-    let request: Request<'_> = serde_json::from_slice(&record.body).ok()?;
-    let pieces = Elements::of(request.events)?;
-    let entries = pieces.enumerate().map(move |(index, piece)| {
-        // It goes on behind one that is wrong: the others keep the keys under which they may stand already.
-        if let Some(event) = events.next() {
-            return Entry::Event(Box::new(event), TenantHints::default());
-        }
-        let raw = piece.get().as_bytes();
-        let error = decode_request(raw, None, context).err();
-        let detail = error.map_or_else(|| "it is refused".to_owned(), |error| error.to_string());
-        let position = format!("{request_id:032x}:{index}");
+    let events = read_request(&record.body, idempotency_key.as_deref(), context).ok()?;
+    let entries = events.pieces().map(move |(piece, made_id)| {
+        let error = match decode_alone(piece, Some(&made_id), &context) {
+            Ok(event) => return Entry::Event(Box::new(event), TenantHints::default()),
+            Err(error) => error.to_string(),
+        };
         let reason = DeadLetterReason::UnexpectedShape;
-        Entry::Dead(letter_at(position, record, reason, detail, raw))
+        // An idempotency key may come again with other events, so the made one alone is no place.
+        let position = format!("{request_id:032x}:{made_id}");
+        let raw = piece.get().as_bytes();
+        Entry::Dead(letter_at(position, record, reason, error, raw))
     });
     Some(Box::new(entries))
 }

@@ -62,7 +62,7 @@ impl Filling {
         }
     }
 
-    /// Adds the next event, whose payload takes so many bytes; false when the page takes no more.
+    /// Adds the next event, which takes so many bytes, payload and names; false when the page takes no more.
     pub(super) fn add(&mut self, event: StoredEvent, bytes: usize) -> bool {
         if self.bytes >= MOST_BYTES {
             self.page.is_cut = true;

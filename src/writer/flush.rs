@@ -19,16 +19,17 @@ use super::Resolved;
 /// What the reason for a failure over a dead letter begins with.
 const LETTER_REFUSED: &str = "store refuses a dead letter";
 
-/// How large commits are.
-pub(super) struct Parts {
-    /// Entries of one at most.
+/// Divides a commit that is larger than the store is believed to have time for.
+pub(super) struct Divider {
+    /// Entries of a part at most.
     pub most: usize,
-    /// Shown between two.
+    /// Shown between two parts.
     pub progress: Progress,
 }
 
-impl Parts {
-    /// Commits in parts. The cursors move with the last, unless a record was refused: that is kept first.
+impl Divider {
+    /// Commits, in parts where it must. The cursors move with the last, unless a record was refused: that is kept first.
+    /// Of one that fails earlier parts stay; when it comes again, their records are duplicates.
     async fn commit(
         &self,
         store: &dyn Store,
@@ -62,7 +63,7 @@ impl Parts {
 pub(super) async fn flush(
     store: Arc<dyn Store>,
     batches: Vec<Resolved>,
-    parts: &Parts,
+    divider: &Divider,
     metrics: &Metrics,
     probe: &Probe,
 ) -> Result<bool, StoreError> {
@@ -72,7 +73,7 @@ pub(super) async fn flush(
         .map(|resolved| resolved.delivery.custody.begin())
         .collect();
     let outcome = match probe.hit("before_insert").await {
-        Ok(()) => commit(&*store, &batches, parts, metrics).await,
+        Ok(()) => commit(&*store, &batches, divider, metrics).await,
         Err(struck) => Err(StoreError::Unavailable(struck.to_string())),
     };
     for handling in handlings {
@@ -96,7 +97,7 @@ pub(super) async fn flush(
         }
         Err(error) if !error.is_away() && batches.len() > 1 => {
             note(&error, metrics);
-            one_by_one(&*store, batches, parts, metrics).await
+            one_by_one(&*store, batches, divider, metrics).await
         }
         Err(error) => {
             note(&error, metrics);
@@ -117,14 +118,14 @@ pub(super) async fn flush(
 async fn one_by_one(
     store: &dyn Store,
     batches: Vec<Resolved>,
-    parts: &Parts,
+    divider: &Divider,
     metrics: &Metrics,
 ) -> Result<bool, StoreError> {
     let mut away = None;
     let mut took = false;
     for resolved in batches {
         let reply = match &away {
-            None => commit(store, std::slice::from_ref(&resolved), parts, metrics).await,
+            None => commit(store, std::slice::from_ref(&resolved), divider, metrics).await,
             Some(error) => Err(StoreError::Unavailable(format!("{error}"))),
         };
         match reply {
@@ -197,16 +198,16 @@ pub(super) fn answer(delivery: Delivery, reply: Reply) {
 async fn commit(
     store: &dyn Store,
     batches: &[Resolved],
-    parts: &Parts,
+    divider: &Divider,
     metrics: &Metrics,
 ) -> Result<Vec<Reply>, StoreError> {
-    let mut committed = parts.commit(store, commit_of(batches)).await?;
+    let mut committed = divider.commit(store, commit_of(batches)).await?;
     let letters = letters_instead(batches, &committed.records)?;
     if letters.iter().any(Option::is_some) {
         // All others are durable and nothing has moved. A dead letter that is sent again counts again.
         let mut rest = commit_of(batches);
         rest.records = letters.iter().flatten().map(Record::DeadLetter).collect();
-        let entered = parts.commit(store, rest).await?;
+        let entered = divider.commit(store, rest).await?;
         let refused = committed.records.iter_mut().filter(|fate| is_refused(fate));
         for (fate, entered) in refused.zip(entered.records) {
             if let Fate::Rejected(why) = &entered {
@@ -414,8 +415,8 @@ mod tests {
         }
     }
 
-    fn parts(most: usize) -> Parts {
-        Parts {
+    fn divider(most: usize) -> Divider {
+        Divider {
             most,
             progress: Progress::on_demand(),
         }
@@ -439,7 +440,7 @@ mod tests {
                 event("good"),
             ];
             let batches = [resolved(cursor.generation, entries)];
-            let whole = parts(usize::MAX);
+            let whole = divider(usize::MAX);
             let replies = commit(&store, &batches, &whole, &Metrics::new()).await;
             let replies = replies.unwrap();
             let receipt = replies[0].clone().unwrap();
@@ -465,7 +466,7 @@ mod tests {
         let cursor = store.claim_cursor(&SourceName::new("s")).await.unwrap();
         let entries = vec![event("huge"), event("a"), event("b")];
         let batches = [resolved(cursor.generation, entries)];
-        let replies = commit(&store, &batches, &parts(2), &Metrics::new()).await;
+        let replies = commit(&store, &batches, &divider(2), &Metrics::new()).await;
         assert!(replies.is_err(), "{replies:?}");
         assert_eq!(store.cursors().await.unwrap()[0].seq, 0);
     }
@@ -476,7 +477,7 @@ mod tests {
         let fail = "CREATE TRIGGER fail BEFORE INSERT ON auditevents
             BEGIN SELECT RAISE(ABORT, 'an odd failure'); END";
         let store: Arc<dyn Store> = Arc::new(store_with(fail, dir.path()).await);
-        let (whole, metrics, probe) = (parts(usize::MAX), Metrics::new(), Probe::default());
+        let (whole, metrics, probe) = (divider(usize::MAX), Metrics::new(), Probe::default());
         let (captured, _guard) = Captured::begin();
         for _ in 0..10 {
             let batches = vec![resolved(1, vec![event("a")])];

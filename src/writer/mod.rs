@@ -14,7 +14,8 @@
 //! away, or has lost a cursor, may have lost its indexes too: it is prepared anew before anything is entered again.
 //!
 //! **A commit that the store had no time for** finds none the next time either. So for a while after one no commit is
-//! large: a batch that is goes in parts, its cursor moves with the last, and no event is at fault.
+//! large: a batch that is goes in parts, its cursor moves with the last, and no event is at fault. With each further one
+//! parts are half as large.
 //!
 //! A flush is a task owned by the actor's state: when the actor is killed its flushes end with
 //! it, and with them the reply ports they hold.
@@ -39,10 +40,13 @@ use crate::probe::Probe;
 use crate::store::{LearnedSpace, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
-/// Entries of one commit at most, ...
+/// Entries of one commit at most, for so long after the store had no time for one, ...
 const FEW: usize = 1000;
-/// ... for so long after the store had no time for one.
 const WARY: Duration = Duration::from_secs(3600);
+/// ... half as many each time that it happens again, not fewer than so many, and twice as many after each such time in
+/// which it does not.
+const FEWEST: usize = 50;
+const CALM: Duration = Duration::from_secs(600);
 /// Flushes that run at once.
 const FLUSHES: usize = 2;
 const PROBE_FIRST: Duration = Duration::from_millis(100);
@@ -112,6 +116,14 @@ enum Breaker {
     },
 }
 
+/// The store had no time for a commit.
+#[derive(Clone, Copy)]
+struct Late {
+    at: Instant,
+    /// Entries of the commits after it.
+    most: usize,
+}
+
 type Timer = JoinHandle<Result<(), ractor::MessagingErr<WriterMessage>>>;
 
 /// The actor's state.
@@ -126,8 +138,8 @@ pub struct WriterState {
     /// When a commit failed last, until the store is believed to take writes again. A probe that is answered does not
     /// yet say so, as on a disk with room for a probe only.
     failed: Option<Instant>,
-    /// When the store had no time for a commit last.
-    late: Option<Instant>,
+    /// The last time that the store had no time for a commit.
+    late: Option<Late>,
     /// When it was shown as up last.
     believed: Option<Instant>,
     /// Some commits fail between others that are taken, as where a part of the store is damaged: none is believed until
@@ -211,9 +223,10 @@ impl Actor for Writer {
                     Ok(false) => {}
                     Err(error) => {
                         state.open_breaker(&error, &myself);
-                        state.failed = Some(Instant::now());
+                        let now = Instant::now();
+                        state.failed = Some(now);
                         if let StoreError::Timeout { .. } = error {
-                            state.late = state.failed;
+                            state.note_late(began, now);
                         }
                         // By its beginning: what gets no answer fails only after the store's time.
                         let since = |at| began.saturating_duration_since(at);
@@ -286,8 +299,7 @@ impl WriterState {
     }
 
     fn start_flush(&mut self, myself: &ActorRef<WriterMessage>) {
-        let is_wary = self.late.is_some_and(|at| at.elapsed() < WARY);
-        let most = if is_wary { FEW } else { usize::MAX };
+        let most = self.most(Instant::now());
         let limit = most.min(self.args.config.batch_events as usize);
         let mut taken = Vec::new();
         let mut entries = 0;
@@ -321,10 +333,37 @@ impl WriterState {
         let probe = self.args.probe.clone();
         self.flushes.spawn(async move {
             let _working = progress.work();
-            let parts = flush::Parts { most, progress };
-            let outcome = flush::flush(store, taken, &parts, &metrics, &probe).await;
+            let divider = flush::Divider { most, progress };
+            let outcome = flush::flush(store, taken, &divider, &metrics, &probe).await;
             report.send((began, outcome));
         });
+    }
+
+    /// Entries of one commit at most.
+    fn most(&self, now: Instant) -> usize {
+        let Some(late) = self.late else {
+            return usize::MAX;
+        };
+        let past = now.saturating_duration_since(late.at);
+        if past >= WARY {
+            return usize::MAX;
+        }
+        let doublings = past.as_secs() / CALM.as_secs();
+        (late.most << doublings).min(FEW)
+    }
+
+    /// The store had no time for a commit that began then.
+    fn note_late(&mut self, began: Instant, now: Instant) {
+        // One that began before the last such one ended may have been as large as that.
+        if self.late.is_some_and(|late| began < late.at) {
+            return;
+        }
+        let former = self.most(now);
+        if former == usize::MAX {
+            tracing::warn!("store had no time for a commit: for an hour, none is large");
+        }
+        let most = (former / 2).clamp(FEWEST, FEW);
+        self.late = Some(Late { at: now, most });
     }
 
     fn open_breaker(&mut self, error: &StoreError, myself: &ActorRef<WriterMessage>) {

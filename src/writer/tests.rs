@@ -12,6 +12,7 @@ use crate::config::Collections;
 use crate::event::{AuditEvent, SourceName, Target, TenantHints};
 use crate::store::EventFilter;
 use crate::store::sqlite::SqliteStore;
+use crate::telemetry::captured::Captured;
 
 /// As many as there are while the store is away, or while nothing is to be written.
 const PROBES: usize = 20;
@@ -212,6 +213,49 @@ async fn a_batch_that_the_store_has_no_time_for_is_entered_in_parts() {
     assert_eq!(store.cursors().await.unwrap()[0].seq, 20);
     writer.stop(None);
     ended.await.unwrap();
+}
+
+/// Each that was made in parts may have been too large still.
+#[tokio::test]
+async fn commits_are_small_while_the_store_has_no_time_for_larger_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = args(&dir.path().join("daybook.db"), Duration::from_secs(30));
+    // Hears the answers.
+    let spawned = ractor::Actor::spawn(None, Writer, args.clone()).await;
+    let (other, _end) = spawned.unwrap();
+    let writer = Writer;
+    let mut state = writer.pre_start(other.clone(), args).await.unwrap();
+    assert_eq!(state.most(Instant::now()), usize::MAX);
+    let (captured, _guard) = Captured::begin();
+    for most in [1000, 500, 250, 125, 62, 50, 50] {
+        let began = Instant::now();
+        // Two that run side by side are late for one reason.
+        for _ in 0..2 {
+            let error = StoreError::Timeout {
+                what: "a commit",
+                after: Duration::from_secs(30),
+            };
+            let late = WriterMessage::Flushed(Some((began, Err(error))));
+            state.running = 1;
+            let told = writer.handle(other.clone(), late, &mut state);
+            told.await.unwrap();
+            assert_eq!(state.late.unwrap().most, most);
+        }
+    }
+    assert_eq!(captured.lines_with("had no time").len(), 1);
+    let at = state.late.unwrap().at;
+    for (minutes, most) in [
+        (0, 50),
+        (9, 50),
+        (10, 100),
+        (40, 800),
+        (50, 1000),
+        (59, 1000),
+        (60, usize::MAX),
+    ] {
+        let later = at + Duration::from_secs(60 * minutes);
+        assert_eq!(state.most(later), most, "after {minutes} minutes");
+    }
 }
 
 /// However it has become so, and however long the commit takes to fail.

@@ -115,9 +115,11 @@ async fn whoever_exports_without_end_is_told_to_wait() {
         assert_eq!(answer.status(), 200);
         answer.bytes().await.unwrap();
         exported += 1;
+        let more = started.elapsed().as_secs() + 1;
+        assert!(exported <= 600 + more, "{exported}");
+        assert!(exported < 1200, "never refused, at half a second each");
     };
-    let more = started.elapsed().as_secs() + 1;
-    assert!((600..=600 + more).contains(&exported), "{exported}");
+    assert!(exported >= 600, "{exported}");
     let wait = refused.headers()["retry-after"].to_str().unwrap();
     assert!(matches!(wait, "1" | "2"), "{wait}");
     let told = refused.text().await.unwrap();

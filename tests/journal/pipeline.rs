@@ -472,23 +472,28 @@ async fn a_replay_of_the_journal_enters_nothing_twice() {
     world.stop().await;
 }
 
-/// As where the version that drains it has a rule that the one which took it had not.
+/// As where the version that drains it has a rule that the one which took it had not. The letter names the key
+/// that the event may have in the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_request_that_is_good_no_more_only_the_refused_event_is_a_dead_letter() {
     let plan = plan(World::sqlite().await);
     let journal = open(&plan.dir().join("journal"));
     let refused = json!({"action": "b", "externalId": "x".repeat(600)});
-    let request = json!({"events": [{"action": "a"}, refused, {"action": "c"}]}).to_string();
-    let record = PushRecord {
-        source: SourceName::new("platform"),
-        received_at: Timestamp::now(),
-        kind: PushKind::Recorder {
-            request_id: 5,
-            idempotency_key: Some("key".to_owned()),
-        },
-        body: request.into(),
-    };
-    journal.append(record).await.unwrap();
+    let alone = json!({"action": " "});
+    let request = json!({"events": [{"action": "a"}, refused, {"action": "c"}]});
+    let keyed = Some("key".to_owned());
+    for (request_id, idempotency_key, body) in [(5, keyed, &request), (6, None, &alone)] {
+        let record = PushRecord {
+            source: SourceName::new("platform"),
+            received_at: Timestamp::now(),
+            kind: PushKind::Recorder {
+                request_id,
+                idempotency_key,
+            },
+            body: body.to_string().into(),
+        };
+        journal.append(record).await.unwrap();
+    }
     journal.close().await;
     let world = plan.start().await;
     ready(&world).await;
@@ -499,12 +504,22 @@ async fn of_a_request_that_is_good_no_more_only_the_refused_event_is_a_dead_lett
     assert_eq!(keys, [0, 2].map(|index| format!("idem:{key}:{index}")));
     drained(&world).await;
     let letters = world.daybook().store().dead_letters(10).await.unwrap();
-    let [stored] = &letters[..] else {
-        panic!("{letters:?}");
-    };
-    assert_eq!(stored.letter.raw, refused.to_string().as_bytes());
-    let detail = &stored.letter.detail;
-    assert!(detail.starts_with("externalId: "), "{detail}");
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    let random = &sha256_hex(format!("{:032x}:0", 6_u128).as_bytes())[..32];
+    for (position, raw, trouble) in [
+        (
+            format!("{:032x}:idem:{key}:1", 5_u128),
+            refused,
+            "externalId: ",
+        ),
+        (format!("{:032x}:rnd:{random}", 6_u128), alone, "action: "),
+    ] {
+        let mut kept = letters.iter().map(|stored| &stored.letter);
+        let kept = kept.find(|letter| letter.position == position);
+        let kept = kept.unwrap_or_else(|| panic!("{position}: {letters:?}"));
+        assert_eq!(kept.raw, raw.to_string().as_bytes());
+        assert!(kept.detail.starts_with(trouble), "{}", kept.detail);
+    }
     accounts_balance(&world, "platform").await;
     world.stop().await;
 }

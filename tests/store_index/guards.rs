@@ -7,8 +7,8 @@ use daybook::event::{DeadLetter, DeadLetterReason, SourceName};
 use daybook::store::mongodb::MongoStore;
 use daybook::store::{Commit, CursorMove, CursorStep, Fate, Record, Result, Store as _};
 use jiff::Timestamp;
-use mongodb::bson::{Bson, Document, doc};
-use testkit::fail_point::TEST_COMMANDS;
+use mongodb::bson::{Bson, DateTime, Document, doc};
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 use tokio::task::JoinHandle;
@@ -486,4 +486,31 @@ async fn an_index_of_queries_of_many_events_is_left_to_the_background() {
     }
     store.begin_upkeep();
     eventually("they are made", async || of_queries().await == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_queries_that_cannot_be_built_holds_up_nothing_else() {
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
+    let database = mongod.database("unbuilt").await;
+    let events = database.collection::<Document>("auditevents");
+    let mut foreign: Vec<Document> = (0..10_001)
+        .map(|number| doc! { "number": number })
+        .collect();
+    foreign.push(doc! { "source": "ocis", "action": "test.done", "at": DateTime::from_millis(AT) });
+    events.insert_many(foreign).await.unwrap();
+    let store = prepared(&mongod.url("unbuilt")).await;
+    let refuse = doc! {
+        "failCommands": ["createIndexes"], "namespace": "unbuilt.auditevents", "errorCode": 67,
+    };
+    let fail_point = FailPoint::set(&mongod, "alwaysOn", refuse).await;
+    store.begin_upkeep();
+    eventually("the event gets its keys", async || {
+        let keyed = doc! { "action": "test.done", "facet": { "$ne": null } };
+        events.count_documents(keyed).await.unwrap() == 1
+    })
+    .await;
+    eventually("an index is asked for", async || {
+        fail_point.struck().await > 0
+    })
+    .await;
 }

@@ -175,7 +175,7 @@ async fn keys_reach_events_with_any_id() {
 }
 
 /// One of each type that somebody may have.
-fn ids(number: u8) -> [Bson; 9] {
+fn ids(number: u8) -> [Bson; 10] {
     let object_id = ObjectId::from_bytes([number; 12]);
     [
         Bson::Int32(number.into()),
@@ -188,6 +188,7 @@ fn ids(number: u8) -> [Bson; 9] {
         Uuid::from_bytes([number; 16]).into(),
         DateTime::from_millis(number.into()).into(),
         doc! { "source": "ocis", "day": i32::from(number) }.into(),
+        doc! { "parts": [i32::from(number)] }.into(),
     ]
 }
 
@@ -221,7 +222,7 @@ async fn events_with_any_id_are_listed_once_each_and_found_by_it() {
     let expected = newest_first.iter();
     let expected = expected.map(|event| event.get_str("externalId").unwrap());
     let expected: Vec<&str> = expected.collect();
-    assert_eq!(expected.len(), 54);
+    assert_eq!(expected.len(), 60);
     let store = prepared(&url).await;
     let everything = EventFilter::default();
     let of_source = EventFilter {
@@ -244,7 +245,8 @@ async fn events_with_any_id_are_listed_once_each_and_found_by_it() {
     }
     for listed in find(&store, &everything).await {
         let by_id = store.event(&listed.id, None).await.unwrap();
-        assert_eq!(by_id, Some(listed));
+        let is_told = !listed.external_id.contains("Array");
+        assert_eq!(by_id, is_told.then_some(listed));
     }
 }
 

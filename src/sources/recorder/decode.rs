@@ -52,6 +52,13 @@ pub const MAX_EVENTS: usize = 100_000;
 /// half of it, it becomes a dead letter.)
 pub const MAX_EVENT_BYTES: usize = 14 << 20;
 
+/// How a key begins that is made of the idempotency key.
+const IDEMPOTENT: &str = "idem:";
+/// How one begins that is made of the request id.
+const RANDOM: &str = "rnd:";
+const KEY_UNKNOWN: &str = "is missing, and the key that was made in its place is not known: \
+    the event may be in the store already";
+
 /// Where a request comes from.
 #[derive(Clone, Copy)]
 pub struct RequestContext<'a> {
@@ -234,7 +241,17 @@ impl<'de> Visitor<'de> for OutlineVisitor {
     }
 }
 
-impl RequestEvents<'_> {
+impl<'a> RequestEvents<'a> {
+    /// Each event as it stands in the request, with the key that is made for it if it has none of its own.
+    pub fn pieces(mut self) -> impl Iterator<Item = (&'a RawValue, String)> {
+        std::iter::from_fn(move || {
+            let piece = self.next_piece()?;
+            let made_id = self.made_id();
+            self.index += 1;
+            Some((piece, made_id))
+        })
+    }
+
     fn check(mut self) -> Result<(), RequestError> {
         // Of each id a part of its hash: ids may be long, and many.
         let mut ids: HashSet<[u8; 16]> = HashSet::new();
@@ -258,52 +275,28 @@ impl RequestEvents<'_> {
         Ok(())
     }
 
-    fn decode_next(&mut self) -> Option<Result<AuditEvent, RequestError>> {
-        let (piece, place) = match &mut self.pieces {
-            Pieces::One(piece) => (piece.take()?, None),
-            Pieces::Many(elements) => (elements.next()?, Some(self.index)),
-        };
-        let decoded = self.decode(piece).map_err(|wrong| wrong.at(place));
-        self.index += 1;
-        Some(decoded)
+    fn next_piece(&mut self) -> Option<&'a RawValue> {
+        match &mut self.pieces {
+            Pieces::One(piece) => piece.take(),
+            Pieces::Many(elements) => elements.next(),
+        }
     }
 
-    fn decode(&self, piece: &RawValue) -> Result<AuditEvent, Wrong> {
-        let whole = |message: String| Wrong {
-            field: None,
-            message,
-        };
-        if !piece.get().starts_with('{') {
-            return Err(whole("must be an object".to_owned()));
-        }
-        if piece.get().len() > MAX_EVENT_BYTES {
-            return Err(whole(format!(
-                "an event must not be longer than {MAX_EVENT_BYTES} bytes"
-            )));
-        }
-        if has_too_many_values(piece.get()) {
-            return Err(whole(format!(
-                "an event must not hold more than {MAX_VALUES} values"
-            )));
-        }
-        let (subject, place) = match self.pieces {
-            Pieces::One(_) => ("the body is", ""),
-            Pieces::Many(_) => ("is", " of this event"),
-        };
-        let fields = json::unambiguous_object(piece.get()).map_err(|error| {
-            let trouble = json_trouble(&error);
-            whole(format!("{subject} not valid ({trouble}{place})"))
-        })?;
-        event(fields, &self.ctx, || self.made_id())
+    fn decode_next(&mut self) -> Option<Result<AuditEvent, RequestError>> {
+        let piece = self.next_piece()?;
+        let place = matches!(self.pieces, Pieces::Many(_)).then_some(self.index);
+        let decoded = decode_piece(piece, place.is_none(), &self.ctx, || Some(self.made_id()));
+        self.index += 1;
+        Some(decoded.map_err(|wrong| wrong.at(place)))
     }
 
     fn made_id(&self) -> String {
         let index = self.index;
         match &self.key_hash {
-            Some(hash) => format!("idem:{}:{index}", &hash[..32]),
+            Some(hash) => format!("{IDEMPOTENT}{}:{index}", &hash[..32]),
             None => {
                 let seed = format!("{:032x}:{index}", self.ctx.request_id);
-                format!("rnd:{}", &sha256_hex(seed.as_bytes())[..32])
+                format!("{RANDOM}{}", &sha256_hex(seed.as_bytes())[..32])
             }
         }
     }
@@ -318,13 +311,68 @@ impl Iterator for RequestEvents<'_> {
     }
 }
 
+/// Decodes one event of a request that is good no more as a whole.
+///
+/// `made_id` becomes its key if it has none of its own. Where that is not known, such an event is
+/// refused: it may be in the store already, and under another key it would be there twice.
+///
+/// # Errors
+/// Names what is wrong with it.
+pub fn decode_alone(
+    piece: &RawValue,
+    made_id: Option<&str>,
+    ctx: &RequestContext<'_>,
+) -> Result<AuditEvent, RequestError> {
+    decode_piece(piece, false, ctx, || made_id.map(str::to_owned)).map_err(|wrong| wrong.at(None))
+}
+
+/// Whether it is a key that was made for an event.
+pub fn is_made_id(id: &str) -> bool {
+    id.starts_with(IDEMPOTENT) || id.starts_with(RANDOM)
+}
+
+fn decode_piece(
+    piece: &RawValue,
+    is_body: bool,
+    ctx: &RequestContext<'_>,
+    made_id: impl FnOnce() -> Option<String>,
+) -> Result<AuditEvent, Wrong> {
+    let whole = |message: String| Wrong {
+        field: None,
+        message,
+    };
+    if !piece.get().starts_with('{') {
+        return Err(whole("must be an object".to_owned()));
+    }
+    if piece.get().len() > MAX_EVENT_BYTES {
+        return Err(whole(format!(
+            "an event must not be longer than {MAX_EVENT_BYTES} bytes"
+        )));
+    }
+    if has_too_many_values(piece.get()) {
+        return Err(whole(format!(
+            "an event must not hold more than {MAX_VALUES} values"
+        )));
+    }
+    let (subject, place) = if is_body {
+        ("the body is", "")
+    } else {
+        ("is", " of this event")
+    };
+    let fields = json::unambiguous_object(piece.get()).map_err(|error| {
+        let trouble = json_trouble(&error);
+        whole(format!("{subject} not valid ({trouble}{place})"))
+    })?;
+    event(fields, ctx, made_id)
+}
+
 /// The beginning of the year 1.
 const FIRST_YEAR: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 fn event(
     mut fields: Map<String, Value>,
     ctx: &RequestContext<'_>,
-    made_id: impl FnOnce() -> String,
+    made_id: impl FnOnce() -> Option<String>,
 ) -> Result<AuditEvent, Wrong> {
     known_fields("", &fields, EVENT_FIELDS)?;
     let action = string("action", fields.remove("action"))?
@@ -355,7 +403,9 @@ fn event(
         }
     };
     let tenant_slug = filled("tenantSlug", fields.remove("tenantSlug"), MAX_KIND)?;
-    let external_id = filled("externalId", fields.remove("externalId"), MAX_EXTERNAL_ID)?;
+    let external_id = filled("externalId", fields.remove("externalId"), MAX_EXTERNAL_ID)?
+        .or_else(made_id)
+        .ok_or_else(|| Wrong::new("externalId", KEY_UNKNOWN))?;
     let mut metadata = match fields.remove("metadata") {
         None | Some(Value::Null) => Value::Object(Map::new()),
         Some(metadata @ Value::Object(_)) => metadata,
@@ -383,7 +433,7 @@ fn event(
     Ok(AuditEvent {
         at: to_millis(at),
         source: ctx.source.clone(),
-        external_id: external_id.unwrap_or_else(made_id),
+        external_id,
         action: action.into(),
         outcome,
         actor,

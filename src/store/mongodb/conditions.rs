@@ -100,7 +100,8 @@ pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Docu
 /// What of the page key's own millisecond was on the page. Other than `$gte` by itself, this compares ids of any types, as
 /// the sort does.
 pub(super) fn already_seen(field: &str, before: &PageKey) -> [Document; 1] {
-    let seen = doc! { "$gte": ["$_id", { "$literal": id_bson(&before.id) }] };
+    let id = id_where(&before.id, has_few_levels);
+    let seen = doc! { "$gte": ["$_id", { "$literal": id }] };
     [doc! { field: bson_date(before.at), "$expr": seen }]
 }
 
@@ -117,18 +118,35 @@ pub(super) fn id_text(id: &Bson) -> String {
     }
 }
 
-/// The id of which this is the [`id_text`].
+/// The id of which this is the [`id_text`], to be asked for.
 pub(super) fn id_bson(text: &str) -> Bson {
+    id_where(text, is_plain)
+}
+
+/// The same for those of an odd type of which a condition on them and their levels holds.
+fn id_where(text: &str, condition: fn(RawBsonRef<'_>, u8) -> bool) -> Bson {
     let object_id = ObjectId::parse_str(text).map(Bson::ObjectId).ok();
-    let id = object_id.or_else(|| typed_id(text));
+    let id = object_id.or_else(|| typed_id(text, condition));
     id.filter(|id| id_text(id) == text)
         .unwrap_or_else(|| Bson::String(text.to_owned()))
 }
 
-fn typed_id(text: &str) -> Option<Bson> {
+fn typed_id(text: &str, condition: fn(RawBsonRef<'_>, u8) -> bool) -> Option<Bson> {
     let document = BASE64.decode(text.strip_prefix(TYPED)?).ok()?;
     let id = RawDocument::from_bytes(&document).ok()?.get("").ok()??;
-    is_plain(id, LEVELS).then(|| Bson::try_from(id).ok())?
+    condition(id, LEVELS).then(|| Bson::try_from(id).ok())?
+}
+
+/// Whether a value has no more levels: it may come from anybody.
+fn has_few_levels(value: RawBsonRef<'_>, levels: u8) -> bool {
+    let inner = |value| levels > 0 && has_few_levels(value, levels - 1);
+    match value {
+        RawBsonRef::Document(fields) => fields
+            .iter()
+            .all(|field| field.is_ok_and(|(_, value)| inner(value))),
+        RawBsonRef::Array(items) => items.into_iter().all(|item| item.is_ok_and(inner)),
+        _ => true,
+    }
 }
 
 /// Whether every query takes it for the value that it is, and it has no more levels: it may come from anybody.

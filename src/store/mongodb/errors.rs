@@ -91,8 +91,11 @@ fn write_concern(error: &WriteConcernError) -> StoreError {
 /// Classifies a server's error code.
 pub(super) fn by_code(code: i32, name: &str, message: &str) -> StoreError {
     // Of a query that it cannot plan, the server tells everything that was asked for before it tells why.
-    let reason = message.lines().next_back().unwrap_or(message);
-    let text = format!("{name} ({code}): {reason}");
+    let message = match message.starts_with("error processing query") {
+        true => message.lines().next_back().unwrap_or_default(),
+        false => message,
+    };
+    let text = format!("{name} ({code}): {message}");
     if ACCESS_CODES.contains(&code) {
         StoreError::Unauthorized(text)
     } else if code == FULL_CODE || message.contains("No space left on device") {

@@ -237,6 +237,14 @@ fn compare(one: &Bson, other: &Bson) -> Ordering {
             let differing = orders.find(|order| order.is_ne());
             differing.unwrap_or(one.len().cmp(&other.len()))
         }
+        (Bson::Array(one), Bson::Array(other)) => {
+            let mut orders = one.iter().zip(other).map(|(one, other)| {
+                let types = rank(one).cmp(&rank(other));
+                types.then_with(|| compare(one, other))
+            });
+            let differing = orders.find(|order| order.is_ne());
+            differing.unwrap_or(one.len().cmp(&other.len()))
+        }
         (Bson::Binary(one), Bson::Binary(other)) => {
             let head = |binary: &Binary| (binary.bytes.len(), u8::from(binary.subtype));
             let heads = head(one).cmp(&head(other));
@@ -275,12 +283,13 @@ fn rank(id: &Bson) -> u8 {
         Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => 1,
         Bson::String(_) => 2,
         Bson::Document(_) => 3,
-        Bson::Binary(_) => 4,
-        Bson::ObjectId(_) => 5,
-        Bson::Boolean(_) => 6,
-        Bson::DateTime(_) => 7,
-        Bson::Timestamp(_) => 8,
-        _ => 9,
+        Bson::Array(_) => 4,
+        Bson::Binary(_) => 5,
+        Bson::ObjectId(_) => 6,
+        Bson::Boolean(_) => 7,
+        Bson::DateTime(_) => 8,
+        Bson::Timestamp(_) => 9,
+        _ => 10,
     }
 }
 
@@ -395,6 +404,9 @@ mod tests {
             doc! { "a": 2 }.into(),
             doc! { "z": 1 }.into(),
             doc! { "a": "x" }.into(),
+            doc! { "a": [1] }.into(),
+            doc! { "a": [1, 0] }.into(),
+            doc! { "a": [2] }.into(),
             binary(BinarySubtype::Generic, &[9]),
             binary(BinarySubtype::Function, &[9]),
             binary(BinarySubtype::Generic, &[0, 1]),

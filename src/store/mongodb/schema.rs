@@ -155,7 +155,6 @@ impl MongoStore {
                 .all(|keys| is_listed(&listed, &plain(keys)))
         {
             self.indexed.store(false, Ordering::Release);
-            self.work.notify_one();
         }
         if let Some(guard) = guard(&listed) {
             if self.guarded.load(Ordering::Acquire) {
@@ -310,7 +309,8 @@ fn is_listed(listed: &[IndexModel], wanted: &IndexModel) -> bool {
         options.partial_filter_expression.is_none()
             && options.sparse != Some(true)
             && options.hidden != Some(true)
-            && options.collation.is_none()
+            // A collection hands its own down. It tells nothing of numbers and dates.
+            && (options.collation.is_none() || !is_unique(wanted))
     };
     is_unique(index) == is_unique(wanted) && index.options.as_ref().is_none_or(has_all)
 }
@@ -473,6 +473,8 @@ mod tests {
         let [by_time, by_facet] = [by_time(), by_facet()].map(plain);
         assert!(is_listed(&[by_facet, by_time.clone()], &by_time));
         assert_eq!(listed(&[plain(keys())]), [false, true]);
+        let collated = IndexOptions::builder().collation(simple()).build();
+        assert_eq!(listed(&[with(collated)]), [false, true]);
         // As old shells make it.
         assert_eq!(listed(&[plain(doc! { "source": 1.0 })]), [false, true]);
         assert_eq!(listed(&[plain(doc! { "source": 1_i64 })]), [false, true]);
@@ -485,6 +487,7 @@ mod tests {
             vec![with(guard().hidden(true).build())],
             vec![with(guard().partial_filter_expression(filter).build())],
             vec![with(guard().collation(simple()).build())],
+            vec![with(IndexOptions::builder().sparse(true).build())],
         ] {
             assert_eq!(listed(&others), [false, false], "{others:?}");
         }

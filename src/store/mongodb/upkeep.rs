@@ -22,6 +22,9 @@ use crate::store::{EventFilter, Result, StoredEvent};
 /// How often hours and days are counted that have become countable, and events without keys looked for.
 const ROUND: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether an index is known to be missing.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// A commit this long ago leaves the server free for other work.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -121,7 +124,7 @@ impl MongoStore {
             };
             AbortOnDrop(tokio::spawn(async move {
                 let load = || upkeep.upgrade().map_or(Load::NONE, |upkeep| upkeep.load());
-                store.keep_up(load).await;
+                tokio::join!(store.keep_up(load), store.keep_indexed());
             }))
         });
     }
@@ -129,7 +132,6 @@ impl MongoStore {
     async fn keep_up(&self, load: impl Fn() -> Load) {
         loop {
             let done = async || -> Result<()> {
-                self.index_for_queries().await?;
                 self.give_keys().await?;
                 self.settle(&load).await?;
                 if load().is_quiet {
@@ -146,6 +148,27 @@ impl MongoStore {
                 // New texts wait a little for company.
                 () = self.work.notified() => tokio::time::sleep(QUIET).await,
             }
+        }
+    }
+
+    /// Builds indexes for queries where some are missing, beside everything else: it may take minutes, or fail.
+    async fn keep_indexed(&self) {
+        let mut is_told = false;
+        loop {
+            // A build takes a connection for as long: none of the commits'.
+            let rest = match self.for_reads().index_for_queries().await {
+                Ok(()) => {
+                    is_told = false;
+                    LOOK
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(%error, "an index for queries cannot be built: they are slower until it stands");
+                    }
+                    ROUND
+                }
+            };
+            tokio::time::sleep(rest).await;
         }
     }
 

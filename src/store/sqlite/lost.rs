@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::query;
 use super::schema::Tables;
+use crate::store::page::Filling;
 use crate::store::{Payloads, StoredEvent};
 
 /// Has everything made anew if a table of it `is_missing`, or if some events have a facet that does not stand.
@@ -87,24 +88,18 @@ pub(super) fn lacks_keys(connection: &Connection, tables: &Tables) -> rusqlite::
     lacks.query_row([], |row| row.get(0))
 }
 
-/// The first of these events, without their payloads.
+/// The first of these events, without their payloads: fewer than so many where their names are long.
 pub(super) fn first_of(
     transaction: &Connection,
     tables: &Tables,
     (reached, last): Rest,
     limit: u32,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
-    let mut events = Vec::new();
-    let take = |id: i64, event: StoredEvent, _: usize| {
-        if id > last {
-            return false;
-        }
-        events.push(event);
-        true
-    };
+    let mut page = Filling::new(limit);
+    let take = |id: i64, event: StoredEvent, bytes: usize| id <= last && page.add(event, bytes);
     let (limit, payloads) = (limit as usize, Payloads::LeftOut);
     query::event_after(transaction, tables, reached, limit, payloads, take)?;
-    Ok(events)
+    Ok(page.finish().events)
 }
 
 /// It is done up to this event; `None`: for all.

@@ -4,7 +4,8 @@
 //!   work at once, and other processes too (`daybook token new` beside a running service). Another copies that log
 //!   into the file.
 //! - `synchronous = FULL`: a commit that was answered survives a loss of power.
-//! - A commit is one transaction; cursors move in the same one as the records before them.
+//! - A commit is one transaction; cursors move in the same one as its records. A batch that the writer divides goes in
+//!   several, of which the last moves the cursor.
 //! - Ids are row numbers as sixteen hexadecimal digits; they only grow.
 
 mod checkpoint;
@@ -119,7 +120,7 @@ impl SqliteStore {
                 .map_err(|error| io_error(path, &error))
         };
         // The connections have made the log by now.
-        let files = OpenFile::with_log(path).map_err(|error| io_error(path, &error))?;
+        let files = OpenFile::with_log(path)?;
         let known = index::Known::default();
         let (of_writer, also_known) = (Arc::clone(&tables), known.clone());
         let put_away =
@@ -195,11 +196,21 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    fn with_log(path: &Path) -> std::io::Result<[Self; 2]> {
+    fn with_log(path: &Path) -> Result<[Self; 2]> {
+        let failed = |error: std::io::Error| io_error(path, &error);
+        let file = Self::new(path.to_owned()).map_err(failed)?;
         // The log stands beside the file itself, whatever link leads there.
-        let mut log = path.canonicalize()?.into_os_string();
+        let mut log = path.canonicalize().map_err(failed)?.into_os_string();
         log.push("-wal");
-        Ok([Self::new(path.to_owned())?, Self::new(log.into())?])
+        let log = PathBuf::from(log);
+        let opened = Self::new(log.clone()).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                let message = "SQLite has not made its log; is its disk full?";
+                in_file(&log, StoreError::Full(message.to_owned()))
+            }
+            _ => io_error(&log, &error),
+        });
+        Ok([file, opened?])
     }
 
     fn new(path: PathBuf) -> std::io::Result<Self> {

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use bytestring::ByteString;
 use jiff::Timestamp;
 use rusqlite::types::{Value as Sql, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params_from_iter};
 use serde_json::{Map, Number, Value};
 
 use super::lost;
@@ -194,14 +194,7 @@ impl Asked<'_> {
             self.tables.by_time,
             self.limit
         ))?;
-        let mut page = Filling::new(self.limit);
-        let mut rows = select.query(params_from_iter(values))?;
-        while let Some(row) = rows.next()? {
-            let (event, bytes) = event_and_bytes(row)?;
-            if !page.add(event, bytes) {
-                break;
-            }
-        }
+        let page = filled(select.query(params_from_iter(values))?, self.limit)?;
         let is_whole = border.is_none() || page.is_full();
         Ok(is_whole.then(|| page.finish()))
     }
@@ -229,7 +222,8 @@ impl Asked<'_> {
     }
 }
 
-/// Some of the events that an older version entered, without keys; their payloads are left out.
+/// Some of the events that an older version entered, without keys: fewer than so many where their names are long.
+/// Their payloads are left out.
 pub(super) fn keyless(
     connection: &Connection,
     tables: &Tables,
@@ -240,10 +234,10 @@ pub(super) fn keyless(
         columns(Payloads::LeftOut),
         tables.events
     ))?;
-    select.query_map([], event)?.collect()
+    Ok(filled(select.query([])?, limit)?.finish().events)
 }
 
-/// The oldest events from before a time; their payloads are left out.
+/// The oldest events from before a time: fewer than so many where their names are long. Their payloads are left out.
 pub(super) fn oldest(
     connection: &Connection,
     tables: &Tables,
@@ -255,7 +249,7 @@ pub(super) fn oldest(
         columns(Payloads::LeftOut),
         tables.events
     ))?;
-    select.query_map([before], event)?.collect()
+    Ok(filled(select.query([before])?, limit)?.finish().events)
 }
 
 pub(super) fn event_by_id(
@@ -374,6 +368,18 @@ pub(super) fn ceiling(at: Timestamp) -> i64 {
     let floor = at.as_nanosecond().div_euclid(1_000_000);
     let rest = i128::from(at.as_nanosecond().rem_euclid(1_000_000) != 0);
     i64::try_from(floor + rest).unwrap_or(i64::MAX)
+}
+
+/// The events of these rows, until they are so many or take some MiB.
+fn filled(mut rows: Rows<'_>, limit: u32) -> rusqlite::Result<Filling> {
+    let mut page = Filling::new(limit);
+    while let Some(row) = rows.next()? {
+        let (event, bytes) = event_and_bytes(row)?;
+        if !page.add(event, bytes) {
+            break;
+        }
+    }
+    Ok(page)
 }
 
 fn event_and_bytes(row: &Row<'_>) -> rusqlite::Result<(StoredEvent, usize)> {

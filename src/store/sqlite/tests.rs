@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::event::{Actor, AuditEvent, Outcome, Target};
+use crate::store::page::MOST_BYTES;
 use crate::store::{Fate, Record, TenantRecord, UserRecord};
 
 const AMPLE: Duration = Duration::from_secs(30);
@@ -155,6 +156,43 @@ async fn retention_and_who_makes_keys_leave_payloads_alone() {
     for events in read.await.unwrap() {
         let fields: Vec<usize> = events.iter().map(|event| event.metadata.len()).collect();
         assert_eq!(fields, [0]);
+    }
+}
+
+/// A name may be as long as a payload.
+#[tokio::test]
+async fn retention_and_who_makes_keys_take_few_events_of_long_names_at_once() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let of_long_name = |number| AuditEvent {
+        actor: Actor {
+            name: Some("x".repeat(MOST_BYTES * 2 / 3).into()),
+            ..Actor::default()
+        },
+        ..event(number)
+    };
+    let events: Vec<AuditEvent> = (0..5).map(of_long_name).collect();
+    enter(&store, &events).await.unwrap();
+    let read = store.write("some looks", |connection, tables| {
+        let old = query::oldest(connection, tables, 1, 10)?;
+        let lost = lost::first_of(connection, tables, (0, 5), 10)?;
+        connection.execute("UPDATE auditevents SET facet = NULL", [])?;
+        Ok([old, lost, query::keyless(connection, tables, 10)?])
+    });
+    let together = read.await.unwrap().map(|events| events.len());
+    assert_eq!(together, [2; 3]);
+
+    // Few at once, but all of them.
+    store.prepare().await.unwrap();
+    let keyless = store.write("a look", |connection, tables| {
+        query::keyless(connection, tables, 10)
+    });
+    assert!(keyless.await.unwrap().is_empty());
+    let now = jiff::Timestamp::now();
+    for deleted in [2, 2, 1, 0] {
+        let gone = store.delete_events_before(now, 10).await.unwrap();
+        assert_eq!(gone, deleted);
     }
 }
 
@@ -321,6 +359,16 @@ async fn a_full_disk_is_full_and_keeps_commits_whole() {
         (fates[0].clone(), count(&store).await),
         (Fate::Duplicate, 200)
     );
+}
+
+#[test]
+fn a_log_that_sqlite_could_not_make_is_named() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("daybook.db");
+    std::fs::write(&path, "").unwrap();
+    let error = OpenFile::with_log(&path).err().unwrap();
+    assert_eq!(error.reason(), "full", "{error}");
+    assert!(error.to_string().contains("daybook.db-wal: "), "{error}");
 }
 
 #[tokio::test]
