@@ -167,7 +167,7 @@ test("paper shows all that a screen scrolls or tells elsewhere, in light", () =>
     const isLight = () => page.evaluate(() => getComputedStyle(document.documentElement).colorScheme === "light");
     await page.goto(`${demo}/audit?action=paper.printed&target=${target}&range=1h&tz=local`);
     assert.equal(await isLight(), false);
-    const asked = page.locator(".chips .value").last();
+    const asked = page.locator(".chips .value bdi").last();
     const isCut = () => asked.evaluate((value) => value.scrollWidth > value.clientWidth);
     assert.equal(await isCut(), true);
     await page.emulateMedia({ media: "print" });

@@ -239,6 +239,23 @@ test("a page that was opened unseen finds what came before it was seen", () =>
     await announced(page, "5 new events");
   }));
 
+test("what came late among rows that others push off the page is not passed over", () =>
+  story({}, async (page) => {
+    const pushed = minutely("live.pushed");
+    await enter(demo, [0, 1, 2, 3, 4].map(pushed));
+    await page.goto(`${demo}/audit?action=live.pushed&limit=5`);
+    await arrives(page);
+    await happens(page, "pagehide");
+    // The last two stand behind the end of the page that is asked for, of ten.
+    await enterUnheard([8, 7, 6, 5, 3.6, 3.3, 0.6, 0.3].map(pushed));
+    await happens(page, "pageshow");
+    await announced(page, "6+ new events");
+    await page.locator("#new-events").click();
+    await page.locator("#new-events").waitFor({ state: "hidden" });
+    const stored = await all(demo, "action=live.pushed");
+    assert.deepEqual(await ids(page), stored.slice(0, 5).map((event) => event.id));
+  }));
+
 test("a list that is refused is shown as such, whatever part of it the address leads to", () =>
   story({ expected: /503/ }, async (page) => {
     const refused = minutely("live.refused");

@@ -194,6 +194,26 @@ async fn a_bar_at_an_end_tells_and_leads_to_what_it_counts() {
     world.stop().await;
 }
 
+/// No time is left for its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bar_at_the_end_of_time_leads_to_what_it_counts() {
+    let world = open().await;
+    let last = json!({ "action": "b.last", "at": "9999-12-30T21:59:59Z" });
+    let first = json!({ "action": "b.last", "at": "2026-11-24T04:00:00Z" });
+    enter(&world, None, &[first, last]).await;
+    let bars = text(&get(&world, "/audit/histogram?action=b.last", &[]).await);
+    let links = bars
+        .split("href=\"")
+        .filter_map(|rest| rest.split('"').next());
+    let links: Vec<&str> = links.filter(|link| link.contains("until=")).collect();
+    assert_eq!(links.len(), 2, "{bars}");
+    for link in links {
+        let list = text(&get(&world, &link.replace("&amp;", "&"), &[]).await);
+        assert!(!list.contains("No events match"), "{link}");
+    }
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_way_past_the_top_leads_to_the_events_where_there_are_any() {
     let world = open().await;

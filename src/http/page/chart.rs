@@ -98,7 +98,7 @@ fn drawing(edge: &Edge, view: &View, filter: &EventFilter, histogram: &Histogram
     // A bar at an end may reach beyond what was asked for, where it counts nothing.
     let counted = |bar: &Bar| {
         let wide = SignedDuration::try_from(histogram.bucket).unwrap_or_default();
-        let end = bar.at.checked_add(wide).unwrap_or(bar.at);
+        let end = bar.at.checked_add(wide).unwrap_or(Timestamp::MAX);
         let from = filter.since.map_or(bar.at, |since| since.max(bar.at));
         [from, filter.until.map_or(end, |until| until.min(end))]
     };
@@ -224,7 +224,7 @@ fn ticks(bars: &[Bar], bucket: Duration) -> Vec<(f64, Timestamp)> {
         return Vec::new();
     };
     let wide = SignedDuration::try_from(bucket).unwrap_or_default();
-    let end = last.at.checked_add(wide).unwrap_or(last.at);
+    let end = last.at.checked_add(wide).unwrap_or(Timestamp::MAX);
     let parts = LABELS.min(bars.len() + 1) - 1;
     (0..=parts)
         .map(|part| {

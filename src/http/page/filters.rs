@@ -136,7 +136,7 @@ fn choice(view: &View, name: &str, label: &str, all: &str, choices: &[String]) -
                 option value="" { (all) }
                 @if let Some(unknown) = is_unknown { option value=(unknown) selected { (visible_plain(unknown, 60)) } }
                 @for known in choices {
-                    option value=(known) selected[given == Some(known)] { (known) }
+                    option value=(known) selected[given == Some(known)] { (visible_plain(known, 60)) }
                 }
             }
         }

@@ -8,6 +8,9 @@ const CLICK = 4;
 /** Counting may take long, in milliseconds. */
 const PATIENCE = 120_000;
 
+/** No event is later, and nothing later can be asked for. */
+const LAST = Date.UTC(9999, 11, 30, 22, 0, 0, 999);
+
 async function fetchBars(place) {
   try {
     const page = await fetchPage(place.dataset.source, { patience: PATIENCE });
@@ -27,7 +30,7 @@ function brush(chart) {
   const svg = chart.querySelector("svg");
   const plot = chart.querySelector(".plot");
   const [first, bucket, bars] = ["first", "bucket", "bars"].map((name) => Number(chart.dataset[name]));
-  const { since = -Infinity, until = Infinity } = chart.dataset;
+  const { since = -Infinity, until = LAST } = chart.dataset;
   const band = plot.appendChild(document.createElement("div"));
   band.className = "band";
   band.hidden = true;

@@ -2,18 +2,42 @@
 
 import { note } from "./notes.js";
 
-/** Longer than the service waits for a turn, for its store by default and for room: then it tells itself what is wrong. */
+/**
+ * So long nothing may come: longer than the service waits for a turn, for its store by default and for room. Then it tells
+ * itself what is wrong.
+ */
 const PATIENCE = 35_000;
 
 /** The server answered, but not with the page; its own page of this address says why. */
 class Refused extends Error {}
 
 /** Comes after so many milliseconds, or with another signal: not every browser has `AbortSignal.timeout` and `.any`. */
-export function limited(patience, signal) {
+export const limited = (patience, signal) => renewable(patience, signal).signal;
+
+/** The same, and what begins the time anew. */
+function renewable(patience, signal) {
   const limit = new AbortController();
-  setTimeout(() => limit.abort(), patience);
+  let timer = 0;
+  const renew = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => limit.abort(), patience);
+  };
+  renew();
   signal?.addEventListener("abort", () => limit.abort());
-  return limit.signal;
+  return { signal: limit.signal, renew };
+}
+
+/** The text of an answer, piece by piece: a long one may be long on its way. */
+async function textOf(answer, came) {
+  const reader = answer.body.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    came();
+    if (done) return text + decoder.decode();
+    text += decoder.decode(value, { stream: true });
+  }
 }
 
 /** Who reads a page. */
@@ -21,9 +45,10 @@ const readerOf = (page) => page.querySelector(".whose")?.dataset.reader;
 
 /** Fetches a page as a document. Of another reader, who signed in meanwhile, nothing comes into this one. */
 export async function fetchPage(href, { signal, patience = PATIENCE } = {}) {
-  const answer = await fetch(href, { headers: { accept: "text/html" }, signal: limited(patience, signal) });
+  const limit = renewable(patience, signal);
+  const answer = await fetch(href, { headers: { accept: "text/html" }, signal: limit.signal });
   if (!answer.ok) throw new Refused(`the server answered ${answer.status}`);
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const page = new DOMParser().parseFromString(await textOf(answer, limit.renew), "text/html");
   if (readerOf(page) !== readerOf(document)) {
     location.reload();
     // Whoever waits for the page goes with this one.

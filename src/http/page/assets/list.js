@@ -295,16 +295,19 @@ let isOld = document.hidden;
  * none: then it may stand anywhere among the rows, and new ones push those down. Whether it is known now.
  */
 async function catchUp() {
-  const limit = Number(timeline.dataset.limit);
-  const href = new URL(home);
-  if (isOld || performance.now() > OLD) href.searchParams.set("limit", Math.min(MOST_LIMIT, rows().length + limit));
+  const beyond = new URL(home);
+  beyond.searchParams.set("limit", Math.min(MOST_LIMIT, rows().length + Number(timeline.dataset.limit)));
+  const pages = isOld || performance.now() > OLD ? [beyond] : [new URL(home), beyond];
   isOld = true;
   try {
-    const page = await fetchPage(href);
-    const places = rowsOf(page).map(placeOf);
-    const last = places.at(-1);
-    // Between the last one and the rows that stand there may be more.
-    const isMore = olderThan(page) !== null && isNew(last.id) && belongs(last);
+    let places = [];
+    let isMore = true;
+    while (isMore && pages.length > 0) {
+      const page = await fetchPage(pages.shift());
+      places = rowsOf(page).map(placeOf);
+      // New ones have pushed rows off its end, and among those there may be more.
+      isMore = olderThan(page) !== null && belongs(places.at(-1)) && places.some(({ id }) => isNew(id));
+    }
     for (const place of places) arrived(place);
     waiting.isMore ||= isMore;
     return true;
