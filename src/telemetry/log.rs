@@ -5,11 +5,12 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
-use std::io::Write;
-use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
-use std::time::Duration;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender, SyncSender, TrySendError};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -21,6 +22,8 @@ use crate::config::{LogFormat, TelemetryConfig};
 const MOST_WAITING: usize = 8192;
 /// How long the end of the process waits until they are written.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long a panic waits until it is written: nobody can tell whether the process goes on.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 type SetFilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
 
@@ -40,9 +43,10 @@ static LOG: OnceLock<Log> = OnceLock::new();
 pub fn init(config: &TelemetryConfig) -> Result<(), ParseError> {
     let filter = EnvFilter::try_new(&config.log)?;
     let (filter, handle) = reload::Layer::<_, Registry>::new(filter);
-    let lines = Lines::to(std::io::stderr());
+    let lines = Lines::to(io::stderr());
+    let queue = lines.clone();
     let layer = fmt::layer()
-        .with_writer(lines.queue.clone())
+        .with_writer(move || queue.clone())
         .with_ansi(false);
     let registry = tracing_subscriber::registry().with(filter);
     // A subscriber that is already there (tests) stays: the error says only that.
@@ -77,24 +81,26 @@ pub fn set_filter(filter: &str) -> Result<(), ParseError> {
 /// nobody is told, and the process goes on.
 pub fn tell(line: impl Display) {
     let line = format!("{line}\n");
-    let _gone = match LOG.get() {
-        Some(log) => log.lines.queue.clone().write_all(line.as_bytes()),
-        None => std::io::stderr().write_all(line.as_bytes()),
-    };
+    match LOG.get() {
+        Some(log) => log.lines.push(line.as_bytes()),
+        None => {
+            let _gone = io::stderr().write_all(line.as_bytes());
+        }
+    }
 }
 
-/// The lines of the log that were lost because nobody read it.
+/// The lines of the log that were lost: nobody read it, or not as fast as they came.
 pub fn lost_lines() -> u64 {
     LOG.get().map_or(0, |log| log.lines.lost())
 }
 
-/// Ends the log of this process when it is dropped, and waits for its last lines, not for long.
+/// Waits for the last lines of the log of this process when it is dropped, not for long.
 pub struct LastLines;
 
 impl Drop for LastLines {
     fn drop(&mut self) {
         if let Some(log) = LOG.get() {
-            log.lines.end();
+            log.lines.flush(LAST_LINES);
         }
     }
 }
@@ -110,42 +116,83 @@ fn tell_of_panics() {
         } else {
             tell(format_args!("thread '{thread}' {panic}"));
         }
+        if let Some(log) = LOG.get() {
+            log.lines.flush(LAST_WORD);
+        }
     }));
 }
 
 /// Lines on their way to whoever reads them.
+#[derive(Clone)]
 struct Lines {
-    queue: NonBlocking,
-    writer: Mutex<Option<WorkerGuard>>,
+    queue: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+enum Message {
+    Line(Vec<u8>),
+    /// Answered when all before it was written.
+    Flush(Sender<()>),
 }
 
 impl Lines {
-    fn to(out: impl Write + Send + 'static) -> Self {
-        let builder = NonBlockingBuilder::default()
-            .buffered_lines_limit(MOST_WAITING)
-            .lossy(true);
-        let (queue, writer) = builder.finish(out);
-        Self {
+    fn to(mut out: impl Write + Send + 'static) -> Self {
+        let (queue, messages) = mpsc::sync_channel(MOST_WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let lines = Self {
             queue,
-            writer: Mutex::new(Some(writer)),
-        }
+            lost: Arc::clone(&lost),
+        };
+        std::thread::spawn(move || {
+            for message in messages {
+                match message {
+                    Message::Line(line) => {
+                        let is_lost = out.write_all(&line).is_err();
+                        lost.fetch_add(u64::from(is_lost), Ordering::Relaxed);
+                    }
+                    Message::Flush(written) => {
+                        let _gone = out.flush();
+                        let _late = written.send(());
+                    }
+                }
+            }
+        });
+        lines
+    }
+
+    fn push(&self, line: &[u8]) {
+        let is_lost = self.queue.try_send(Message::Line(line.to_vec())).is_err();
+        self.lost.fetch_add(u64::from(is_lost), Ordering::Relaxed);
     }
 
     fn lost(&self) -> u64 {
-        self.queue.error_counter().dropped_lines() as u64
+        self.lost.load(Ordering::Relaxed)
     }
 
-    /// Waits until they are written; what comes afterwards is lost.
-    fn end(&self) {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(writer) = writer.take() else { return };
-        let (ended, end) = mpsc::channel();
-        // A guard that has waited in vain says so on standard error, which nobody reads.
-        std::thread::spawn(move || {
-            drop(writer);
-            let _late = ended.send(());
-        });
-        let _late = end.recv_timeout(LAST_LINES);
+    /// Waits until all that was pushed before is written, and no longer than this.
+    fn flush(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let (sender, written) = mpsc::channel();
+        let mut message = Message::Flush(sender);
+        while let Err(TrySendError::Full(unsent)) = self.queue.try_send(message) {
+            if Instant::now() >= until {
+                return;
+            }
+            message = unsent;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _late = written.recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -159,29 +206,39 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_log_that_nobody_reads() {
         const LINE: &[u8] = &[b'x'; 100];
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
         let lines = Lines::to(writer);
-        let mut queue = lines.queue.clone();
         // More than a pipe and the queue hold.
         for _ in 0..2 * MOST_WAITING {
-            queue.write_all(LINE).unwrap();
+            lines.push(LINE);
         }
         assert!(lines.lost() > 0);
-        lines.end();
+        lines.flush(Duration::from_millis(100));
         drop(reader);
     }
 
     #[test]
     fn the_last_lines_are_written() {
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
         let lines = Lines::to(writer);
-        let mut queue = lines.queue.clone();
         for line in ["one\n", "two\n"] {
-            queue.write_all(line.as_bytes()).unwrap();
+            lines.push(line.as_bytes());
         }
-        lines.end();
+        lines.flush(Duration::from_secs(30));
+        let lost = lines.lost();
+        drop(lines);
         let mut read = String::new();
         reader.read_to_string(&mut read).unwrap();
-        assert_eq!((read.as_str(), lines.lost()), ("one\ntwo\n", 0));
+        assert_eq!((read.as_str(), lost), ("one\ntwo\n", 0));
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_lost() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let lines = Lines::to(writer);
+        lines.push(b"one\n");
+        lines.flush(Duration::from_secs(30));
+        assert_eq!(lines.lost(), 1);
     }
 }

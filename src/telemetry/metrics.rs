@@ -114,7 +114,7 @@ declare! {
     counter EXPORTS = "daybook_exports_total", Some(Unit::Count), "Exports over HTTP by outcome.";
     counter RELOADS = "daybook_config_reloads_total", Some(Unit::Count), "Reloads of the configuration by outcome.";
     gauge LAST_RELOAD = "daybook_config_last_reload_timestamp_seconds", Some(Unit::Seconds), "When the configuration that is in use was loaded.";
-    counter LOG_LINES_LOST = "daybook_log_lines_lost_total", Some(Unit::Count), "Lines of the log that were lost because nobody read it.";
+    counter LOG_LINES_LOST = "daybook_log_lines_lost_total", Some(Unit::Count), "Lines of the log that were lost: nobody read it, or not as fast as they came.";
     gauge START_TIME = "daybook_start_time_seconds", Some(Unit::Seconds), "When this process began, in seconds since 1970.";
     gauge BUILD_INFO = "daybook_build_info", None, "Always 1; the version is a label.";
 }
@@ -229,8 +229,9 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         busy.retain_mut(|each| {
+            let is_last = each.progress.is_last();
             each.count();
-            !each.progress.is_last()
+            !is_last
         });
         drop(busy);
         self.log_lines_lost.absolute(log::lost_lines());

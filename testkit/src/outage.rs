@@ -158,6 +158,7 @@ impl Report {
 pub async fn child(config: &Path) -> Result<(), anyhow::Error> {
     let loaded = daybook::config::LoadedConfig::load(Some(config))
         .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let _last_lines = daybook::telemetry::log::LastLines;
     daybook::telemetry::log::init(&loaded.config.telemetry)?;
     let _running = daybook::tree::Daybook::start(&loaded.config).await?;
     std::future::pending().await

@@ -235,8 +235,8 @@ pub struct SupervisorArgs {
     pub backoff: Backoff,
     /// How many crashes of one child are too many.
     pub intensity: Intensity,
-    /// A child without progress for this long is killed; also the longest that a spawn may take.
-    /// Time in which the process itself did not run does not count.
+    /// A child without progress for this long is killed; a longer stop of the whole process does not count.
+    /// Also the longest that a spawn may take.
     pub stall_after: Duration,
     /// Is told what happens.
     pub observer: Arc<dyn Observer>,
