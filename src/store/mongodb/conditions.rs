@@ -172,7 +172,7 @@ fn any_of(fields: &[&str], text: &str) -> Document {
 }
 
 /// A pattern; with the option `i` in any case of letters.
-fn pattern(pattern: &str, options: &str) -> Bson {
+pub(super) fn pattern(pattern: &str, options: &str) -> Bson {
     Bson::RegularExpression(Regex {
         pattern: pattern.try_into().expect("escape() leaves no NUL"),
         options: options.try_into().expect("a literal without NUL"),

@@ -135,7 +135,7 @@ impl MongoStore {
         self.indexed.load(Ordering::Acquire)
     }
 
-    /// The same for a store that has lost a cursor, and may have lost its indexes with it.
+    /// [`Self::create_indexes`] for a store that has lost a cursor, and may have lost its indexes with it.
     pub(super) async fn create_indexes_anew(&self) -> Result<bool> {
         let quorum = self.look_at_server().await?;
         self.create_indexes(quorum).await

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use mongodb::bson::{Bson, Document, RawDocument, Regex, doc};
+use mongodb::bson::{Bson, Document, RawDocument, doc};
 
-use super::conditions::escape;
+use super::conditions::{escape, pattern};
 use super::errors::store_error;
 use super::texts::{CONCURRENT, ENDING, LONG, LONGEST_ENDING, STEP, read_texts};
 use super::{MongoStore, decode};
@@ -121,12 +121,7 @@ fn begins_with_any(starts: Vec<String>) -> Vec<Document> {
 
 /// A pattern in just this case of letters: texts are folded.
 fn exact_pattern(before: &str, text: &str) -> Bson {
-    Bson::RegularExpression(Regex {
-        pattern: format!("{before}{}", escape(text))
-            .try_into()
-            .expect("escape() leaves no NUL"),
-        options: "".try_into().expect("a literal without NUL"),
-    })
+    pattern(&format!("{before}{}", escape(text)), "")
 }
 
 impl MongoStore {
