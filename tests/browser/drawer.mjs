@@ -35,14 +35,14 @@ const countBacks = (page) =>
   });
 const backs = (page) => page.evaluate(() => window.backs);
 
-/** Holds the pages of events back until it is told to let them through. */
+/** Holds what is fetched back, at first the pages of events, until it is told to let it through. */
 async function hold(page, pattern = "**/audit/events/*") {
   let release;
   const released = new Promise((resolve) => {
     release = resolve;
   });
   await page.route(pattern, async (route) => {
-    await released;
+    if (!route.request().isNavigationRequest()) await released;
     // It may have been given up meanwhile.
     await route.continue().catch(() => {});
   });
@@ -323,6 +323,20 @@ test("an event that does not come is told of, in the list and in the drawer", ()
     await page.keyboard.press("j");
     await page.locator("#drawer .state").getByText("The server does not answer").waitFor();
     await shows(page, shown[0]);
+  }));
+
+test("what the page fetches by itself does not take back that an event did not come", () =>
+  story({ expected: /ERR_FAILED/ }, async (page) => {
+    const release = await hold(page, ({ pathname }) => pathname === "/audit");
+    const [first] = await openList(page);
+    await page.route(`**/audit/events/${first}*`, (route) => route.abort());
+    await links(page).first().click();
+    const told = page.locator("#state").getByText("The server does not answer");
+    await told.waitFor();
+    release();
+    // Then it knows what came before it listened.
+    await page.locator("html[data-live=on]").waitFor();
+    assert.equal(await told.count(), 1);
   }));
 
 test("waiting for an event has an end", () =>

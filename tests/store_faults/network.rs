@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use daybook::simulators::workspace::{Workspace, WorkspaceConfig};
+use mongodb::bson::doc;
 use testkit::World;
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
 use testkit::proxy::{Counts, Mode, Proxy};
 use testkit::world::{eventually, workspace_toml};
@@ -85,7 +87,7 @@ async fn every_way_in_which_the_way_to_the_server_can_fail() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_and_never_acknowledged_is_recognised() {
-    let mongod = Mongod::start().await;
+    let mongod = Mongod::start_with(TEST_COMMANDS).await;
     let proxy = Proxy::start(loopback(mongod.port())).await;
     let (through, direct) = (proxy.mongodb_url("silent"), mongod.url("silent"));
     let scene = Scene::start(&through, &direct, 100.0).await;
@@ -93,6 +95,15 @@ async fn what_was_written_and_never_acknowledged_is_recognised() {
     for round in 1..=20 {
         let before = proxy.counts();
         let duplicates = scene.metric("daybook_events_duplicate_total", "").await;
+        // Silence finds a write on its way: it waits in the server, and is carried out after all.
+        let slow = doc! {
+            "failCommands": ["insert"],
+            "namespace": "silent.auditevents",
+            "blockConnection": true,
+            "blockTimeMS": STORE_TIMEOUT.as_millis() as i64 / 2,
+        };
+        let fail_point = FailPoint::set(&mongod, doc! { "times": 1 }, slow).await;
+        eventually("a write waits", async || fail_point.struck().await > 0).await;
         proxy.set(Mode::DropReplies).await;
         strikes(&proxy, before, "silence", |counts| {
             counts.dropped_reply_bytes
@@ -101,7 +112,7 @@ async fn what_was_written_and_never_acknowledged_is_recognised() {
         scene.store_is_seen_away().await;
         proxy.set(Mode::Pass).await;
         scene.flows_soon(&format!("after silence {round}")).await;
-        // Silence may strike where no write waits for its answer; then nothing is to be recognised.
+        // A slow machine may have been silent too late; then nothing is to be recognised.
         if scene.metric("daybook_events_duplicate_total", "").await > duplicates {
             recognised = true;
             break;

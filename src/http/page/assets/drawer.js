@@ -1,6 +1,6 @@
 // One event beside the list. Its address is that of its own page, so that it can be passed on.
 
-import { fetchPage, isSamePage, tellTrouble } from "./fetch.js";
+import { fetchAsked, isSamePage, tellTrouble } from "./fetch.js";
 import { nameWindow, standIn } from "./list.js";
 import { keepNotes, say } from "./notes.js";
 import { showTimes } from "./times.js";
@@ -64,7 +64,7 @@ export async function openEvent(link, { push = true } = {}) {
   mark(link.closest("li.event"));
   opener = link;
   try {
-    const page = await fetchPage(link.href, { signal: own.signal });
+    const page = await fetchAsked(link.href, { signal: own.signal });
     if (own.signal.aborted) return;
     show(page);
     if (push) remember(link.href);

@@ -54,11 +54,17 @@ export async function fetchPage(href, { signal, patience = PATIENCE } = {}) {
     // Whoever waits for the page goes with this one.
     return new Promise(() => {});
   }
+  return page;
+}
+
+/** Fetches one that the reader asked for: when it comes, the trouble of what was asked for before is over. */
+export async function fetchAsked(href, options) {
+  const page = await fetchPage(href, options);
   note("trouble", null);
   return page;
 }
 
-/** Says why a page was not fetched: in its place, or in a line when nothing came at all. */
+/** Says why a page that the reader asked for was not fetched: in its place, or in a line when nothing came at all. */
 export function tellTrouble(error, href) {
   // With a part of the page in it, the address would only lead there.
   if (error instanceof Refused) location.assign(href.split("#")[0]);

@@ -1,6 +1,6 @@
 // The list: older pages are appended, new events wait behind a button so that nothing jumps.
 
-import { fetchPage, tellTrouble } from "./fetch.js";
+import { fetchAsked, fetchPage, tellTrouble } from "./fetch.js";
 import { listen } from "./live.js";
 import { say } from "./notes.js";
 import { onNewDay, regroupDays, showTimes } from "./times.js";
@@ -53,7 +53,7 @@ async function loadOlder(event) {
   loading = true;
   link.setAttribute("aria-busy", "true");
   try {
-    const page = await fetchPage(link.href);
+    const page = await fetchAsked(link.href);
     // The list may end elsewhere meanwhile, where another link stands.
     if (!link.isConnected) return;
     const added = rowsOf(page).filter((row) => isNew(row.dataset.id));
@@ -175,10 +175,10 @@ function reaches(page, promised) {
 
 /** The newest page, and those that follow it as far down as something was promised. */
 async function fetchNew(promised) {
-  const pages = [await fetchPage(home)];
+  const pages = [await fetchAsked(home)];
   if (!meets(pages[0]) || promised.isMore) return pages;
   while (pages.length < MOST_PAGES && !reaches(pages.at(-1), promised)) {
-    pages.push(await fetchPage(olderThan(pages.at(-1)).href));
+    pages.push(await fetchAsked(olderThan(pages.at(-1)).href));
   }
   return pages;
 }
