@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytestring::ByteString;
-use regex::{Regex, RegexBuilder};
 
 use super::keys::lower;
 use super::{EventFilter, Result, StoredEvent};
@@ -18,9 +17,6 @@ pub const MOST_AT_ONCE: usize = 200;
 
 /// How long [`Follow::next`] waits for something when there is nothing.
 pub const PATIENCE: Duration = Duration::from_secs(1);
-
-/// The longest text that is compared as MongoDB does, in bytes.
-const LONGEST_FOLDED: usize = 1024;
 
 /// An event on its way to those who follow the timeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +61,32 @@ pub enum Caseless {
     Lowercase,
     /// Unicode's simple case folding, letter by letter, as its regular expressions do.
     SimpleFolding,
+}
+
+impl Caseless {
+    /// A text in the one case in which texts are compared.
+    fn fold(self, text: &str) -> String {
+        match self {
+            _ if text.is_ascii() => text.to_ascii_lowercase(),
+            Self::Lowercase => lower(text),
+            Self::SimpleFolding => text.chars().map(simply_folded).collect(),
+        }
+    }
+}
+
+/// One of the letters that simple case folding takes for the same as this one. Where a letter has several in
+/// the place of one (`SS` for `ß`, `i` and a dot for `İ`), it does without.
+fn simply_folded(letter: char) -> char {
+    // Its capital is that of `i`, and it is the same as neither.
+    if letter == 'ı' {
+        return letter;
+    }
+    let upper = only(letter.to_uppercase()).unwrap_or(letter);
+    only(upper.to_lowercase()).unwrap_or(upper)
+}
+
+fn only(mut letters: impl Iterator<Item = char>) -> Option<char> {
+    letters.next().filter(|_| letters.next().is_none())
 }
 
 /// An [`EventFilter`] that is asked about one event after the other, and answers as its store does.
@@ -149,40 +171,72 @@ fn is_any<const N: usize>(pattern: &Option<Pattern>, texts: [&Option<ByteString>
         .any(|text| pattern.matches(text))
 }
 
-/// A text to be found in any case.
+/// A text to be found in any case. There may be three in each of hundreds of streams: it takes little more than
+/// its length.
 #[derive(Debug)]
-enum Pattern {
-    Is(String),
-    Has(String),
-    Folded(Regex),
+struct Pattern {
+    caseless: Caseless,
+    wanted: String,
+    is_whole: bool,
 }
 
 impl Pattern {
-    fn new(text: &str, caseless: Caseless, whole: bool) -> Self {
-        // A longer one would take megabytes in each stream; it differs in a few letters only.
-        if caseless == Caseless::SimpleFolding && text.len() <= LONGEST_FOLDED {
-            let literal = regex::escape(text);
-            let pattern = if whole {
-                format!(r"\A(?:{literal})\z")
-            } else {
-                literal
-            };
-            if let Ok(regex) = RegexBuilder::new(&pattern).case_insensitive(true).build() {
-                return Self::Folded(regex);
-            }
-        }
-        if whole {
-            Self::Is(lower(text))
-        } else {
-            Self::Has(lower(text))
+    fn new(text: &str, caseless: Caseless, is_whole: bool) -> Self {
+        Self {
+            caseless,
+            wanted: caseless.fold(text),
+            is_whole,
         }
     }
 
     fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Is(wanted) => lower(text) == *wanted,
-            Self::Has(wanted) => lower(text).contains(wanted),
-            Self::Folded(regex) => regex.is_match(text),
+        let text = self.caseless.fold(text);
+        match self.is_whole {
+            true => text == self.wanted,
+            false => text.contains(&self.wanted),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use regex::RegexBuilder;
+
+    use super::*;
+
+    /// As regular expressions do, in scripts that have had two cases for long.
+    #[test]
+    fn letters_are_the_same_where_simple_folding_says_so() {
+        let more = ['ẞ', '\u{212A}', '\u{212B}', 'ﬁ', 'ᾳ', 'ᾼ', 'ẛ', 'ṡ'];
+        let letters = ('\0'..'\u{530}').chain(more);
+        let letters: Vec<_> = letters
+            .map(|letter| (letter.to_string(), simply_folded(letter)))
+            .collect();
+        for (one, folded) in &letters {
+            let pattern = format!(r"\A{}\z", regex::escape(one));
+            let pattern = RegexBuilder::new(&pattern).case_insensitive(true).build();
+            let pattern = pattern.unwrap();
+            for (other, also_folded) in &letters {
+                let is_same = folded == also_folded;
+                assert_eq!(pattern.is_match(other), is_same, "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_of_any_length_is_compared_as_its_store_does() {
+        let long = "ſ".repeat(4095);
+        for (caseless, is_same) in [
+            (Caseless::SimpleFolding, true),
+            (Caseless::Lowercase, false),
+        ] {
+            let whole = Pattern::new(&long, caseless, true);
+            assert_eq!(whole.matches(&"S".repeat(4095)), is_same, "{caseless:?}");
+            assert!(!whole.matches("S"), "{caseless:?}");
+            let part = Pattern::new("ΣΥΦΟΣ", caseless, false);
+            assert!(part.matches("ο σίσυφος"), "{caseless:?}");
+            assert!(!part.matches("ο σίσυφο"), "{caseless:?}");
         }
     }
 }

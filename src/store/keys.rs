@@ -151,13 +151,16 @@ pub(super) fn masks_with(role: Role, text: &str) -> BTreeSet<i32> {
     })
 }
 
+/// What tells the texts of the dictionary apart: nobody finds two with one.
+pub(super) type TextId = [u8; 16];
+
 /// One text of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Term<'a> {
     /// The number in the index.
     pub key: i64,
-    /// The same with more digits, for the dictionary: nobody finds two texts with one.
-    pub id: [u8; 16],
+    /// The same with more digits, for the dictionary.
+    pub id: TextId,
     /// The text, folded.
     pub text: Cow<'a, str>,
 }
@@ -303,7 +306,7 @@ const REMEMBERED_TEXTS: usize = 64 * 1024;
 /// The texts that this process has seen to stand in the dictionary, and until which day.
 #[derive(Debug, Default)]
 pub(super) struct KnownTexts {
-    halves: [HashMap<i64, i32, BuildHasherDefault<AsItIs>>; 2],
+    halves: [HashMap<TextId, i32, BuildHasherDefault<AsItIs>>; 2],
 }
 
 /// Numbers that are hashes.
@@ -331,19 +334,19 @@ impl Hasher for AsItIs {
 
 impl KnownTexts {
     /// Whether the text stands there with this day or a later one.
-    pub(super) fn has(&self, key: i64, day: i32) -> bool {
-        let mut days = self.halves.iter().filter_map(|half| half.get(&key));
+    pub(super) fn has(&self, id: &TextId, day: i32) -> bool {
+        let mut days = self.halves.iter().filter_map(|half| half.get(id));
         days.any(|known| *known >= day)
     }
 
     /// Remembers that it does.
-    pub(super) fn learn(&mut self, key: i64, day: i32) {
+    pub(super) fn learn(&mut self, id: TextId, day: i32) {
         if self.halves[0].len() >= REMEMBERED_TEXTS / 2 {
             let [young, old] = &mut self.halves;
             std::mem::swap(young, old);
             young.clear();
         }
-        self.halves[0].insert(key, day);
+        self.halves[0].insert(id, day);
     }
 }
 
@@ -446,6 +449,19 @@ fn leading(digest: &[u8; 32]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A number of 64 bits can be had twice on purpose; the second text would be in no dictionary.
+    #[test]
+    fn a_text_with_the_number_of_another_is_not_known() {
+        let one = Term::new(None, Role::Actor, "one");
+        let other = Term {
+            key: one.key,
+            ..Term::new(None, Role::Actor, "other")
+        };
+        let mut known = KnownTexts::default();
+        known.learn(one.id, 7);
+        assert!(known.has(&one.id, 7) && !known.has(&other.id, 7));
+    }
 
     #[test]
     fn a_bound_lies_just_behind_all_that_begin_so() {

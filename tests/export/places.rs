@@ -202,6 +202,23 @@ fn a_store_that_cannot_be_looked_at_is_not_called_missing() {
     }
 }
 
+/// SQLite itself knows addresses that begin so, of other files.
+#[test]
+fn a_store_that_is_named_like_an_address_is_the_file_of_that_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daybook = Command::new(env!("CARGO_BIN_EXE_daybook"));
+    daybook.args(["token", "new", "--role", "operator"]);
+    daybook.current_dir(&dir).env_remove("DAYBOOK_CONFIG");
+    daybook.env("DAYBOOK__STORE__URL", "sqlite:file:d.db");
+    let output = daybook.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let made = rusqlite::Connection::open(dir.path().join("file:d.db")).unwrap();
+    let count = "SELECT count(*) FROM daybooktokens";
+    let tokens = made.query_row(count, [], |row| row.get::<_, i64>(0));
+    assert_eq!(tokens.unwrap(), 1);
+    assert!(!dir.path().join("d.db").exists());
+}
+
 #[test]
 fn commands_that_read_make_no_store() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use testkit::mongod::Mongod;
 use testkit::world::eventually;
 use tokio::sync::Semaphore;
 
+use super::counts::events_examined;
 use super::{TIMEOUT, enter, event, filters, full_event, mongo_store};
 
 const START: i64 = 1_700_000_000_000;
@@ -97,4 +98,46 @@ async fn in_sqlite() {
     let store = SqliteStore::open(&path, TIMEOUT, &Collections::default()).unwrap();
     store.prepare().await.unwrap();
     walks_while_events_go_in(Arc::new(store)).await;
+}
+
+/// Somebody may enter many events of one time in one request. A page within them begins where it begins, in the
+/// index, and a page of a text finds how far to look through by the index alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_reads_no_events_of_its_millisecond_that_came_before_it() {
+    let mongod = Mongod::start().await;
+    let store = mongo_store(&mongod.url("tie")).await;
+    let database = mongod.database("tie").await;
+    let of_one_time = |number| full_event(&format!("tie {number}"), START);
+    let tie: Vec<_> = (0..3000).map(of_one_time).collect();
+    for part in tie.chunks(500) {
+        enter(&store, "acme", part).await.unwrap();
+    }
+    let text = |text: &str| Some(text.to_owned());
+    for filter in [
+        EventFilter::default(),
+        EventFilter {
+            source: text("ocis"),
+            ..EventFilter::default()
+        },
+        EventFilter {
+            tenant: text("acme"),
+            target: text("f-1"),
+            ..EventFilter::default()
+        },
+    ] {
+        let first = store.find_events(&filter, None, 2900).await.unwrap();
+        let before = first.last().map(PageKey::of);
+        let mut page = Vec::new();
+        let looked_at = events_examined(&database, async {
+            page = store.find_events(&filter, before.as_ref(), 50).await?;
+            Ok(())
+        });
+        let looked_at = looked_at.await;
+        let seen = first.iter().map(|event| &event.id);
+        assert!(
+            page.len() == 50 && !seen.clone().any(|id| *id == page[0].id),
+            "{filter:?}"
+        );
+        assert!(looked_at < 500, "{looked_at} of {filter:?}");
+    }
 }

@@ -20,7 +20,7 @@ use super::commit::no_events_fault;
 use super::texts::NewText;
 use crate::event::SourceName;
 use crate::store::Result;
-use crate::store::keys::{EventKeys, Facet, KeySet, KnownTexts, day};
+use crate::store::keys::{EventKeys, Facet, KeySet, KnownTexts, TextId, day};
 
 /// Marks that a process remembers at most.
 const REMEMBERED_MARKS: usize = 16 * 1024;
@@ -44,7 +44,7 @@ pub(super) struct Known {
 pub(super) struct News {
     now: i64,
     facets: HashMap<i64, Facet>,
-    texts: HashMap<i64, NewText>,
+    texts: HashMap<TextId, NewText>,
     cells: BTreeSet<Cell>,
     /// Of the event before: neighbours mostly share theirs.
     former: Option<[Cell; 2]>,
@@ -81,10 +81,10 @@ impl News {
         }
         let day = day(at.max(self.now));
         for term in &keys.terms {
-            if known.texts.has(term.key, day) {
+            if known.texts.has(&term.id, day) {
                 continue;
             }
-            let text = self.texts.entry(term.key).or_insert_with(|| NewText {
+            let text = self.texts.entry(term.id).or_insert_with(|| NewText {
                 term: term.clone().into_owned(),
                 tenant: tenant.map(str::to_owned),
                 day,
@@ -140,9 +140,10 @@ impl MongoStore {
 
     /// The same where it surely is lost: no commit under way may rely on it.
     pub(super) fn lose(&self) {
-        self.forget();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.losses += 1;
+        drop(known);
+        self.forget();
     }
 
     /// Remembers that a source's cursor stands.
@@ -185,8 +186,8 @@ impl MongoStore {
     pub(super) fn remember(&self, news: News) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.facets.extend(news.facets.into_keys());
-        for (key, text) in news.texts {
-            known.texts.learn(key, text.day);
+        for (id, text) in news.texts {
+            known.texts.learn(id, text.day);
         }
         if known.marks.len() + news.cells.len() > REMEMBERED_MARKS {
             known.marks.clear();

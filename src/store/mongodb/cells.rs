@@ -19,6 +19,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt as _;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Document, RawDocument, doc};
 use mongodb::options::WriteConcern;
@@ -177,13 +178,14 @@ impl MongoStore {
     }
 
     async fn update_cells(&self, updates: &[Document], concern: &WriteConcern) -> Result<()> {
-        let timeout = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
+        let timeout = self.timeout_millis();
         let is_synced = concern.journal != Some(false);
         let command = doc! {
             "update": self.cells.name(),
             "updates": updates,
             "ordered": false,
             "writeConcern": { "w": "majority", "wtimeout": timeout, "j": is_synced },
+            "maxTimeMS": timeout,
         };
         // Two that make one document at once: the later one finds it there when it tries again.
         for _ in 0..3 {
@@ -216,13 +218,21 @@ impl MongoStore {
         let found = self
             .cells
             .find(doc! { "_id": { "$gte": id(from), "$lt": id(to) } })
-            .batch_size(10_000)
+            .sort(doc! { "_id": 1 })
+            .batch_size(1000)
             .await;
-        let mut kept = super::collect(found, Kept::read).await?;
-        kept.sort_unstable_by_key(|cell| cell.start);
+        let mut found = found.map_err(|error| store_error(&error))?;
         let mut unkept = HashMap::new();
         let (mut position, mut at_once) = (from, 1);
-        for cell in kept {
+        // The counts of years are many megabytes.
+        while let Some(document) = found
+            .try_next()
+            .await
+            .map_err(|error| store_error(&error))?
+        {
+            let Some(cell) = Kept::read(&document) else {
+                continue;
+            };
             match cell.counts {
                 Some(counts) => {
                     let stretch = (position, cell.start);
@@ -232,6 +242,7 @@ impl MongoStore {
                         tell(cell.start, facet, count);
                     }
                     position = cell.start + width;
+                    unkept.clear();
                 }
                 None => {
                     unkept.insert(cell.start, (cell.version, cell.marked));
@@ -316,6 +327,7 @@ impl MongoStore {
             "update": self.cells.name(),
             "updates": updates,
             "ordered": false,
+            "maxTimeMS": self.timeout_millis(),
         };
         // Keeping is for the next time; whether it works does not matter to this one.
         if let Err(error) = self.database.run_command(command).await {

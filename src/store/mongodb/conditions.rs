@@ -38,6 +38,28 @@ pub(super) fn range_of(filter: &EventFilter) -> EventFilter {
     }
 }
 
+/// The filter's conditions in two where a page key ends them: for what is left of the key's own millisecond, and for what
+/// is older. Of both an index that has one range of them tells where they begin, which it does not of the two together:
+/// of a millisecond with many events each would be read again for each page.
+pub(super) fn parted(filter: &EventFilter, before: Option<&PageKey>) -> Vec<Document> {
+    let all = conditions(filter, None);
+    let Some(before) = before else {
+        return vec![all];
+    };
+    let mut own = all;
+    if let Ok(at) = own.get_document_mut("at") {
+        at.insert("$eq", bson_date(before.at));
+    }
+    let id = id_where(&before.id, has_few_levels);
+    own.insert("$expr", doc! { "$lt": ["$_id", { "$literal": id }] });
+    let until = filter.until.map_or(before.at, |until| until.min(before.at));
+    let older = EventFilter {
+        until: Some(until),
+        ..filter.clone()
+    };
+    vec![own, conditions(&older, None)]
+}
+
 pub(super) fn conditions(filter: &EventFilter, before: Option<&PageKey>) -> Document {
     let mut query = Document::new();
     for (field, exact) in [

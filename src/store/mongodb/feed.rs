@@ -31,8 +31,8 @@ use crate::store::{Result, StoredEvent};
 use changes::{Changes, Opened};
 
 /// How much later than its id says an event may become visible: the time of a slow insert, and
-/// what the clocks of several writers differ.
-const OVERLAP: Duration = Duration::from_secs(60);
+/// what the clocks of several writers differ. That is a minute, and what lies between two looks that go back so far.
+const OVERLAP: Duration = Duration::from_secs(60 + DEEP_EVERY.as_secs());
 /// How far a usual look goes back, between those that go back by [`OVERLAP`].
 const SHORT_OVERLAP: Duration = Duration::from_secs(3);
 /// Between two looks while nothing is entered.
@@ -453,14 +453,14 @@ mod tests {
         };
         for (reading, remembered) in [(by_ids, 2), (Reading::Changes(None), 0)] {
             let mut follower = follower(reading, now).await;
-            follower.meet(made(&[100_000, 61, 60, 0]));
+            follower.meet(made(&[100_000, 66, 65, 0]));
             assert_eq!(follower.pending.len(), 4);
             assert_eq!(follower.seen.len(), remembered);
             let places = follower.pending.iter();
             let ages: Vec<_> = places.map(|(_, place)| now - place.second).collect();
-            assert_eq!(ages, [100_000, 61, 60, 60]);
+            assert_eq!(ages, [100_000, 66, 65, 65]);
             if remembered > 0 {
-                follower.meet(made(&[60, 30, 0]));
+                follower.meet(made(&[65, 30, 0]));
                 let last = follower.pending.pop_back().map(|(id, _)| id);
                 assert_eq!(last, Some(Bson::ObjectId(first_of(now - 30))));
                 assert_eq!(follower.pending.len(), 4);

@@ -48,6 +48,7 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{DateTime, RawDocumentBuf, doc};
+use mongodb::error::ErrorKind;
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
 use mongodb::options::{
@@ -127,8 +128,8 @@ impl MongoStore {
     /// without it, it is 10 each.
     ///
     /// # Errors
-    /// [`StoreError::Other`] for a URL that is none, [`StoreError::Unavailable`] when the name of a
-    /// `mongodb+srv` URL cannot be looked up. Neither repeats the URL, which may hold a password.
+    /// [`StoreError::Other`] for a URL that is none, or names files that cannot be used, [`StoreError::Unavailable`]
+    /// when the name of a `mongodb+srv` URL cannot be looked up. Neither repeats the URL, which may hold a password.
     pub async fn connect(url: &str, timeout: Duration, collections: &Collections) -> Result<Self> {
         let parse = async { ClientOptions::parse(url).await };
         let mut options = match tokio::time::timeout(timeout, parse).await {
@@ -256,6 +257,11 @@ impl MongoStore {
         Ok(is_member.then_some(CommitQuorum::Majority))
     }
 
+    /// The time of an operation, as a server is told of it.
+    fn timeout_millis(&self) -> i64 {
+        i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX)
+    }
+
     /// Runs an operation within its time.
     async fn within<T>(
         &self,
@@ -307,10 +313,17 @@ fn unsynced(timeout: Duration) -> WriteConcern {
         .build()
 }
 
-/// The driver quotes the URL it cannot read.
+/// The driver quotes the URL it cannot read, and a line of the key that it cannot.
 fn url_error(error: &mongodb::error::Error) -> StoreError {
-    match store_error(error) {
-        StoreError::Unavailable(message) => StoreError::Unavailable(message),
+    const FILES: &str =
+        "the files of certificates in the store's url (tlsCAFile, tlsCertificateKeyFile)";
+    match (&*error.kind, store_error(error)) {
+        (ErrorKind::InvalidTlsConfig { .. }, _) => {
+            StoreError::Other(format!("{FILES} cannot be used"))
+        }
+        // It has opened nothing else yet.
+        (ErrorKind::Io(error), _) => StoreError::Other(format!("{FILES} cannot be read: {error}")),
+        (_, StoreError::Unavailable(message)) => StoreError::Unavailable(message),
         _ => StoreError::Other("the store's url is no valid MongoDB connection string".to_owned()),
     }
 }
@@ -568,4 +581,37 @@ async fn collect<T>(
         records.extend(decode(&document));
     }
     Ok(records)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_that_cannot_be_used_is_no_bad_address_and_does_not_show() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("client.pem");
+        let url = format!(
+            "mongodb://u:s3cret@127.0.0.1/daybook?tlsCertificateKeyFile={}",
+            file.display()
+        );
+        let refused = async || {
+            let timeout = Duration::from_secs(1);
+            let store = MongoStore::connect(&url, timeout, &Collections::default()).await;
+            store.unwrap_err().to_string()
+        };
+        let told = refused().await;
+        assert!(
+            told.contains("tlsCertificateKeyFile) cannot be read: No such file"),
+            "{told}"
+        );
+        std::fs::write(&file, "-----BEGIN PRIVATE KEY-s3cret\n").unwrap();
+        let told = refused().await;
+        assert!(
+            told.ends_with("tlsCertificateKeyFile) cannot be used"),
+            "{told}"
+        );
+        assert!(!told.contains("s3cret"), "{told}");
+    }
 }

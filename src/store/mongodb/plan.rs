@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 use mongodb::action::Action as _;
 use mongodb::bson::{Bson, Document, RawDocument, doc};
 
-use super::conditions::{conditions, range_of};
+use super::conditions::{conditions, parted, range_of};
 use super::errors::store_error;
 use super::facets::tenants_of;
 use super::schema::{by_facet, by_term, by_time, mask_of};
@@ -115,6 +115,15 @@ impl Way {
         }
     }
 
+    /// Whether its events stand together in its index, in the order of pages.
+    fn is_one_range(&self) -> bool {
+        match self {
+            Self::Time => true,
+            Self::Facets(keys) | Self::Terms { terms: keys, .. } => keys.len() == 1,
+            Self::Keyless => false,
+        }
+    }
+
     /// Whether no event can be met this way.
     fn is_empty(&self) -> bool {
         match self {
@@ -190,7 +199,7 @@ impl Plan {
         filter: &EventFilter,
         before: Option<&PageKey>,
     ) -> Vec<(Document, Document)> {
-        self.each_query(|_| conditions(filter, before))
+        self.each_query(before, |_| filter)
     }
 
     /// The same for nothing but times and ids, which the index by facets tells alone. Only for
@@ -201,21 +210,32 @@ impl Plan {
         before: Option<&PageKey>,
     ) -> Vec<(Document, Document)> {
         let range = range_of(filter);
-        self.each_query(|way| match way {
-            Way::Facets(_) => conditions(&range, before),
-            _ => conditions(filter, before),
+        self.each_query(before, |way| match way {
+            Way::Facets(_) => &range,
+            _ => filter,
         })
     }
 
-    fn each_query(self, conditions: impl Fn(&Way) -> Document) -> Vec<(Document, Document)> {
-        let ways = self.ways.into_iter().flat_map(Way::parts);
-        ways.map(|way| {
-            let mut query = conditions(&way);
+    fn each_query<'a>(
+        self,
+        before: Option<&PageKey>,
+        filter: impl Fn(&Way) -> &'a EventFilter,
+    ) -> Vec<(Document, Document)> {
+        let mut queries = Vec::new();
+        for way in self.ways.into_iter().flat_map(Way::parts) {
+            let filter = filter(&way);
+            let parts = if way.is_one_range() {
+                parted(filter, before)
+            } else {
+                vec![conditions(filter, before)]
+            };
             let (over, index) = way.over();
-            query.extend(over);
-            (query, index)
-        })
-        .collect()
+            for mut query in parts {
+                query.extend(over.clone());
+                queries.push((query, index.clone()));
+            }
+        }
+        queries
     }
 }
 
@@ -416,11 +436,8 @@ impl MongoStore {
     async fn rarity(&self, filter: &EventFilter, way: &Way) -> Result<(bool, i64)> {
         let way = way.of_any_event();
         let is_merged = !matches!(&way, Way::Terms { terms, .. } if terms.len() > MERGED);
-        if is_merged {
-            let range = conditions(&range_of(filter), None);
-            if let Some(at) = self.at_behind(&way, range, FEW - 1).await? {
-                return Ok((true, at));
-            }
+        if is_merged && let Some(at) = self.at_behind(&way, filter, None, FEW - 1).await? {
+            return Ok((true, at));
         }
         match self.count_few(filter, &way).await? {
             FEW.. => Ok((true, i64::MAX)),
@@ -428,13 +445,17 @@ impl MongoStore {
         }
     }
 
-    /// The time of the event behind so many of a way's newest, by the index alone.
+    /// The time of the event behind so many of a way's newest up to the time of a page key, by the index alone.
     pub(super) async fn at_behind(
         &self,
         way: &Way,
-        mut range: Document,
+        filter: &EventFilter,
+        before: Option<&PageKey>,
         events: u64,
     ) -> Result<Option<i64>> {
+        let mut range = conditions(&range_of(filter), before);
+        // Ids that have been on the page are told by the events, not by the index.
+        range.remove("$nor");
         let (over, index) = way.clone().over();
         range.extend(over);
         let found = self

@@ -8,7 +8,7 @@ use mongodb::action::Action as _;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
 use mongodb::options::Hint;
 
-use super::conditions::{conditions, range_of};
+use super::conditions::{conditions, parted, range_of};
 use super::errors::store_error;
 use super::merge::{Row, Run, together};
 use super::plan::{MERGED, MOST_TEXTS, Plan, Scope, Way, is_of_time, text_of};
@@ -150,11 +150,8 @@ impl MongoStore {
         asked: Asked<'_>,
     ) -> Result<Option<Run<StoredEvent>>> {
         let events = (for_each * u64::from(asked.limit)).min(at_most);
-        let range = conditions(&range_of(asked.filter), asked.before);
-        let (middle, end) = tokio::try_join!(
-            self.at_behind(way, range.clone(), events / 2),
-            self.at_behind(way, range, events),
-        )?;
+        let at_behind = |events| self.at_behind(way, asked.filter, asked.before, events);
+        let (middle, end) = tokio::try_join!(at_behind(events / 2), at_behind(events))?;
         // Events of one time are all looked at or none: others of the same may come later.
         let later = |at: i64| at.saturating_add(1);
         let newer = (middle.map(later), None);
@@ -352,28 +349,36 @@ impl MongoStore {
         limit: u32,
     ) -> Result<Option<Vec<Row<PageKey>>>> {
         let facets: HashSet<i64> = facets.iter().copied().collect();
-        let most = LOOKED_AT * i64::from(limit);
-        let found = self
-            .events
-            .find(conditions(&range_of(filter), before))
-            .projection(doc! { "_id": 1, "at": 1, "facet": 1 })
-            .sort(doc! { "at": -1, "_id": -1 })
-            .limit(most)
-            .batch_size(limit.saturating_mul(LOOKED_AT_ONCE))
-            .optional(self.hint(by_time()), |look, hint| look.hint(hint))
-            .max_time(self.timeout);
-        let mut found = found.await.map_err(|error| store_error(&error))?;
         let mut ids = Vec::new();
-        let mut looked_at = 0;
-        while ids.len() < limit as usize {
-            let next = found.try_next().await;
-            let Some(event) = next.map_err(|error| store_error(&error))? else {
-                return Ok((looked_at < most).then_some(ids));
-            };
-            looked_at += 1;
-            let facet = event.get_i64("facet");
-            if facet.is_ok_and(|facet| facets.contains(&facet)) {
-                ids.extend(Row::read(&event, page_key));
+        let mut left = LOOKED_AT * i64::from(limit);
+        for range in parted(&range_of(filter), before) {
+            let found = self
+                .events
+                .find(range)
+                .projection(doc! { "_id": 1, "at": 1, "facet": 1 })
+                .sort(doc! { "at": -1, "_id": -1 })
+                .limit(left)
+                .batch_size(limit.saturating_mul(LOOKED_AT_ONCE))
+                .optional(self.hint(by_time()), |look, hint| look.hint(hint))
+                .max_time(self.timeout);
+            let mut found = found.await.map_err(|error| store_error(&error))?;
+            while let Some(event) = found
+                .try_next()
+                .await
+                .map_err(|error| store_error(&error))?
+            {
+                left -= 1;
+                let facet = event.get_i64("facet");
+                if facet.is_ok_and(|facet| facets.contains(&facet)) {
+                    ids.extend(Row::read(&event, page_key));
+                }
+                if ids.len() >= limit as usize {
+                    return Ok(Some(ids));
+                }
+            }
+            // To MongoDB, a limit of zero is none.
+            if left == 0 {
+                return Ok(None);
             }
         }
         Ok(Some(ids))
@@ -392,7 +397,12 @@ fn within(queries: &[(Document, Document)], (from, to): Span) -> Vec<(Document, 
         let Ok(at) = query.get_document_mut("at") else {
             continue;
         };
-        for (bound, time) in [("$gte", from), ("$lt", to)] {
+        let own = |bound: &str| Some(at.get_datetime(bound).ok()?.timestamp_millis());
+        let narrower = [
+            ("$gte", from.max(own("$gte"))),
+            ("$lt", [to, own("$lt")].into_iter().flatten().min()),
+        ];
+        for (bound, time) in narrower {
             if let Some(time) = time {
                 at.insert(bound, DateTime::from_millis(time));
             }

@@ -134,7 +134,7 @@ impl MongoStore {
         limit: usize,
     ) -> Result<Option<Vec<FoundText>>> {
         // In this order: what is settled in between is then found twice, not never.
-        let pending = self.search_pending(tenants, folded).await?;
+        let pending = self.search_pending(tenants, folded, limit).await?;
         if !are_few(&pending, limit) {
             return Ok(None);
         }
@@ -253,13 +253,16 @@ impl MongoStore {
         Ok(heads.await?.into_iter().flatten().collect())
     }
 
+    /// Those of the pending texts, or some more than `limit`.
     async fn search_pending(
         &self,
         tenants: &[Option<String>],
         folded: &str,
+        limit: usize,
     ) -> Result<Vec<FoundText>> {
         let holds = doc! { "$in": [exact_pattern("", folded), LONG] };
-        let query = doc! { "texts": { "$elemMatch": { "text": holds } } };
+        let of = doc! { "text": holds, "tenantSlug": { "$in": tenants } };
+        let query = doc! { "texts": { "$elemMatch": of } };
         let found = self.pending.find(query).max_time(self.timeout).await;
         let mut found = found.map_err(|error| store_error(&error))?;
         let mut all = Vec::new();
@@ -279,6 +282,10 @@ impl MongoStore {
                 tenant: new.tenant,
                 text: new.term.text.into_owned(),
             }));
+            // During an import they may be millions.
+            if all.len() > limit && !are_few(&all, limit) {
+                break;
+            }
         }
         Ok(all)
     }

@@ -298,7 +298,7 @@ impl MongoStore {
                 "upsert": true,
             }
         });
-        let wait = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
+        let wait = self.timeout_millis();
         let command = doc! {
             "update": self.texts.name(),
             "updates": updates.collect::<Vec<_>>(),

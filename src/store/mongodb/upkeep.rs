@@ -280,6 +280,8 @@ impl MongoStore {
             "updates": updates,
             "ordered": false,
             "writeConcern": { "w": "majority" },
+            // As counts suppose: long behind its mark it does not come any more.
+            "maxTimeMS": self.timeout_millis(),
         };
         let answer = self.database.run_command(command).await;
         answer.map(|_| ()).map_err(|error| store_error(&error))

@@ -110,29 +110,29 @@ pub(super) fn rest(connection: &Connection, tables: &Tables) -> rusqlite::Result
     select.query_row([UNFINISHED], |row| row.get(0)).optional()
 }
 
-/// Has all days counted anew if they do not hold as many events as there are with keys.
-pub(super) fn check(transaction: &Connection, tables: &Tables) -> rusqlite::Result<()> {
-    if rest(transaction, tables)?.is_some() {
-        return Ok(());
+/// Whether the days do not hold as many events as there are with keys, but for days that are to be counted yet.
+pub(super) fn differs(connection: &Connection, tables: &Tables) -> rusqlite::Result<bool> {
+    if rest(connection, tables)?.is_some() {
+        return Ok(false);
     }
-    let (events, days) = (&tables.events, &tables.days);
-    let differs: bool = transaction.query_row(
+    // `count(*)` is one step, which nobody can interrupt.
+    connection.query_row(
         &format!(
-            "SELECT (SELECT count(*) FROM {events})
-                 - (SELECT count(*) FROM {events} WHERE facet IS NULL)
-                 <> (SELECT coalesce(sum(events), 0) FROM {days})"
+            "SELECT (SELECT count(facet) FROM {})
+                 <> (SELECT coalesce(sum(events), 0) FROM {})",
+            tables.events, tables.days
         ),
         [],
         |row| row.get(0),
-    )?;
-    if differs {
-        transaction.execute(&format!("DELETE FROM {days}"), [])?;
-        let begin = "(id, events, counts) VALUES (?1, ?2, x'')";
-        transaction.execute(
-            &format!("INSERT INTO {days} {begin}"),
-            [UNFINISHED, i64::MIN],
-        )?;
-    }
+    )
+}
+
+/// Has all days counted anew.
+pub(super) fn begin_anew(transaction: &Connection, tables: &Tables) -> rusqlite::Result<()> {
+    let days = &tables.days;
+    transaction.execute(&format!("DELETE FROM {days}"), [])?;
+    let begin = format!("INSERT INTO {days} (id, events, counts) VALUES (?1, ?2, x'')");
+    transaction.execute(&begin, [UNFINISHED, i64::MIN])?;
     Ok(())
 }
 

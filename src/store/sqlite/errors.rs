@@ -10,9 +10,15 @@ const RIGHTS: &str = "may this user read and write it and its directory?";
 /// Classifies SQLite's error.
 pub(super) fn store_error(error: &Error) -> StoreError {
     let message = error.to_string();
-    if message.starts_with("no such table") {
-        // The first start has not made them yet, or is just making them.
-        return StoreError::Unavailable(message);
+    match error {
+        Error::ToSqlConversionFailure(_) => return StoreError::Other(message),
+        Error::FromSqlConversionFailure(..)
+        | Error::InvalidColumnType(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::Utf8Error(..) => {
+            return StoreError::Unavailable(format!("the file holds a damaged value: {message}"));
+        }
+        _ => {}
     }
     if error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE) {
         // The log's index finds no room. SQLite calls that an I/O error, and does not say which.
@@ -20,16 +26,6 @@ pub(super) fn store_error(error: &Error) -> StoreError {
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full(message),
-        Some(
-            ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::FileLockingProtocolFailed
-            | ErrorCode::SystemIoFailure
-            | ErrorCode::OutOfMemory
-            // A damaged page is no fault of the event that meets it.
-            | ErrorCode::DatabaseCorrupt
-            | ErrorCode::NotADatabase,
-        ) => StoreError::Unavailable(message),
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             StoreError::Unauthorized(message)
         }
@@ -38,12 +34,20 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         Some(ErrorCode::CannotOpen) => {
             StoreError::Unauthorized(format!("unable to open database file; {RIGHTS}"))
         }
-        _ => StoreError::Other(message),
+        // Only these may an event have brought about.
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
+            StoreError::Other(message)
+        }
+        // A lock, a damaged page, a table that the first start has not made yet or that is none of ours.
+        _ => StoreError::Unavailable(message),
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use rusqlite::types::Type;
+
     use super::*;
 
     #[test]
@@ -54,6 +58,29 @@ mod tests {
         ] {
             let error = Error::SqliteFailure(ffi::Error::new(code), None);
             assert_eq!(store_error(&error).reason(), reason);
+        }
+    }
+
+    #[test]
+    fn no_event_is_at_fault_for_what_it_cannot_bring_about() {
+        let failure = |code| Error::SqliteFailure(ffi::Error::new(code), None);
+        for code in [
+            ffi::SQLITE_CONSTRAINT_TRIGGER,
+            ffi::SQLITE_MISMATCH,
+            ffi::SQLITE_TOOBIG,
+        ] {
+            assert_eq!(store_error(&failure(code)).reason(), "other");
+        }
+        let unreadable = String::from_utf8(vec![0xFF]).unwrap_err().utf8_error();
+        for error in [
+            failure(ffi::SQLITE_ERROR),
+            failure(ffi::SQLITE_CORRUPT),
+            Error::Utf8Error(0, unreadable),
+            Error::InvalidColumnType(0, "at".to_owned(), Type::Text),
+            Error::IntegralValueOutOfRange(0, i64::MAX),
+            Error::FromSqlConversionFailure(0, Type::Text, "no list".into()),
+        ] {
+            assert_eq!(store_error(&error).reason(), "unavailable", "{error}");
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::store::{Payloads, Result, StoredEvent};
 /// Between two looks while nothing is entered. A look is one descent of the primary key.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Payload of one call, roughly: large events come a few at a time.
+/// What the events of one call take, roughly: large ones come a few at a time.
 const MOST_BYTES: usize = 8 << 20;
 
 pub(super) struct Follower {

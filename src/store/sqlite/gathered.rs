@@ -59,22 +59,20 @@ pub(super) fn enter(
     put_away(transaction, tables).map(|_| ())
 }
 
+/// Whether terms of an event, or of one before it, may be gathered yet.
+pub(super) fn has(
+    transaction: &Transaction<'_>,
+    tables: &Tables,
+    event: i64,
+) -> rusqlite::Result<bool> {
+    let oldest = waiting_longest(transaction, tables)?;
+    Ok(oldest.is_some_and(|(first, _)| first <= event))
+}
+
 /// Moves the slice that has waited longest into the table. `false`: nothing is gathered.
 pub(super) fn put_away(transaction: &Transaction<'_>, tables: &Tables) -> rusqlite::Result<bool> {
     let gathered = &tables.gathered;
-    let mut next = transaction.prepare_cached(&format!(
-        "SELECT id FROM {gathered} WHERE id >= ?1 ORDER BY id LIMIT 1"
-    ))?;
-    let mut oldest: Option<(i64, i64)> = None;
-    let mut from = 0;
-    while let Some(row) = next.query_row([from], |row| row.get(0)).optional()? {
-        let row: i64 = row;
-        let (slice, event) = (row / ROWS, row % ROWS);
-        let this = (event, slice);
-        oldest = Some(oldest.map_or(this, |oldest| oldest.min(this)));
-        from = (slice + 1) * ROWS;
-    }
-    let Some((_, slice)) = oldest else {
+    let Some((_, slice)) = waiting_longest(transaction, tables)? else {
         return Ok(false);
     };
     let rows = params![slice * ROWS, (slice + 1) * ROWS];
@@ -94,6 +92,27 @@ pub(super) fn put_away(transaction: &Transaction<'_>, tables: &Tables) -> rusqli
     entries.sort_unstable();
     into_table(transaction, tables, &entries)?;
     Ok(true)
+}
+
+/// The first event of the commit whose slice has waited longest, and that slice.
+fn waiting_longest(
+    transaction: &Transaction<'_>,
+    tables: &Tables,
+) -> rusqlite::Result<Option<(i64, i64)>> {
+    let mut next = transaction.prepare_cached(&format!(
+        "SELECT id FROM {} WHERE id >= ?1 ORDER BY id LIMIT 1",
+        tables.gathered
+    ))?;
+    let mut oldest: Option<(i64, i64)> = None;
+    let mut from = 0;
+    while let Some(row) = next.query_row([from], |row| row.get(0)).optional()? {
+        let row: i64 = row;
+        let (slice, event) = (row / ROWS, row % ROWS);
+        let this = (event, slice);
+        oldest = Some(oldest.map_or(this, |oldest| oldest.min(this)));
+        from = (slice + 1) * ROWS;
+    }
+    Ok(oldest)
 }
 
 /// Writes entries, in the order of the table, so that its pages are met one after the other.

@@ -1,7 +1,7 @@
 //! What finds events fast: their facets, terms and texts (see `store::keys`), entered in the
 //! transaction that enters the events.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -9,11 +9,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use super::counts::Changes;
 use super::gathered::{self, Entry};
 use super::lost;
-use super::packs::{self, Packing};
+use super::packs::Packing;
 use super::query;
 use super::schema::Tables;
 use crate::event::Outcome;
-use crate::store::keys::{EventKeys, Facet, KnownTexts, TEXTS_OUTLIVE, Term, day};
+use crate::store::keys::{EventKeys, Facet, KnownTexts, Term, TextId, day};
 use crate::store::{EventFilter, StoredEvent};
 
 /// A longer text is kept as [`LONG`]: whoever looks for anything looks at its events too.
@@ -70,7 +70,7 @@ pub(super) struct Indexing<'a> {
     known: &'a Known,
     tables: &'a Tables,
     facets: HashMap<i64, Facet>,
-    texts: HashMap<i64, NewText>,
+    texts: HashMap<TextId, NewText>,
     terms: Vec<Entry>,
     counts: Changes,
 }
@@ -96,7 +96,7 @@ impl NewKeys {
         let terms = keys.terms.iter().map(|term| term.key).collect();
         let known = known.0.lock().unwrap_or_else(PoisonError::into_inner);
         let texts = keys.terms.into_iter();
-        let texts = texts.filter(|term| !known.texts.has(term.key, day));
+        let texts = texts.filter(|term| !known.texts.has(&term.id, day));
         Self {
             facet: keys.facet,
             terms,
@@ -135,7 +135,7 @@ impl<'a> Indexing<'a> {
         self.terms
             .extend(keys.terms.into_iter().map(|term| (term, at, id)));
         for term in keys.texts {
-            let text = self.texts.entry(term.key).or_insert_with(|| NewText {
+            let text = self.texts.entry(term.id).or_insert_with(|| NewText {
                 scope: scope(tenant),
                 term,
                 day: keys.day,
@@ -193,8 +193,8 @@ impl<'a> Indexing<'a> {
         let mut known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.has_gathered |= !self.terms.is_empty();
         known.facets.extend(self.facets.into_keys());
-        for (key, text) in self.texts {
-            known.texts.learn(key, text.day);
+        for (id, text) in self.texts {
+            known.texts.learn(id, text.day);
         }
     }
 }
@@ -253,14 +253,12 @@ pub(super) fn give_keys(
     Ok(true)
 }
 
-/// Removes what events were found by.
+/// Removes what events were found by, of whose terms none is gathered.
 pub(super) fn forget(
     transaction: &Transaction<'_>,
     tables: &Tables,
     events: &[StoredEvent],
 ) -> rusqlite::Result<()> {
-    // Then one table has all of them.
-    while gathered::put_away(transaction, tables)? {}
     let mut delete = transaction.prepare_cached(&format!(
         "DELETE FROM {} WHERE term = ?1 AND at = ?2 AND event = ?3",
         tables.terms
@@ -283,34 +281,6 @@ pub(super) fn forget(
         }
     }
     counts.apply(transaction, tables)
-}
-
-/// Texts that one transaction lets go: commits wait for it.
-const TEXTS_FORGOTTEN_AT_ONCE: u32 = 50_000;
-
-/// Removes texts of which the last event happened and was entered well before a time: a part of them, if they are
-/// many; whether there may be more.
-pub(super) fn forget_texts(
-    connection: &Connection,
-    tables: &Tables,
-    before: i64,
-) -> rusqlite::Result<bool> {
-    let mut delete = connection.prepare_cached(&format!(
-        "DELETE FROM {texts} WHERE (scope, id) IN
-            (SELECT scope, id FROM {texts} WHERE day < ?1 LIMIT {TEXTS_FORGOTTEN_AT_ONCE})
-         RETURNING scope, id",
-        texts = tables.texts
-    ))?;
-    let mut gone: BTreeMap<String, HashSet<[u8; 8]>> = BTreeMap::new();
-    let mut forgotten = 0;
-    let mut rows = delete.query([day(before) - TEXTS_OUTLIVE])?;
-    while let Some(row) = rows.next()? {
-        let terms = gone.entry(row.get(0)?).or_default();
-        terms.extend(row.get_ref(1)?.as_blob()?.first_chunk::<8>());
-        forgotten += 1;
-    }
-    packs::forget(connection, tables, &gone)?;
-    Ok(forgotten == TEXTS_FORGOTTEN_AT_ONCE)
 }
 
 /// The facets that a filter allows, by their numbers.

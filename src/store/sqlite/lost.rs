@@ -11,20 +11,13 @@ use super::schema::Tables;
 use crate::store::page::Filling;
 use crate::store::{Payloads, StoredEvent};
 
-/// Has everything made anew if a table of it `is_missing`, or if some events have a facet that does not stand.
-pub(super) fn check(
-    transaction: &Connection,
-    tables: &Tables,
-    is_missing: bool,
-) -> rusqlite::Result<()> {
-    let is_lost = if is_missing {
-        has_keys(transaction, tables)?
-    } else {
-        rest(transaction, tables)?.is_none() && lacks_facets(transaction, tables)?
-    };
-    if !is_lost {
-        return Ok(());
-    }
+/// Whether some events have a facet that does not stand, but for those for which it is to be done yet.
+pub(super) fn differs(connection: &Connection, tables: &Tables) -> rusqlite::Result<bool> {
+    Ok(rest(connection, tables)?.is_none() && lacks_facets(connection, tables)?)
+}
+
+/// Has everything made anew.
+pub(super) fn begin_anew(transaction: &Connection, tables: &Tables) -> rusqlite::Result<()> {
     tracing::warn!("what finds the events was lost, and is made anew");
     let gathered = &tables.gathered;
     for table in [&tables.facets, gathered, &tables.texts, &tables.packs] {
@@ -39,7 +32,7 @@ pub(super) fn check(
 }
 
 /// Whether any event has keys; an older version's have none.
-fn has_keys(transaction: &Connection, tables: &Tables) -> rusqlite::Result<bool> {
+pub(super) fn has_keys(transaction: &Connection, tables: &Tables) -> rusqlite::Result<bool> {
     let events = &tables.events;
     let has = format!("SELECT EXISTS (SELECT 1 FROM {events} WHERE facet IS NOT NULL)");
     transaction.query_row(&has, [], |row| row.get(0))

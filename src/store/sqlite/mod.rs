@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::feed::{Caseless, Follow};
 use super::{
@@ -60,6 +60,19 @@ const READERS: usize = 2;
 /// Raw bytes of a dead letter that are kept, as in the other store.
 const MAX_RAW_BYTES: usize = 15 * 1024 * 1024;
 
+/// How long a transaction that deletes goes on, if `store.timeout` leaves the time: commits wait for it.
+const PORTION: Duration = Duration::from_millis(250);
+
+type Differs = fn(&Connection, &Tables) -> rusqlite::Result<bool>;
+type BeginAnew = fn(&Connection, &Tables) -> rusqlite::Result<()>;
+
+/// What tells whether something differs from the events, and what has it made anew.
+const COMPARED: [(Differs, BeginAnew); 3] = [
+    (lost::differs, lost::begin_anew),
+    (counts::differs, counts::begin_anew),
+    (packs::differs, packs::begin_anew),
+];
+
 /// Statements that a connection keeps prepared.
 const PREPARED_STATEMENTS: usize = 64;
 
@@ -71,6 +84,7 @@ pub struct SqliteStore {
     probe: OnceLock<Probe>,
     tables: Arc<Tables>,
     known: index::Known,
+    old_texts: retention::OldTexts,
     was_prepared: AtomicBool,
     writer: Workers,
     readers: Arc<Workers>,
@@ -131,6 +145,7 @@ impl SqliteStore {
             probe: OnceLock::new(),
             tables,
             known,
+            old_texts: retention::OldTexts::default(),
             was_prepared: AtomicBool::new(false),
             writer: threads("sqlite-writer", vec![writer], Some(Arc::new(put_away)))?,
             readers: Arc::new(threads("sqlite-reader", readers()?, None)?),
@@ -162,6 +177,61 @@ impl SqliteStore {
             "the file was deleted, moved or replaced; restart Daybook to go on with what is there";
         let moved = StoreError::Unavailable(message.to_owned());
         Err(in_file(&gone.path, moved))
+    }
+
+    /// Compares what finds and counts the events with them, and has made anew what differs. That takes long in a large
+    /// file: only what differs takes the lock that commits need.
+    async fn compare(&self) -> Result<()> {
+        for (differs, begin_anew) in COMPARED {
+            let tables = Arc::clone(&self.tables);
+            let compare = move |connection: &mut Connection| {
+                // One view of the file for both sides.
+                let view = connection.unchecked_transaction()?;
+                differs(&view, &tables)
+            };
+            let compare = self.counters.run("a comparison with the events", compare);
+            if !compare.await? {
+                continue;
+            }
+            let known = self.known.clone();
+            let begin = move |connection: &mut Connection, tables: &Tables| {
+                known.forget();
+                let transaction = write_transaction(connection)?;
+                begin_anew(&transaction, tables)?;
+                transaction.commit()
+            };
+            self.write("preparation of what differs", begin).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes texts of events that are long gone. No longer than one operation takes, or the sweep would be taken for
+    /// stalled: the next one goes on.
+    async fn forget_texts(&self, before: Timestamp) -> Result<()> {
+        let until = Instant::now() + self.timeout;
+        let portion = self.portion();
+        let mut is_more = true;
+        while is_more && Instant::now() < until {
+            let old = self.old_texts.clone();
+            is_more = if old.is_found() {
+                let delete = self.write("a deletion of old texts", move |connection, tables| {
+                    old.delete(connection, tables, before, portion)
+                });
+                delete.await?
+            } else {
+                let tables = Arc::clone(&self.tables);
+                let look = move |connection: &mut Connection| {
+                    old.look(connection, &tables, before, portion)
+                };
+                self.counters.run("a look for old texts", look).await?
+            };
+        }
+        Ok(())
+    }
+
+    /// How long a deletion holds up commits, about.
+    fn portion(&self) -> Duration {
+        PORTION.min(self.timeout / 4)
     }
 
     async fn read<T: Send + 'static>(
@@ -229,9 +299,9 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
-    // A path, never an address: `file:…` would be another file than the one that was made.
-    let flags = OpenFlags::default() - OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(path, flags)?;
+    // SQLite would take `file:…` for an address, and open another file than the one that was made.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let connection = Connection::open(path)?;
     // Shorter than the operation's own time: a lock of another process is named as such.
     connection.busy_timeout(timeout * 9 / 10)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -283,12 +353,15 @@ impl Store for SqliteStore {
     async fn prepare(&self) -> Result<()> {
         let is_first = !self.was_prepared.load(Ordering::Acquire);
         let known = self.known.clone();
-        self.write("preparation of the tables", move |connection, tables| {
+        let create = self.write("preparation of the tables", move |connection, tables| {
             // What was away may have come back without it.
             known.forget();
-            tables.create(connection, is_first)
-        })
-        .await?;
+            tables.create(connection)
+        });
+        let is_changed = create.await?;
+        if is_first || is_changed {
+            self.compare().await?;
+        }
         let count = |connection: &mut Connection, tables: &Tables| {
             counts::count_some(connection, tables, counts::EVENTS_AT_ONCE)
         };
@@ -458,18 +531,21 @@ impl Store for SqliteStore {
     }
 
     async fn delete_events_before(&self, at: Timestamp, limit: u32) -> Result<u64> {
-        let delete = self.write("a deletion of old events", move |connection, tables| {
-            retention::delete_events(connection, tables, at, limit)
-        });
-        let deleted = delete.await?;
-        // No longer, or the sweep would be taken for stalled: what is left goes with the next one.
-        let until = Instant::now() + self.timeout;
-        let mut is_more = deleted == 0 && limit > 0;
-        while is_more && Instant::now() < until {
-            let forget = self.write("a deletion of old texts", move |connection, tables| {
-                retention::forget_texts(connection, tables, at)
+        let portion = self.portion();
+        let deleted = loop {
+            let delete = self.write("a deletion of old events", move |connection, tables| {
+                retention::delete_events(connection, tables, at, limit, portion)
             });
-            is_more = forget.await?;
+            if let Some(deleted) = delete.await? {
+                break deleted;
+            }
+        };
+        if deleted == 0
+            && limit > 0
+            && let Err(error) = self.forget_texts(at).await
+        {
+            // Neither the dead letters nor the next sweep wait for that.
+            tracing::warn!(error = %error, "texts of events that are gone cannot be deleted yet");
         }
         Ok(deleted)
     }

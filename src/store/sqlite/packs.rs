@@ -12,6 +12,7 @@
 //!   order, and whoever searches is told to look at the events.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 use memchr::memmem::Finder;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -101,6 +102,11 @@ impl Pack {
         self.long.is_empty() && self.keys.is_empty()
     }
 
+    fn terms(&self) -> impl Iterator<Item = &[u8; 8]> {
+        let of_texts = entries(&self.keys).map(|(term, _)| term);
+        self.long.as_chunks::<8>().0.iter().chain(of_texts)
+    }
+
     fn level(&self) -> u8 {
         let length = self.texts.len() + self.long.len();
         let reached = LEVELS.iter().rfind(|(bytes, _)| length >= *bytes);
@@ -125,11 +131,12 @@ fn join(packs: &Packs) -> rusqlite::Result<(Pack, String)> {
 /// What [`join`] joined.
 fn split(row: &Row<'_>) -> rusqlite::Result<(i64, Packs)> {
     let (id, joined) = Pack::read(row)?;
-    let unread = |error| {
-        rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, Box::new(error))
-    };
-    let parts: Vec<(String, usize, usize)> =
-        serde_json::from_str(row.get_ref(4)?.as_str()?).map_err(unread)?;
+    let parts = serde_json::from_str(row.get_ref(4)?.as_str()?);
+    // The parser's own words would quote a name.
+    let parts: Vec<(String, usize, usize)> = parts.map_err(|_| {
+        let unread = "the parts of a pack are unreadable";
+        rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, unread.into())
+    })?;
     let mut long = joined.long.as_chunks::<8>().0.iter();
     let (mut texts, mut start) = (entries(&joined.keys), 0);
     let mut packs = Packs::new();
@@ -291,47 +298,116 @@ fn merge(
     Ok(merged)
 }
 
-/// Takes terms of tenants out, of which the texts were just deleted from the dictionary.
+/// Texts that are to be deleted.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// Their terms, by tenant (see [`scope`]).
+    pub terms: BTreeMap<String, HashSet<[u8; 8]>>,
+    /// They were taken out of the packs up to this one.
+    pub pack: i64,
+}
+
+/// Deletes as many of them as there is time for, from the dictionary and from the packs alike. Those that were met on
+/// that day or later stay. So do those that no further pack holds: theirs may have become part of another meanwhile, and
+/// the next look finds them again.
 pub(super) fn forget(
     transaction: &Connection,
     tables: &Tables,
-    gone: &BTreeMap<String, HashSet<[u8; 8]>>,
+    leaving: &mut Leaving,
+    day: i32,
+    until: Instant,
+) -> rusqlite::Result<()> {
+    if leaving.pack == 0 {
+        // Whatever is queued is looked at as part of its tenant's.
+        let nothing_new = Packing {
+            new: Packs::new(),
+            unfinished: None,
+        };
+        nothing_new.hand_out(transaction, tables)?;
+    }
+    let mut next = transaction.prepare_cached(&format!(
+        "SELECT id, long, texts, keys, scope FROM {} WHERE id > ?1 ORDER BY id LIMIT 1",
+        tables.packs
+    ))?;
+    let mut delete = transaction.prepare_cached(&format!(
+        "DELETE FROM {} WHERE scope = ?1 AND id BETWEEN ?2 AND ?3 AND day < ?4",
+        tables.texts
+    ))?;
+    let mut forget = |scope: &str, term: &[u8; 8]| -> rusqlite::Result<bool> {
+        // An id begins with its term.
+        let last = [*term, [0xFF; 8]].concat();
+        Ok(delete.execute(params![scope, &term[..], last, day])? > 0)
+    };
+    while !leaving.terms.is_empty() {
+        let read = |row: &Row<'_>| {
+            let scope: String = row.get(4)?;
+            let pack = match leaving.terms.contains_key(&scope) {
+                true => Some(Pack::read(row)?.1),
+                false => None,
+            };
+            Ok((row.get(0)?, scope, pack))
+        };
+        let found: Option<(i64, String, Option<Pack>)> =
+            next.query_row([leaving.pack], read).optional()?;
+        let Some((id, scope, pack)) = found else {
+            leaving.terms.clear();
+            break;
+        };
+        let mut is_late = false;
+        if let Some(pack) = pack
+            && let Some(terms) = leaving.terms.get_mut(&scope)
+        {
+            let mut gone = HashSet::new();
+            for term in pack.terms() {
+                if !terms.remove(term) {
+                    continue;
+                }
+                if forget(&scope, term)? {
+                    gone.insert(*term);
+                }
+                is_late = Instant::now() >= until;
+                if is_late {
+                    break;
+                }
+            }
+            if terms.is_empty() {
+                leaving.terms.remove(&scope);
+            }
+            take_out(transaction, tables, (id, &pack), &gone)?;
+        }
+        if is_late {
+            // The pack may hold more.
+            break;
+        }
+        leaving.pack = id;
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Takes terms out of a pack.
+fn take_out(
+    transaction: &Connection,
+    tables: &Tables,
+    (id, pack): (i64, &Pack),
+    gone: &HashSet<[u8; 8]>,
 ) -> rusqlite::Result<()> {
     if gone.is_empty() {
         return Ok(());
     }
-    // Whatever is queued is looked at as part of its tenant's.
-    let nothing_new = Packing {
-        new: Packs::new(),
-        unfinished: None,
-    };
-    nothing_new.hand_out(transaction, tables)?;
     let packs = &tables.packs;
-    let mut ids =
-        transaction.prepare_cached(&format!("SELECT id FROM {packs} WHERE scope = ?1"))?;
-    let mut select = transaction.prepare_cached(&format!(
-        "SELECT id, long, texts, keys FROM {packs} WHERE id = ?1 AND id <> {UNFINISHED}"
-    ))?;
-    let mut delete = transaction.prepare_cached(&format!("DELETE FROM {packs} WHERE id = ?1"))?;
-    let mut update = transaction.prepare_cached(&format!(
-        "UPDATE {packs} SET level = ?2, long = ?3, texts = ?4, keys = ?5 WHERE id = ?1"
-    ))?;
-    for (scope, terms) in gone {
-        let ids: Vec<i64> = ids
-            .query_map([scope], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        for id in ids {
-            let Some((id, pack)) = select.query_row([id], Pack::read).optional()? else {
-                continue;
-            };
-            let mut left = Pack::default();
-            left.extend(&pack, |term| !terms.contains(term));
-            if left.is_empty() {
-                delete.execute([id])?;
-            } else if (left.long.len(), left.keys.len()) != (pack.long.len(), pack.keys.len()) {
-                update.execute(params![id, left.level(), left.long, left.texts, left.keys])?;
-            }
-        }
+    let mut left = Pack::default();
+    left.extend(pack, |term| !gone.contains(term));
+    if left.is_empty() {
+        let delete = format!("DELETE FROM {packs} WHERE id = ?1");
+        transaction.prepare_cached(&delete)?.execute([id])?;
+    } else {
+        let mut update = transaction.prepare_cached(&format!(
+            "UPDATE {packs} SET level = ?2, long = ?3, texts = ?4, keys = ?5 WHERE id = ?1"
+        ))?;
+        update.execute(params![id, left.level(), left.long, left.texts, left.keys])?;
     }
     Ok(())
 }
@@ -466,28 +542,35 @@ fn unfinished(
     reached.optional()
 }
 
-/// Has all texts packed anew if a version that does not pack them was at work.
-pub(super) fn check(transaction: &Connection, tables: &Tables) -> rusqlite::Result<()> {
-    let (texts, packs) = (&tables.texts, &tables.packs);
-    let differs: bool = transaction.query_row(
+/// Whether the packs do not hold as many texts as the dictionary, as where a version that does not pack them was at
+/// work; not before all are packed.
+pub(super) fn differs(connection: &Connection, tables: &Tables) -> rusqlite::Result<bool> {
+    if unfinished(connection, tables)?.is_some() {
+        return Ok(false);
+    }
+    // `count(*)` is one step, which nobody can interrupt.
+    connection.query_row(
         &format!(
-            "SELECT NOT EXISTS (SELECT 1 FROM {packs} WHERE id = {UNFINISHED})
-                 AND (SELECT count(*) FROM {texts})
-                 <> (SELECT coalesce(sum(length(keys) / {KEY} + length(long) / 8), 0) FROM {packs})"
+            "SELECT (SELECT count(id) FROM {})
+                 <> (SELECT coalesce(sum(length(keys) / {KEY} + length(long) / 8), 0) FROM {})",
+            tables.texts, tables.packs
         ),
         [],
         |row| row.get(0),
+    )
+}
+
+/// Has all texts packed anew.
+pub(super) fn begin_anew(transaction: &Connection, tables: &Tables) -> rusqlite::Result<()> {
+    let packs = &tables.packs;
+    transaction.execute(&format!("DELETE FROM {packs}"), [])?;
+    transaction.execute(
+        &format!(
+            "INSERT INTO {packs} (id, scope, level, long, texts, keys)
+             VALUES ({UNFINISHED}, '', -1, x'', x'', x'')"
+        ),
+        [],
     )?;
-    if differs {
-        transaction.execute(&format!("DELETE FROM {packs}"), [])?;
-        transaction.execute(
-            &format!(
-                "INSERT INTO {packs} (id, scope, level, long, texts, keys)
-                 VALUES ({UNFINISHED}, '', -1, x'', x'', x'')"
-            ),
-            [],
-        )?;
-    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The reads. A filter's values are bound, never part of a statement.
 
+use std::borrow::Cow;
 use std::str::FromStr as _;
 
 use bytestring::ByteString;
@@ -281,9 +282,8 @@ pub(super) fn event_after(
     ))?;
     let mut rows = select.query([last])?;
     while let Some(row) = rows.next()? {
-        let payload = row.get_ref("metadata")?.as_str().map_or(0, str::len);
-        let bytes = payload + head_bytes(row)?;
-        if !take(row.get(0)?, event(row)?, bytes) {
+        let (event, bytes) = event_and_bytes(row)?;
+        if !take(row.get(0)?, event, bytes) {
             break;
         }
     }
@@ -383,7 +383,8 @@ fn filled(mut rows: Rows<'_>, limit: u32) -> rusqlite::Result<Filling> {
 }
 
 fn event_and_bytes(row: &Row<'_>) -> rusqlite::Result<(StoredEvent, usize)> {
-    let payload = row.get_ref("metadata")?.as_str().map_or(0, tree_bytes);
+    let payload = shown(row.get_ref(METADATA)?);
+    let payload = payload.as_deref().map_or(0, tree_bytes);
     Ok((event(row)?, payload + head_bytes(row)?))
 }
 
@@ -398,33 +399,42 @@ fn head_bytes(row: &Row<'_>) -> rusqlite::Result<usize> {
     Ok(bytes)
 }
 
+/// A text as it can be shown: damage is seen at its event, and holds up no other.
+pub(super) fn shown(value: ValueRef<'_>) -> Option<Cow<'_, str>> {
+    match value {
+        ValueRef::Text(text) | ValueRef::Blob(text) => Some(String::from_utf8_lossy(text)),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => None,
+    }
+}
+
 fn event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
-    let outcome: Option<String> = row.get(6)?;
-    let metadata: String = row.get(METADATA)?;
-    let text = |column: usize| -> rusqlite::Result<Option<ByteString>> {
-        Ok(row.get::<_, Option<String>>(column)?.map(Into::into))
+    let text = |column: usize| -> rusqlite::Result<Option<String>> {
+        Ok(shown(row.get_ref(column)?).map(Cow::into_owned))
+    };
+    let part = |column: usize| -> rusqlite::Result<Option<ByteString>> {
+        Ok(text(column)?.map(Into::into))
     };
     Ok(StoredEvent {
         id: id_text(row.get(0)?),
         at: from_millis(row.get(1)?),
         ingested_at: from_millis(row.get(2)?),
-        source: row.get(3)?,
-        external_id: row.get(4)?,
-        action: row.get(5)?,
-        outcome: outcome.as_deref().and_then(Outcome::from_word),
+        source: text(3)?.unwrap_or_default(),
+        external_id: text(4)?.unwrap_or_default(),
+        action: text(5)?.unwrap_or_default(),
+        outcome: text(6)?.as_deref().and_then(Outcome::from_word),
         actor: Actor {
-            id: text(7)?,
-            email: text(8)?,
-            name: text(9)?,
-            ip: text(10)?,
+            id: part(7)?,
+            email: part(8)?,
+            name: part(9)?,
+            ip: part(10)?,
         },
         target: Target {
-            kind: text(11)?,
-            id: text(12)?,
-            name: text(13)?,
+            kind: part(11)?,
+            id: part(12)?,
+            name: part(13)?,
         },
-        tenant_slug: row.get(14)?,
-        metadata: parsed(&metadata),
+        tenant_slug: text(14)?,
+        metadata: parsed(&shown(row.get_ref(METADATA)?).unwrap_or_default()),
     })
 }
 

@@ -4,6 +4,8 @@
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 
+use super::query::shown;
+use super::{counts, lost, packs};
 use crate::config::Collections;
 use crate::store::keys::lower;
 use crate::store::{Result, StoreError};
@@ -52,13 +54,8 @@ impl Tables {
         })
     }
 
-    /// Creates what is missing. What finds and counts the events is compared with them only the first time, or when
-    /// something was missing: that takes long in a large file.
-    pub(super) fn create(
-        &self,
-        connection: &mut Connection,
-        is_first: bool,
-    ) -> rusqlite::Result<()> {
+    /// Creates what is missing, and has made anew what was in it; whether anything was.
+    pub(super) fn create(&self, connection: &mut Connection) -> rusqlite::Result<bool> {
         let events = &self.events;
         let dead_letters = &self.dead_letters;
         let statements = [
@@ -144,6 +141,8 @@ impl Tables {
         for table in [&self.facets, &self.terms, &self.texts] {
             is_missing |= !stands(&transaction, table)?;
         }
+        let has_days = stands(&transaction, &self.days)?;
+        let has_packs = stands(&transaction, &self.packs)?;
         for statement in &statements {
             transaction.execute(statement, [])?;
         }
@@ -155,12 +154,18 @@ impl Tables {
         }
         transaction.execute(&index(events, "at_facet", "at, id, facet"), [])?;
         transaction.execute(&index(events, "facet_at", "facet, at, id"), [])?;
-        if is_first || version(&transaction)? != before {
-            super::lost::check(&transaction, self, is_missing)?;
-            super::counts::check(&transaction, self)?;
-            super::packs::check(&transaction, self)?;
+        if is_missing && lost::has_keys(&transaction, self)? {
+            lost::begin_anew(&transaction, self)?;
         }
-        transaction.commit()
+        if !has_days {
+            counts::begin_anew(&transaction, self)?;
+        }
+        if !has_packs {
+            packs::begin_anew(&transaction, self)?;
+        }
+        let is_changed = version(&transaction)? != before;
+        transaction.commit()?;
+        Ok(is_changed)
     }
 
     /// What makes the table that sources need first of all.
@@ -229,13 +234,11 @@ fn quoted(name: &str) -> Result<String> {
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("daybook_is", 2, flags, |context| {
-        let text: Option<&str> = context.get_raw(0).as_str_or_null()?;
         let wanted = context.get_raw(1).as_str()?;
-        Ok(text.is_some_and(|text| lower(text) == wanted))
+        Ok(shown(context.get_raw(0)).is_some_and(|text| lower(&text) == wanted))
     })?;
     connection.create_scalar_function("daybook_has", 2, flags, |context| {
-        let text: Option<&str> = context.get_raw(0).as_str_or_null()?;
         let wanted = context.get_raw(1).as_str()?;
-        Ok(text.is_some_and(|text| lower(text).contains(wanted)))
+        Ok(shown(context.get_raw(0)).is_some_and(|text| lower(&text).contains(wanted)))
     })
 }

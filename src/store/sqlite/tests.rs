@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod damage;
 mod gathering;
 mod losing;
 mod packing;
@@ -193,6 +194,29 @@ async fn retention_and_who_makes_keys_take_few_events_of_long_names_at_once() {
     for deleted in [2, 2, 1, 0] {
         let gone = store.delete_events_before(now, 10).await.unwrap();
         assert_eq!(gone, deleted);
+    }
+}
+
+#[tokio::test]
+async fn payloads_of_many_values_are_followed_a_few_at_a_time() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let of_many_values = |number| AuditEvent {
+        metadata: json!({ "values": vec![0; 200_000] })
+            .as_object()
+            .unwrap()
+            .clone()
+            .into(),
+        ..event(number)
+    };
+    let events: Vec<AuditEvent> = (0..3).map(of_many_values).collect();
+    enter(&store, &events).await.unwrap();
+    let beginning = query::id_text(0);
+    let mut follower = store.follow(Some(&beginning)).await.unwrap().unwrap();
+    for _ in &events {
+        let found = follower.next().await.unwrap();
+        assert_eq!((found.entries.len(), found.more), (1, true));
     }
 }
 
@@ -623,10 +647,9 @@ async fn counted_days_follow_the_events() {
     .unwrap();
     drop((file, store));
     let store = open(&directory, AMPLE);
-    let create = store.write("tables", |connection, tables| {
-        tables.create(connection, true)
-    });
+    let create = store.write("tables", |connection, tables| tables.create(connection));
     create.await.unwrap();
+    store.compare().await.unwrap();
     // One more and one less: while no day is counted, then of a day that is, and of one that is not.
     for (key, late) in [(300, 200), (301, -90), (302, 300)] {
         assert_counted(&store, left).await;

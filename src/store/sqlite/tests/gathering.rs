@@ -49,7 +49,9 @@ impl File {
         let path = directory.path().join("daybook.db");
         let mut connection = open_connection(&path, AMPLE).unwrap();
         let tables = Tables::new(&Collections::default()).unwrap();
-        tables.create(&mut connection, true).unwrap();
+        tables.create(&mut connection).unwrap();
+        while counts::count_some(&mut connection, &tables, 1).unwrap() {}
+        while packs::pack_some(&mut connection, &tables, 1).unwrap() {}
         Self {
             _directory: directory,
             connection,
@@ -84,6 +86,13 @@ impl File {
     fn put_away(&mut self) -> bool {
         let (connection, tables) = (&mut self.connection, &self.tables);
         self.known.put_away(connection, tables).unwrap()
+    }
+
+    /// Deletes the oldest events.
+    fn delete(&mut self, limit: usize, portion: Duration) -> Option<u64> {
+        let (connection, tables) = (&mut self.connection, &self.tables);
+        let (now, limit) = (jiff::Timestamp::now(), u32::try_from(limit).unwrap());
+        retention::delete_events(connection, tables, now, limit, portion).unwrap()
     }
 
     fn rows(&self, table: &str) -> usize {
@@ -252,8 +261,26 @@ fn deleted_events_leave_no_term_behind() {
     file.commit(0..EVENTS);
     let (terms, gathered) = (file.tables.terms.clone(), file.tables.gathered.clone());
     assert!(file.rows(&gathered) > 0);
-    let (now, all) = (jiff::Timestamp::now(), u32::try_from(EVENTS).unwrap());
-    let deleted = retention::delete_events(&mut file.connection, &file.tables, now, all);
-    assert_eq!(deleted.unwrap(), u64::from(all));
+    assert_eq!(file.delete(EVENTS, AMPLE), Some(EVENTS as u64));
+    assert_eq!((file.rows(&gathered), file.rows(&terms)), (0, 0));
+}
+
+#[test]
+fn a_deletion_puts_its_own_events_terms_away_and_as_many_as_it_has_time_for() {
+    let mut file = File::new();
+    file.commit(0..EVENTS);
+    while file.put_away() {}
+    file.commit(EVENTS..2 * EVENTS);
+    let (terms, gathered) = (file.tables.terms.clone(), file.tables.gathered.clone());
+    let waiting = file.rows(&gathered);
+    assert!(waiting > 1);
+    // The oldest of all is the first.
+    assert_eq!(file.delete(1, AMPLE), Some(1));
+    assert_eq!(file.rows(&gathered), waiting);
+    for _ in 0..waiting {
+        assert_eq!(file.delete(2 * EVENTS, Duration::ZERO), None);
+    }
+    let rest = 2 * EVENTS - 1;
+    assert_eq!(file.delete(2 * EVENTS, Duration::ZERO), Some(rest as u64));
     assert_eq!((file.rows(&gathered), file.rows(&terms)), (0, 0));
 }

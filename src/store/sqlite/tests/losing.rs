@@ -151,6 +151,30 @@ async fn what_finds_the_events_is_made_anew_where_it_was_lost() {
 }
 
 #[tokio::test]
+async fn a_comparison_holds_up_no_commit_and_can_be_interrupted() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    enter_named(&store, 0..EVENTS).await;
+    let path = directory.path().join("daybook.db");
+    let mut file = open_connection(&path, AMPLE).unwrap();
+    file.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.compare().await.unwrap();
+    file.execute_batch("ROLLBACK").unwrap();
+
+    for (differs, _) in COMPARED {
+        assert!(!differs(&file, &store.tables).unwrap());
+    }
+    // What many events take more steps for.
+    file.progress_handler(1000, Some(|| true)).unwrap();
+    for differs in [counts::differs, packs::differs] {
+        let interrupted = differs(&file, &store.tables).unwrap_err();
+        let code = interrupted.sqlite_error_code();
+        assert_eq!(code, Some(rusqlite::ErrorCode::OperationInterrupted));
+    }
+}
+
+#[tokio::test]
 async fn making_anew_goes_on_where_it_was_killed() {
     let directory = TempDir::new().unwrap();
     let store = open(&directory, AMPLE);
@@ -159,10 +183,9 @@ async fn making_anew_goes_on_where_it_was_killed() {
     drop(store);
     lose(&directory, LOSE_ALL);
     let store = open(&directory, AMPLE);
-    let create = store.write("tables", |connection, tables| {
-        tables.create(connection, true)
-    });
+    let create = store.write("tables", |connection, tables| tables.create(connection));
     create.await.unwrap();
+    store.compare().await.unwrap();
     assert_eq!(failing(&store).await, None, "none has its keys");
     let known = store.known.clone();
     let some = store.write("some keys", move |connection, tables| {

@@ -136,10 +136,9 @@ async fn texts_of_an_older_file_are_packed_step_by_step() {
         .unwrap();
     drop((file, store));
     let store = open(&directory, AMPLE);
-    let create = store.write("tables", |connection, tables| {
-        tables.create(connection, true)
-    });
+    let create = store.write("tables", |connection, tables| tables.create(connection));
     create.await.unwrap();
+    store.compare().await.unwrap();
     assert_texts_found(&store, 0..300, "before the first step").await;
     for step in 0..6 {
         let pack =
@@ -205,11 +204,71 @@ async fn a_sweep_deletes_more_old_texts_than_one_transaction() {
         INSERT INTO \"auditevents.texts\" (scope, id, text, day)
         SELECT '', CAST(printf('%08d', i) AS BLOB), 'old', 0 FROM n";
     assert_eq!(file.execute(enter, []).unwrap(), 120_000);
+    drop(store);
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
     let now = jiff::Timestamp::now();
     assert_eq!(store.delete_events_before(now, 1000).await.unwrap(), 0);
-    let left = "SELECT count(*) FROM \"auditevents.texts\"";
-    let left: i64 = file.query_row(left, [], |row| row.get(0)).unwrap();
-    assert_eq!(left, 0);
+    assert_eq!(assert_packed(&directory, "all are gone"), 0);
+}
+
+#[tokio::test]
+async fn old_texts_go_in_portions_between_commits() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let now = jiff::Timestamp::now();
+    let days = |days: i64| now + jiff::SignedDuration::from_hours(24 * days);
+    enter_named(&store, 0..12, now).await;
+    let before = days(10);
+    let delete = store.write("a deletion", move |connection, tables| {
+        retention::delete_events(connection, tables, before, 100, AMPLE)
+    });
+    assert_eq!(delete.await.unwrap(), Some(12));
+    let (mut entered, mut is_more) = (12, true);
+    while is_more {
+        let old = store.old_texts.clone();
+        let no_time = Duration::ZERO;
+        let portion = store.write("a portion", move |connection, tables| {
+            if old.is_found() {
+                old.delete(connection, tables, before, no_time)
+            } else {
+                old.look(connection, tables, before, no_time)
+            }
+        });
+        is_more = portion.await.unwrap();
+        if entered < 30 {
+            enter_named(&store, entered..entered + 1, days(30)).await;
+            entered += 1;
+        }
+        assert_packed(&directory, "between two portions");
+    }
+    assert_eq!(entered, 30);
+    // Two for each event that is left, the address of three tenants.
+    assert_eq!(assert_packed(&directory, "the older are gone"), 2 * 18 + 3);
+    assert_texts_found(&store, 12..30, "the older are gone").await;
+}
+
+#[tokio::test]
+async fn texts_that_cannot_be_deleted_hold_up_no_sweep() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let now = jiff::Timestamp::now();
+    let later = now + jiff::SignedDuration::from_hours(240);
+    enter_named(&store, 0..3, now).await;
+    let keep = "CREATE TRIGGER keep BEFORE DELETE ON \"auditevents.texts\"
+        BEGIN SELECT RAISE(ABORT, 'kept'); END";
+    let file = Connection::open(directory.path().join("daybook.db")).unwrap();
+    file.execute_batch(keep).unwrap();
+    for deleted in [3, 0] {
+        let gone = store.delete_events_before(later, 10).await.unwrap();
+        assert_eq!(gone, deleted);
+    }
+    assert_eq!(assert_packed(&directory, "kept"), 2 * 3 + 3);
+    file.execute_batch("DROP TRIGGER keep").unwrap();
+    assert_eq!(store.delete_events_before(later, 10).await.unwrap(), 0);
+    assert_eq!(assert_packed(&directory, "gone"), 0);
 }
 
 #[tokio::test]
