@@ -8,7 +8,7 @@ pub mod json;
 pub mod letter;
 pub mod mask;
 mod payload;
-mod prose;
+pub mod prose;
 mod time;
 pub mod whole;
 

@@ -50,6 +50,21 @@ pub(super) fn mask_prose(raw: &[u8], keys: &[&str]) -> Vec<u8> {
     masked
 }
 
+/// Masks the passwords of the addresses in a text, and nothing else. `None` when there is none.
+pub fn mask_addresses(text: &str) -> Option<String> {
+    let mut masked = String::new();
+    let mut copied = 0;
+    for (at, _) in text.match_indices("://") {
+        let (password, end) = address(text.as_bytes(), at);
+        if end > password {
+            masked.push_str(&text[copied..password]);
+            masked.push_str(MASK);
+            copied = end;
+        }
+    }
+    (copied > 0).then(|| masked + &text[copied..])
+}
+
 fn is_of_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.') || !byte.is_ascii()
 }
@@ -166,10 +181,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn passwords_of_addresses_are_masked_alone() {
+        for (text, wanted) in [
+            (
+                "oci://me:hunter2@host:443/a:b@c",
+                Some("oci://me:***@host:443/a:b@c"),
+            ),
+            (
+                "from ldap://ü:p@ss@a to redis://:é@b/0",
+                Some("from ldap://ü:***@a to redis://:***@b/0"),
+            ),
+            ("ssh://git@host:22/x", None),
+            ("http://me:@host:80", None),
+            ("a://b://c", None),
+            ("password: hunter2 of a:b@c", None),
+        ] {
+            assert_eq!(mask_addresses(text).as_deref(), wanted, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_can_be_masked(raw in proptest::collection::vec(any::<u8>(), 0..300)) {
             mask_prose(&raw, SECRET_KEYS);
+        }
+
+        #[test]
+        fn any_addresses_can_be_masked(text in "([:/@aé ]|://){0,40}") {
+            let masked = mask_addresses(&text).unwrap_or(text);
+            prop_assert_eq!(mask_addresses(&masked).unwrap_or_else(|| masked.clone()), masked);
         }
 
         #[test]

@@ -43,6 +43,7 @@ pub(super) async fn replay(
             Ok(read) => read,
             Err(ClientError::NoSuchPage) if request.page > 1 => (None, Timestamp::now()),
             Err(ClientError::TooLong) if walk.ask_for_less() => continue,
+            Err(error) if request.page > 1 && error.is_late() && walk.ask_for_less() => continue,
             Err(ClientError::TooLong) => return Err(ClientError::EventTooLong.into()),
             Err(error) => return Err(error.into()),
         };

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::config::{Config, SourceConfig};
 use crate::dead_letters::{Retried, Retrier, RetryError};
@@ -285,16 +286,19 @@ fn stretches(mut times: Vec<Timestamp>) -> Vec<(Timestamp, Timestamp)> {
         .collect()
 }
 
+/// The SHA-256 of what an event says and where.
+type Content = [u8; 32];
+
 /// What the timeline holds.
 #[derive(Default)]
 struct Held {
     keys: HashSet<String>,
     /// The files that have each content.
-    files: HashMap<String, Vec<String>>,
+    files: HashMap<Content, Vec<String>>,
 }
 
 impl Held {
-    fn add(&mut self, key: String, content: Option<String>) {
+    fn add(&mut self, key: String, content: Option<Content>) {
         if let Some(content) = content {
             let (file, _) = place(&key);
             self.files.entry(content).or_default().push(file.to_owned());
@@ -303,7 +307,7 @@ impl Held {
     }
 
     /// Whether it has an event already: by its key, or by its content in another file.
-    fn holds_or_adds(&mut self, key: &str, content: Option<String>) -> bool {
+    fn holds_or_adds(&mut self, key: &str, content: Option<Content>) -> bool {
         let (file, _) = place(key);
         let copied = content.as_ref().and_then(|content| self.files.get(content));
         let is_copy = copied.is_some_and(|files| files.iter().any(|held| held != file));
@@ -334,7 +338,7 @@ fn content_of(
     at: Timestamp,
     action: &str,
     metadata: &serde_json::Map<String, serde_json::Value>,
-) -> String {
+) -> Content {
     let (_, offset) = place(key);
     let at = match is_timeless(metadata) {
         true => 0,
@@ -346,7 +350,7 @@ fn content_of(
         .collect();
     said.sort_by_key(|(name, _)| *name);
     let said = serde_json::to_string(&said).unwrap_or_default();
-    format!("{offset}\n{at}\n{action}\n{said}")
+    Sha256::digest(format!("{offset}\n{at}\n{action}\n{said}")).into()
 }
 
 #[cfg(test)]

@@ -93,9 +93,11 @@ async fn read(
                 // Where nothing is entered nothing is awaited, and a signal would go unheard.
                 tokio::task::yield_now().await;
             }
-            // A step may end between two files: only a second one at the same place is the end.
+            // A step may end between two files, or within a huge line: only a second one at the same place
+            // is the end.
             Step::Idle { .. } => {
-                let place = Some((tailer.position(), tailer.bytes_behind()));
+                let (behind, half_line) = (tailer.bytes_behind(), tailer.half_line_bytes());
+                let place = Some((tailer.position(), behind, half_line));
                 if rested_at == place {
                     return Ok(());
                 }

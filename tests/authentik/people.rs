@@ -187,6 +187,32 @@ async fn a_user_is_looked_up_once_and_remembered_after_the_deletion() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_moved_to_another_tenant_is_there_with_the_next_event() {
+    let fake = fake().await;
+    fake.add_group(group(2, "Acme Staff"));
+    fake.add_group(group(4, "Globex"));
+    fake.add_user(user(101, "alice", &[2]));
+    act(&fake, 101, "alice", "");
+    let world = world(&fake, "").await;
+    let at = |slug: &str| ("alice".to_owned(), Some(slug.to_owned()));
+    assert_eq!(tenants_of(&world, 1).await, [at("acme")]);
+
+    fake.add_user(user(101, "alice", &[4]));
+    let mut moved = event_at(Timestamp::now());
+    moved["action"] = "model_updated".into();
+    moved["user"] = serde_json::json!({"pk": 102, "email": "", "username": "akadmin"});
+    moved["context"]["model"] = serde_json::json!({"pk": group_pk(4), "app": "authentik_core",
+        "name": "Globex", "model_name": "group"});
+    fake.insert(moved, Duration::ZERO);
+    act(&fake, 101, "alice", "");
+    let found = tenants_of(&world, 3).await;
+    let wanted = [("akadmin".to_owned(), None), at("acme"), at("globex")];
+    assert_eq!(found, wanted);
+    assert_eq!(look_ups(&fake, 101), 2);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_look_up_the_directory_decides() {
     let fake = fake_with(FakeAuthentikConfig {
         permissions: Permissions::EVENTS_ONLY,

@@ -174,6 +174,24 @@ async fn an_event_that_becomes_visible_late_is_found_by_a_later_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_became_visible_during_an_absence_is_found_after_it() {
+    let fake = fake().await;
+    let two_hours = Duration::from_secs(2 * 3600);
+    fake.insert_many(history(300, two_hours, Duration::from_secs(10)));
+    let mut world = world_of(&fake, "").await;
+    written_reaches(&world, 300).await;
+    world.halt().await;
+    // Behind 240 newer ones, and before all that an ordinary poll or a deep one reads again.
+    let late = Timestamp::now() - two_hours - Duration::from_secs(2400);
+    fake.insert(event_at(late), Duration::ZERO);
+    fake.insert(new_event(), Duration::ZERO);
+    world.resume().await;
+    world.events_reach(302).await;
+    assert_all_once(&world, &fake).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn new_events_do_not_wait_behind_a_long_backlog() {
     let fake = fake().await;
     fake.insert_many(history(

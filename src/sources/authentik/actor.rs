@@ -24,7 +24,7 @@ use crate::telemetry::metrics::Metrics;
 
 use super::client::{Answer, Client, ClientError};
 use super::decode::{EventContext, EventHead, Page, decode_event, decode_page};
-use super::people::{People, WAIT};
+use super::people::{People, WAIT, changes_people};
 use super::retention;
 use super::standing::Standing;
 use super::walk::{PageAnswer, RowKey, Walk, WalkCursor};
@@ -93,8 +93,11 @@ pub struct PollerState {
     pages_since_head: u32,
     /// Since when the older page that is read waits for its people.
     waits_since: Option<Instant>,
+    /// How far the present poll reads back, if it is no ordinary one.
+    depth: Option<Duration>,
     last_deep: Instant,
-    last_wide: Instant,
+    /// None: one is due.
+    last_wide: Option<Instant>,
     backlog_since: Option<Instant>,
     timer: Option<AbortHandle>,
 }
@@ -139,8 +142,9 @@ impl Actor for Poller {
             last_head: Instant::now(),
             pages_since_head: 0,
             waits_since: None,
+            depth: None,
             last_deep: Instant::now(),
-            last_wide: Instant::now(),
+            last_wide: Some(Instant::now()),
             backlog_since: None,
             timer: None,
         })
@@ -246,6 +250,12 @@ impl PollerState {
                 }
             }
         };
+        // An ordinary poll would raise the high water, and what came late before an absence would lie
+        // too far below it.
+        let long_ago = jiff::Timestamp::now() - WIDE_EVERY;
+        if place.high_water.is_some_and(|newest| newest < long_ago) {
+            self.last_wide = None;
+        }
         status.set_cursor(CursorView {
             last_event_at: cursor.last_event_at,
             last_event_id: cursor.last_event_id,
@@ -269,17 +279,17 @@ impl PollerState {
         let overlap = self.args.config.overlap;
         let name = &self.args.courier.status.name;
         self.args.metrics.authentik_polls(name).increment(1);
-        if walk.has_gaps() {
-            walk.begin_poll();
-        } else if self.last_wide.elapsed() >= WIDE_EVERY {
-            self.last_wide = Instant::now();
-            self.last_deep = Instant::now();
-            walk.begin_deep_poll(WIDE_OVERLAP.max(overlap * 2));
-        } else if self.last_deep.elapsed() >= overlap {
-            self.last_deep = Instant::now();
-            walk.begin_deep_poll(overlap * 2);
+        let is_long_ago = |wide: Instant| wide.elapsed() >= WIDE_EVERY;
+        self.depth = if walk.has_gaps() {
+            None
+        } else if self.last_wide.is_none_or(is_long_ago) {
+            Some(WIDE_OVERLAP.max(overlap * 2))
         } else {
-            walk.begin_poll();
+            (self.last_deep.elapsed() >= overlap).then_some(overlap * 2)
+        };
+        match self.depth {
+            Some(depth) => walk.begin_deep_poll(depth),
+            None => walk.begin_poll(),
         }
         self.last_head = Instant::now();
         self.pages_since_head = 0;
@@ -324,7 +334,13 @@ impl PollerState {
             }
             Err(ClientError::TooLong) => Err(ClientError::EventTooLong),
             Err(ClientError::NoSuchPage) => Err(ClientError::WrongAddress("404".to_owned())),
-            Err(error) => Err(error),
+            Err(error) => {
+                // The first page came: it may be the length of this one.
+                if request.page > 1 && error.is_late() {
+                    walk.ask_for_less();
+                }
+                Err(error)
+            }
         };
         match page {
             Ok((page, answer)) => self.take(page, answer).await,
@@ -373,12 +389,21 @@ impl PollerState {
             self.standing.met_unreadable_page();
         }
         self.standing.saw(page.count, walk.is_at_head());
-        let pks: Vec<i64> = rows
+        let unknown: Vec<_> = rows
             .iter()
             .filter(|(key, ..)| !walk.is_durable(key))
+            .collect();
+        let pks: Vec<i64> = unknown
+            .iter()
             .flat_map(|(_, user_pks, _)| user_pks.iter().flatten().copied())
             .collect();
-        let is_older = walk.has_gaps() && !walk.is_at_head();
+        let changes = unknown.iter().filter(|(.., raw)| changes_people(raw));
+        if let Some(newest) = changes.map(|(key, ..)| key.created).max() {
+            let ago = answer.server_time.duration_since(newest);
+            self.people.note_change(ago);
+        }
+        let is_at_head = walk.is_at_head();
+        let is_older = walk.has_gaps() && !is_at_head;
         let pause = self.people.look_up(&self.args.client, &pks).await;
         self.args.progress.tick();
         // While the server wants to be left alone, nobody could be told.
@@ -405,6 +430,16 @@ impl PollerState {
         });
         if walk.is_lost() {
             return Ok(self.failed(&ClientError::Contradictory));
+        }
+        if is_at_head
+            && !walk.is_at_head()
+            && !rows.is_empty()
+            && let Some(depth) = self.depth
+        {
+            self.last_deep = Instant::now();
+            if depth >= WIDE_OVERLAP {
+                self.last_wide = Some(self.last_deep);
+            }
         }
         if taken.further {
             self.failures = 0;

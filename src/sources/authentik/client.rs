@@ -30,6 +30,9 @@ const MAX_ANSWER: usize = 64 << 20;
 /// What is told of an HTML page; authentik's API says what it refuses in JSON.
 pub(crate) const HTML_PAGE: &str = "an HTML page";
 
+/// What is told of an answer that takes longer than the timeout.
+pub(super) const NOT_IN_TIME: &str = "no answer in time";
+
 /// A way to one Authentik.
 #[derive(Clone)]
 pub struct Client {
@@ -116,6 +119,15 @@ impl ClientError {
     /// Whether a person must change something before it can work.
     pub fn needs_a_person(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::WrongAddress(_))
+    }
+
+    /// Whether the answer took too long, for us or for a proxy: a shorter one may come.
+    pub fn is_late(&self) -> bool {
+        match self {
+            Self::Transport(what) => what.ends_with(NOT_IN_TIME),
+            Self::ServerError { status, .. } => *status == 504,
+            _ => false,
+        }
     }
 
     /// What is told of it where the list of events is read all the same.
@@ -393,7 +405,7 @@ fn parse(answer: &Answer) -> Result<Value, ClientError> {
 /// The innermost cause in words, without the address: it is in the configuration.
 fn describe(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "no answer in time".to_owned();
+        return NOT_IN_TIME.to_owned();
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {

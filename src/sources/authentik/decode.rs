@@ -14,11 +14,13 @@ use super::masks::{mask_event, mask_letter};
 pub use super::page::{Page, PageError, decode_page};
 use super::parts::{Parts, acting, is_in_flow, other, real_user_key};
 use super::verbs;
-use crate::event::json::{self, Json};
+use crate::event::json;
 use crate::event::{
     AuditEvent, DeadLetter, DeadLetterReason, Decoded, SourceName, parse_time, to_millis,
 };
-use crate::sources::text::{LetterContext, json_trouble, sha256_hex, text};
+use crate::sources::text::{
+    LetterContext, MAX_VALUES, has_too_many_values, json_trouble, sha256_hex, text,
+};
 
 /// Where an event comes from.
 pub struct EventContext<'a> {
@@ -46,22 +48,25 @@ pub struct EventHead {
 struct RawHead<'a> {
     pk: String,
     created: String,
-    #[serde(default)]
-    user: Option<Json>,
+    #[serde(borrow, default)]
+    user: Option<&'a RawValue>,
     /// Read only where it matters whether there was a flow.
     #[serde(borrow, default)]
     context: Option<&'a RawValue>,
 }
 
 impl EventHead {
-    /// Reads the head; `None` for what [`decode_event`] puts among the dead letters.
+    /// Reads the head; `None` for what tells no place.
     pub fn read(event: &RawValue) -> Option<Self> {
         // A derived reader takes a list for an object with its fields in order.
         if !event.get().starts_with('{') {
             return None;
         }
         let head: RawHead<'_> = serde_json::from_str(event.get()).ok()?;
-        let user = head.user.as_ref().and_then(|user| user.0.as_object());
+        // What becomes a dead letter is nobody's.
+        let user = head.user.filter(|_| !has_too_many_values(event.get()));
+        let user = user.and_then(|raw| json::object(raw.get()).ok());
+        let user = user.as_ref();
         let comes_of_flow = || {
             let context = head.context.and_then(|raw| json::object(raw.get()).ok());
             context.is_none_or(|context| is_in_flow(&context))
@@ -108,6 +113,9 @@ fn decode(raw: &RawValue, ctx: &EventContext<'_>) -> Result<Decoded, Box<DeadLet
             mask_letter,
         ))
     };
+    if has_too_many_values(raw.get()) {
+        return Err(refuse(format!("an event of more than {MAX_VALUES} values")));
+    }
     let value = json::from_str(raw.get()).map_err(|error| refuse(json_trouble(&error)))?;
     let Value::Object(mut event) = value else {
         return Err(refuse("an event is an object".to_owned()));

@@ -442,6 +442,23 @@ fn what_has_no_key_or_time_is_dead() {
 }
 
 #[test]
+fn an_event_of_too_many_values_is_dead_and_keeps_its_place() {
+    for part in ["user", "context"] {
+        let mut large = event("login", alice(), json!({}));
+        large[part]["large"] = vec![0; MAX_VALUES].into();
+        let raw = large.to_string();
+        let Decoded::Dead(letter) = decode_text(&raw) else {
+            panic!("{part}")
+        };
+        assert_eq!(letter.reason, DeadLetterReason::UnexpectedShape);
+        assert_eq!(letter.detail, "an event of more than 100000 values");
+        let head = EventHead::read(&RawValue::from_string(raw).unwrap()).unwrap();
+        assert_eq!(head.pk, large["pk"]);
+        assert_eq!(head.user_pks(), [None; 2]);
+    }
+}
+
+#[test]
 fn odd_shapes_are_kept() {
     for odd in [
         json!({"pk": "a", "created": "2026-11-24T04:19:00Z"}),

@@ -1,16 +1,17 @@
 //! Which parts of an Authentik event are secrets.
 //!
 //! Authentik masks most of them itself. What it lets through: the arguments of a request (an
-//! authorization code, an invitation's token), the old and new value of a secret field in a diff,
-//! the text of mail it sent (which holds the links that reset a password), query strings, the key of
-//! a recovery link or of an invitation (which is its token), and the variables of the functions in
-//! which an exception was raised.
+//! authorization code, an invitation's token), the old and new value of a secret field in a diff, the
+//! same field of what was deleted, the text of mail it sent (which holds the links that reset a
+//! password), query strings, passwords in addresses, the key of a recovery link or of an invitation
+//! (which is its token), and the variables of the functions in which an exception was raised.
 
 use serde_json::{Map, Value};
 
 use super::parts::INVITATION;
 use crate::event::letter;
 use crate::event::mask::{self, SECRET_KEYS};
+use crate::event::prose::mask_addresses;
 use crate::sources::text::text;
 
 /// Secrets as arguments of a request and as parameters in a URL, besides the common list.
@@ -22,7 +23,7 @@ const ARGUMENT_KEYS: &[&str] = &[
     "login_hint_token",
 ];
 
-/// Secrets as fields of a changed model, besides the common list.
+/// Secrets as fields of a changed or deleted model, besides the common list.
 const FIELD_KEYS: &[&str] = &[
     "key",
     "*key_data",
@@ -32,6 +33,8 @@ const FIELD_KEYS: &[&str] = &[
     "config_secret",
     "bind_password",
     "auth",
+    // A whole blueprint, with the secrets of what it makes.
+    "content",
     // Whoever knows it may send.
     "webhook_url",
 ];
@@ -52,8 +55,10 @@ pub(super) fn mask_event(event: &mut Map<String, Value>, action: &str) {
         {
             mask::mask_leaves(body);
         }
-        if let Some(diff) = context.get_mut("diff") {
-            mask::mask_value(diff, &with_common(FIELD_KEYS));
+        for part in ["diff", "model_state"] {
+            if let Some(fields) = context.get_mut(part) {
+                mask::mask_value(fields, &with_common(FIELD_KEYS));
+            }
         }
         if let Some(exception) = context.get_mut("exception") {
             mask_variables(exception);
@@ -155,6 +160,9 @@ fn mask_queries(value: &mut Value, keys: &[&str]) {
     match value {
         Value::String(text) => {
             if let Some(masked) = mask::mask_query(text, keys) {
+                *text = masked;
+            }
+            if let Some(masked) = mask_addresses(text) {
                 *text = masked;
             }
             if let Some(masked) = mask_key_in_path(text) {
@@ -296,6 +304,47 @@ mod tests {
                 "webhook_url": {"previous_value": "***", "new_value": "***"},
                 "auth_type": {"previous_value": "basic", "new_value": "bearer"},
                 "name": {"previous_value": "a", "new_value": "b"}}})
+        );
+    }
+
+    #[test]
+    fn what_is_deleted_shows_no_secret_either() {
+        assert_eq!(
+            masked(
+                "model_deleted",
+                json!({"model_state": {
+                "kubeconfig": {"users": [{"name": "n", "user": {"client-key-data": "b"}}]},
+                "webhook_url": "https://hooks.example/b",
+                "name": "b"}})
+            ),
+            json!({"model_state": {
+                "kubeconfig": {"users": [{"name": "n", "user": {"client-key-data": "***"}}]},
+                "webhook_url": "***",
+                "name": "b"}})
+        );
+    }
+
+    #[test]
+    fn a_blueprint_shows_neither_its_content_nor_the_password_in_its_address() {
+        let blueprint = |password: &str, content: &str| {
+            json!({"diff": {
+                "path": {"previous_value": "", "new_value": format!("oci://me:{password}@registry.example/b:latest")},
+                "content": {"previous_value": "", "new_value": content},
+                "content_type": {"previous_value": 1, "new_value": 2}}})
+        };
+        assert_eq!(
+            masked(
+                "model_updated",
+                blueprint("hunter2", "client_secret: hunter2")
+            ),
+            blueprint("***", "***")
+        );
+        assert_eq!(
+            masked(
+                "system_exception",
+                json!({"message": "cannot connect to redis://:hunter2@cache.example:6379/0"})
+            ),
+            json!({"message": "cannot connect to redis://:***@cache.example:6379/0"})
         );
     }
 

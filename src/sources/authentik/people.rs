@@ -1,17 +1,21 @@
 //! Who acted: groups, subject and address of a user, looked up through Authentik's API.
 //!
-//! No event names a group. What is found is remembered for a while. A look-up that fails leaves the
-//! event to the directory of tenants, and for good: what stands is not altered. So whoever reads what
-//! is old waits and asks again, a few times; what is new is never held up for long.
+//! No event names a group. What is found is remembered for a while, or until an event tells that a
+//! user or a group was changed. A look-up that fails leaves the event to the directory of tenants, and
+//! for good: what stands is not altered. So whoever reads what is old waits and asks again, a few
+//! times; what is new is never held up for long.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use futures_util::StreamExt;
+use jiff::SignedDuration;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::client::{Client, ClientError, HTML_PAGE};
+use super::client::{Client, ClientError, HTML_PAGE, NOT_IN_TIME};
 use crate::event::TenantHints;
 
 const REMEMBER: Duration = Duration::from_secs(300);
@@ -49,6 +53,8 @@ pub struct Person {
 #[derive(Default)]
 pub struct People {
     known: HashMap<i64, (Instant, Option<Person>)>,
+    /// When the newest change was made that an event told.
+    changed: Option<Instant>,
     /// The users, up to `SEVERAL`, whom the server failed to tell since it told anybody.
     untold: HashSet<i64>,
     trouble: Option<Trouble>,
@@ -150,6 +156,14 @@ impl People {
         may_be && (self.untold.len() < SEVERAL || self.given_up().is_some())
     }
 
+    /// Takes in that a user or a group was changed so long ago: who was looked up before is asked for
+    /// again. What is known of them stays, for they may have been deleted.
+    pub fn note_change(&mut self, ago: SignedDuration) {
+        // In the future by the server's own clock: just now.
+        let ago = Duration::try_from(ago).unwrap_or_default();
+        self.changed = self.changed.max(Instant::now().checked_sub(ago));
+    }
+
     /// Why users cannot be looked up at present.
     pub fn trouble(&self) -> Option<String> {
         let error = &self.trouble.as_ref()?.error;
@@ -244,7 +258,8 @@ impl People {
             } else {
                 REMEMBER_ABSENCE
             };
-            now.duration_since(*since) < remember
+            let is_current = self.changed.is_none_or(|changed| *since > changed);
+            is_current && now.duration_since(*since) < remember
         })
     }
 
@@ -259,8 +274,32 @@ impl People {
     }
 }
 
+#[derive(Deserialize)]
+struct Change {
+    action: String,
+    context: ChangeContext,
+}
+
+#[derive(Deserialize)]
+struct ChangeContext {
+    model: ChangedModel,
+}
+
+#[derive(Deserialize)]
+struct ChangedModel {
+    model_name: String,
+}
+
+/// Whether an event tells that a user or a group was changed. Membership is a change of either.
+pub(super) fn changes_people(event: &RawValue) -> bool {
+    serde_json::from_str::<Change>(event.get()).is_ok_and(|change| {
+        change.action.starts_with("model_")
+            && ["group", "user"].contains(&change.context.model.model_name.as_str())
+    })
+}
+
 pub(crate) fn no_answer_in_time() -> ClientError {
-    ClientError::Transport("no answer in time".to_owned())
+    ClientError::Transport(NOT_IN_TIME.to_owned())
 }
 
 /// Whether the token may not look users up, as authentik says and no page of a proxy's. It read events a moment ago; one
@@ -310,8 +349,48 @@ fn person_of(user: &Value) -> Person {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn whoever_was_looked_up_before_a_change_is_so_again() {
+        let mut people = People::default();
+        let now = Instant::now();
+        for (pk, seconds_ago) in [(1, 20), (2, 5)] {
+            let since = now.checked_sub(Duration::from_secs(seconds_ago)).unwrap();
+            people.known.insert(pk, (since, Some(Person::default())));
+        }
+        let fresh = |people: &People| [1, 2].map(|pk| people.is_fresh(pk, now));
+        // Read late, as in a backlog.
+        people.note_change(SignedDuration::from_hours(1));
+        assert_eq!(fresh(&people), [true, true]);
+        people.note_change(SignedDuration::from_secs(10));
+        people.note_change(SignedDuration::from_hours(1));
+        assert_eq!(fresh(&people), [false, true]);
+        people.note_change(SignedDuration::from_secs(-1));
+        assert_eq!(fresh(&people), [false, false]);
+        assert!(people.get(1).is_some() && people.get(2).is_some());
+    }
+
+    #[test]
+    fn changes_of_users_and_groups_are_told_apart_from_others() {
+        for (action, model_name, changes) in [
+            ("model_updated", json!("group"), true),
+            ("model_created", json!("user"), true),
+            ("model_deleted", json!("user"), true),
+            ("model_updated", json!("token"), false),
+            ("model_updated", json!(7), false),
+            ("review_overdue", json!("group"), false),
+        ] {
+            let context = json!({"model": {"pk": "09", "model_name": model_name}});
+            let event = json!({"pk": "a", "action": action, "context": context});
+            let raw = RawValue::from_string(event.to_string()).unwrap();
+            assert_eq!(changes_people(&raw), changes, "{raw}");
+        }
+    }
 
     #[test]
     fn a_proxys_page_is_no_lack_of_a_right() {

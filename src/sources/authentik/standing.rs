@@ -82,7 +82,7 @@ impl Standing {
         let unreadable = self.has_unreadable_page.then_some(UNREADABLE_PAGE);
         let too_long = limit.map(|rows| {
             format!(
-                "its pages are longer than 64 MiB: it is asked for at most {rows} events at a time"
+                "its pages are longer than 64 MiB, or do not come in time: it is asked for at most {rows} events at a time"
             )
         });
         let warning = self.warning.clone();

@@ -31,7 +31,8 @@
 //!   is found by a deep poll, which the caller asks for now and then.
 //! - **Rows that tell no place** cannot be an anchor. Where a page ends with them, the page right
 //!   after it is next, and counts if the total has not fallen between them.
-//! - **A page that is too long** is asked for in smaller ones; see [`Walk::ask_for_less`].
+//! - **A page that is too long**, or takes too long, is asked for in smaller ones; see
+//!   [`Walk::ask_for_less`].
 //! - **An empty list closes nothing.** A token that has become blind sees one; what was open stays.
 //! - **The first head with something new** after heads without tells up to when everything was known
 //!   before them: what came later and was removed before the first of them was never seen.
@@ -224,8 +225,8 @@ impl Walk {
         Some(request)
     }
 
-    /// Takes in that the answer was too long: the next requests are for half as many rows at most.
-    /// False when it was for one row alone.
+    /// Takes in that the answer was too long, or did not come in time: the next requests are for half as
+    /// many rows at most. False when it was for one row alone.
     pub fn ask_for_less(&mut self) -> bool {
         let is_possible = self.sizes.ask_for_less(self.last_request.page_size);
         if is_possible {
