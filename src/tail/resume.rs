@@ -68,7 +68,7 @@ impl Tailer {
         {
             if cursor.offset == 0 {
                 // Nothing was read, so no content can tell whether it was truncated since.
-                let beside = self.beside()?;
+                let beside = self.beside_if_permitted()?;
                 let anchor = written_since(cursor.modified).begun(cursor.begun);
                 return self
                     .queue_later(anchor, &beside, live, Some(cursor.stat()))
@@ -84,6 +84,7 @@ impl Tailer {
         for sibling in beside
             .iter()
             .filter(|sibling| cursor.means_inode(&sibling.stat))
+            .filter(|sibling| cursor.offset > 0 || is_told_by_inode(cursor, sibling))
         {
             let Some((file, stat)) = open_sibling(&path, sibling)? else {
                 continue;
@@ -103,6 +104,7 @@ impl Tailer {
             true => None,
             false => beside
                 .iter()
+                .filter(|sibling| is_told_by_inode(cursor, sibling))
                 .find(|sibling| cursor.means_inode(&sibling.stat))
                 .map(|sibling| open_sibling(&path, sibling))
                 .transpose()?
@@ -349,6 +351,12 @@ impl Tailer {
             self.remember_as(Passed::new(key, cursor.offset, head, tail));
         }
     }
+}
+
+/// Whether a sibling with the cursor's inode is its file, whatever it holds. Without birth times the number
+/// may have come to another file by now, but hardly to one with the name of a part.
+fn is_told_by_inode(cursor: &TailCursor, sibling: &Sibling) -> bool {
+    sibling.name.is_some() || (cursor.birth.is_some() && sibling.stat.birth.is_some())
 }
 
 /// With two full prints the inode is not needed to recognise a file.

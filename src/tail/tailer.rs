@@ -26,6 +26,9 @@ use super::{Chunk, FileEvent, GapReason, Line, Step, TailError, TailOptions};
 /// nobody wants what is read.
 const READS_PER_STEP: usize = 256;
 
+/// What is in hand after so long is handed out: a mount may be so slow that more would take minutes.
+const STEP_TIME: Duration = Duration::from_secs(1);
+
 /// Bytes of one read: few enough to stay in a processor's cache until they are looked at.
 const READ_BYTES: usize = 256 << 10;
 
@@ -253,6 +256,7 @@ impl Tailer {
             _ => trouble = self.watch_path().err(),
         }
         let mut gathered = Gathered::default();
+        let begun = Instant::now();
         for _ in 0..READS_PER_STEP {
             let Some(current) = &mut self.current else {
                 if self.advance()? {
@@ -274,7 +278,8 @@ impl Tailer {
                 continue;
             }
             gathered.add(taken);
-            if gathered.fills(&self.options, READ_BYTES) {
+            let is_late = !gathered.is_empty() && begun.elapsed() > STEP_TIME;
+            if is_late || gathered.fills(&self.options, READ_BYTES) {
                 break;
             }
             let Some(current) = &mut self.current else {

@@ -74,7 +74,7 @@ async fn a_store_that_fails_midway_is_what_is_told_first() {
     let mongod = Arc::new(Mongod::start().await);
     let fake = five_pages().await;
     let plan = World::at(&format!(
-        "{}&serverSelectionTimeoutMS=1000",
+        "{}&serverSelectionTimeoutMS=10000",
         mongod.url("replay")
     ));
     let (_, config) = with_authentik(&plan, &fake);

@@ -1,6 +1,7 @@
 //! Lines that say the same, lines that say no time, and a log that is not there.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -117,6 +118,18 @@ fn a_line_without_a_time_is_as_old_as_what_comes_before_it() {
             "{before}{is_file_old}: {counts}"
         );
     }
+}
+
+/// Its end is found by the third step.
+#[test]
+fn what_stands_behind_a_huge_line_is_entered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = File::create(dir.path().join("audit.log")).unwrap();
+    log.set_len(160 << 20).unwrap();
+    log.seek(SeekFrom::End(0)).unwrap();
+    let line = line("file_delete", "2026-01-02T03:04:05Z");
+    write!(log, "\n{line}").unwrap();
+    finds(&config(dir.path()), 1, 0);
 }
 
 #[test]

@@ -100,6 +100,25 @@ async fn an_unreadable_file_fails_with_its_reason_until_it_is_readable() {
     end(&mut process).await;
 }
 
+/// It may be entered, and not listed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_log_in_a_directory_that_may_not_be_listed_is_read_on() {
+    let user = OtherUser::new();
+    let pen = &user.pen;
+    pen.write(30);
+    let mut process = user.start().await;
+    user.has_entered(&process, 30).await;
+    std::fs::rename(pen.path(), user.path("audit.log.1")).unwrap();
+    std::fs::write(pen.path(), "").unwrap();
+    user.has_entered(&process, 30).await;
+    end(&mut process).await;
+    allow(pen.path().parent().unwrap(), 0o711);
+    let mut process = user.start().await;
+    pen.write(5);
+    user.has_entered(&process, 5).await;
+    end(&mut process).await;
+}
+
 /// Made before the log's last line it is none of its parts; made after it, it may be one.
 #[tokio::test(flavor = "multi_thread")]
 async fn somebodys_copy_that_may_not_be_opened_is_read_in_no_case() {

@@ -7,6 +7,7 @@ use std::io::Write;
 use daybook::tail::FileEvent;
 
 use crate::world::World;
+use crate::written;
 
 #[test]
 fn a_copytruncate_loses_nothing_as_long_as_the_copy_is_there() {
@@ -264,6 +265,63 @@ fn somebodys_copy_of_a_part_that_was_read_is_not_read_again() {
         let all = content("first") + &content("second") + "third\n";
         let when = format!("{waits}, {is_rotated}, {is_stopped}");
         assert_same(&world.lines, &all, &when);
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+    }
+}
+
+/// Encrypted, sealed, laid out for a reader, cut down to one person's lines.
+#[test]
+fn what_was_made_of_a_part_is_not_read_as_one() {
+    for is_stopped in [false, true] {
+        let mut world = World::new();
+        world.append(&content("first"));
+        world.drain();
+        world.rename("audit.log", "audit.log.1");
+        world.append(&content("second"));
+        world.drain();
+        world.await_tick();
+        for ending in ["1.gpg", "1.sha256", "pretty", "alice"] {
+            world.append_to(&format!("audit.log.{ending}"), "made of it\n");
+        }
+        world.rename("audit.log.1", "audit.log.2");
+        world.rename("audit.log", "audit.log.1");
+        world.append("third\n");
+        if is_stopped {
+            world.restart();
+        }
+        world.drain();
+        let all = content("first") + &content("second") + "third\n";
+        assert_same(&world.lines, &all, &format!("{is_stopped}"));
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+    }
+}
+
+/// As the runbook takes out a person's lines: the part is another file then, as long and as old.
+#[test]
+fn a_part_in_which_lines_were_blanked_out_is_not_read_again() {
+    for is_stopped in [false, true] {
+        let mut world = World::new();
+        world.append(&content("first"));
+        world.drain();
+        world.rename("audit.log", "audit.log.1");
+        world.await_tick();
+        world.append(&content("second"));
+        world.drain();
+        let part = world.path("audit.log.1");
+        let time = std::fs::metadata(&part).unwrap().modified().unwrap();
+        let text = std::fs::read_to_string(&part).unwrap();
+        world.append_to("edited", &text.replace("line 07", "       "));
+        world.rename("edited", "audit.log.1");
+        written(&world, "audit.log.1", time);
+        world.rename("audit.log.1", "audit.log.2");
+        world.rename("audit.log", "audit.log.1");
+        world.append("third\n");
+        if is_stopped {
+            world.restart();
+        }
+        world.drain();
+        let all = content("first") + &content("second") + "third\n";
+        assert_same(&world.lines, &all, &format!("{is_stopped}"));
         assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
     }
 }

@@ -371,6 +371,51 @@ fn a_file_that_comes_back_is_read_on_where_it_was_left() {
 }
 
 #[test]
+fn a_log_that_was_given_any_name_while_stopped_is_read_to_its_end() {
+    for has_birth in [true, false] {
+        let mut world = World::new();
+        world.append("one\n");
+        world.drain();
+        world.append("two\n");
+        world.rename("audit.log", "aside");
+        world.append("three\n");
+        if !has_birth {
+            world.cursor.as_mut().unwrap().birth = None;
+        }
+        world.restart();
+        world.drain();
+        assert_eq!(world.lines, ["one", "two", "three"]);
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+    }
+}
+
+/// Where a file system has no birth times, and whether or not a line of the log was read.
+#[test]
+fn another_file_with_the_inode_of_the_log_is_not_read() {
+    for read_to in [4, 0] {
+        let mut world = World::new();
+        world.append("one\n");
+        world.drain();
+        if read_to == 0 {
+            world.rename("audit.log", "audit.log.1");
+            world.append("");
+            world.drain();
+        }
+        std::fs::remove_file(world.path("audit.log")).unwrap();
+        world.append_to("notes", "somebody's\n");
+        world.append("two\n");
+        let inode = world.inode("notes");
+        let cursor = world.cursor.as_mut().unwrap();
+        assert_eq!(cursor.offset, read_to);
+        (cursor.inode, cursor.birth) = (inode, None);
+        world.restart();
+        world.drain();
+        assert_eq!(world.lines, ["one", "two"]);
+        assert_eq!(world.gaps().len(), 1, "{:?}", world.events);
+    }
+}
+
+#[test]
 fn strange_things_at_the_path_are_named_and_survived() {
     let mut world = World::new();
     let path = world.path("audit.log");
@@ -452,6 +497,25 @@ fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = status.split(' ').nth(1).unwrap().parse().unwrap();
     pages * 4096
+}
+
+/// As on a mount that hardly answers: whoever waits for all of it would wait for minutes.
+#[test]
+fn a_slow_file_is_handed_out_piece_by_piece() {
+    fn is_skipped_slowly(_: &[u8]) -> bool {
+        std::thread::sleep(Duration::from_millis(150));
+        true
+    }
+    let mut world = World::new();
+    for _ in 0..60 {
+        world.append(&format!("{:x<65000}\n", ""));
+    }
+    world.options.skips = Some(is_skipped_slowly);
+    world.tailer = Tailer::open(world.options.clone(), None);
+    assert!(!world.step(), "the first look reads nothing");
+    assert!(world.step());
+    let behind = world.tailer.bytes_behind();
+    assert!(behind > 2 << 20, "{behind} bytes are left of 3.9 million");
 }
 
 #[test]
