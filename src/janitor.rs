@@ -166,8 +166,11 @@ pub async fn sweep(
     progress: &Progress,
     swept: &mut Swept,
 ) -> Result<(), StoreError> {
-    // At start the writer may not have made the tables yet.
+    // At start the writer may not have made the tables yet. In a large file of an older version it takes many steps,
+    // each with the store's own timeout.
+    let preparing = progress.long_wait(Duration::MAX);
     store.prepare().await?;
+    drop(preparing);
     loop {
         progress.tick();
         match store.delete_events_before(before, STEP).await? {
@@ -210,6 +213,7 @@ mod tests {
     use std::path::Path;
 
     use bytes::Bytes;
+    use futures_util::FutureExt;
 
     use super::*;
     use crate::config::Collections;
@@ -297,6 +301,28 @@ mod tests {
         until_kept(&*store, &["young"]).await;
         janitor.stop(None);
         ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_long_to_prepare_is_no_stall() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daybook.db");
+        let store = open(&path).await;
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let progress = Progress::on_demand();
+        let _working = progress.work();
+        let stalls = || {
+            let later = tokio::time::Instant::now() + Duration::from_secs(3600);
+            progress.stalled_for(later).is_some()
+        };
+        let mut swept = Swept::default();
+        let mut sweeping = Box::pin(sweep(&*store, Timestamp::now(), &progress, &mut swept));
+        assert!(sweeping.as_mut().now_or_never().is_none());
+        assert!(!stalls());
+        other.execute_batch("COMMIT").unwrap();
+        sweeping.await.unwrap();
+        assert!(stalls());
     }
 
     #[tokio::test]

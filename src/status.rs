@@ -524,8 +524,11 @@ impl Board {
         sources.push(status);
     }
 
-    /// These and no others.
+    /// These and no others, which is what makes a source a configured one.
     pub fn replace(&self, statuses: Vec<Arc<SourceStatus>>) {
+        for status in &statuses {
+            status.metrics.info.set(1.0);
+        }
         *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
     }
 

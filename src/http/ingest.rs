@@ -3,7 +3,9 @@
 //! A body is read only while there is room for it: the permit for its bytes grows as they come and
 //! goes along until it is answered. When too much is in flight, the journal's reserve gives room,
 //! and the push goes to the journal. Bodies that grow beside each other must not wait for each
-//! other's room: one of them at a time may wait, the others are refused and give way.
+//! other's room: one of them at a time may wait, the others are refused and give way. So does, while a body
+//! waits, what comes slowly and nobody has vouched for: a webhook's signature is known at its end
+//! only, and a stranger must not keep the room.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use daybook_actors::delivery::call;
 use futures_util::StreamExt;
 use ipnet::IpNet;
 use serde_json::json;
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use crate::sources::push::{self, AcceptorMessage, Job, Pushed, Room};
 use crate::sources::{recorder, stalwart};
@@ -36,6 +40,10 @@ use super::router::{Edge, PushSource};
 const FIRST_ROOM: u64 = 4 << 10;
 /// How long a request waits for room before it is sent away.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+/// Once a sender was waited for so long, its body is slow.
+const SENDER_PATIENCE: Duration = Duration::from_secs(3);
+/// And so much longer for each byte that came: at 4 MB a second nothing is slow, however long.
+const PATIENCE_A_BYTE: Duration = Duration::from_nanos(250);
 /// A little longer than a push may take, so that the acceptor's own answer comes first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(push::PATIENCE.as_secs() + 5);
 
@@ -57,7 +65,7 @@ pub async fn webhook(
             "X-Signature is missing: set the webhook's signature key",
         ));
     };
-    let (body, room) = read_body(&edge, source, request).await?;
+    let (body, room) = read_body(&edge, source, request, false).await?;
     edge.strike("after_body").await?;
     if !stalwart::signature::is_valid(keys, signature.as_bytes(), &body) {
         edge.refuse(source, Refusal::WrongSignature, client);
@@ -103,7 +111,7 @@ pub async fn record(
             "Content-Encoding is not supported: send the body as it is",
         ));
     }
-    let (body, room) = read_body(&edge, source, request).await?;
+    let (body, room) = read_body(&edge, source, request, true).await?;
     edge.strike("after_body").await?;
     let job =
         recorder::job(&source.name, body, idempotency_key, room).map_err(ApiError::bad_request)?;
@@ -164,11 +172,48 @@ async fn push(source: &PushSource, job: Job) -> Result<(u64, u64), ApiError> {
     }
 }
 
-/// Reads a body within its limits of size, time and room.
+/// Bodies that are being read, and the room that they need.
+#[derive(Default)]
+pub struct Growth {
+    /// Held by the one that may wait though it has some room.
+    turn: Mutex<()>,
+    /// How many wait.
+    waiting: watch::Sender<usize>,
+}
+
+impl Growth {
+    /// Waits for room; slow bodies give way meanwhile.
+    async fn wait_for(&self, room: impl Future<Output = Permit>) -> Result<Permit, ApiError> {
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        let _until_over = Waiting(&self.waiting);
+        let taken = tokio::time::timeout(ROOM_PATIENCE, room).await;
+        taken.map_err(|_| no_room())
+    }
+
+    /// Returns when this patience is over and somebody waits for room. Cancel-safe.
+    async fn wants_after(&self, patience: Duration) {
+        tokio::time::sleep(patience).await;
+        let mut waiting = self.waiting.subscribe();
+        // The sender is there as long as this.
+        let _never_closed = waiting.wait_for(|waiting| *waiting > 0).await;
+    }
+}
+
+/// One that waits.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+/// Reads a body within its limits of size, time and room. `is_vouched_for`: a token came before it.
 async fn read_body(
     edge: &Edge,
     source: &PushSource,
     request: Request<Body>,
+    is_vouched_for: bool,
 ) -> Result<(Bytes, Room), ApiError> {
     let declared = request
         .headers()
@@ -184,18 +229,29 @@ async fn read_body(
         return Err(too_large());
     }
     let mut room = Room::InFlight(source.share.try_acquire(0).ok_or_else(no_room)?);
-    let deadline = tokio::time::Instant::now() + edge.body_timeout;
+    let deadline = Instant::now() + edge.body_timeout;
+    let mut patience = SENDER_PATIENCE;
     let mut body = BytesMut::new();
     let mut chunks = request.into_body().into_data_stream();
     loop {
-        let chunk = tokio::time::timeout_at(deadline, chunks.next())
-            .await
-            .map_err(|_| ApiError::request_timeout("the body did not come in time"))?;
+        let asked = Instant::now();
+        let chunk = tokio::select! {
+            biased;
+            chunk = tokio::time::timeout_at(deadline, chunks.next()) => chunk
+                .map_err(|_| ApiError::request_timeout("the body did not come in time"))?,
+            () = edge.growth.wants_after(patience), if !is_vouched_for => {
+                let slow = "the body comes slowly, and others wait for room";
+                return Err(ApiError::request_timeout(slow));
+            }
+        };
         let Some(chunk) = chunk else {
             return Ok((body.freeze(), room));
         };
         let chunk =
             chunk.map_err(|_| ApiError::bad_request("the body is cut off or badly framed"))?;
+        // Not the time in which it waits for room.
+        patience = patience.saturating_sub(asked.elapsed());
+        patience += PATIENCE_A_BYTE * chunk.len() as u32;
         if (body.len() + chunk.len()) as u64 > edge.max_body {
             return Err(too_large());
         }
@@ -226,8 +282,11 @@ async fn grow(edge: &Edge, source: &PushSource, room: Room, wanted: u64) -> Resu
                 permit.absorb(more);
                 return Ok(Room::InFlight(permit));
             }
-            let taken = tokio::time::timeout(ROOM_PATIENCE, reserve.acquire(wanted)).await;
-            taken.map(Room::Reserve).map_err(|_| no_room())
+            let taken = match reserve.try_acquire(wanted) {
+                Some(taken) => taken,
+                None => edge.growth.wait_for(reserve.acquire(wanted)).await?,
+            };
+            Ok(Room::Reserve(taken))
         }
         (Room::Reserve(mut permit), reserve) => {
             let more = wanted.saturating_sub(permit.bytes());
@@ -235,10 +294,8 @@ async fn grow(edge: &Edge, source: &PushSource, room: Room, wanted: u64) -> Resu
             let taken = match reserve.try_acquire(more) {
                 Some(taken) => taken,
                 None => {
-                    let _turn = edge.growth.try_lock().map_err(|_| no_room())?;
-                    tokio::time::timeout(ROOM_PATIENCE, reserve.acquire(more))
-                        .await
-                        .map_err(|_| no_room())?
+                    let _turn = edge.growth.turn.try_lock().map_err(|_| no_room())?;
+                    edge.growth.wait_for(reserve.acquire(more)).await?
                 }
             };
             permit.absorb(taken);
@@ -260,11 +317,9 @@ async fn more_room(
     let _turn = if is_first {
         None
     } else {
-        Some(edge.growth.try_lock().map_err(|_| no_room())?)
+        Some(edge.growth.turn.try_lock().map_err(|_| no_room())?)
     };
-    tokio::time::timeout(ROOM_PATIENCE, share.acquire(bytes))
-        .await
-        .map_err(|_| no_room())
+    edge.growth.wait_for(share.acquire(bytes)).await
 }
 
 fn no_room() -> ApiError {

@@ -4,7 +4,8 @@
 //! a head and a body may take, how they end at a shutdown. axum routes the requests.
 //!
 //! The socket belongs to the tree and outlives this actor: a restart finds the same port, and the
-//! kernel keeps new connections waiting meanwhile.
+//! kernel keeps new connections waiting meanwhile. A tree that stops lets go of it, and so the last
+//! of these actors closes it.
 
 mod answers;
 pub mod api;
@@ -27,7 +28,7 @@ pub mod turns;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use daybook_actors::liveness::Progress;
@@ -68,8 +69,8 @@ pub struct HttpServer;
 /// What the server works with.
 #[derive(Clone)]
 pub struct HttpArgs {
-    /// Bound by the tree.
-    pub listener: Arc<TcpListener>,
+    /// The tree's, until that stops.
+    pub listener: Weak<TcpListener>,
     /// Its limits.
     pub config: HttpConfig,
     /// Does the TLS handshakes; `None`: plain HTTP.
@@ -119,12 +120,15 @@ impl Actor for HttpServer {
     ) -> Result<(), ActorProcessingErr> {
         state.args.probe.hit("post_start").await?;
         let args = state.args.clone();
+        let Some(listener) = args.listener.upgrade() else {
+            return Err("the listening socket is closed".into());
+        };
         let (stop_accepting, stopped) = tokio::sync::oneshot::channel();
         state.stop_accepting = Some(stop_accepting);
         let ended = TellOfEnd(myself);
         state.accepting.spawn(async move {
             let _ended = ended;
-            accept(args, stopped).await;
+            accept(args, listener, stopped).await;
         });
         Ok(())
     }
@@ -163,7 +167,11 @@ impl Drop for TellOfEnd {
 
 /// Accepts until `stop` is dropped; then lets open requests finish. Its connections are owned by
 /// it: when the actor is killed they are cut, and their senders send again.
-async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
+async fn accept(
+    args: HttpArgs,
+    listener: Arc<TcpListener>,
+    mut stop: tokio::sync::oneshot::Receiver<()>,
+) {
     let connections = Arc::new(Semaphore::new(args.config.max_connections as usize));
     let graceful = GracefulShutdown::new();
     let mut open = JoinSet::new();
@@ -177,7 +185,7 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
                 args.progress.tick();
                 continue;
             }
-            accepted = next_connection(&args.listener, &connections) => accepted,
+            accepted = next_connection(&listener, &connections) => accepted,
             Some(_) = open.join_next(), if !open.is_empty() => continue,
         };
         let (stream, peer, permit) = match accepted {
@@ -225,6 +233,7 @@ async fn accept(args: HttpArgs, mut stop: tokio::sync::oneshot::Receiver<()>) {
             }
         });
     }
+    drop(listener);
     let _late = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     open.shutdown().await;
 }

@@ -29,6 +29,7 @@ use super::answers::{self, Answers};
 use super::attempts::Attempts;
 use super::auth::Authenticator;
 use super::error::{ApiError, StoreFailed};
+use super::ingest::Growth;
 use super::page;
 use super::refusals::Refusals;
 use super::turns::{Queries, Turns};
@@ -98,8 +99,8 @@ pub struct Edge {
     pub max_body: u64,
     /// The longest a body may take.
     pub body_timeout: Duration,
-    /// Held by the one body that may wait for room to grow.
-    pub growth: Arc<tokio::sync::Mutex<()>>,
+    /// Of bodies that are being read.
+    pub growth: Arc<Growth>,
     /// When refused webhooks were last told.
     pub refusals: Arc<Refusals>,
     /// Whether the socket speaks TLS.

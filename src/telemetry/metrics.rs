@@ -415,7 +415,6 @@ impl Metrics {
         let mut info = label();
         info.push(Label::new("kind", kind));
         let info = self.gauge(INFO, info);
-        info.set(1.0);
         for action in security::actions_of_kind(kind) {
             self.security_events(source, action).increment(0);
         }
@@ -530,7 +529,7 @@ pub struct SourceMetrics {
     pub latency_seconds: Histogram,
     /// Histogram.
     pub age_seconds: Histogram,
-    /// Gauge; 0 once the source was removed.
+    /// Gauge; 1 while the source is configured.
     pub info: Gauge,
     /// Gauge, set when metrics are rendered.
     pub up: Gauge,

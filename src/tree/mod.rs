@@ -111,6 +111,8 @@ pub struct Daybook {
     root: ActorRef<SupervisorMessage>,
     end: JoinHandle<RootEnd>,
     address: SocketAddr,
+    /// For the next http actor.
+    listener: Arc<TcpListener>,
     board: Board,
     store: Arc<dyn Store>,
     journal: Option<Journal>,
@@ -190,6 +192,7 @@ impl Daybook {
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Listen { listen, error })?;
+        let listener = Arc::new(listener);
         let metrics = Metrics::new();
         metrics.last_reload.set(Timestamp::now().as_second() as f64);
         let budget = Budget::new(config.ingest.in_flight.bytes());
@@ -308,7 +311,7 @@ impl Daybook {
         let routes = Routes::new(router(edge.clone()));
         let certificate = config.http.tls.as_ref().map(tls::Shown::new).transpose()?;
         let http_args = HttpArgs {
-            listener: Arc::new(listener),
+            listener: Arc::downgrade(&listener),
             config: config.http.clone(),
             tls: certificate.as_ref().map(tls::Shown::acceptor),
             router: routes.clone(),
@@ -365,6 +368,7 @@ impl Daybook {
             root,
             end,
             address,
+            listener,
             board,
             store,
             journal,
@@ -481,6 +485,8 @@ impl Daybook {
     async fn shutdown_within(self, limit: Duration) -> End {
         let deadline = tokio::time::Instant::now() + limit;
         self.stopping.store(true, Ordering::Release);
+        // There will be no other accept loop: the one that runs closes it.
+        drop(self.listener);
         // Those who read along would never finish.
         self.feed.close();
         let drained = tokio::time::timeout_at(deadline, async {

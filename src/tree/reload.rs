@@ -271,8 +271,51 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::config::{OcisConfig, StalwartConfig, StoreUrl};
+
+    /// `daybook_source_info` of the OCIS source.
+    fn is_configured(daybook: &Daybook) -> Option<bool> {
+        let metrics = daybook.metrics().render();
+        let mut series = metrics.lines();
+        let info = series.find(|line| {
+            line.starts_with("daybook_source_info{") && line.contains("kind=\"ocis\"")
+        });
+        info.map(|line| line.ends_with(" 1"))
+    }
+
+    /// What never ran would page as a source that is down.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_new_source_of_a_reload_that_fails_is_not_configured() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mut config = Config::default();
+        config.store.url = StoreUrl(format!("sqlite:{}", path("daybook.db").display()));
+        config.http.listen = ([127, 0, 0, 1], 0).into();
+        config.journal.dir = path("journal");
+        let mut daybook = Daybook::start(&config).await.unwrap();
+        let _up = daybook.planes.sources.ready().await;
+        config.sources = vec![
+            SourceConfig::Ocis(OcisConfig {
+                path: path("audit.log"),
+                ..OcisConfig::default()
+            }),
+            SourceConfig::Stalwart(StalwartConfig {
+                secret_files: vec![path("key")],
+                ..StalwartConfig::default()
+            }),
+        ];
+
+        let failed = daybook.reload(&config).await;
+        assert!(matches!(failed, Err(ReloadError::Source(_))), "{failed:?}");
+        assert_eq!(is_configured(&daybook), Some(false));
+        std::fs::write(path("key"), "a key").unwrap();
+        daybook.reload(&config).await.unwrap();
+        assert_eq!(is_configured(&daybook), Some(true));
+        daybook.shutdown().await;
+    }
 
     #[test]
     fn what_needs_a_restart_is_named() {

@@ -23,7 +23,7 @@ const LETTER_REFUSED: &str = "store refuses a dead letter";
 pub(super) struct Divider {
     /// Entries of a part at most.
     pub most: usize,
-    /// Shown between two parts.
+    /// Shown between two commits.
     pub progress: Progress,
 }
 
@@ -124,6 +124,7 @@ async fn one_by_one(
     let mut away = None;
     let mut took = false;
     for resolved in batches {
+        divider.progress.tick();
         let reply = match &away {
             None => commit(store, std::slice::from_ref(&resolved), divider, metrics).await,
             Some(error) => Err(StoreError::Unavailable(format!("{error}"))),
@@ -471,6 +472,7 @@ mod tests {
         assert_eq!(store.cursors().await.unwrap()[0].seq, 0);
     }
 
+    /// And each is progress: many slow ones would be taken for one that hangs.
     #[tokio::test]
     async fn what_a_store_says_that_fails_at_batches_is_told_once() {
         let dir = tempfile::tempdir().unwrap();
@@ -479,11 +481,15 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(store_with(fail, dir.path()).await);
         let (whole, metrics, probe) = (divider(usize::MAX), Metrics::new(), Probe::default());
         let (captured, _guard) = Captured::begin();
+        let _working = whole.progress.work();
+        let begun = tokio::time::Instant::now();
+        assert!(whole.progress.stalled_for(begun).is_some());
         for _ in 0..10 {
-            let batches = vec![resolved(1, vec![event("a")])];
+            let batches = ["a", "b"].map(|key| resolved(1, vec![event(key)])).into();
             let taken = flush(Arc::clone(&store), batches, &whole, &metrics, &probe).await;
             assert!(matches!(taken, Ok(false)), "{taken:?}");
         }
+        assert_eq!(whole.progress.stalled_for(begun), None);
         let told = captured.lines_with("store fails at a batch");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains("an odd failure"), "{told:?}");

@@ -303,22 +303,27 @@ impl WriterState {
         let limit = most.min(self.args.config.batch_events as usize);
         let mut taken = Vec::new();
         let mut entries = 0;
-        while let Some(next) = self.waiting.front() {
+        while let Some(next) = self.waiting.pop_front() {
             let more = next.resolved.tenants.len();
-            let alone = next.resolved.delivery.suspect || entries + more > limit;
-            if !taken.is_empty() && alone {
+            let suspect = next.resolved.delivery.suspect;
+            // Who has given up sends it again, and what has no key would stand twice.
+            if next.resolved.delivery.reply.is_closed() {
+                self.waiting_entries -= more;
+                continue;
+            }
+            if !taken.is_empty() && (suspect || entries + more > limit) {
+                self.waiting.push_front(next);
                 break;
             }
-            let suspect = next.resolved.delivery.suspect;
             entries += more;
             self.waiting_entries -= more;
-            let Some(next) = self.waiting.pop_front() else {
-                break;
-            };
             taken.push(next.resolved);
             if suspect {
                 break;
             }
+        }
+        if taken.is_empty() {
+            return;
         }
         self.running += 1;
         let began = Instant::now();

@@ -5,6 +5,7 @@ use std::path::Path;
 use daybook_actors::budget::Budget;
 use daybook_actors::delivery::Custody;
 use serde_json::Value;
+use tokio::sync::oneshot::Receiver;
 
 use super::*;
 use crate::batch::{Batch, Entry, Reply};
@@ -37,9 +38,20 @@ async fn deliver(writer: &ActorRef<WriterMessage>, generation: u64) -> Reply {
 async fn deliver_entries(
     writer: &ActorRef<WriterMessage>,
     generation: u64,
-    (from, to): (u64, u64),
+    step: (u64, u64),
     entries: Vec<Entry>,
 ) -> Reply {
+    let (resolved, answer) = resolved(generation, step, entries);
+    let sent = writer.cast(WriterMessage::Deliver(Box::new(resolved)));
+    assert!(sent.is_ok());
+    answer.await.unwrap()
+}
+
+fn resolved(
+    generation: u64,
+    (from, to): (u64, u64),
+    entries: Vec<Entry>,
+) -> (Resolved, Receiver<Reply>) {
     let permit = Budget::new(1).try_acquire(1).unwrap();
     let tenants = vec![None; entries.len()];
     let batch = Batch::new(SourceName::new("s"), generation, entries, permit);
@@ -56,9 +68,7 @@ async fn deliver_entries(
         tenants,
         learned: Vec::new(),
     };
-    let sent = writer.cast(WriterMessage::Deliver(Box::new(resolved)));
-    assert!(sent.is_ok());
-    answer.await.unwrap()
+    (resolved, answer)
 }
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
@@ -213,6 +223,41 @@ async fn a_batch_that_the_store_has_no_time_for_is_entered_in_parts() {
     assert_eq!(store.cursors().await.unwrap()[0].seq, 20);
     writer.stop(None);
     ended.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_whose_sender_gives_up_while_it_waits_is_not_entered() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = args(&dir.path().join("daybook.db"), Duration::from_secs(30));
+    let store = Arc::clone(&args.store);
+    store.prepare().await.unwrap();
+    let claimed = store.claim_cursor(&SourceName::new("s")).await.unwrap();
+    let batch = |step, number| resolved(claimed.generation, step, vec![event(number)]);
+    // Nobody needs to hear how a flush ends.
+    let spawned = ractor::Actor::spawn(None, Writer, args.clone()).await;
+    let (other, end) = spawned.unwrap();
+    other.stop(None);
+    end.await.unwrap();
+    let mut state = Writer.pre_start(other.clone(), args).await.unwrap();
+
+    let (abandoned, given_up) = batch((0, 10), 1);
+    let (kept, answer) = batch((0, 10), 2);
+    state.take(abandoned);
+    state.take(kept);
+    drop(given_up);
+    state.start_flush(&other);
+    let reply = in_time(answer).await.unwrap();
+    assert_eq!(reply.unwrap().written, 1);
+    let entered = store.find_events(&EventFilter::default(), None, 10).await;
+    let entered = entered.unwrap().into_iter().map(|event| event.external_id);
+    assert_eq!(entered.collect::<Vec<_>>(), ["2"]);
+
+    // Where nothing is left nothing is flushed.
+    let (abandoned, given_up) = batch((10, 20), 3);
+    state.take(abandoned);
+    drop(given_up);
+    state.start_flush(&other);
+    assert_eq!((state.running, state.waiting_entries), (1, 0));
 }
 
 /// Each that was made in parts may have been too large still.

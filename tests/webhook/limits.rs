@@ -187,7 +187,8 @@ async fn is_served(world: &World, count: usize, events: usize) {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     println!("the slowest of {count} answers took {slowest:?}");
-    assert!(slowest < Duration::from_secs(20), "{slowest:?}");
+    // Sooner than whoever holds a place has to let it go.
+    assert!(slowest < Duration::from_secs(40), "{slowest:?}");
 }
 
 async fn hold_open(address: SocketAddr, count: usize) -> Vec<Connection> {
@@ -277,14 +278,71 @@ async fn bodies_larger_than_their_room_come_through_one_after_the_other() {
         refusals.load(Ordering::Acquire) > 0
     })
     .await;
-    holder.send(end).await.unwrap();
-    assert_eq!(holder.answer().await.unwrap().status, 200);
+    // On a slow machine it may have given way by now.
+    let _or_it_has = holder.send(end).await;
+    let held = holder.answer().await.unwrap().status;
+    assert!([200, 408].contains(&held), "{held}");
     for ended in futures_util::future::join_all(senders).await {
         ended.unwrap();
+    }
+    if held == 408 {
+        assert_eq!(exchange(address, &first).await.status, 200);
     }
     assert_eq!(world.events().await.len(), 6 * 700);
     let limit = world.metric("daybook_in_flight_limit_bytes", "").await;
     assert_eq!(limit, f64::from(2 << 20));
     is_well(&world, 6 * 700).await;
     world.stop().await;
+}
+
+/// Strangers who send a part of a body and no more: one takes all that the source may have in flight, another the
+/// journal's reserve.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_do_not_go_on_give_their_room_to_others() {
+    let recorded = http::post("/api/v1/events", &[], "{\"action\":\"team.done\"}");
+    let (most, end) = recorded.split_at(recorded.len() - 1);
+    let part = format!(
+        "POST {ROUTE} HTTP/1.1\r\nhost: x\r\nx-signature: x\r\ncontent-length: 60000000\r\n\r\n{}",
+        "x".repeat(1_100_000)
+    );
+    for (journal, strangers) in [("0B", 1), ("1GiB", 2)] {
+        let plan = with_keys(World::sqlite().await, &[KEY]).journal_size(journal);
+        let plan = plan.source("kind = \"recorder\"");
+        let plan = plan.settings("[ingest]\nin_flight = \"2MiB\"");
+        let limits = "auth = \"none\"\nbody_timeout = \"1h\"";
+        let world = plan.start_with(limits, "").await;
+        world.ready().await;
+        let address = world.daybook().address();
+        // As slow as theirs, but nobody vouches for theirs.
+        let mut slow = Connection::open(address).await;
+        slow.send(most).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..strangers {
+            let mut stranger = Connection::open(address).await;
+            stranger.send(&part).await.unwrap();
+            held.push(stranger);
+            eventually("the source's part is held", async || {
+                world.daybook().budget().in_use() >= 1 << 20
+            })
+            .await;
+        }
+        let gone = tokio::spawn(async move {
+            let mut statuses = Vec::new();
+            for mut stranger in held {
+                statuses.push(stranger.answer().await.map(|answer| answer.status));
+            }
+            statuses
+        });
+        let mut served = 0;
+        while !gone.is_finished() {
+            let answer = send(&world, body(&format!("honest-{served}"), 1)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            served += 1;
+        }
+        assert_eq!(gone.await.unwrap(), vec![Some(408); strangers]);
+        slow.send(end).await.unwrap();
+        assert_eq!(slow.answer().await.unwrap().status, 200);
+        world.events_reach(served + 1).await;
+        world.stop().await;
+    }
 }
