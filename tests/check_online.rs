@@ -5,6 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+use daybook::event::SourceName;
+use daybook::journal::{Journal, JournalOptions, PushKind, PushRecord, waiting_bytes};
 use daybook::simulators::authentik::{
     FakeAuthentik, FakeAuthentikConfig, Fault, Permissions, Times,
 };
@@ -17,7 +20,8 @@ use tempfile::TempDir;
 use testkit::World;
 use testkit::http::{exchange, signed};
 use testkit::mongod::Mongod;
-use testkit::process::free_port;
+use testkit::process::{Process, free_port};
+use testkit::world::{Plan, eventually};
 use tokio::process::Command;
 
 const KEY: &str = "the key of the hook";
@@ -89,7 +93,7 @@ impl Site {
         let mut text = format!(
             r#"[store]
 url = "sqlite:{}"
-timeout = "3s"
+timeout = "30s"
 [http]
 listen = "127.0.0.1:{}"
 auth = "none"
@@ -181,14 +185,19 @@ name = "platform-api"
 
     /// The service, with keys of its own choice, on this site's port.
     async fn serve(&mut self, key: &str) -> World {
-        let plan = World::sqlite().await;
+        let world = self.serve_on(World::sqlite().await, key).await;
+        world.ready().await;
+        world
+    }
+
+    /// The same with a store of its own, ready or not.
+    async fn serve_on(&mut self, plan: Plan, key: &str) -> World {
         let key = plan.file("key", key);
         let hook = format!(
             "kind = \"stalwart\"\nsecret_files = [\"{}\"]",
             key.display()
         );
         let world = plan.source(&hook).start().await;
-        world.ready().await;
         self.port = world.daybook().address().port();
         world
     }
@@ -250,6 +259,40 @@ async fn what_is_switched_off_is_not_tried() {
         let told = format!("ok    {name}: switched off (ingest.enabled)\n");
         assert!(printed.contains(&told), "{printed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_switched_off_says_so_and_shows_what_waits() {
+    let site = Site::new().await;
+    let site = site.change("[journal]", "[ingest]\nenabled = false\n[journal]");
+    let place = site.path("journal");
+    let journal = Journal::open(JournalOptions::new(place.clone(), 1 << 20)).unwrap();
+    let body = Bytes::from_static(HOOK_EVENT.as_bytes());
+    let push = PushRecord::new(SourceName::new("stalwart"), PushKind::Stalwart, body);
+    journal.append(push).await.unwrap();
+    journal.close().await;
+    let waiting = waiting_bytes(&place).unwrap() as f64;
+    assert!(waiting > 0.0);
+
+    site.file("daybook.toml", site.toml());
+    let config = site.path("daybook.toml").display().to_string();
+    let mut daybook = Process::spawn(
+        env!("CARGO_BIN_EXE_daybook"),
+        &["run", "-c", &config],
+        site.port,
+        &site.path("log"),
+    );
+    daybook.ready().await;
+    eventually("what waits is shown", async || {
+        daybook.metric("daybook_journal_bytes", "").await == waiting
+    })
+    .await;
+    eventually("the switch is told of", async || {
+        daybook.log().contains("ingest is switched off")
+    })
+    .await;
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0), "{}", daybook.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,6 +382,12 @@ async fn certificates_and_what_is_wrong_with_them() {
             site.environment = vec![("SSL_CERT_FILE", folder.join(ca))];
         }
         site.fails("authentik", &parts).await;
+        // A server of any kind shows its certificate first.
+        let url = format!("mongodb://{address}/daybook?tls=true&directConnection=true");
+        let site = store_at(Site::new().await, &url);
+        let site = site.change("timeout = \"30s\"", "timeout = \"10s\"");
+        site.fails("store", &["invalid peer certificate", "?tlsCAFile=PATH"])
+            .await;
         server.stop().await;
     }
 }
@@ -463,6 +512,25 @@ async fn while_the_store_is_away_no_source_is_called_silent() {
     world.stop().await;
 }
 
+/// A request without events is answered 200 all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_own_store_takes_nothing_is_told() {
+    let mut site = Site::new().await;
+    let away = World::at("mongodb://127.0.0.1:9/daybook?serverSelectionTimeoutMS=300");
+    let world = site.serve_on(away.journal_size("0B"), KEY).await;
+    world.source_becomes("stalwart", "running").await;
+    let (code, printed) = site.check().await;
+    assert_eq!(code, 78, "{printed}");
+    for name in ["stalwart", "platform-api"] {
+        let failed = format!("FAIL  {name}: the running service is not ready: ");
+        let mut lines = printed.lines();
+        let line = lines.find(|line| line.starts_with(&failed));
+        let line = line.unwrap_or_else(|| panic!("no failure of {name}: {printed}"));
+        assert!(line.contains("the store does not take writes"), "{line}");
+    }
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_cannot_be_written_is_told_and_none_is_made() {
     let site = Site::new().await;
@@ -484,6 +552,7 @@ async fn the_store_and_what_is_wrong_with_it() {
         free_port()
     );
     let site = store_at(Site::new().await, &url);
+    let site = site.change("timeout = \"30s\"", "timeout = \"3s\"");
     site.fails("store", &["is a server running at mongodb://127.0.0.1"])
         .await;
 

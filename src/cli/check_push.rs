@@ -12,6 +12,7 @@ use super::{Finding, Fine, Service, Trouble};
 
 /// Nothing is in it, so nothing comes of it.
 const EMPTY_BODY: &str = r#"{"events":[]}"#;
+const SEE_STORE: &str = "see the store above; `daybook status` tells more";
 const HOOK: &str = "in Stalwart 0.16 Settings > Telemetry > Webhooks, up to 0.15 [webhook.\"…\"] in its TOML; see docs/connect-stalwart.md";
 
 pub(super) async fn check_stalwart(
@@ -79,7 +80,7 @@ pub(super) async fn check_stalwart(
         StatusCode::SERVICE_UNAVAILABLE => {
             return Err(Trouble::new(
                 "the running service answers 503: neither the store nor the journal takes events",
-                "see the store above; `daybook status` tells more",
+                SEE_STORE,
             ));
         }
         other => {
@@ -89,6 +90,8 @@ pub(super) async fn check_stalwart(
             ));
         }
     }
+    // What is empty is answered 200 without asking the store.
+    is_running(service).await?;
     let refused = Refused::read(service, name).await;
     let newest = Newest::read(name, store).await;
     let never_came = matches!(newest, Newest::Never);
@@ -132,8 +135,7 @@ pub(super) async fn check_stalwart(
 
 pub(super) async fn check_recorder(name: &str, service: &Service, store: &Asked<'_>) -> Finding {
     let newest = Newest::read(name, store).await;
-    let running = service.client.get(service.url("/healthz")).send().await;
-    let place = if running.is_ok_and(|answer| answer.status().is_success()) {
+    let place = if is_running(service).await? {
         "accepts events at /api/v1/events"
     } else {
         "accepts events at /api/v1/events, once the service runs"
@@ -144,6 +146,18 @@ pub(super) async fn check_recorder(name: &str, service: &Service, store: &Asked<
     } else {
         fine
     })
+}
+
+/// Whether the service runs. One that says it is not ready takes nothing, or lets it wait.
+async fn is_running(service: &Service) -> Result<bool, Trouble> {
+    match service.obstacles().await {
+        Ok(obstacles) if obstacles.is_empty() => Ok(true),
+        Ok(obstacles) => Err(Trouble::new(
+            format!("the running service is not ready: {}", obstacles.join("; ")),
+            SEE_STORE,
+        )),
+        Err(_) => Ok(false),
+    }
 }
 
 /// What can be asked whether events came.

@@ -16,6 +16,8 @@ use super::{Finding, Fine, Trouble, try_directory};
 const DIRECTORY: &str =
     "the directory must be there, and it and the file belong to the user that Daybook runs as";
 
+const CERTIFICATES: &str = "the server's certificate must be valid, for its host's name too, and of an authority that is a public one or named in ?tlsCAFile=PATH: this machine's own list is not used for MongoDB. A certificate of Daybook's own, with its key, is named in ?tlsCertificateKeyFile=PATH";
+
 /// The store, if it can be used, and what was found.
 pub(super) async fn check(config: &Config) -> (Option<Arc<dyn Store>>, Finding) {
     match missing_file(&config.store) {
@@ -86,7 +88,9 @@ async fn try_store(store: &dyn Store, config: &Config) -> Finding {
 fn trouble(error: &StoreError, config: &Config) -> Trouble {
     let url = &config.store.url;
     let is_sqlite = matches!(url.target(), Ok(StoreTarget::Sqlite(_)));
+    let speaks_of_certificate = error.to_string().to_lowercase().contains("certificate");
     let remedy = match error {
+        _ if speaks_of_certificate && !is_sqlite => CERTIFICATES.to_owned(),
         StoreError::Unavailable(_) | StoreError::Timeout { .. } if is_sqlite => {
             "another process holds the file: one Daybook at a time; where it is damaged, restore a backup (docs/runbook.md)".to_owned()
         }
@@ -117,5 +121,20 @@ mod tests {
         assert_eq!(trouble(&refused, &config).remedy, DIRECTORY);
         config.store.url = StoreUrl("mongodb://127.0.0.1/daybook".to_owned());
         assert!(trouble(&refused, &config).remedy.contains("authSource"));
+    }
+
+    #[test]
+    fn whose_certificate_is_refused_is_told_of_authorities() {
+        let mut config = Config::default();
+        config.store.url = StoreUrl("mongodb://127.0.0.1/daybook?tls=true".to_owned());
+        for said in [
+            "I/O error: invalid peer certificate: UnknownIssuer",
+            "I/O error: received fatal alert: CertificateRequired",
+        ] {
+            let away = StoreError::Unavailable(said.to_owned());
+            assert_eq!(trouble(&away, &config).remedy, CERTIFICATES, "{said}");
+        }
+        let away = StoreError::Unavailable("Connection refused".to_owned());
+        assert_ne!(trouble(&away, &config).remedy, CERTIFICATES);
     }
 }

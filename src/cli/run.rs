@@ -1,5 +1,6 @@
 //! `daybook run`: configuration, start, signals, drain.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use tokio::task::JoinSet;
 use crate::config::{Config, ConfigError};
 use crate::event::Outcome;
 use crate::http::tls;
+use crate::journal::waiting_bytes;
 use crate::own_events::{self, Deed};
 use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
 use crate::tree::{Daybook, End, Reloaded};
 
 use super::stop::Stop;
@@ -41,7 +44,11 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
         sources = config.sources.len(),
         "daybook starts"
     );
-    if config.ingest.enabled && config.sources.is_empty() {
+    if !config.ingest.enabled {
+        tracing::warn!(
+            "ingest is switched off (ingest.enabled): no source is read, pushes are answered 404, and what is in the journal stays there"
+        );
+    } else if config.sources.is_empty() {
         tracing::warn!("no source is configured: nothing will be entered");
     }
     warn_of_certificate(warning);
@@ -57,6 +64,11 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     // It tells its cause itself.
     let daybook = started.map_err(|error| anyhow!("daybook did not start: {error}"))?;
     tracing::info!(address = %daybook.address(), "listening");
+    if !config.ingest.enabled {
+        let (journal, metrics) = (config.journal.dir, daybook.metrics().clone());
+        // Nobody waits for a disk that hangs.
+        tokio::task::spawn_blocking(move || show_what_waits(&journal, &metrics));
+    }
     serve(daybook, stop, Some((hangup, args))).await
 }
 
@@ -189,6 +201,17 @@ async fn reload(
         });
     } else {
         tracing::warn!("the reload is not on the timeline: too many wait for the store");
+    }
+}
+
+/// Of a journal that nobody opens: its gauge would say that nothing is in it.
+fn show_what_waits(journal: &Path, metrics: &Metrics) {
+    match waiting_bytes(journal) {
+        Ok(bytes) => metrics.journal_bytes.set(bytes as f64),
+        Err(error) => {
+            let journal = journal.display();
+            tracing::warn!(%journal, %error, "cannot look for what is in the journal");
+        }
     }
 }
 

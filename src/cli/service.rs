@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use anyhow::ensure;
 use reqwest::{Client, ClientBuilder};
+use serde_json::Value;
 
 use crate::config::Config;
 
@@ -57,6 +59,19 @@ impl Service {
     /// The address of a path.
     pub(super) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
+    }
+
+    /// What the service says to everybody is in the way of events; nothing where it is ready.
+    ///
+    /// # Errors
+    /// When nobody answers, or somebody else.
+    pub(super) async fn obstacles(&self) -> Result<Vec<String>, anyhow::Error> {
+        let answer = self.client.get(self.url("/readyz")).send().await?;
+        let answer: Value = answer.json().await?;
+        ensure!(answer["status"].is_string(), "no readiness");
+        let reasons = answer["reasons"].as_array().into_iter().flatten();
+        let reasons = reasons.filter_map(Value::as_str);
+        Ok(reasons.map(str::to_owned).collect())
     }
 }
 

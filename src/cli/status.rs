@@ -99,15 +99,10 @@ async fn without_sources(
 
 /// What the service says to everybody.
 async fn readiness(config: &Config) -> Result<String, anyhow::Error> {
-    let service = Service::of(config)?;
-    let answer = service.client.get(service.url("/readyz")).send().await?;
-    let answer: Value = answer.json().await?;
-    let status = answer["status"].as_str().context("no readiness")?;
-    let reasons = answer["reasons"].as_array().into_iter().flatten();
-    let reasons: Vec<&str> = reasons.filter_map(Value::as_str).collect();
-    Ok(match reasons.as_slice() {
-        [] => status.to_owned(),
-        reasons => reasons.join("; "),
+    let obstacles = Service::of(config)?.obstacles().await?;
+    Ok(match obstacles.as_slice() {
+        [] => "ready".to_owned(),
+        obstacles => obstacles.join("; "),
     })
 }
 

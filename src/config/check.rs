@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tracing_subscriber::EnvFilter;
 
 use super::nearest::nearest;
@@ -40,6 +42,7 @@ pub(super) fn check(
     if scope != Scope::Service {
         return;
     }
+    check_certificates(config, report);
     if let Some(tls) = &config.http.tls {
         check_tls(tls, report);
     }
@@ -51,20 +54,21 @@ pub(super) fn check(
     }
 }
 
+const URL_FILE: &str = "store.url_file";
+
 fn check_store(config: &Config, report: &mut Report) {
-    const FILE: &str = "store.url_file";
     let url = &config.store.url;
-    let in_file = report.is_set(FILE);
-    let key = if in_file { FILE } else { "store.url" };
+    let in_file = report.is_set(URL_FILE);
+    let key = key_of_address(report);
     let target = url.target();
     match &target {
         Err(wanted) if in_file && url.is_of_known_store() => {
-            report.add(FILE, "an address that cannot be used", wanted);
+            report.add(URL_FILE, "an address that cannot be used", wanted);
         }
         // It may be a password in the wrong file.
         Err(_) if in_file => {
             let wanted = "the store's address in it: sqlite:PATH or mongodb://HOST:27017/DATABASE";
-            report.add(FILE, "a file with something else in it", wanted);
+            report.add(URL_FILE, "a file with something else in it", wanted);
         }
         Err(wanted) => report.add(key, url.in_words(), wanted),
         Ok(StoreTarget::Sqlite(path)) if path.is_dir() => {
@@ -75,6 +79,29 @@ fn check_store(config: &Config, report: &mut Report) {
     }
     let is_sqlite = matches!(target, Ok(StoreTarget::Sqlite(_)));
     check_collections(&config.store.collections, is_sqlite, report);
+}
+
+/// Under which key the store's address is reported.
+fn key_of_address(report: &Report) -> &'static str {
+    if report.is_set(URL_FILE) {
+        URL_FILE
+    } else {
+        "store.url"
+    }
+}
+
+/// The driver does not name a file that it cannot open, and takes a list of authorities with nothing in it.
+fn check_certificates(config: &Config, report: &mut Report) {
+    let key = key_of_address(report);
+    for (option, path) in config.store.url.certificate_files() {
+        let found = match std::fs::read(&path) {
+            Err(error) => file_trouble(&path, &error),
+            Ok(pem) if CertificateDer::pem_slice_iter(&pem).any(|read| read.is_ok()) => continue,
+            Ok(_) => format!("{} holds no certificate", shown_path(&path)),
+        };
+        let wanted = "a file that holds certificates in PEM";
+        report.add(key, format!("{option}: {found}"), wanted);
+    }
 }
 
 fn check_collections(names: &Collections, is_sqlite: bool, report: &mut Report) {

@@ -4,6 +4,9 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
+use futures_util::FutureExt as _;
+use mongodb::options::{ClientOptions, ConnectionString, HostInfo, Tls};
+
 use super::tree::quote;
 
 /// A token or signature key. `Debug` hides it, there is no `Display`; [`Secret::expose`] gives it away on purpose.
@@ -88,6 +91,25 @@ impl StoreUrl {
         schemes.iter().any(|scheme| self.0.starts_with(scheme))
     }
 
+    /// The files of certificates that the address of a MongoDB names, each with its option.
+    pub(super) fn certificate_files(&self) -> Vec<(&'static str, PathBuf)> {
+        let Ok(ConnectionString {
+            tls: Some(Tls::Enabled(options)),
+            ..
+        }) = ConnectionString::parse(&self.0)
+        else {
+            return Vec::new();
+        };
+        let files = [
+            ("tlsCAFile", options.ca_file_path),
+            ("tlsCertificateKeyFile", options.cert_key_file_path),
+        ];
+        let named = files.into_iter();
+        named
+            .filter_map(|(option, path)| Some((option, path?)))
+            .collect()
+    }
+
     /// As an error shows it that has no target. What looks like neither an address nor the path of a
     /// file may be a password: it does not show.
     pub(super) fn in_words(&self) -> String {
@@ -136,7 +158,7 @@ fn sqlite_path(path: &str) -> Result<PathBuf, String> {
 }
 
 fn mongodb_database(url: &str) -> Result<String, String> {
-    let parsed = mongodb::options::ConnectionString::parse(url).map_err(|error| {
+    let parsed = ConnectionString::parse(url).map_err(|error| {
         let told = error.to_string();
         // The driver quotes what it could not read, and that can be a password put in the wrong place.
         let unsafe_to_quote = url.contains('@') || !redact_url(url).eq(url);
@@ -148,10 +170,27 @@ fn mongodb_database(url: &str) -> Result<String, String> {
             format!("an address that the MongoDB driver can read; it says: {told}")
         }
     })?;
+    check_options(parsed.clone())?;
     parsed.default_database.filter(|name| !name.is_empty()).ok_or_else(|| {
         "the database's name in the address: \"mongodb://HOST:27017/daybook\"; a user that lives elsewhere is found with \"?authSource=admin\""
             .to_owned()
     })
+}
+
+/// What the driver refuses when the client is made only: no value of an option shows in what it says then.
+fn check_options(mut address: ConnectionString) -> Result<(), String> {
+    // A name would have to be looked up first.
+    if let HostInfo::DnsRecord(_) = address.host_info {
+        address.host_info = HostInfo::default();
+    }
+    let parsed = ClientOptions::parse(address).into_future().now_or_never();
+    match parsed {
+        Some(Err(error)) => Err(format!(
+            "options that the MongoDB driver takes; it says: {}",
+            error.kind
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Hides what can be a credential in an address: the password, a port that is none, secret options.
@@ -402,6 +441,19 @@ mod tests {
             ("mongodb://u:s3cret", "%-escapes"),
             ("mongodb://u:12345678", "%-escapes"),
             ("mongodb://host/db?maxPoolSize=s3cret", "it says"),
+            (
+                "mongodb://u:s3cr%40t@host/db?maxPoolSize=0",
+                "maxPoolSize=0",
+            ),
+            (
+                "mongodb+srv://host.example.net/db?maxPoolSize=0",
+                "maxPoolSize=0",
+            ),
+            (
+                "mongodb://a,b/db?directConnection=true",
+                "directConnection=true",
+            ),
+            ("mongodb://host/db?socketTimeoutMS=1", "socketTimeoutMS"),
         ];
         for (url, wanted) in cases {
             let error = StoreUrl(url.to_owned()).target().unwrap_err();

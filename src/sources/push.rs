@@ -377,11 +377,13 @@ impl Pusher {
         permit: Arc<Permit>,
     ) -> Result<u64, Undelivered> {
         let mut refused = 0;
+        let mut was_asked = false;
         loop {
             let chunk = take_batch(entries, self.batch_events);
             if chunk.is_empty() {
                 break;
             }
+            was_asked = true;
             let source = self.courier.status.name.clone();
             let batch = Batch::pushed(source, chunk, Arc::clone(&permit));
             let parcel = self.courier.parcel(batch, 0);
@@ -404,7 +406,10 @@ impl Pusher {
                 Err(refused) => return Err(Undelivered::Store(refused.to_string())),
             }
         }
-        self.courier.status.set_state(SourceState::Running, None);
+        // A push of nothing tells nothing of the store.
+        if was_asked {
+            self.courier.status.set_state(SourceState::Running, None);
+        }
         Ok(refused)
     }
 
@@ -464,6 +469,32 @@ mod tests {
     use crate::journal::{JournalOptions, PushKind};
     use crate::telemetry::metrics::Metrics;
 
+    fn pusher(budget: &Budget, journal: Option<Journal>) -> Pusher {
+        let metrics = Metrics::new();
+        let name = SourceName::new("mail");
+        let counters = metrics.source(&name, "stalwart");
+        Pusher {
+            courier: Courier {
+                resolver: Slot::new(),
+                resolver_mailbox: metrics.actor_mailbox("resolver"),
+                share: budget.share("mail", 1.0),
+                status: Arc::new(SourceStatus::new(name, "stalwart", counters)),
+                ack_timeout: PATIENCE,
+                waits_of: None,
+            },
+            journal,
+            detour: Detour::default(),
+            batch_events: 1,
+            probe: Probe::default(),
+            until: Instant::now() + PATIENCE,
+        }
+    }
+
+    fn push() -> PushRecord {
+        let body = Bytes::from_static(b"{}");
+        PushRecord::new(SourceName::new("mail"), PushKind::Stalwart, body)
+    }
+
     /// As the acceptor gives up a job that takes too long.
     #[tokio::test]
     async fn a_push_that_is_given_up_is_paid_for_until_the_disk_has_let_go_of_it() {
@@ -482,25 +513,8 @@ mod tests {
         })
         .unwrap();
         let budget = Budget::new(1000);
-        let metrics = Metrics::new();
-        let name = SourceName::new("mail");
-        let counters = metrics.source(&name, "stalwart");
-        let pusher = Pusher {
-            courier: Courier {
-                resolver: Slot::new(),
-                resolver_mailbox: metrics.actor_mailbox("resolver"),
-                share: budget.share("mail", 1.0),
-                status: Arc::new(SourceStatus::new(name.clone(), "stalwart", counters)),
-                ack_timeout: PATIENCE,
-                waits_of: None,
-            },
-            journal: Some(journal.clone()),
-            detour: Detour::default(),
-            batch_events: 1,
-            probe: Probe::default(),
-            until: Instant::now() + PATIENCE,
-        };
-        let push = PushRecord::new(name, PushKind::Stalwart, Bytes::from_static(b"{}"));
+        let pusher = pusher(&budget, Some(journal.clone()));
+        let push = push();
         let room = Room::Reserve(budget.try_acquire(600).unwrap());
         let mut delivery = Box::pin(pusher.deliver(&push, std::iter::empty(), room));
         assert_eq!(delivery.as_mut().now_or_never(), None);
@@ -512,14 +526,27 @@ mod tests {
         assert_eq!(budget.in_use(), 0);
     }
 
+    /// As `daybook check --online` sends it.
+    #[tokio::test]
+    async fn a_push_of_nothing_does_not_say_that_pushes_are_taken_again() {
+        let budget = Budget::new(1000);
+        let pusher = pusher(&budget, None);
+        let status = Arc::clone(&pusher.courier.status);
+        status.set_state(SourceState::Blocked, Some("the store is away".to_owned()));
+        let room = Room::InFlight(budget.try_acquire(0).unwrap());
+        let pushed = pusher.deliver(&push(), std::iter::empty(), room).await;
+        assert!(matches!(pushed, Pushed::Durable { received: 0, .. }));
+        let view = status.view();
+        assert_eq!(view.state, SourceState::Blocked);
+        assert_eq!(view.reason.as_deref(), Some("the store is away"));
+    }
+
     #[tokio::test]
     async fn at_the_end_of_a_detour_one_push_tries_the_store() {
         let dir = tempfile::tempdir().unwrap();
         let options = JournalOptions::new(dir.path().to_owned(), 1 << 20);
         let journal = Journal::open(options).unwrap();
-        let name = SourceName::new("mail");
-        let push = PushRecord::new(name, PushKind::Stalwart, Bytes::from_static(b"{}"));
-        journal.append(push).await.unwrap();
+        journal.append(push()).await.unwrap();
         let detour = Detour(Arc::new(Mutex::new(Some(Instant::now()))));
         assert!(!detour.is_taken(&journal));
         assert!(detour.is_taken(&journal));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use daybook::config::{AuthentikConfig, LoadedConfig, StalwartConfig};
 
-use super::{Files, load, only_problem};
+use super::{Files, NO_ENV, load, only_problem};
 
 /// As `openssl x509 -req` makes it without extensions.
 const VERSION_1: &[u8] = b"-----BEGIN CERTIFICATE-----
@@ -147,6 +147,36 @@ fn files_that_hold_the_wrong_thing_are_told() {
     load(&good).unwrap();
     files.write("cert.pem", format!("\u{feff}{certificate}"));
     load(&good).unwrap();
+}
+
+#[test]
+fn the_certificates_that_the_store_s_address_names_must_be_there() {
+    let files = Files::new();
+    let address = |option: &str, name: &str| {
+        let path = files.path(name);
+        format!("mongodb://u:s3cret@h/db?tls=true&{option}={path}")
+    };
+    let in_file = format!("[store]\nurl_file = {:?}", files.path("url"));
+    for option in ["tlsCAFile", "tlsCertificateKeyFile"] {
+        for (name, found) in [
+            ("gone.pem", "does not exist"),
+            ("key.pem", "holds no certificate"),
+        ] {
+            let url = address(option, name);
+            files.write("url", &url);
+            let text = format!("[store]\nurl = {url:?}");
+            for (text, key) in [(&text, "store.url"), (&in_file, "store.url_file")] {
+                let problem = only_problem(load(text), text);
+                assert_eq!(problem.key, key, "{problem}");
+                let found = format!("{option}: {} {found}", files.path(name));
+                assert_eq!(problem.found, found);
+            }
+            // Who only looks at the timeline may not be able to read the service's key.
+            let file = Some((PathBuf::from("daybook.toml"), text));
+            LoadedConfig::from_parts_for_tools(file, NO_ENV).unwrap();
+        }
+        load(&format!("[store]\nurl = {:?}", address(option, "cert.pem"))).unwrap();
+    }
 }
 
 #[test]
