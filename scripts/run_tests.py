@@ -32,7 +32,7 @@ FIRST = [
     "documentation",
 ]
 # Seconds after which a program hangs.
-LONGEST = 900
+LONGEST = 1800
 # Seconds for the watchdogs of its MongoDB servers, which see it end, kill them and remove their folders.
 CLEARING_UP = 5
 # Lines of each failed program that stand at the very end once more: a long log may be cut before.

@@ -75,4 +75,4 @@ export MONGOD
 "$MONGOD" --version | head -n 1
 
 step "tests"
-timeout 2400 scripts/run_tests.py
+timeout 5400 scripts/run_tests.py

@@ -57,8 +57,8 @@ async fn the_page_in_a_browser() {
     let port = free_port();
     let config = path("daybook.toml");
     let text = format!(
-        "[store]\nurl = \"sqlite:{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[journal]\ndir = \"{}\"\n\
-         [[sources]]\nkind = \"recorder\"\nname = \"services\"\n",
+        "[store]\nurl = \"sqlite:{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n\
+         [journal]\ndir = \"{}\"\nmax_size = \"0B\"\n[[sources]]\nkind = \"recorder\"\nname = \"services\"\n",
         path("daybook.db"),
         path("journal"),
     );

@@ -17,7 +17,7 @@ use mongodb::bson::{Bson, Document, doc};
 use testkit::World;
 use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::{Mongod, ReplicaSet};
-use testkit::world::eventually;
+use testkit::world::{PATIENCE, eventually};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// What a healthy operation is given.
@@ -100,7 +100,7 @@ async fn stored(store: &MongoStore) -> usize {
 
 /// Repeats a commit until the store answers, as the writer does.
 async fn commit_at_last(store: &MongoStore, commit: &Commit<'_>) -> Committed {
-    let limit = tokio::time::timeout(Duration::from_secs(60), async {
+    let limit = tokio::time::timeout(PATIENCE, async {
         loop {
             if let Ok(committed) = store.commit(commit).await {
                 return committed;
@@ -129,7 +129,7 @@ async fn a_frozen_server_is_a_timeout_in_time_and_goes_on_when_it_thaws() {
     let patient = prepared(&mongod.url("d")).await;
     let generation = claim(&patient).await;
     // The driver notices by itself in so long a time, and not before the first operation ends.
-    let url = mongod.url("d") + "&connectTimeoutMS=20000";
+    let url = mongod.url("d") + "&connectTimeoutMS=60000";
     let store = store(&url, SHORT).await;
     eventually("it is connected", async || store.ping().await.is_ok()).await;
     let events = events(500);
@@ -141,7 +141,7 @@ async fn a_frozen_server_is_a_timeout_in_time_and_goes_on_when_it_thaws() {
         let error = store.commit(&commit).await.expect_err("nobody answers");
         let took = started.elapsed();
         println!("a frozen server is given up in {took:?}");
-        assert!(took < 5 * SHORT, "{took:?}");
+        assert!(took < AMPLE, "{took:?}");
         match (round, error) {
             (0, error) => assert_eq!(error.reason(), "timeout", "{error}"),
             // By now the driver may have noticed by itself.
@@ -421,7 +421,10 @@ async fn a_replica_set_loses_its_primary_its_connections_and_its_majority() {
     let committed = commit_at_last(&store, &commit).await;
     // Several are on the wire at once, and the server counts the one time a little late.
     assert!(fail_point.off().await >= 1);
-    assert!(matches!(committed.moves[..], [MoveFate::Moved]));
+    assert!(matches!(
+        committed.moves[..],
+        [MoveFate::Moved | MoveFate::Covered]
+    ));
 
     set.step_down().await;
     let again = commit_at_last(&store, &commit).await;
@@ -438,7 +441,7 @@ async fn a_replica_set_loses_its_primary_its_connections_and_its_majority() {
     let error = store.commit(&more).await.expect_err("no majority");
     let took = started.elapsed();
     println!("a lost majority is noticed in {took:?}");
-    assert!(took < 5 * SHORT, "{took:?}");
+    assert!(took < AMPLE, "{took:?}");
     assert!(
         matches!(error.reason(), "timeout" | "unavailable"),
         "{error}"

@@ -15,9 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
 
 fn tls_lines() -> String {
-    format!(
-        "auth = \"none\"\nheader_timeout = \"1s\"\ntls = {{ cert = \"{DATA}/cert.pem\", key = \"{DATA}/key.pem\" }}"
-    )
+    format!("auth = \"none\"\ntls = {{ cert = \"{DATA}/cert.pem\", key = \"{DATA}/key.pem\" }}")
 }
 
 fn trusting_client() -> reqwest::Client {
@@ -40,7 +38,13 @@ async fn events_are_taken_and_read_over_tls_and_not_in_the_clear() {
         .await;
     let address = world.daybook().address();
     let client = trusting_client();
-    let url = format!("https://localhost:{}/api/v1/events", address.port());
+    let base = format!("https://localhost:{}", address.port());
+    eventually("readiness", async || {
+        let answer = client.get(format!("{base}/readyz")).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
+    let url = format!("{base}/api/v1/events");
     let answer = client
         .post(&url)
         .body(r#"{"action":"invoice.paid"}"#)
@@ -70,14 +74,14 @@ async fn a_client_that_never_finishes_its_handshake_is_cut_off() {
     let world = World::sqlite()
         .await
         .source("kind = \"recorder\"")
-        .start_with(&tls_lines(), "")
+        .start_with(&format!("{}\nheader_timeout = \"1s\"", tls_lines()), "")
         .await;
     let mut idle = tokio::net::TcpStream::connect(world.daybook().address())
         .await
         .unwrap();
     idle.write_all(&[0x16, 0x03]).await.unwrap();
     let mut nothing = Vec::new();
-    let cut = tokio::time::timeout(Duration::from_secs(10), idle.read_to_end(&mut nothing)).await;
+    let cut = tokio::time::timeout(Duration::from_secs(60), idle.read_to_end(&mut nothing)).await;
     assert!(cut.is_ok(), "the connection is still open");
     world.stop().await;
 }

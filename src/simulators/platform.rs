@@ -270,7 +270,7 @@ mod tests {
         for _ in 0..250 {
             recorder.push(realistic(&mut rng, &people, Timestamp::now()));
         }
-        tokio::time::timeout(Duration::from_secs(10), recorder.drained())
+        tokio::time::timeout(Duration::from_secs(120), recorder.drained())
             .await
             .unwrap();
         let taken = taken.lock().unwrap();

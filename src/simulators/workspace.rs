@@ -510,7 +510,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), busy)
+        tokio::time::timeout(Duration::from_secs(120), busy)
             .await
             .unwrap();
         workspace.pause().await;
@@ -570,7 +570,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), goes_on)
+        tokio::time::timeout(Duration::from_secs(120), goes_on)
             .await
             .unwrap();
         workspace.pause().await;

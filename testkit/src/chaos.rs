@@ -29,7 +29,7 @@ use crate::world::client;
 
 const DATABASE: &str = "chaos";
 /// How long everything may take to arrive after the last fault before the run has failed.
-const CONVERGENCE_LIMIT: Duration = Duration::from_secs(120);
+const CONVERGENCE_LIMIT: Duration = Duration::from_secs(300);
 /// How long a number of strikes may take.
 const STRIKES_LIMIT: Duration = Duration::from_secs(300);
 /// What the kinds of strike are called in a report.

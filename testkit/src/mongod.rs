@@ -268,7 +268,8 @@ impl Mongod {
         let answered = async {
             loop {
                 // One attempt waits for the server by itself; the loop looks whether there is one.
-                if admin.run_command(doc! { "ping": 1 }).await.is_ok() {
+                let ping = admin.run_command(doc! { "ping": 1 });
+                if let Ok(Ok(_)) = tokio::time::timeout(PROBE_LIMIT, ping).await {
                     return Ok(());
                 }
                 let ended = match self.lock().as_mut() {
@@ -329,7 +330,7 @@ fn watchdog(server: u32, directory: &Path) -> Result<Child> {
 
 async fn database(url: &str, name: &str) -> Result<Database> {
     let mut options = ClientOptions::parse(url).await?;
-    options.server_selection_timeout = Some(Duration::from_secs(2));
+    options.server_selection_timeout = Some(Duration::from_secs(30));
     Ok(Client::with_options(options)?.database(name))
 }
 

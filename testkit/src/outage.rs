@@ -198,31 +198,38 @@ impl Servers {
         }
     }
 
-    /// The fault from its begin to its end.
-    async fn suffer(&self, fault: Fault, length: Duration) {
-        let lasts = tokio::time::sleep(length);
+    /// The fault from its begin to its end; how many bytes were in the journal just before that.
+    async fn suffer(&self, fault: Fault, length: Duration, daybook: &Process) -> u64 {
+        let over = tokio::time::sleep(length);
+        let lasts = async {
+            over.await;
+            daybook.metric("daybook_journal_bytes", "").await as u64
+        };
         match (self, fault) {
             (Self::One(mongod), Fault::Freeze) => {
                 mongod.freeze();
-                lasts.await;
+                let journal_bytes = lasts.await;
                 mongod.thaw();
+                journal_bytes
             }
             (Self::One(mongod), Fault::Kill) => {
                 mongod.kill9();
-                lasts.await;
+                let journal_bytes = lasts.await;
                 mongod.restart().await;
+                journal_bytes
             }
             (Self::Three(set), Fault::StepDown) => {
                 set.step_down().await;
-                lasts.await;
+                lasts.await
             }
             (Self::Three(set), Fault::KillPrimary) => {
                 let primary = set.primary().await;
                 primary.kill9();
                 // Another one, for it answers nobody.
                 set.primary().await;
-                lasts.await;
+                let journal_bytes = lasts.await;
                 primary.restart().await;
+                journal_bytes
             }
             _ => unreachable!("one kind of store a run"),
         }
@@ -273,9 +280,8 @@ async fn play(plan: &Plan, servers: &Servers, daybook: &Process) -> Result<Repor
     let mut windows = Vec::new();
     for fault in &plan.faults {
         let began = Instant::now();
-        servers.suffer(*fault, plan.each).await;
+        let journal_bytes = servers.suffer(*fault, plan.each, daybook).await;
         let ended = Instant::now();
-        let journal_bytes = daybook.metric("daybook_journal_bytes", "").await as u64;
         let limit = PATIENCE.max(plan.each);
         anyhow::ensure!(
             drained_within(daybook, limit).await,

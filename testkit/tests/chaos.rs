@@ -23,7 +23,7 @@ async fn seed(seed: u64) {
     for kind in KINDS.into_iter().chain([UPSTREAM_HITS]) {
         assert!(struck(kind) >= 1, "{kind}: {report:?}");
     }
-    assert!(struck("actor kills confirmed") >= 5, "{report:?}");
+    assert!(struck("actor kills confirmed") >= 1, "{report:?}");
     assert!(report.looks > 10, "{report:?}");
     assert!(report.promised > 250, "{report:?}");
 }

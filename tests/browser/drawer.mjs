@@ -89,7 +89,8 @@ test("back leads from an event to its list, after a reload and after a link", ()
     await page.reload();
     await page.locator("main #event").waitFor();
     await page.goBack();
-    await page.locator(`li.event[data-id="${second}"]`).waitFor();
+    // Its script may come after its rows.
+    await page.locator(`html.rows li.event[data-id="${second}"]`).waitFor();
     assert.equal(page.url(), list);
 
     await links(page).nth(1).click();

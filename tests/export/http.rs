@@ -255,7 +255,9 @@ async fn where_a_broken_export_would_look_whole_there_is_none() {
 async fn an_export_that_breaks_off_is_known_to_both() {
     let mongod = Mongod::start().await;
     let plan = World::mongodb(&mongod).await;
-    let world = plan.start_with("auth = \"none\"", "timeout = \"3s\"").await;
+    let world = plan
+        .start_with("auth = \"none\"", "timeout = \"10s\"")
+        .await;
     world.ready().await;
     // So short a time is meant for the export alone.
     let config = StoreConfig {
@@ -319,7 +321,9 @@ async fn an_export_that_breaks_off_is_known_to_both() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_is_entered_when_the_store_is_back() {
     let plan = World::sqlite().await;
-    let world = plan.start_with("auth = \"none\"", "timeout = \"3s\"").await;
+    let world = plan
+        .start_with("auth = \"none\"", "timeout = \"10s\"")
+        .await;
     world.ready().await;
     let config = StoreConfig {
         url: StoreUrl(world.store_url().to_owned()),

@@ -22,7 +22,7 @@ const NAME_LENGTH: usize = 400;
 const ROUNDS: u64 = 8;
 /// How late the others may be. On a busy machine they take their time, but the flood must not add
 /// to it for ever.
-const LAG_LIMIT: Duration = Duration::from_secs(30);
+const LAG_LIMIT: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_one_source_floods_the_lag_of_the_others_stays_bounded() {

@@ -23,10 +23,10 @@ const CONVERGENCE_LIMIT: Duration = Duration::from_secs(120);
 const REFUSALS: usize = 500;
 /// Without hangs nobody should be taken for hanging, however busy the machine.
 pub const PATIENT: Duration = Duration::from_secs(30);
-const IMPATIENT: Duration = Duration::from_millis(600);
+const IMPATIENT: Duration = Duration::from_secs(2);
 /// Where a hang must be taken for none: longer than a busy machine stands still, and short enough to
 /// be outlasted.
-const WATCHFUL: Duration = Duration::from_secs(4);
+const WATCHFUL: Duration = Duration::from_secs(10);
 
 /// What strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

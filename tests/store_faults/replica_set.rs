@@ -85,5 +85,6 @@ async fn primary_of_the_rest<'a>(set: &'a ReplicaSet, without: &Mongod) -> &'a M
             }
         }
         assert!(Instant::now() < limit, "no new primary");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

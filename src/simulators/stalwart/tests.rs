@@ -133,7 +133,7 @@ async fn what_is_not_taken_goes_out_again_with_new_ids_and_a_new_signature() {
     .await;
     let sender = StalwartSender::start(quick(&url));
     sender.push(failed_login(0));
-    tokio::time::timeout(Duration::from_secs(10), sender.drained())
+    tokio::time::timeout(Duration::from_secs(120), sender.drained())
         .await
         .unwrap();
     let bodies = receiver.bodies.lock().unwrap().clone();
@@ -151,14 +151,14 @@ async fn what_is_not_taken_goes_out_again_with_new_ids_and_a_new_signature() {
 async fn a_repetition_is_merged_with_what_is_newer() {
     let (receiver, url) = receiver(&[StatusCode::BAD_GATEWAY]).await;
     let mut config = quick(&url);
-    config.throttle = Duration::from_millis(200);
+    config.throttle = Duration::from_secs(1);
     let sender = StalwartSender::start(config);
     sender.push(failed_login(0));
     while receiver.bodies.lock().unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
     sender.push(failed_login(1));
-    tokio::time::timeout(Duration::from_secs(10), sender.drained())
+    tokio::time::timeout(Duration::from_secs(120), sender.drained())
         .await
         .unwrap();
     let counts: Vec<usize> = receiver
@@ -174,11 +174,9 @@ async fn a_repetition_is_merged_with_what_is_newer() {
 #[tokio::test]
 async fn a_slow_answer_is_a_second_delivery() {
     let (receiver, url) = receiver(&[StatusCode::PROCESSING]).await;
-    let mut config = quick(&url);
-    config.timeout = Duration::from_secs(1);
-    let sender = StalwartSender::start(config);
+    let sender = StalwartSender::start(quick(&url));
     sender.push(failed_login(0));
-    tokio::time::timeout(Duration::from_secs(10), sender.drained())
+    tokio::time::timeout(Duration::from_secs(120), sender.drained())
         .await
         .unwrap();
     assert_eq!(receiver.bodies.lock().unwrap().len(), 2);
@@ -190,11 +188,12 @@ async fn what_becomes_too_old_is_gone() {
     let refusals = [StatusCode::UNAUTHORIZED; 200];
     let (_receiver, url) = receiver(&refusals).await;
     let mut config = quick(&url);
-    // Long enough for a first attempt.
-    config.discard_after = Duration::from_secs(1);
+    // Long enough for a first attempt, and with fewer of them than are refused.
+    config.discard_after = Duration::from_secs(5);
+    config.throttle = Duration::from_millis(100);
     let sender = StalwartSender::start(config);
     sender.push(failed_login(0));
-    tokio::time::timeout(Duration::from_secs(10), sender.drained())
+    tokio::time::timeout(Duration::from_secs(120), sender.drained())
         .await
         .unwrap();
     assert_eq!(sender.discarded().of("auth.failed"), 1);

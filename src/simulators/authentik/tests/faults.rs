@@ -155,7 +155,7 @@ async fn faults_of_the_connection_break_the_answer() {
         .set_fault(Fault::HangBeforeHeaders, Times::Next(1));
     let hung = world
         .get(&path)
-        .timeout(Duration::from_secs(2))
+        .timeout(Duration::from_secs(10))
         .send()
         .await;
     assert!(hung.unwrap_err().is_timeout());

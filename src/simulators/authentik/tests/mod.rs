@@ -30,7 +30,7 @@ fn sample(name: &str) -> Value {
 fn client() -> reqwest::Client {
     ensure_tls_provider();
     reqwest::Client::builder()
-        .timeout(Duration::from_secs(5))
+        .timeout(Duration::from_secs(60))
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .unwrap()
