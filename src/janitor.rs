@@ -159,29 +159,33 @@ impl JanitorState {
 /// Deletes everything from before this time, step by step, and adds to `swept` what is gone.
 ///
 /// # Errors
-/// When the store fails; what was deleted until then is gone.
+/// When the store fails; what was deleted until then, or of the other kind, is gone.
 pub async fn sweep(
     store: &dyn Store,
     before: Timestamp,
     progress: &Progress,
     swept: &mut Swept,
 ) -> Result<(), StoreError> {
-    // At start the writer may not have made the tables yet. In a large file of an older version it takes many steps,
-    // each with the store's own timeout.
+    // At start the writer may not have made the tables yet. In a large file of an older version it
+    // takes many steps, each with the store's own timeout.
     let preparing = progress.long_wait(Duration::MAX);
     store.prepare().await?;
     drop(preparing);
-    loop {
-        progress.tick();
-        match store.delete_events_before(before, STEP).await? {
-            0 => break,
-            deleted => swept.events += deleted,
+    let events = async {
+        loop {
+            progress.tick();
+            match store.delete_events_before(before, STEP).await? {
+                0 => return Ok(()),
+                deleted => swept.events += deleted,
+            }
         }
-    }
+    };
+    // Neither kind stays because the other cannot go.
+    let events = events.await;
     loop {
         progress.tick();
         match store.delete_dead_letters_before(before, STEP).await? {
-            0 => return Ok(()),
+            0 => return events,
             deleted => swept.dead_letters += deleted,
         }
     }
@@ -345,11 +349,14 @@ mod tests {
             ..Commit::default()
         };
         store.commit(&commit).await.unwrap();
-        let keep = "CREATE TRIGGER keep BEFORE DELETE ON auditdeadletters
-            BEGIN SELECT RAISE(ABORT, 'kept'); END";
         let connection = rusqlite::Connection::open(&path).unwrap();
-        connection.execute_batch(keep).unwrap();
-
+        let keep = |kept: &str| {
+            let keep = format!(
+                "CREATE TRIGGER keep BEFORE DELETE ON {kept} BEGIN SELECT RAISE(ABORT, 'kept'); END"
+            );
+            connection.execute_batch(&keep).unwrap();
+        };
+        keep("auditdeadletters");
         let mut janitor = JanitorState {
             args: args(&store),
             sweeps: JoinSet::new(),
@@ -363,5 +370,14 @@ mod tests {
         let counts = janitor.args.metrics.render();
         let counted = "daybook_retention_deleted_events_total 1\n";
         assert!(counts.contains(counted), "{counts}");
+
+        // Nor do the letters stay where the events cannot go.
+        connection.execute_batch("DROP TRIGGER keep").unwrap();
+        enter(&*store, "next", SignedDuration::from_hours(25)).await;
+        keep("auditevents");
+        let mut swept = Swept::default();
+        let outcome = sweep(&*store, Timestamp::now(), &progress, &mut swept).await;
+        assert!(outcome.is_err());
+        assert_eq!((swept.events, swept.dead_letters), (0, 1));
     }
 }

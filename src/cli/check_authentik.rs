@@ -41,9 +41,10 @@ pub(super) async fn check(config: &AuthentikConfig) -> Finding {
             format!("reached, but the token is refused ({error})"),
             refused(detail),
         ),
-        ClientError::Transport(what) => {
-            Trouble::new(format!("not reached: {error}"), unreached(what))
-        }
+        ClientError::Late | ClientError::Transport(_) => Trouble::new(
+            format!("not reached: {error}"),
+            unreached(&error.to_string()),
+        ),
         _ => Trouble::new(error.to_string(), wrong_answer(&error)),
     })?;
     let user = me.get("user").unwrap_or(&Value::Null);
@@ -170,7 +171,7 @@ fn wrong_answer(error: &ClientError) -> String {
             "something else answers at this address, a login page or a proxy: use Authentik's own address".to_owned()
         }
         ClientError::Refused { detail, .. } => refused(detail),
-        ClientError::Transport(what) => unreached(what),
+        ClientError::Late | ClientError::Transport(_) => unreached(&error.to_string()),
     }
 }
 

@@ -90,8 +90,6 @@ pub(super) async fn check_stalwart(
             ));
         }
     }
-    // What is empty is answered 200 without asking the store.
-    is_running(service).await?;
     let refused = Refused::read(service, name).await;
     let newest = Newest::read(name, store).await;
     let never_came = matches!(newest, Newest::Never);
@@ -117,6 +115,8 @@ pub(super) async fn check_stalwart(
             ),
         ));
     }
+    // What is empty is answered 200 without asking the store.
+    is_running(name, service).await?;
     let mut fine = Fine::new(format!(
         "a signed test request to {route} was answered 200; {}",
         newest.told()
@@ -135,7 +135,7 @@ pub(super) async fn check_stalwart(
 
 pub(super) async fn check_recorder(name: &str, service: &Service, store: &Asked<'_>) -> Finding {
     let newest = Newest::read(name, store).await;
-    let place = if is_running(service).await? {
+    let place = if is_running(name, service).await? {
         "accepts events at /api/v1/events"
     } else {
         "accepts events at /api/v1/events, once the service runs"
@@ -148,16 +148,20 @@ pub(super) async fn check_recorder(name: &str, service: &Service, store: &Asked<
     })
 }
 
-/// Whether the service runs. One that says it is not ready takes nothing, or lets it wait.
-async fn is_running(service: &Service) -> Result<bool, Trouble> {
-    match service.obstacles().await {
-        Ok(obstacles) if obstacles.is_empty() => Ok(true),
-        Ok(obstacles) => Err(Trouble::new(
-            format!("the running service is not ready: {}", obstacles.join("; ")),
-            SEE_STORE,
-        )),
-        Err(_) => Ok(false),
+/// Whether the service runs. One that is not ready takes nothing, or lets it wait, unless that is for another source.
+async fn is_running(name: &str, service: &Service) -> Result<bool, Trouble> {
+    let Ok(mut obstacles) = service.obstacles().await else {
+        return Ok(false);
+    };
+    let own = format!("source {name} ");
+    obstacles.retain(|obstacle| !obstacle.starts_with("source ") || obstacle.starts_with(&own));
+    if obstacles.is_empty() {
+        return Ok(true);
     }
+    Err(Trouble::new(
+        format!("the running service is not ready: {}", obstacles.join("; ")),
+        SEE_STORE,
+    ))
 }
 
 /// What can be asked whether events came.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing_subscriber::EnvFilter;
 
 use super::nearest::nearest;
@@ -90,16 +90,27 @@ fn key_of_address(report: &Report) -> &'static str {
     }
 }
 
-/// The driver does not name a file that it cannot open, and takes a list of authorities with nothing in it.
+/// The driver does not name a file that it cannot open, and takes a list of authorities with nothing
+/// in it.
 fn check_certificates(config: &Config, report: &mut Report) {
     let key = key_of_address(report);
     for (option, path) in config.store.url.certificate_files() {
+        let has_key = option == "tlsCertificateKeyFile";
         let found = match std::fs::read(&path) {
             Err(error) => file_trouble(&path, &error),
-            Ok(pem) if CertificateDer::pem_slice_iter(&pem).any(|read| read.is_ok()) => continue,
-            Ok(_) => format!("{} holds no certificate", shown_path(&path)),
+            Ok(pem) if !CertificateDer::pem_slice_iter(&pem).any(|read| read.is_ok()) => {
+                format!("{} holds no certificate", shown_path(&path))
+            }
+            Ok(pem) if has_key && PrivateKeyDer::from_pem_slice(&pem).is_err() => {
+                format!("{} holds no private key", shown_path(&path))
+            }
+            Ok(_) => continue,
         };
-        let wanted = "a file that holds certificates in PEM";
+        let wanted = if has_key {
+            "a file that holds a certificate and its private key in PEM"
+        } else {
+            "a file that holds certificates in PEM"
+        };
         report.add(key, format!("{option}: {found}"), wanted);
     }
 }

@@ -118,10 +118,16 @@ fn is_of_value(byte: u8) -> bool {
     !byte.is_ascii_whitespace() && !b"\"'<>,;&)]}".contains(&byte)
 }
 
+/// Whether a byte can stand in an address before its path, its query and its fragment; quotes do not, though RFC 3986
+/// allows one.
+fn is_of_authority(byte: u8) -> bool {
+    !byte.is_ascii_whitespace() && !b"\"'<>/?#".contains(&byte)
+}
+
 /// The password of the address whose `://` begins at `at`: where it lies, or where the authority ends.
 fn address(raw: &[u8], at: usize) -> (usize, usize) {
     let begin = at + 3;
-    let length = run(&raw[begin..], |byte| is_of_value(byte) && byte != b'/');
+    let length = run(&raw[begin..], is_of_authority);
     let authority = &raw[begin..begin + length];
     let host = authority.iter().rposition(|byte| *byte == b'@');
     let password = authority.iter().position(|byte| *byte == b':');
@@ -192,6 +198,13 @@ mod tests {
                 "from ldap://ü:p@ss@a to redis://:é@b/0",
                 Some("from ldap://ü:***@a to redis://:***@b/0"),
             ),
+            (
+                "redis://:pa&ss;(w,o)rd]@cache:6379/0",
+                Some("redis://:***@cache:6379/0"),
+            ),
+            ("https://id:9443?login_hint=a@b", None),
+            ("https://id:9443#a@b", None),
+            ("'http://a:80','b@c'", None),
             ("ssh://git@host:22/x", None),
             ("http://me:@host:80", None),
             ("a://b://c", None),

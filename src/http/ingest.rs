@@ -3,9 +3,9 @@
 //! A body is read only while there is room for it: the permit for its bytes grows as they come and
 //! goes along until it is answered. When too much is in flight, the journal's reserve gives room,
 //! and the push goes to the journal. Bodies that grow beside each other must not wait for each
-//! other's room: one of them at a time may wait, the others are refused and give way. So does, while a body
-//! waits, what comes slowly and nobody has vouched for: a webhook's signature is known at its end
-//! only, and a stranger must not keep the room.
+//! other's room: one of them at a time may wait, the others are refused and give way. So does, while
+//! a body waits, what hardly comes and nobody has vouched for: a webhook's signature is known at its
+//! end only, and a stranger must not keep the room.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -40,10 +40,11 @@ use super::router::{Edge, PushSource};
 const FIRST_ROOM: u64 = 4 << 10;
 /// How long a request waits for room before it is sent away.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
-/// Once a sender was waited for so long, its body is slow.
+/// So long a sender is waited for in all before its body is slow: less than [`ROOM_PATIENCE`].
 const SENDER_PATIENCE: Duration = Duration::from_secs(3);
-/// And so much longer for each byte that came: at 4 MB a second nothing is slow, however long.
-const PATIENCE_A_BYTE: Duration = Duration::from_nanos(250);
+/// What each byte that comes gives back of it: at half a megabyte a second no body is slow, or large
+/// ones would push each other out for ever.
+const PATIENCE_A_BYTE: Duration = Duration::from_micros(2);
 /// A little longer than a push may take, so that the acceptor's own answer comes first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(push::PATIENCE.as_secs() + 5);
 
@@ -252,6 +253,7 @@ async fn read_body(
         // Not the time in which it waits for room.
         patience = patience.saturating_sub(asked.elapsed());
         patience += PATIENCE_A_BYTE * chunk.len() as u32;
+        patience = patience.min(SENDER_PATIENCE);
         if (body.len() + chunk.len()) as u64 > edge.max_body {
             return Err(too_large());
         }

@@ -10,7 +10,7 @@ use crate::config::AuthentikConfig;
 use crate::event::{Decoded, SourceName};
 use crate::sources::authentik::client::{Client, ClientError};
 use crate::sources::authentik::decode::{EventContext, EventHead, decode_event, decode_page};
-use crate::sources::authentik::people::{People, WAIT, no_answer_in_time};
+use crate::sources::authentik::people::{People, WAIT};
 use crate::sources::authentik::walk::{PageAnswer, RowKey, Walk, WalkCursor};
 use crate::telemetry::metrics::Metrics;
 
@@ -76,7 +76,7 @@ pub(super) async fn replay(
         let waits_since = Instant::now();
         while let Some(pause) = people.look_up(&client, &pks).await {
             if waits_since.elapsed() > WAIT {
-                return Err(ReplayError::People(no_answer_in_time()));
+                return Err(ReplayError::People(ClientError::Late));
             }
             tokio::time::sleep(pause).await;
         }
@@ -128,6 +128,10 @@ async fn read(
             Err(error) => Err(error),
         };
         match read {
+            // In the same size it would be late again.
+            Err(error) if request.page > 1 && request.page_size > 1 && error.is_late() => {
+                return Err(error);
+            }
             Err(error) if tries < TRIES && may_pass(&error) => {
                 tries += 1;
                 tokio::time::sleep(error.retry_after().unwrap_or(PAUSE).max(PAUSE)).await;

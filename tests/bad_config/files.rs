@@ -157,11 +157,19 @@ fn the_certificates_that_the_store_s_address_names_must_be_there() {
         format!("mongodb://u:s3cret@h/db?tls=true&{option}={path}")
     };
     let in_file = format!("[store]\nurl_file = {:?}", files.path("url"));
-    for option in ["tlsCAFile", "tlsCertificateKeyFile"] {
-        for (name, found) in [
+    let read = |name: &str| std::fs::read_to_string(files.path(name)).unwrap();
+    files.write("both.pem", read("cert.pem") + &read("key.pem"));
+    for (option, good) in [
+        ("tlsCAFile", "cert.pem"),
+        ("tlsCertificateKeyFile", "both.pem"),
+    ] {
+        let no_key =
+            (option == "tlsCertificateKeyFile").then_some(("cert.pem", "holds no private key"));
+        let bad = [
             ("gone.pem", "does not exist"),
             ("key.pem", "holds no certificate"),
-        ] {
+        ];
+        for (name, found) in bad.into_iter().chain(no_key) {
             let url = address(option, name);
             files.write("url", &url);
             let text = format!("[store]\nurl = {url:?}");
@@ -175,7 +183,7 @@ fn the_certificates_that_the_store_s_address_names_must_be_there() {
             let file = Some((PathBuf::from("daybook.toml"), text));
             LoadedConfig::from_parts_for_tools(file, NO_ENV).unwrap();
         }
-        load(&format!("[store]\nurl = {:?}", address(option, "cert.pem"))).unwrap();
+        load(&format!("[store]\nurl = {:?}", address(option, good))).unwrap();
     }
 }
 

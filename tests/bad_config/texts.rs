@@ -62,7 +62,7 @@ const BAD_FILES: &[(&str, &str, usize, &str)] = &[
     ("[store]\nurl = \"mongodb://h/db?maxPoolSize=many\"", "store.url", 2, "MongoDB driver"),
     ("[store]\nurl = \"mongodb://u:s3cret@h/db?maxPoolSize=0\"", "store.url", 2, "cannot specify maxPoolSize=0"),
     ("[store]\nurl = \"mongodb://u:s3cret@a,b/db?directConnection=true\"", "store.url", 2, "multiple seeds"),
-    ("[store]\nurl = \"mongodb://h/db?tlsCertificateKeyFile=s3cret\"", "store.url", 2, "certificates in PEM"),
+    ("[store]\nurl = \"mongodb://h/db?tlsCertificateKeyFile=s3cret\"", "store.url", 2, "its private key in PEM"),
     ("[store]\nurl = \"sqlite://a.db\"", "store.url", 2, "\"sqlite:a.db\""),
     ("[store]\nurl = \"sqlite://u:s3cret@h/db\"", "store.url", 2, "\"sqlite:PATH\""),
     ("[store]\nurl = \"sqlite:/\"", "store.url", 2, "not of a directory"),

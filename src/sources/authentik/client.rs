@@ -30,9 +30,6 @@ const MAX_ANSWER: usize = 64 << 20;
 /// What is told of an HTML page; authentik's API says what it refuses in JSON.
 pub(crate) const HTML_PAGE: &str = "an HTML page";
 
-/// What is told of an answer that takes longer than the timeout.
-pub(super) const NOT_IN_TIME: &str = "no answer in time";
-
 /// A way to one Authentik.
 #[derive(Clone)]
 pub struct Client {
@@ -110,6 +107,9 @@ pub enum ClientError {
     /// 200, but not what authentik answers.
     #[error("answer is not authentik's: {0}")]
     Unreadable(String),
+    /// No answer within the timeout, or not all of it.
+    #[error("no answer in time")]
+    Late,
     /// No answer, or not all of it.
     #[error("{0}")]
     Transport(String),
@@ -124,7 +124,7 @@ impl ClientError {
     /// Whether the answer took too long, for us or for a proxy: a shorter one may come.
     pub fn is_late(&self) -> bool {
         match self {
-            Self::Transport(what) => what.ends_with(NOT_IN_TIME),
+            Self::Late => true,
             Self::ServerError { status, .. } => *status == 504,
             _ => false,
         }
@@ -236,7 +236,7 @@ impl Client {
             Ok(response) => response,
             Err(error) => {
                 self.metrics.authentik_requests(None).increment(1);
-                return Err(ClientError::Transport(describe(&error)));
+                return Err(transport(&error, ""));
             }
         };
         let status = response.status();
@@ -292,9 +292,7 @@ async fn read_body(response: reqwest::Response) -> Result<Bytes, ClientError> {
     let mut body = BytesMut::with_capacity(announced.min(1 << 20) as usize);
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| {
-            ClientError::Transport(format!("answer was cut off: {}", describe(&error)))
-        })?;
+        let chunk = chunk.map_err(|error| transport(&error, "answer was cut off: "))?;
         if body.len() + chunk.len() > MAX_ANSWER {
             return Err(ClientError::TooLong);
         }
@@ -402,11 +400,15 @@ fn parse(answer: &Answer) -> Result<Value, ClientError> {
         .map_err(|error| ClientError::Unreadable(format!("not JSON: {error}")))
 }
 
+fn transport(error: &reqwest::Error, what: &str) -> ClientError {
+    if error.is_timeout() {
+        return ClientError::Late;
+    }
+    ClientError::Transport(format!("{what}{}", describe(error)))
+}
+
 /// The innermost cause in words, without the address: it is in the configuration.
 fn describe(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return NOT_IN_TIME.to_owned();
-    }
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

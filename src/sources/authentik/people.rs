@@ -15,8 +15,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::client::{Client, ClientError, HTML_PAGE, NOT_IN_TIME};
+use super::client::{Client, ClientError, HTML_PAGE};
 use crate::event::TenantHints;
+
+/// Authentik tells of a change of groups before it makes it.
+const CHANGING: Duration = Duration::from_secs(5);
 
 const REMEMBER: Duration = Duration::from_secs(300);
 const REMEMBER_ABSENCE: Duration = Duration::from_secs(60);
@@ -103,7 +106,7 @@ impl People {
     /// Whether all were told; some were in any case.
     async fn ask_for(&mut self, client: &Client, unknown: Vec<i64>) -> Result<bool, ClientError> {
         let answers = futures_util::stream::iter(unknown)
-            .map(|pk| async move { (pk, look_up_one(client, pk).await) })
+            .map(|pk| async move { (pk, Instant::now(), look_up_one(client, pk).await) })
             .buffer_unordered(AT_ONCE);
         let mut answers = std::pin::pin!(answers);
         let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -112,22 +115,22 @@ impl People {
         let mut is_anybody_told = false;
         loop {
             match tokio::time::timeout_at(deadline, answers.next()).await {
-                Ok(Some((pk, Ok(person)))) => {
+                Ok(Some((pk, asked, Ok(person)))) => {
                     is_anybody_told = true;
                     self.untold.clear();
                     if let Some(trouble) = &mut self.trouble {
                         trouble.failures = 0;
                     }
-                    self.learn(pk, person);
+                    self.learn(pk, asked, person);
                 }
-                Ok(Some((pk, Err(error)))) if self.is_about_one(pk, &error) => {
+                Ok(Some((pk, _, Err(error)))) if self.is_about_one(pk, &error) => {
                     untold.push((pk, error));
                 }
-                Ok(Some((_, Err(error)))) => return Err(error),
+                Ok(Some((.., Err(error)))) => return Err(error),
                 Ok(None) => break,
                 // It is slow, or there are many.
                 Err(_) if is_anybody_told => return Ok(false),
-                Err(_) => return Err(no_answer_in_time()),
+                Err(_) => return Err(ClientError::Late),
             }
         }
         let is_new = |(pk, _): &&(i64, ClientError)| !untold_before.contains(pk);
@@ -139,7 +142,7 @@ impl People {
             return Err(error.clone());
         }
         for (pk, _) in untold {
-            self.learn(pk, None);
+            self.learn(pk, Instant::now(), None);
         }
         if self.untold.len() < SEVERAL {
             self.trouble = None;
@@ -185,7 +188,7 @@ impl People {
             return;
         }
         self.trouble = Some(Trouble {
-            error: no_answer_in_time(),
+            error: ClientError::Late,
             until: Instant::now(),
             failures: 0,
         });
@@ -206,10 +209,10 @@ impl People {
         (*failures >= TRIES && !lacks_right(error)).then_some(error)
     }
 
-    fn learn(&mut self, pk: i64, person: Option<Person>) {
+    fn learn(&mut self, pk: i64, asked: Instant, person: Option<Person>) {
         let former = self.known.remove(&pk).and_then(|(_, person)| person);
         // Whoever has been deleted had groups when the events were made.
-        self.known.insert(pk, (Instant::now(), person.or(former)));
+        self.known.insert(pk, (asked, person.or(former)));
     }
 
     fn pause(&mut self, error: ClientError) {
@@ -258,7 +261,9 @@ impl People {
             } else {
                 REMEMBER_ABSENCE
             };
-            let is_current = self.changed.is_none_or(|changed| *since > changed);
+            let is_current = self
+                .changed
+                .is_none_or(|changed| *since > changed + CHANGING);
             is_current && now.duration_since(*since) < remember
         })
     }
@@ -298,10 +303,6 @@ pub(super) fn changes_people(event: &RawValue) -> bool {
     })
 }
 
-pub(crate) fn no_answer_in_time() -> ClientError {
-    ClientError::Transport(NOT_IN_TIME.to_owned())
-}
-
 /// Whether the token may not look users up, as authentik says and no page of a proxy's. It read events a moment ago; one
 /// that is dead since passes.
 fn lacks_right(error: &ClientError) -> bool {
@@ -320,7 +321,9 @@ fn may_be_about_one(error: &ClientError) -> bool {
 /// Asks twice before it gives up on a server that stumbles.
 async fn look_up_one(client: &Client, pk: i64) -> Result<Option<Person>, ClientError> {
     let answer = match client.user(pk).await {
-        Err(ClientError::ServerError { .. } | ClientError::Transport(_)) => client.user(pk).await?,
+        Err(ClientError::ServerError { .. } | ClientError::Late | ClientError::Transport(_)) => {
+            client.user(pk).await?
+        }
         answer => answer?,
     };
     Ok(answer.map(|user| person_of(&user)))
@@ -359,7 +362,7 @@ mod tests {
     fn whoever_was_looked_up_before_a_change_is_so_again() {
         let mut people = People::default();
         let now = Instant::now();
-        for (pk, seconds_ago) in [(1, 20), (2, 5)] {
+        for (pk, seconds_ago) in [(1, 20), (2, 1)] {
             let since = now.checked_sub(Duration::from_secs(seconds_ago)).unwrap();
             people.known.insert(pk, (since, Some(Person::default())));
         }

@@ -6,8 +6,10 @@ use super::list::{PageAnswer, PageRequest};
 
 /// Fewer rows a page than this cannot overlap and still go forward.
 const SMALLEST_PAGE: u64 = 3;
-/// After so many answers twice as many rows are asked for again.
+/// After so many answers twice as many rows are asked for again, ...
 const ANSWERS_WITHIN_LIMIT: u32 = 5;
+/// ... and each time after twice as many, up to this: they may be too many again.
+const MOST_ANSWERS_WITHIN_LIMIT: u32 = 160;
 
 /// What is wanted, granted and not too long.
 #[derive(Clone, Debug)]
@@ -20,8 +22,10 @@ pub(super) struct Sizes {
     is_fixed: bool,
     /// At most so many, since more of them were too long.
     limit: u64,
-    /// None: there is no limit.
+    /// None: none was too long lately.
     answers_within_limit: Option<u32>,
+    /// After so many of them more rows are asked for.
+    answers_wanted: u32,
 }
 
 impl Sizes {
@@ -33,6 +37,7 @@ impl Sizes {
             is_fixed: false,
             limit: wanted,
             answers_within_limit: None,
+            answers_wanted: ANSWERS_WITHIN_LIMIT,
         }
     }
 
@@ -59,7 +64,7 @@ impl Sizes {
 
     /// How many rows are asked for at most, where longer pages were too long.
     pub(super) fn limit(&self) -> Option<u64> {
-        self.answers_within_limit.map(|_| self.limit)
+        (self.limit < self.wanted).then_some(self.limit)
     }
 
     /// Takes in how many rows the answer has, and puts its request right: the server may grant fewer than
@@ -108,9 +113,43 @@ impl Sizes {
             return;
         };
         *answers += 1;
-        if *answers >= ANSWERS_WITHIN_LIMIT {
-            self.answers_within_limit = (self.limit < self.wanted).then_some(0);
-            self.limit = (self.limit * 2).min(self.wanted);
+        if *answers < self.answers_wanted {
+            return;
         }
+        *answers = 0;
+        if self.limit < self.wanted {
+            self.limit = (self.limit * 2).min(self.wanted);
+            self.answers_wanted = (self.answers_wanted * 2).min(MOST_ANSWERS_WITHIN_LIMIT);
+        } else {
+            self.answers_within_limit = None;
+            self.answers_wanted = ANSWERS_WITHIN_LIMIT;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page that is late costs the whole timeout.
+    #[test]
+    fn more_rows_are_tried_ever_more_rarely() {
+        let mut sizes = Sizes::new(100);
+        let mut late = 0;
+        for _ in 0..1000 {
+            let asked = sizes.head().page_size;
+            if asked > 50 {
+                late += 1;
+                assert!(sizes.ask_for_less(asked));
+            } else {
+                sizes.ask_for_more();
+            }
+        }
+        assert!((5..15).contains(&late), "{late}");
+        for _ in 0..2 * MOST_ANSWERS_WITHIN_LIMIT {
+            sizes.ask_for_more();
+        }
+        assert_eq!(sizes.limit(), None);
+        assert_eq!(sizes.answers_wanted, ANSWERS_WITHIN_LIMIT);
     }
 }

@@ -615,7 +615,7 @@ fn a_page_that_is_too_long_is_read_in_smaller_ones_for_a_while() {
     assert!(requests < 200, "{requests}");
     assert!(walk.limit().is_some_and(|limit| limit <= 25));
     server.longest_page = u64::MAX;
-    for _ in 0..50 {
+    for _ in 0..500 {
         poll(&mut walk, &mut server, &mut seen, |_| {});
     }
     assert_eq!(walk.limit(), None);

@@ -190,7 +190,7 @@ impl MongoStore {
             Some(at.timestamp_millis())
         };
         let end = |newest: bool| {
-            let all = vec![(conditions(&range_of(filter), before), by_time())];
+            let all = Plan::of_time().queries(&range_of(filter), before);
             let fields = Some(doc! { "_id": 1, "at": 1 });
             self.merged(all, (newest, 1), fields, at)
         };
@@ -390,24 +390,26 @@ fn page_key(event: &RawDocument) -> Option<PageKey> {
     Some(PageKey::of(&decode::event(event)?))
 }
 
-/// The same queries for a part of the time.
+/// The same queries for a part of the time, without those for a time that lies elsewhere.
 fn within(queries: &[(Document, Document)], (from, to): Span) -> Vec<(Document, Document)> {
     let mut queries = queries.to_vec();
-    for (query, _) in &mut queries {
+    queries.retain_mut(|(query, _)| {
         let Ok(at) = query.get_document_mut("at") else {
-            continue;
+            return true;
         };
         let own = |bound: &str| Some(at.get_datetime(bound).ok()?.timestamp_millis());
-        let narrower = [
-            ("$gte", from.max(own("$gte"))),
-            ("$lt", [to, own("$lt")].into_iter().flatten().min()),
-        ];
-        for (bound, time) in narrower {
+        let exact = own("$eq");
+        let from = from.max(own("$gte"));
+        let to = [to, own("$lt")].into_iter().flatten().min();
+        for (bound, time) in [("$gte", from), ("$lt", to)] {
             if let Some(time) = time {
                 at.insert(bound, DateTime::from_millis(time));
             }
         }
-    }
+        exact.is_none_or(|exact| {
+            from.is_none_or(|from| from <= exact) && to.is_none_or(|to| exact < to)
+        })
+    });
     queries
 }
 

@@ -11,7 +11,7 @@ use super::counts;
 use super::gathered::Gathered;
 use super::lost;
 use super::plan::{self, Asks, Key, Way, bounds};
-use super::query::{ceiling, conditions};
+use super::query::{ceiling, conditions, shown};
 use super::schema::Tables;
 use super::sieve::Sieve;
 use crate::store::histogram::{DAY, Grid};
@@ -451,7 +451,8 @@ fn count_events(
     let mut select = connection.prepare(&format!("SELECT at, source {events}"))?;
     let mut rows = select.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
-        grid.add(row.get(0)?, row.get_ref(1)?.as_str()?, 1);
+        let source = shown(row.get_ref(1)?).unwrap_or_default();
+        grid.add(row.get(0)?, &source, 1);
     }
     Ok(())
 }

@@ -16,6 +16,15 @@ pub(super) fn differs(connection: &Connection, tables: &Tables) -> rusqlite::Res
     Ok(rest(connection, tables)?.is_none() && lacks_facets(connection, tables)?)
 }
 
+/// Has everything made anew, if another process has not begun with that since it was found to differ: that one remembers
+/// what it enters.
+pub(super) fn begin_again(transaction: &Connection, tables: &Tables) -> rusqlite::Result<()> {
+    if differs(transaction, tables)? {
+        begin_anew(transaction, tables)?;
+    }
+    Ok(())
+}
+
 /// Has everything made anew.
 pub(super) fn begin_anew(transaction: &Connection, tables: &Tables) -> rusqlite::Result<()> {
     tracing::warn!("what finds the events was lost, and is made anew");

@@ -68,7 +68,7 @@ type BeginAnew = fn(&Connection, &Tables) -> rusqlite::Result<()>;
 
 /// What tells whether something differs from the events, and what has it made anew.
 const COMPARED: [(Differs, BeginAnew); 3] = [
-    (lost::differs, lost::begin_anew),
+    (lost::differs, lost::begin_again),
     (counts::differs, counts::begin_anew),
     (packs::differs, packs::begin_anew),
 ];
@@ -190,8 +190,15 @@ impl SqliteStore {
                 differs(&view, &tables)
             };
             let compare = self.counters.run("a comparison with the events", compare);
-            if !compare.await? {
-                continue;
+            match compare.await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                // It looks for what others have done to the file: the next start looks again.
+                Err(error @ StoreError::Timeout { .. }) => {
+                    tracing::warn!(error = %error, "what finds the events is not compared with them");
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             let known = self.known.clone();
             let begin = move |connection: &mut Connection, tables: &Tables| {
@@ -359,6 +366,10 @@ impl Store for SqliteStore {
             tables.create(connection)
         });
         let is_changed = create.await?;
+        if is_changed {
+            // Whatever fails from here on is made up for by the next preparation.
+            self.was_prepared.store(false, Ordering::Release);
+        }
         if is_first || is_changed {
             self.compare().await?;
         }
@@ -540,12 +551,8 @@ impl Store for SqliteStore {
                 break deleted;
             }
         };
-        if deleted == 0
-            && limit > 0
-            && let Err(error) = self.forget_texts(at).await
-        {
-            // Neither the dead letters nor the next sweep wait for that.
-            tracing::warn!(error = %error, "texts of events that are gone cannot be deleted yet");
+        if deleted == 0 && limit > 0 {
+            self.forget_texts(at).await?;
         }
         Ok(deleted)
     }
