@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use futures_util::TryStreamExt as _;
+use futures_util::future::try_join_all;
 use mongodb::action::Action as _;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
 use mongodb::options::Hint;
@@ -349,10 +350,10 @@ impl MongoStore {
         limit: u32,
     ) -> Result<Option<Vec<Row<PageKey>>>> {
         let facets: HashSet<i64> = facets.iter().copied().collect();
-        let mut ids = Vec::new();
         let mut left = LOOKED_AT * i64::from(limit);
-        for range in parted(&range_of(filter), before) {
-            let found = self
+        let looks = parted(&range_of(filter), before).into_iter();
+        let looks = looks.map(async |range| {
+            let look = self
                 .events
                 .find(range)
                 .projection(doc! { "_id": 1, "at": 1, "facet": 1 })
@@ -361,11 +362,15 @@ impl MongoStore {
                 .batch_size(limit.saturating_mul(LOOKED_AT_ONCE))
                 .optional(self.hint(by_time()), |look, hint| look.hint(hint))
                 .max_time(self.timeout);
-            let mut found = found.await.map_err(|error| store_error(&error))?;
-            while let Some(event) = found
-                .try_next()
-                .await
-                .map_err(|error| store_error(&error))?
+            look.await.map_err(|error| store_error(&error))
+        });
+        let mut ids = Vec::new();
+        for mut found in try_join_all(looks).await? {
+            while left > 0
+                && let Some(event) = found
+                    .try_next()
+                    .await
+                    .map_err(|error| store_error(&error))?
             {
                 left -= 1;
                 let facet = event.get_i64("facet");
@@ -376,12 +381,8 @@ impl MongoStore {
                     return Ok(Some(ids));
                 }
             }
-            // To MongoDB, a limit of zero is none.
-            if left == 0 {
-                return Ok(None);
-            }
         }
-        Ok(Some(ids))
+        Ok((left > 0).then_some(ids))
     }
 }
 
