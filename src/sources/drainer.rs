@@ -321,8 +321,6 @@ impl Draining {
         let name = record.source.clone();
         tracing::warn!(source = %name, "the journal holds pushes of a source that is not configured any more");
         let metrics = self.args.metrics.source(&name, kind);
-        // Nobody waits for it to be up.
-        metrics.info.set(0.0);
         let courier = Courier {
             status: Arc::new(SourceStatus::new(name.clone(), kind, metrics)),
             ..self.args.courier.clone()
