@@ -503,6 +503,17 @@ async fn browsers_are_told_what_not_to_do() {
                 .contains("camera=()")
         );
     }
+    // Whoever came by themselves was opened by nobody.
+    for (site, apart) in [
+        ("none", None),
+        ("same-origin", None),
+        ("same-site", Some("same-origin")),
+        ("cross-site", Some("same-origin")),
+    ] {
+        let answer = get(&world, "/audit", &[("sec-fetch-site", site)]).await;
+        let told = answer.header("cross-origin-opener-policy");
+        assert_eq!((answer.status, told), (200, apart), "{site}");
+    }
     let page = text(&get(&world, "/audit", &[]).await);
     // No inline script, and no style but the one that the policy names: it would stop them.
     let (_, style) = page.split_once("<style>").unwrap();

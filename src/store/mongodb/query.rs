@@ -15,7 +15,7 @@ use super::merge::{Row, Run, together};
 use super::plan::{MERGED, MOST_TEXTS, Plan, Scope, Way, is_of_time, text_of};
 use super::schema::by_time;
 use super::upkeep::A_LOOK;
-use super::{MongoStore, decode};
+use super::{MongoStore, bson_date, decode};
 use crate::store::keys::asked_terms;
 use crate::store::page::MOST_BYTES;
 use crate::store::{EventFilter, EventPage, PageKey, Payloads, Result, StoredEvent};
@@ -172,26 +172,25 @@ impl MongoStore {
     async fn page_of_several(&self, asked: Asked<'_>, scope: &Scope) -> Result<Run<StoredEvent>> {
         let Asked { filter, before, .. } = asked;
         let plan = self.plan_by_terms(filter, scope);
-        let (plan, ends) = tokio::try_join!(plan, self.ends(filter, before))?;
-        let Some(ends) = ends else {
+        let (plan, ends) = tokio::try_join!(plan, self.ends(filter))?;
+        let Some((first, last)) = ends else {
             return Ok(Run::EMPTY);
         };
+        let key = before.map(|before| bson_date(before.at).timestamp_millis());
+        let begin = key.map_or(last, |key| key.min(last));
         let queries = plan.keyed().queries(filter, before);
-        self.page_in_pairs(&queries, ends, asked).await
+        self.page_in_pairs(&queries, pairs(begin, (first, last)), asked)
+            .await
     }
 
     /// The times of the first and the last event of the range, whatever else the filter asks for.
-    async fn ends(
-        &self,
-        filter: &EventFilter,
-        before: Option<&PageKey>,
-    ) -> Result<Option<(i64, i64)>> {
+    async fn ends(&self, filter: &EventFilter) -> Result<Option<(i64, i64)>> {
         let at = |event: &RawDocument| {
             let at = event.get_datetime("at").ok()?;
             Some(at.timestamp_millis())
         };
         let end = |newest: bool| {
-            let all = Plan::of_time().queries(&range_of(filter), before);
+            let all = Plan::of_time().queries(&range_of(filter), None);
             let fields = Some(doc! { "_id": 1, "at": 1 });
             self.merged(all, (newest, 1), fields, at)
         };
@@ -206,12 +205,12 @@ impl MongoStore {
     async fn page_in_pairs(
         &self,
         queries: &[(Document, Document)],
-        ends: (i64, i64),
+        pairs: Vec<[Span; 2]>,
         asked: Asked<'_>,
     ) -> Result<Run<StoredEvent>> {
         let limit = asked.limit;
         let mut page = Run::EMPTY;
-        for [newer, older] in pairs(ends) {
+        for [newer, older] in pairs {
             let missing = limit.saturating_sub(u32::try_from(page.rows.len()).unwrap_or(limit));
             let part = |span: Span| {
                 let limit = missing;
@@ -414,12 +413,14 @@ fn within(queries: &[(Document, Document)], (from, to): Span) -> Vec<(Document, 
     queries
 }
 
-/// All time in parts, newest first, of which each two are longer than the two before.
-fn pairs((first, last): (i64, i64)) -> Vec<[Span; 2]> {
-    // In 32nds of the time between both ends, from the last on.
+/// All time in parts, newest first, of which each two are longer than the two before. Wherever a page begins, they are
+/// as long as the first page's: events are as far apart there.
+fn pairs(begin: i64, (first, last): (i64, i64)) -> Vec<[Span; 2]> {
+    // In 32nds of the time between both ends, from where the page begins.
     const REACHED: [i128; 5] = [1, 2, 7, 12, 22];
-    let (end, length) = (i128::from(last), i128::from(last) - i128::from(first));
-    let at = |reached: i128| i64::try_from(end - length * reached / 32).unwrap_or(first);
+    let length = i128::from(last) - i128::from(first);
+    let at = |reached: i128| i128::from(begin) - length * reached / 32;
+    let at = |reached| i64::try_from(at(reached)).unwrap_or(first).max(first);
     let mut parts = Vec::new();
     let mut to = None;
     for from in REACHED
@@ -446,18 +447,23 @@ mod tests {
 
     #[test]
     fn pairs_cover_all_time_newest_first() {
-        for ends in [(0, 6400), (-7, -7), (i64::MIN, i64::MAX)] {
-            let parts = pairs(ends).concat();
+        for (begin, ends) in [
+            (6400, (0, 6400)),
+            (1000, (0, 6400)),
+            (-7, (-7, -7)),
+            (i64::MAX, (i64::MIN, i64::MAX)),
+            (i64::MIN, (i64::MIN, i64::MAX)),
+        ] {
+            let parts = pairs(begin, ends).concat();
             assert_eq!((parts.len(), parts[0].1), (6, None));
-            assert!(parts[0].0 <= Some(ends.1) && parts[5].0.is_none());
+            assert!(parts[0].0 <= Some(begin) && parts[5].0.is_none());
             assert!(parts.is_sorted_by(|newer, older| newer.0 == older.1));
             let borders: Vec<_> = parts[..5].iter().filter_map(|part| part.0).collect();
             assert!(borders.len() == 5 && borders.is_sorted_by(|newer, older| newer >= older));
             assert!(ends.0 <= borders[4] && borders[0] <= ends.1);
         }
-        assert_eq!(
-            pairs((0, 6400))[0],
-            [(Some(6200), None), (Some(6000), Some(6200))]
-        );
+        let first = |begin| pairs(begin, (0, 6400))[0];
+        assert_eq!(first(6400), [(Some(6200), None), (Some(6000), Some(6200))]);
+        assert_eq!(first(1000), [(Some(800), None), (Some(600), Some(800))]);
     }
 }
