@@ -13,7 +13,9 @@ mod twins;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use daybook::simulators::authentik::{FakeAuthentik, FakeAuthentikConfig, Fault, Scripted, Times};
+use daybook::simulators::authentik::{
+    FakeAuthentik, FakeAuthentikConfig, Fault, Permissions, Scripted, Times,
+};
 use daybook::simulators::ocis::OcisLog;
 use daybook::simulators::people::People;
 use jiff::{SignedDuration, Timestamp};
@@ -348,6 +350,51 @@ async fn rows_of_authentiks_that_tell_no_place_are_counted_once() {
             json!({"read": 60, "new": new, "known": known, "leftOut": 0, "unreadable": 30});
         assert_eq!(counts, wanted);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_sees_no_event_is_told_and_a_quiet_time_is_none() {
+    let fake = fake_authentik().await;
+    fake.insert_many((1..=60).map(login).collect());
+    let plan = World::sqlite().await;
+    let (_, config) = with_authentik(&plan, &fake);
+    // From the second page on, and from the first.
+    fake.at_request(2, |fake| {
+        fake.add_token(&fake.token(), Permissions::OUTPOST);
+    });
+    for _ in 0..2 {
+        let output = run(&config, "authentik", "400h");
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("sees no event at all"), "{said}");
+    }
+
+    fake.add_token(&fake.token(), Permissions::READER);
+    for (since, new, known, left_out) in [("30m", 0, 0, 20), ("400h", 40, 20, 0)] {
+        let counts = replay(&config, "authentik", since);
+        let wanted = json!({"read": new + known + left_out, "new": new, "known": known,
+            "leftOut": left_out, "unreadable": 0});
+        assert_eq!(counts, wanted);
+    }
+}
+
+/// All that the walk has begun with go, and one comes that tells no place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_authentiks_in_which_the_walk_cannot_go_on_is_told() {
+    let fake = fake_authentik().await;
+    fake.insert_many((1..=60).map(login).collect());
+    let plan = World::sqlite().await;
+    let (_, config) = with_authentik(&plan, &fake);
+    fake.at_request(2, |fake| {
+        fake.delete_user_events(4);
+        let mut event = login(1);
+        event["pk"] = 7.into();
+        fake.insert_many(vec![event]);
+    });
+    let output = run(&config, "authentik", "400h");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("contradict each other"), "{said}");
 }
 
 #[test]

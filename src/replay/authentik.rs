@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{Enterer, ReplayError};
 use crate::config::AuthentikConfig;
 use crate::event::{Decoded, SourceName};
-use crate::sources::authentik::client::{Client, ClientError};
+use crate::sources::authentik::client::{BLIND, Client, ClientError};
 use crate::sources::authentik::decode::{EventContext, EventHead, decode_event, decode_page};
 use crate::sources::authentik::people::{People, WAIT};
 use crate::sources::authentik::walk::{PageAnswer, RowKey, Walk, WalkCursor};
@@ -48,6 +48,9 @@ pub(super) async fn replay(
             Err(error) => return Err(error.into()),
         };
         let results = page.as_ref().map_or(&[][..], |page| &page.results);
+        if request.page == 1 && results.is_empty() {
+            return Err(ReplayError::Source(format!("authentik: {BLIND}")));
+        }
         let mut rows = Vec::with_capacity(results.len());
         // They cannot take part in the walk.
         let mut placeless = Vec::new();
@@ -109,6 +112,9 @@ pub(super) async fn replay(
         }
         enterer.enter(decoded).await?;
         walk.confirm(keys.into_iter());
+    }
+    if walk.has_gaps() {
+        return Err(ClientError::Contradictory.into());
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use testkit::World;
 use testkit::world::eventually;
 
-use super::{event_at, fake, fake_with, history, plan_of, ready};
+use super::{a_poll_passes, event_at, fake, fake_with, history, plan_of, ready};
 
 const DIRECTORY: &str = r#"
 [[tenants]]
@@ -315,6 +315,21 @@ async fn a_user_who_cannot_be_looked_up_costs_the_others_nothing() {
     // The broken one is asked for twice, and again only after a while.
     assert_eq!(look_ups(&fake, 200), 2);
     world.source_becomes("authentik", "running").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_about_look_ups_ends_on_a_quiet_server_too() {
+    let fake = fake().await;
+    act(&fake, 200, "someone", "");
+    let broken = Scripted::new(Fault::ServerError).times(Times::Forever);
+    fake.script(broken.on("/core/users/200/"));
+    let world = world(&fake, "").await;
+    world.events_reach(1).await;
+    a_poll_passes(&world, &fake).await;
+    assert_eq!(fake.fault_hits(), 2);
+    let view = world.source_becomes("authentik", "running").await;
+    assert_eq!(view["reason"], Value::Null);
     world.stop().await;
 }
 

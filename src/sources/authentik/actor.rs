@@ -96,8 +96,9 @@ pub struct PollerState {
     /// How far the present poll reads back, if it is no ordinary one.
     depth: Option<Duration>,
     last_deep: Instant,
+    /// By both clocks: the one stands still while the machine is suspended, the other may be put back.
     /// None: one is due.
-    last_wide: Option<Instant>,
+    last_wide: Option<(Instant, jiff::Timestamp)>,
     backlog_since: Option<Instant>,
     timer: Option<AbortHandle>,
 }
@@ -144,7 +145,7 @@ impl Actor for Poller {
             waits_since: None,
             depth: None,
             last_deep: Instant::now(),
-            last_wide: Some(Instant::now()),
+            last_wide: Some((Instant::now(), jiff::Timestamp::now())),
             backlog_since: None,
             timer: None,
         })
@@ -280,7 +281,6 @@ impl PollerState {
         let overlap = self.args.config.overlap;
         let name = &self.args.courier.status.name;
         self.args.metrics.authentik_polls(name).increment(1);
-        let is_long_ago = |wide: Instant| wide.elapsed() >= WIDE_EVERY;
         self.depth = if walk.has_gaps() {
             None
         } else if self.last_wide.is_none_or(is_long_ago) {
@@ -439,7 +439,7 @@ impl PollerState {
         {
             self.last_deep = Instant::now();
             if depth >= WIDE_OVERLAP {
-                self.last_wide = Some(self.last_deep);
+                self.last_wide = Some((self.last_deep, context.received_at));
             }
         }
         if taken.further {
@@ -578,6 +578,10 @@ impl PollerState {
     fn rest(&mut self) {
         self.failures = 0;
         self.standing.poll_ended();
+        // While older events wait, failures go on counting.
+        if !self.walk.as_ref().is_some_and(Walk::has_gaps) {
+            self.people.poll_ended(self.last_head);
+        }
         self.probed = !self.standing.doubts_token();
         self.args.courier.status.succeeded();
         self.show();
@@ -628,5 +632,27 @@ impl PollerState {
         let ceiling = (RETRY_FIRST * 2u32.saturating_pow(self.failures)).min(cap);
         self.failures = (self.failures + 1).min(10);
         ceiling.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+/// Whether a wide poll at this time is so long ago that the next one is due.
+fn is_long_ago((wide, at): (Instant, jiff::Timestamp)) -> bool {
+    wide.elapsed() >= WIDE_EVERY || at <= jiff::Timestamp::now() - WIDE_EVERY
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wide_poll_is_due_when_either_clock_says_so() {
+        let (now, at) = (Instant::now(), jiff::Timestamp::now());
+        let earlier = now.checked_sub(WIDE_EVERY).unwrap();
+        assert!(!is_long_ago((now, at)));
+        // As after a night in which the machine was suspended.
+        assert!(is_long_ago((now, at - WIDE_EVERY)));
+        // As when the clock was put back.
+        assert!(is_long_ago((earlier, at + WIDE_EVERY)));
     }
 }

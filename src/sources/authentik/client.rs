@@ -30,6 +30,9 @@ const MAX_ANSWER: usize = 64 << 20;
 /// What is told of an HTML page; authentik's API says what it refuses in JSON.
 pub(crate) const HTML_PAGE: &str = "an HTML page";
 
+/// What is told of a token that reads an empty list.
+pub(crate) const BLIND: &str = "the token sees no event at all: it may be an outpost's, or lack view_event (a server of 2023.8 or older does not say so)";
+
 /// A way to one Authentik.
 #[derive(Clone)]
 pub struct Client {

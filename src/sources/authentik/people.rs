@@ -66,29 +66,32 @@ pub struct People {
 /// Why nobody is looked up for a while.
 struct Trouble {
     error: ClientError,
+    /// Nobody is asked for before. Once somebody was, and it is not over: when that was.
     until: Instant,
     /// In a row: since anybody could be looked up.
     failures: u32,
 }
 
 impl People {
-    /// Looks up those of `pks` that are not known, for `PATIENCE` at most. After how long the rest can
-    /// be asked for again, if that is worth waiting for.
+    /// Looks up those of `pks` that are not known, the first ones first, for `PATIENCE` at most. After
+    /// how long the rest can be asked for again, if that is worth waiting for.
     pub async fn look_up(&mut self, client: &Client, pks: &[i64]) -> Option<Duration> {
         let now = Instant::now();
-        let mut unknown: Vec<i64> = pks
+        let mut met = HashSet::new();
+        let unknown: Vec<i64> = pks
             .iter()
             .copied()
-            .filter(|pk| !self.is_fresh(*pk, now))
+            .filter(|pk| !self.is_fresh(*pk, now) && met.insert(*pk))
             .collect();
-        unknown.sort_unstable();
-        unknown.dedup();
         if unknown.is_empty() {
             return None;
         }
         let pauses = |trouble: &Trouble| trouble.until > now;
         if !self.trouble.as_ref().is_some_and(pauses) {
-            self.make_room(now, unknown.len());
+            self.make_room(now, pks, unknown.len());
+            if let Some(trouble) = &mut self.trouble {
+                trouble.until = now;
+            }
             match self.ask_for(client, unknown).await {
                 Ok(true) => {}
                 Ok(false) => {
@@ -195,6 +198,13 @@ impl People {
         tracing::warn!(reason = self.trouble(), "look-ups are slow");
     }
 
+    /// Once a poll that began then has ended, forgets a trouble that was over before and was not met in
+    /// it: on a quiet server nobody is looked up who could end it. A lack of right waits for a person.
+    pub fn poll_ended(&mut self, began: Instant) {
+        self.trouble
+            .take_if(|trouble| trouble.until < began && !lacks_right(&trouble.error));
+    }
+
     /// With another token everybody may be looked up at once.
     pub fn begin_anew(&mut self) {
         self.trouble = None;
@@ -268,13 +278,16 @@ impl People {
         })
     }
 
-    fn make_room(&mut self, now: Instant, more: usize) {
-        if self.known.len() + more > REMEMBER_AT_MOST {
-            self.known
-                .retain(|_, (since, _)| now.duration_since(*since) < REMEMBER);
+    /// Whoever the page that is read tells of stays.
+    fn make_room(&mut self, now: Instant, page: &[i64], more: usize) {
+        if self.known.len() + more <= REMEMBER_AT_MOST {
+            return;
         }
+        let page: HashSet<&i64> = page.iter().collect();
+        self.known
+            .retain(|pk, (since, _)| page.contains(pk) || now.duration_since(*since) < REMEMBER);
         if self.known.len() + more > REMEMBER_AT_MOST {
-            self.known.clear();
+            self.known.retain(|pk, _| page.contains(pk));
         }
     }
 }
@@ -357,6 +370,91 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::Secret;
+    use crate::simulators::authentik::{FakeAuthentik, FakeAuthentikConfig, Fault, Times};
+    use crate::telemetry::metrics::Metrics;
+
+    async fn fake_and_client() -> (FakeAuthentik, Client) {
+        let fake = FakeAuthentik::start(FakeAuthentikConfig::default()).await;
+        let token = Secret::new(fake.token());
+        let client = Client::new(&fake.url(), &token, PATIENCE, Metrics::new()).unwrap();
+        (fake, client)
+    }
+
+    #[tokio::test]
+    async fn users_are_asked_for_in_the_order_of_the_rows() {
+        let (fake, client) = fake_and_client().await;
+        fake.set_fault(Fault::HangBeforeHeaders, Times::Forever);
+        let mut people = People::default();
+        let first_are_asked_for = async {
+            while fake.requests().len() < AT_ONCE {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = people.look_up(&client, &[9, 3, 9, 7, 5, 1, 3]) => panic!("nobody is told"),
+            () = first_are_asked_for => {}
+        }
+        let requests = fake.requests().into_iter();
+        let mut paths: Vec<String> = requests.map(|request| request.path).collect();
+        paths.sort();
+        let wanted = [3, 5, 7, 9].map(|pk| format!("/api/v3/core/users/{pk}/"));
+        assert_eq!(paths, wanted);
+    }
+
+    #[tokio::test]
+    async fn whoever_the_page_tells_of_stays_when_room_is_made() {
+        let (_fake, client) = fake_and_client().await;
+        let mut people = People::default();
+        let now = Instant::now();
+        let long_ago = now.checked_sub(REMEMBER).unwrap();
+        for pk in 1..=REMEMBER_AT_MOST as i64 {
+            // The second one is asked for again, and deleted.
+            let since = if pk == 2 { long_ago } else { now };
+            people.known.insert(pk, (since, Some(Person::default())));
+        }
+        let new = REMEMBER_AT_MOST as i64 + 1;
+        assert_eq!(people.look_up(&client, &[1, 2, new]).await, None);
+        assert!(people.get(1).is_some() && people.get(2).is_some());
+        assert_eq!(people.known.len(), 3);
+    }
+
+    #[test]
+    fn a_trouble_is_forgotten_by_the_first_poll_that_begins_after_it() {
+        let refused = ClientError::Refused {
+            status: 403,
+            detail: "You do not have permission to perform this action.".to_owned(),
+        };
+        for (error, is_forgotten) in [(ClientError::Late, true), (refused, false)] {
+            let mut people = People::default();
+            people.pause(error.clone());
+            let until = people.trouble.as_ref().unwrap().until;
+            people.poll_ended(until);
+            assert!(people.trouble().is_some(), "{error}");
+            people.poll_ended(until + Duration::from_secs(1));
+            assert_eq!(people.trouble().is_none(), is_forgotten, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_trouble_that_lasts_is_not_forgotten() {
+        let (fake, client) = fake_and_client().await;
+        fake.set_fault(Fault::ServerError, Times::Forever);
+        let began = Instant::now();
+        let mut people = People {
+            untold: HashSet::from([1, 2, 3]),
+            trouble: Some(Trouble {
+                error: ClientError::Late,
+                until: began.checked_sub(DOUBT_PAUSE).unwrap(),
+                failures: TRIES,
+            }),
+            ..People::default()
+        };
+        people.look_up(&client, &[4]).await;
+        assert!(fake.fault_hits() > 0 && people.is_fresh(4, Instant::now()));
+        people.poll_ended(began);
+        assert!(people.trouble().is_some());
+    }
 
     #[test]
     fn whoever_was_looked_up_before_a_change_is_so_again() {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::client::ClientError;
+use super::client::{BLIND, ClientError};
 use crate::status::SourceState;
 
 const UNREADABLE_PAGE: &str =
@@ -41,9 +41,7 @@ impl Standing {
         if count > 0 {
             self.warning = None;
         } else if is_at_head && self.warning.is_none() {
-            self.warning = Some(
-                "the token sees no event at all: it may be an outpost's, or lack view_event (a server of 2023.8 or older does not say so)".to_owned(),
-            );
+            self.warning = Some(BLIND.to_owned());
         }
     }
 
