@@ -12,7 +12,7 @@ use crate::cli::uid;
 use crate::config::OcisConfig;
 use crate::event::{Decoded, SourceName};
 use crate::sources::ocis::decode::{LineContext, decode_line, looks_minimal};
-use crate::tail::{TailOptions, Tailer, is_part_of};
+use crate::tail::{TailOptions, Tailer, rotated_part};
 
 use super::{Finding, Fine, Trouble};
 
@@ -118,22 +118,6 @@ fn probe(config: &OcisConfig) -> Finding {
     }
 }
 
-/// A rotated part of the log, whose name goes on with a number or a date: `audit.log` is no part of a
-/// mistyped `audit`, and an editor's or somebody's copy tells of no rotation.
-fn rotated_part(path: &Path) -> Option<String> {
-    let (name, stem) = (path.file_name()?.to_str()?, path.file_stem()?.to_str()?);
-    let entries = std::fs::read_dir(path.parent()?).ok()?;
-    let parts = entries
-        .flatten()
-        .filter(|entry| is_part_of(path, &entry.path()));
-    let mut names = parts.filter_map(|part| part.file_name().into_string().ok());
-    names.find(|part| {
-        let rest = part.strip_prefix(name).or_else(|| part.strip_prefix(stem));
-        let number = rest.map(|rest| rest.trim_start_matches(['.', '-', '_']));
-        number.is_some_and(|number| number.starts_with(|digit: char| digit.is_ascii_digit()))
-    })
-}
-
 /// Counts the whole lines; the first one is half when it does not begin the file.
 fn sample(bytes: &[u8], begins_within_a_line: bool) -> Sample {
     let source = SourceName::new("check");
@@ -220,7 +204,7 @@ fn verdict(sample: &Sample) -> Result<String, Trouble> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -353,6 +337,23 @@ mod tests {
             let missing = rotated(path, beside).unwrap_err();
             assert!(missing.contains("is not there"), "{missing}");
         }
+    }
+
+    /// Rotated where it leads to, and perhaps under another name.
+    #[test]
+    fn a_link_tells_of_the_rotation_of_its_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = directory.path().join("logs");
+        std::fs::create_dir(&logs).unwrap();
+        std::fs::write(logs.join("ocis.log.1"), "").unwrap();
+        let path = directory.path().join("audit.log");
+        symlink(logs.join("ocis.log"), &path).unwrap();
+        let config = OcisConfig {
+            path,
+            ..OcisConfig::default()
+        };
+        let fine = told(probe(&config)).unwrap();
+        assert!(fine.contains("rotation to ocis.log.1:"), "{fine}");
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub use cursor::{Passed, TailCursor};
 pub use forgotten::Forgotten;
 pub use identity::{PRINT_BYTES, Print};
 pub use marks::Mark;
-pub use rotation::is_part_of;
+pub use rotation::{is_part_of, rotated_part};
 pub use tailer::Tailer;
 pub use wake::Doorbell;
 
@@ -96,6 +96,8 @@ pub struct TailOptions {
     /// How long a rotated file has to stay as it is before it is let go: a writer may have opened it
     /// before it was renamed.
     pub grace: Duration,
+    /// How long a step reads, give or take one read: a mount may be so slow that more would take minutes.
+    pub step_time: Duration,
     /// Whether the very first start, without a cursor, reads the rotated files too. Off by default:
     /// the live file only, from its beginning, and what is rotated after that look.
     pub read_rotated_at_first_start: bool,
@@ -106,7 +108,8 @@ pub struct TailOptions {
 }
 
 impl TailOptions {
-    /// The defaults: lines up to 1 MiB, 1000 lines or 1 MiB a chunk, none left out, one second of grace.
+    /// The defaults: lines up to 1 MiB, 1000 lines or 1 MiB a chunk, none left out, one second of grace
+    /// and one of reading a step.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -115,6 +118,7 @@ impl TailOptions {
             max_lines: 1000,
             skips: None,
             grace: Duration::from_secs(1),
+            step_time: Duration::from_secs(1),
             read_rotated_at_first_start: false,
             earlier_look: None,
             from_beginning: false,
@@ -127,7 +131,7 @@ impl TailOptions {
 pub enum Step {
     /// Lines, and where the cursor stands once they are durable.
     Lines(Chunk),
-    /// Nothing complete to read now.
+    /// Nothing complete to read now, or within the step's time.
     Idle {
         /// What happened to the file.
         events: Vec<FileEvent>,

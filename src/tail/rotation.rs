@@ -45,6 +45,8 @@ pub(super) struct PartName {
     pub compressed_from: Option<String>,
     /// Of `audit.log.gz`: the log itself was compressed where it stood, or a copy of it was made.
     pub is_of_live: bool,
+    /// It goes on with a number or a date.
+    pub is_stamped: bool,
 }
 
 /// The part after which others are looked for.
@@ -294,6 +296,14 @@ pub fn is_part_of(live: &Path, file: &Path) -> bool {
         && names.is_some_and(|(live, name)| part_name(live, name).is_some())
 }
 
+/// The name of a part that tells of a rotation, by a number or a date: an editor's or somebody's copy
+/// does not.
+pub fn rotated_part(live: &Path) -> Option<String> {
+    let is_stamped = |part: &Sibling| part.name.as_ref().is_some_and(|name| name.is_stamped);
+    let part = siblings(live).ok()?.into_iter().find(is_stamped)?;
+    part.path.file_name()?.to_str().map(str::to_owned)
+}
+
 /// `audit.log.1`, `audit.log-20261124`, `audit.log.2.gz`, `audit-20261124.log`, `audit.1.log.gz`,
 /// `audit.log.gz`.
 fn part_name(live: &OsStr, name: &OsStr) -> Option<PartName> {
@@ -310,6 +320,7 @@ fn part_name(live: &OsStr, name: &OsStr) -> Option<PartName> {
             number: None,
             compressed_from,
             is_of_live: true,
+            is_stamped: false,
         });
     }
     let plain = plain.unwrap_or(name);
@@ -339,6 +350,7 @@ fn part_name(live: &OsStr, name: &OsStr) -> Option<PartName> {
         number,
         compressed_from,
         is_of_live: false,
+        is_stamped: rest.starts_with(|letter: char| letter.is_ascii_digit()),
     })
 }
 

@@ -26,9 +26,6 @@ use super::{Chunk, FileEvent, GapReason, Line, Step, TailError, TailOptions};
 /// nobody wants what is read.
 const READS_PER_STEP: usize = 256;
 
-/// What is in hand after so long is handed out: a mount may be so slow that more would take minutes.
-const STEP_TIME: Duration = Duration::from_secs(1);
-
 /// Bytes of one read: few enough to stay in a processor's cache until they are looked at.
 const READ_BYTES: usize = 256 << 10;
 
@@ -256,7 +253,7 @@ impl Tailer {
             _ => trouble = self.watch_path().err(),
         }
         let mut gathered = Gathered::default();
-        let begun = Instant::now();
+        let mut begun: Option<Instant> = None;
         for _ in 0..READS_PER_STEP {
             let Some(current) = &mut self.current else {
                 if self.advance()? {
@@ -278,7 +275,7 @@ impl Tailer {
                 continue;
             }
             gathered.add(taken);
-            let is_late = !gathered.is_empty() && begun.elapsed() > STEP_TIME;
+            let is_late = begun.is_some_and(|begun| begun.elapsed() >= self.options.step_time);
             if is_late || gathered.fills(&self.options, READ_BYTES) {
                 break;
             }
@@ -286,6 +283,7 @@ impl Tailer {
                 continue;
             };
             let unread = (current.reader.position() == 0).then(|| *current.reader.stat());
+            begun.get_or_insert_with(Instant::now);
             let fill = current
                 .reader
                 .fill(self.options.chunk_bytes.clamp(1, READ_BYTES))

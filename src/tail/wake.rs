@@ -1,9 +1,10 @@
 //! When to look at the file: a doorbell, and a timer for when it is deaf.
 //!
 //! linemux tells that something happened at a path; what, is not believed: any event and any error
-//! mean "look". Its queue has no bound, so a task of ours empties it all the time into one flag. It
-//! loses a path whose directory vanishes, and keeps a watch for every file rotated away; so it is
-//! built anew now and then, and whenever it ends. Some mounts deliver no events at all, hence the timer.
+//! mean "look". Its queue has no bound, so a thread of ours empties it all the time into one flag; no
+//! task does, for with every event linemux asks the disk, and that may hang. It loses a path whose
+//! directory vanishes, and keeps a watch for every file rotated away; so it is built anew now and then,
+//! and whenever it ends. Some mounts deliver no events at all, hence the timer.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use linemux::MuxedEvents;
-use tokio::sync::Notify;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -42,7 +44,8 @@ impl Doorbell {
     /// Watches the path, there or not. Without events it rings every `quick` while a watch stands,
     /// every `poll` while none can be had.
     ///
-    /// Must be called in a tokio runtime. The watch ends with the doorbell.
+    /// Must be called in a tokio runtime, of which the watch keeps a thread for blocking work. It ends
+    /// with the doorbell.
     pub fn new(path: impl Into<PathBuf>, poll: Duration, quick: Duration) -> Self {
         let bell = Arc::new(Bell::default());
         let task = tokio::spawn(listen(path.into(), poll, bell.clone())).abort_handle();
@@ -96,7 +99,7 @@ async fn listen(path: PathBuf, poll: Duration, bell: Arc<Bell>) {
             bell.watching.store(true, Ordering::Relaxed);
             // Something may have happened while there was no watch.
             bell.rings.notify_one();
-            if let Ended::Old = forward(watch, &bell).await {
+            if let Ended::Old = forward_aside(watch, &path, &bell).await {
                 continue;
             }
             bell.watching.store(false, Ordering::Relaxed);
@@ -122,15 +125,41 @@ async fn watch(path: &Path) -> io::Result<MuxedEvents> {
         .map_err(io::Error::other)?
 }
 
-async fn forward(mut watch: MuxedEvents, bell: &Bell) -> Ended {
+/// Forwards on a thread of its own, which ends with this future, as soon as its disk answers.
+async fn forward_aside(watch: MuxedEvents, path: &Path, bell: &Arc<Bell>) -> Ended {
+    let (_open, closed) = oneshot::channel();
+    let (path, bell, runtime) = (path.to_owned(), Arc::clone(bell), Handle::current());
+    let forwarding = move || runtime.block_on(forward(watch, &path, &bell, closed));
+    tokio::task::spawn_blocking(forwarding)
+        .await
+        .unwrap_or(Ended::Broken)
+}
+
+async fn forward(
+    mut watch: MuxedEvents,
+    path: &Path,
+    bell: &Bell,
+    mut closed: oneshot::Receiver<()>,
+) -> Ended {
     let renewal = sleep(RENEWED_EVERY);
     tokio::pin!(renewal);
+    let mut is_there = path.exists();
     let mut errors = 0;
     loop {
         tokio::select! {
+            // In this order: a runtime that ends closes first, and its timers panic then.
+            biased;
+            _ = &mut closed => return Ended::Old,
             () = &mut renewal => return Ended::Old,
             event = watch.next_event() => match event {
-                Ok(Some(_)) => errors = 0,
+                Ok(Some(event)) => {
+                    errors = 0;
+                    let was_there = std::mem::replace(&mut is_there, path.exists());
+                    // Of other files, which are heard of as long as it is not there.
+                    if event.paths.is_empty() && !was_there && !is_there {
+                        continue;
+                    }
+                }
                 Ok(None) => return Ended::Broken,
                 Err(_) => {
                     errors += 1;
@@ -234,6 +263,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn other_files_do_not_ring_while_it_is_awaited() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let mut doorbell = Doorbell::new(&path, FAR, FAR);
+        watching(&mut doorbell).await;
+        append(&directory.path().join("other.log"), "a line\n");
+        let ring = timeout(Duration::from_millis(200), doorbell.rang()).await;
+        assert!(ring.is_err(), "it rang for another file");
+        append(&path, "one\n");
+        rings(&mut doorbell, "created").await;
+    }
+
+    /// As linemux may hang with its disk.
+    #[tokio::test]
+    async fn it_needs_no_thread_that_runs_tasks() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let mut doorbell = Doorbell::new(&path, FAR, FAR);
+        watching(&mut doorbell).await;
+        append(&path, "one\n");
+        let begun = Instant::now();
+        // The only one, which has nothing else to do meanwhile.
+        while doorbell.bell.rings.notified().now_or_never().is_none() {
+            assert!(begun.elapsed() < SOON, "nothing rang");
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test]
     async fn a_flood_of_events_becomes_one_ring() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.log");
@@ -290,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn its_task_ends_with_it() {
+    async fn its_task_and_its_thread_end_with_it() {
         let directory = tempfile::tempdir().unwrap();
         let mut doorbell = Doorbell::new(directory.path().join("audit.log"), FAR, FAR);
         watching(&mut doorbell).await;

@@ -501,21 +501,32 @@ fn resident_bytes() -> u64 {
 
 /// As on a mount that hardly answers: whoever waits for all of it would wait for minutes.
 #[test]
-fn a_slow_file_is_handed_out_piece_by_piece() {
-    fn is_skipped_slowly(_: &[u8]) -> bool {
-        std::thread::sleep(Duration::from_millis(150));
-        true
-    }
+fn a_slow_file_is_read_piece_by_piece() {
     let mut world = World::new();
     for _ in 0..60 {
         world.append(&format!("{:x<65000}\n", ""));
     }
-    world.options.skips = Some(is_skipped_slowly);
+    world.options.step_time = Duration::ZERO;
     world.tailer = Tailer::open(world.options.clone(), None);
     assert!(!world.step(), "the first look reads nothing");
     assert!(world.step());
     let behind = world.tailer.bytes_behind();
     assert!(behind > 2 << 20, "{behind} bytes are left of 3.9 million");
+    world.drain();
+    assert_eq!(world.lines.len(), 60);
+
+    // Nor is the end of a huge line waited for.
+    world.append(&"h".repeat(3 << 20));
+    world.append("\nlast\n");
+    let mut read = 0;
+    while !world.step() {
+        let before = std::mem::replace(&mut read, world.tailer.half_line_bytes());
+        assert!(read > before, "it goes on where it was");
+        assert!(read < before + (1 << 20), "{read} bytes after {before}");
+    }
+    assert!(read > 2 << 20, "{read} bytes of 3 MiB");
+    assert_eq!(world.kinds[60], LineKind::Oversized { length: 3 << 20 });
+    assert_eq!(world.lines[61..], ["last"]);
 }
 
 #[test]
@@ -530,6 +541,9 @@ fn half_a_million_lines_and_a_huge_one_in_bounded_memory() {
     }
     writer.write_all(b"\nlast\n").unwrap();
     writer.flush().unwrap();
+    // However slow the machine is.
+    world.options.step_time = Duration::MAX;
+    world.tailer = Tailer::open(world.options.clone(), None);
     assert!(!world.step(), "the first look reads nothing");
     let before = resident_bytes();
     let size = std::fs::metadata(world.path("audit.log")).unwrap().len();
