@@ -142,6 +142,9 @@ pub(super) fn count_some(
     tables: &Tables,
     events: usize,
 ) -> rusqlite::Result<bool> {
+    if rest(connection, tables)?.is_none() {
+        return Ok(false);
+    }
     let transaction = super::write_transaction(connection)?;
     let Some(first) = rest(&transaction, tables)? else {
         return Ok(false);

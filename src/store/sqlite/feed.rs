@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::time::Instant;
 
+use super::files::OpenFiles;
 use super::query::{event_after, id_text, parse_id};
 use super::schema::Tables;
 use super::worker::Workers;
@@ -21,6 +22,7 @@ const POLL: Duration = Duration::from_millis(200);
 const MOST_BYTES: usize = 8 << 20;
 
 pub(super) struct Follower {
+    files: Arc<OpenFiles>,
     readers: Arc<Workers>,
     tables: Arc<Tables>,
     last: i64,
@@ -29,6 +31,7 @@ pub(super) struct Follower {
 impl Follower {
     /// `None`: the text is no position, or one that lies beyond all that was ever entered.
     pub(super) async fn start(
+        files: Arc<OpenFiles>,
         readers: Arc<Workers>,
         tables: Arc<Tables>,
         after: Option<&str>,
@@ -44,6 +47,7 @@ impl Follower {
         };
         let last = readers.run("a look at the newest event", find).await?;
         Ok(last.map(|last| Self {
+            files,
             readers,
             tables,
             last,
@@ -51,6 +55,8 @@ impl Follower {
     }
 
     async fn look(&mut self) -> Result<Entries> {
+        // Into a file that is gone nobody enters anything any more.
+        self.files.check()?;
         let (tables, last) = (Arc::clone(&self.tables), self.last);
         let read = move |connection: &mut Connection| entered_after(connection, &tables, last);
         let (events, more) = self.readers.run("a look for new events", read).await?;

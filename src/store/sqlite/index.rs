@@ -210,6 +210,9 @@ pub(super) fn give_keys(
     tables: &Tables,
     known: &Known,
 ) -> rusqlite::Result<bool> {
+    if !lost::lacks_keys(connection, tables)? {
+        return Ok(false);
+    }
     let transaction = super::write_transaction(connection)?;
     let rest = lost::rest(&transaction, tables)?;
     let events: Vec<StoredEvent> = match rest {
@@ -253,34 +256,30 @@ pub(super) fn give_keys(
     Ok(true)
 }
 
-/// Removes what events were found by, of whose terms none is gathered.
+/// Removes what an event was found by, of whose terms none is gathered.
 pub(super) fn forget(
     transaction: &Transaction<'_>,
     tables: &Tables,
-    events: &[StoredEvent],
+    (id, event): (i64, &StoredEvent),
+    counts: &mut Changes,
 ) -> rusqlite::Result<()> {
-    let mut delete = transaction.prepare_cached(&format!(
-        "DELETE FROM {} WHERE term = ?1 AND at = ?2 AND event = ?3",
-        tables.terms
-    ))?;
+    let at = event.at.as_millisecond();
     let mut facet_of = transaction.prepare_cached(&format!(
         "SELECT facet FROM {} WHERE id = ?1",
         tables.events
     ))?;
-    let mut counts = Changes::default();
-    for event in events {
-        let Some(id) = query::parse_id(&event.id) else {
-            continue;
-        };
-        let facet: Option<Option<i64>> = facet_of.query_row([id], |row| row.get(0)).optional()?;
-        if let Some(facet) = facet.flatten() {
-            counts.count(event.at.as_millisecond(), facet, -1);
-        }
-        for term in EventKeys::of_stored(event).terms {
-            delete.execute(params![term.key, event.at.as_millisecond(), id])?;
-        }
+    let facet: Option<Option<i64>> = facet_of.query_row([id], |row| row.get(0)).optional()?;
+    if let Some(facet) = facet.flatten() {
+        counts.count(at, facet, -1);
     }
-    counts.apply(transaction, tables)
+    let mut delete = transaction.prepare_cached(&format!(
+        "DELETE FROM {} WHERE term = ?1 AND at = ?2 AND event = ?3",
+        tables.terms
+    ))?;
+    for term in EventKeys::of_stored(event).terms {
+        delete.execute(params![term.key, at, id])?;
+    }
+    Ok(())
 }
 
 /// The facets that a filter allows, by their numbers.

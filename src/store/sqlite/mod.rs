@@ -13,6 +13,7 @@ mod commit;
 mod counts;
 mod errors;
 mod feed;
+mod files;
 mod gathered;
 mod histogram;
 mod index;
@@ -29,8 +30,8 @@ mod tests;
 mod worker;
 
 use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -50,6 +51,7 @@ use crate::config::Collections;
 use crate::event::SourceName;
 use crate::probe::Probe;
 use errors::store_error;
+use files::OpenFiles;
 use schema::Tables;
 use worker::Workers;
 
@@ -62,6 +64,9 @@ const MAX_RAW_BYTES: usize = 15 * 1024 * 1024;
 
 /// How long a transaction that deletes goes on, if `store.timeout` leaves the time: commits wait for it.
 const PORTION: Duration = Duration::from_millis(250);
+
+/// Between two looks whether a lock is free that another process holds.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 type Differs = fn(&Connection, &Tables) -> rusqlite::Result<bool>;
 type BeginAnew = fn(&Connection, &Tables) -> rusqlite::Result<()>;
@@ -78,8 +83,7 @@ const PREPARED_STATEMENTS: usize = 64;
 
 /// The store in a SQLite file.
 pub struct SqliteStore {
-    /// The file and its write-ahead log, which stays the same one as long as it is open.
-    files: [OpenFile; 2],
+    files: Arc<OpenFiles>,
     timeout: Duration,
     probe: OnceLock<Probe>,
     tables: Arc<Tables>,
@@ -95,7 +99,7 @@ pub struct SqliteStore {
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteStore")
-            .field("path", &self.files[0].path)
+            .field("path", &self.files.path())
             .finish_non_exhaustive()
     }
 }
@@ -134,7 +138,7 @@ impl SqliteStore {
                 .map_err(|error| io_error(path, &error))
         };
         // The connections have made the log by now.
-        let files = OpenFile::with_log(path)?;
+        let files = Arc::new(OpenFiles::at(path)?);
         let known = index::Known::default();
         let (of_writer, also_known) = (Arc::clone(&tables), known.clone());
         let put_away =
@@ -159,13 +163,23 @@ impl SqliteStore {
         what: &'static str,
         job: impl FnOnce(&mut Connection, &Tables) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.write_for(self.timeout, what, job).await
+    }
+
+    /// The same, for at most so long.
+    async fn write_for<T: Send + 'static>(
+        &self,
+        after: Duration,
+        what: &'static str,
+        job: impl FnOnce(&mut Connection, &Tables) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
         let tables = Arc::clone(&self.tables);
         let run = self
             .writer
-            .run(what, move |connection| job(connection, &tables));
+            .run_for(after, what, move |connection| job(connection, &tables));
         let outcome = run.await?;
         // What is written to a file that was deleted or moved away is lost with the process.
-        let Some(gone) = self.files.iter().find(|file| !file.is_there()) else {
+        let Err(gone) = self.files.check() else {
             return Ok(outcome);
         };
         // What a lost log has was answered: where the file itself is still there, a restart finds it in that.
@@ -173,10 +187,7 @@ impl SqliteStore {
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
         };
         let _tried_again = self.writer.run("a copy of the log", copy).await;
-        let message =
-            "the file was deleted, moved or replaced; restart Daybook to go on with what is there";
-        let moved = StoreError::Unavailable(message.to_owned());
-        Err(in_file(&gone.path, moved))
+        Err(gone)
     }
 
     /// Compares what finds and counts the events with them, and has made anew what differs. That takes long in a large
@@ -266,51 +277,12 @@ fn make_closed(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A file that is open, by its device and inode.
-struct OpenFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl OpenFile {
-    fn with_log(path: &Path) -> Result<[Self; 2]> {
-        let failed = |error: std::io::Error| io_error(path, &error);
-        let file = Self::new(path.to_owned()).map_err(failed)?;
-        // The log stands beside the file itself, whatever link leads there.
-        let mut log = path.canonicalize().map_err(failed)?.into_os_string();
-        log.push("-wal");
-        let log = PathBuf::from(log);
-        let opened = Self::new(log.clone()).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                let message = "SQLite has not made its log; is its disk full?";
-                in_file(&log, StoreError::Full(message.to_owned()))
-            }
-            _ => io_error(&log, &error),
-        });
-        Ok([file, opened?])
-    }
-
-    fn new(path: PathBuf) -> std::io::Result<Self> {
-        let identity = identity(&path)?;
-        Ok(Self { path, identity })
-    }
-
-    fn is_there(&self) -> bool {
-        identity(&self.path).is_ok_and(|identity| identity == self.identity)
-    }
-}
-
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
 fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connection> {
     // SQLite would take `file:…` for an address, and open another file than the one that was made.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let connection = Connection::open(path)?;
+    let mut connection = Connection::open(path)?;
     // Shorter than the operation's own time: a lock of another process is named as such.
-    connection.busy_timeout(timeout * 9 / 10)?;
+    wait_for_locks(&mut connection, timeout * 9 / 10)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
@@ -323,7 +295,20 @@ fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connectio
     Ok(connection)
 }
 
-/// Takes the write lock at once: one that is upgraded later fails when another process wrote meanwhile.
+/// SQLite itself would soon look ten times a second only, and miss a lock that is seldom free.
+fn wait_for_locks(connection: &mut Connection, patience: Duration) -> rusqlite::Result<()> {
+    let mut since = Instant::now();
+    connection.busy_handler(Some(move |looks: i32| {
+        if looks == 0 {
+            since = Instant::now();
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        since.elapsed() < patience
+    }))
+}
+
+/// Takes the write lock at once: one that is upgraded later fails when another process wrote meanwhile. Who may find
+/// nothing to do looks without it first.
 fn write_transaction(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
@@ -360,11 +345,13 @@ impl Store for SqliteStore {
     async fn prepare(&self) -> Result<()> {
         let is_first = !self.was_prepared.load(Ordering::Acquire);
         let known = self.known.clone();
-        let create = self.write("preparation of the tables", move |connection, tables| {
+        let create = move |connection: &mut Connection, tables: &Tables| {
             // What was away may have come back without it.
             known.forget();
             tables.create(connection)
-        });
+        };
+        // An index of millions of events takes long, and is made in one go.
+        let create = self.write_for(Duration::MAX, "preparation of the tables", create);
         let is_changed = create.await?;
         if is_changed {
             // Whatever fails from here on is made up for by the next preparation.
@@ -490,7 +477,8 @@ impl Store for SqliteStore {
 
     async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
         let (readers, tables) = (Arc::clone(&self.readers), Arc::clone(&self.tables));
-        let follower = feed::Follower::start(readers, tables, after).await?;
+        let files = Arc::clone(&self.files);
+        let follower = feed::Follower::start(files, readers, tables, after).await?;
         Ok(follower.map(|follower| Box::new(follower) as Box<dyn Follow>))
     }
 

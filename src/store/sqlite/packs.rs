@@ -468,6 +468,9 @@ pub(super) fn pack_some(
     tables: &Tables,
     texts: u32,
 ) -> rusqlite::Result<bool> {
+    if unfinished(connection, tables)?.is_none() {
+        return Ok(false);
+    }
     let transaction = super::write_transaction(connection)?;
     let Some(reached) = unfinished(&transaction, tables)? else {
         return Ok(false);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use super::counts::Changes;
 use super::packs::{self, Leaving};
 use super::query::ceiling;
 use super::schema::Tables;
@@ -15,8 +16,8 @@ use crate::store::keys::{TEXTS_OUTLIVE, day};
 /// Old texts that are found before they are deleted: some bytes of memory each.
 const FOUND_AT_ONCE: usize = 500_000;
 
-/// Deletes the oldest events, and what they were found by. `None`: none yet. Terms of some were gathered, and there was
-/// no time to put all of them away.
+/// Deletes the oldest events, and what they were found by: as many as there is time for, but one at least. `None`: none
+/// yet. Terms of some were gathered, and there was no time to put all of them away.
 pub(super) fn delete_events(
     connection: &mut Connection,
     tables: &Tables,
@@ -27,8 +28,8 @@ pub(super) fn delete_events(
     let transaction = super::write_transaction(connection)?;
     let until = Instant::now() + portion;
     let old = query::oldest(&transaction, tables, ceiling(before), limit)?;
-    let ids = || old.iter().filter_map(|event| query::parse_id(&event.id));
-    let last = ids().max().unwrap_or_default();
+    let ids = old.iter().filter_map(|event| query::parse_id(&event.id));
+    let last = ids.max().unwrap_or_default();
     while gathered::has(&transaction, tables, last)? {
         gathered::put_away(&transaction, tables)?;
         if Instant::now() >= until {
@@ -36,14 +37,21 @@ pub(super) fn delete_events(
             return Ok(None);
         }
     }
-    index::forget(&transaction, tables, &old)?;
     let mut delete =
         transaction.prepare_cached(&format!("DELETE FROM {} WHERE id = ?1", tables.events))?;
-    let mut deleted = 0;
-    for id in ids() {
+    let (mut deleted, mut counts) = (0, Changes::default());
+    for event in &old {
+        let Some(id) = query::parse_id(&event.id) else {
+            continue;
+        };
+        index::forget(&transaction, tables, (id, event), &mut counts)?;
         deleted += delete.execute([id])?;
+        if Instant::now() >= until {
+            break;
+        }
     }
     drop(delete);
+    counts.apply(&transaction, tables)?;
     transaction.commit()?;
     Ok(Some(deleted as u64))
 }

@@ -1,8 +1,8 @@
 //! The tables. Columns have the names of the documents' fields; `at` and the like are whole
 //! milliseconds since 1970, what is nested in a document is JSON text.
 
-use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, Transaction, ffi};
 
 use super::query::shown;
 use super::{counts, lost, packs};
@@ -54,8 +54,24 @@ impl Tables {
         })
     }
 
-    /// Creates what is missing, and has made anew what was in it; whether anything was.
+    /// Creates what is missing, and has made anew what was in it; whether anything was. Where nothing is missing that
+    /// takes no lock.
     pub(super) fn create(&self, connection: &mut Connection) -> rusqlite::Result<bool> {
+        if connection.is_readonly(MAIN_DB)? {
+            let refused = ffi::Error::new(ffi::SQLITE_READONLY);
+            return Err(rusqlite::Error::SqliteFailure(refused, None));
+        }
+        let looking = connection.transaction()?;
+        match self.create_in(looking) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                self.create_in(super::write_transaction(connection)?)
+            }
+            created => created,
+        }
+    }
+
+    /// None of these statements writes where it finds what it is to make.
+    fn create_in(&self, transaction: Transaction<'_>) -> rusqlite::Result<bool> {
         let events = &self.events;
         let dead_letters = &self.dead_letters;
         let statements = [
@@ -135,7 +151,6 @@ impl Tables {
                 self.spaces
             ),
         ];
-        let transaction = super::write_transaction(connection)?;
         let before = version(&transaction)?;
         let mut is_missing = false;
         for table in [&self.facets, &self.terms, &self.texts] {

@@ -7,9 +7,11 @@ mod gathering;
 mod losing;
 mod packing;
 mod planning;
+mod sharing;
 
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -302,26 +304,35 @@ async fn what_was_answered_is_there_after_a_reopening() {
     assert_eq!(modes.await.unwrap(), ("wal".to_owned(), FULL));
 }
 
-#[tokio::test]
-async fn the_log_is_copied_beside_the_writer_and_stays_bounded() {
-    const MIB: u64 = 1 << 20;
-    let directory = TempDir::new().unwrap();
-    // The bounds count pages: with pages of an eighth, an eighth of the data meets them.
+const MIB: u64 = 1 << 20;
+
+/// The log's bounds count pages: with pages of an eighth, an eighth of the data meets them.
+async fn open_with_small_pages(directory: &TempDir) -> SqliteStore {
     Connection::open(directory.path().join("daybook.db"))
         .unwrap()
         .execute_batch("PRAGMA page_size = 512; CREATE TABLE one (n); DROP TABLE one")
         .unwrap();
-    let store = open(&directory, AMPLE);
+    let store = open(directory, AMPLE);
     store.prepare().await.unwrap();
-    let length = |name| std::fs::metadata(directory.path().join(name)).map_or(0, |file| file.len());
-    let large = |number| AuditEvent {
+    store
+}
+
+fn large(number: usize) -> AuditEvent {
+    AuditEvent {
         metadata: json!({ "filler": "x".repeat(1 << 17) })
             .as_object()
             .unwrap()
             .clone()
             .into(),
         ..event(number)
-    };
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_copied_beside_the_writer_and_stays_bounded() {
+    let directory = TempDir::new().unwrap();
+    let store = open_with_small_pages(&directory).await;
+    let length = |name| std::fs::metadata(directory.path().join(name)).map_or(0, |file| file.len());
     let events: Vec<AuditEvent> = (0..20).map(large).collect();
     enter(&store, &events).await.unwrap();
     // No commit of the writer's copies so short a log.
@@ -359,6 +370,27 @@ async fn a_lock_of_another_is_unavailable_until_it_goes() {
     assert!(matches!(fates[..], [Fate::Written | Fate::Duplicate]));
 }
 
+/// As in a large file that has none of them.
+#[tokio::test]
+async fn an_index_may_take_longer_than_an_operation() {
+    let directory = TempDir::new().unwrap();
+    let [store, _patient] = hasty_and_patient(&directory, Duration::from_millis(20)).await;
+    let file = Connection::open(directory.path().join("daybook.db")).unwrap();
+    file.execute_batch(
+        "DROP INDEX auditevents_at_facet; DROP INDEX auditevents_facet_at;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
+         INSERT INTO auditevents (at, ingestedAt, source, externalId, action, metadata)
+         SELECT i, 0, 's', i, 'test.done', '{}' FROM n",
+    )
+    .unwrap();
+    // What comes after them may be late.
+    let _late = store.prepare().await;
+    let indexes = "SELECT count(*) FROM sqlite_master
+         WHERE name IN ('auditevents_at_facet', 'auditevents_facet_at')";
+    let stand: i64 = file.query_row(indexes, [], |row| row.get(0)).unwrap();
+    assert_eq!(stand, 2);
+}
+
 #[tokio::test]
 async fn a_full_disk_is_full_and_keeps_commits_whole() {
     let directory = TempDir::new().unwrap();
@@ -390,7 +422,7 @@ fn a_log_that_sqlite_could_not_make_is_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("daybook.db");
     std::fs::write(&path, "").unwrap();
-    let error = OpenFile::with_log(&path).err().unwrap();
+    let error = OpenFiles::at(&path).err().unwrap();
     assert_eq!(error.reason(), "full", "{error}");
     assert!(error.to_string().contains("daybook.db-wal: "), "{error}");
 }

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -20,6 +20,10 @@ const STEPS_BETWEEN_LOOKS: i32 = 1000;
 
 /// How long there is nothing to do before a thread does what can wait.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// After a job that took so long the thread that writes leaves its lock alone for a moment: beside one job after the other
+/// another process would hardly meet it free.
+const LONG: Duration = Duration::from_millis(100);
 
 /// What can wait, in small portions; `false`: nothing does.
 pub(super) type Meanwhile = Arc<dyn Fn(&mut Connection) -> rusqlite::Result<bool> + Send + Sync>;
@@ -64,10 +68,21 @@ impl Workers {
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let timed_out = || StoreError::Timeout {
-            what,
-            after: self.timeout,
-        };
+        self.run_for(self.timeout, what, job).await
+    }
+
+    /// The same, for at most so long.
+    pub(super) async fn run_for<T, F>(
+        &self,
+        after: Duration,
+        what: &'static str,
+        job: F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let timed_out = || StoreError::Timeout { what, after };
         let (reply, answer) = oneshot::channel();
         let abandon = AbandonOnDrop(Arc::default());
         let job = Job {
@@ -83,7 +98,7 @@ impl Workers {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         queue.send(job).map_err(|_| stopped())?;
-        match tokio::time::timeout(self.timeout, answer).await {
+        match tokio::time::timeout(after, answer).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) if is_interruption(&error) => Err(timed_out()),
             Ok(Ok(Err(error))) => Err(store_error(&error)),
@@ -121,8 +136,12 @@ fn work(mut connection: Connection, jobs: &Mutex<Receiver<Job>>, meanwhile: Opti
         let look = move || abandoned.load(Ordering::Relaxed);
         // Without the handler a job merely runs longer than anybody waits for it.
         let _ = connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(look));
+        let begun = Instant::now();
         // A job that panics answers by dropping its reply; its transaction was rolled back.
         let _ = catch_unwind(AssertUnwindSafe(|| work(&mut connection)));
+        if meanwhile.is_some() && begun.elapsed() >= LONG {
+            std::thread::sleep(super::BETWEEN_LOOKS);
+        }
     }
 }
 

@@ -10,6 +10,8 @@ async fn nothing_is_acknowledged_into_a_file_that_is_gone() {
         ("daybook.db", true),
         ("daybook.db-wal", false),
         ("daybook.db-wal", true),
+        ("daybook.db-shm", false),
+        ("daybook.db-shm", true),
     ] {
         let directory = TempDir::new().unwrap();
         let store = open(&directory, AMPLE);
@@ -28,6 +30,20 @@ async fn nothing_is_acknowledged_into_a_file_that_is_gone() {
         store.ping().await.unwrap();
         assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Duplicate]);
     }
+}
+
+#[tokio::test]
+async fn who_follows_a_file_that_is_gone_is_told() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let mut follower = store.follow(None).await.unwrap().unwrap();
+    let [path, moved] = ["daybook.db", "moved"].map(|name| directory.path().join(name));
+    std::fs::rename(&path, &moved).unwrap();
+    assert_eq!(follower.next().await.unwrap_err().reason(), "unavailable");
+    std::fs::rename(&moved, &path).unwrap();
+    enter(&store, &[event(0)]).await.unwrap();
+    assert_eq!(follower.next().await.unwrap().entries.len(), 1);
 }
 
 #[tokio::test]
