@@ -285,6 +285,56 @@ async fn a_day_is_counted_once_for_a_filter() {
     }
 }
 
+/// Whosever that is, each range without bounds begins with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn days_are_counted_once_though_one_event_is_of_1970() {
+    let mongod = Mongod::shared().await;
+    let store = mongo_store(&mongod.url("epoch")).await;
+    let begin = Timestamp::now().as_millisecond() - 60 * DAY;
+    let of_alice = |number: i64, at: i64| {
+        let mut one = event("s", &number.to_string(), at);
+        one.actor.name = Some("Alice".into());
+        one
+    };
+    let recent = (0..600).map(|number| of_alice(number, begin + number * 4_000_000));
+    let recent: Vec<AuditEvent> = recent.collect();
+    enter(&store, "acme", &recent).await.unwrap();
+    enter(&store, "globex", &[of_alice(600, 0)]).await.unwrap();
+    settled(mongod, "epoch").await;
+    // The marks of these events hold for some minutes.
+    store.move_clock(SignedDuration::from_mins(10));
+    // The background counts this too, whenever it comes to it; from here on at no cost.
+    store.histogram(&EventFilter::default(), 1).await.unwrap();
+    let database = mongod.database("epoch").await;
+    let of = |change: &dyn Fn(&mut EventFilter)| {
+        let mut filter = EventFilter::default();
+        change(&mut filter);
+        filter
+    };
+    let alice = || Some("alice".to_owned());
+    let acme = || Some("acme".to_owned());
+    for (expected, filter) in [
+        (601, of(&|filter| filter.actor = alice())),
+        (601, of(&|filter| filter.text = Some("LIC".to_owned()))),
+        (
+            600,
+            of(&|filter| (filter.actor, filter.tenant) = (alice(), acme())),
+        ),
+    ] {
+        for is_first in [true, false] {
+            let mut total = 0;
+            let histogram = async {
+                total = store.histogram(&filter, 20).await?.total;
+                Ok(())
+            };
+            let keys = keys_examined(&database, histogram).await;
+            assert_eq!(total, expected, "{filter:?}");
+            let is_as_expected = if is_first { keys >= 600 } else { keys < 150 };
+            assert!(is_as_expected, "{keys} for {filter:?}");
+        }
+    }
+}
+
 /// An event from before the common era does not make millions of days to be counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_emptiness_is_passed_over() {

@@ -1,11 +1,17 @@
 //! Following takes no more into memory at once than it says, says that it has met everything when it has, and comes
 //! forward.
 
+use std::time::Duration;
+
+use daybook::config::Collections;
 use daybook::store::Store as _;
-use jiff::Timestamp;
+use daybook::store::feed::{Entry, Follow};
+use daybook::store::mongodb::MongoStore;
+use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{DateTime, Document, doc};
-use testkit::mongod::Mongod;
+use testkit::fail_point::{FailPoint, TEST_COMMANDS};
+use testkit::mongod::{Mongod, ReplicaSet};
 use testkit::world::eventually;
 
 use super::{enter, event, mongo_store, prepared};
@@ -20,6 +26,29 @@ fn written_at(second: i64, number: u32) -> Document {
         "at": DateTime::from_millis(AT), "ingestedAt": DateTime::now(), "source": "other",
         "externalId": number.to_string(), "action": "a.b", "metadata": {},
     }
+}
+
+/// A store whose operations may take so long only.
+async fn hasty(url: &str, timeout: Duration) -> MongoStore {
+    let store = MongoStore::connect(url, timeout, &Collections::default()).await;
+    store.unwrap()
+}
+
+/// Reads on until everything is met.
+async fn met(follow: &mut Box<dyn Follow>) -> Vec<Entry> {
+    let mut met = Vec::new();
+    loop {
+        let found = follow.next().await.unwrap();
+        met.extend(found.entries);
+        if !found.more {
+            return met;
+        }
+    }
+}
+
+fn keys(entries: &[Entry]) -> Vec<&str> {
+    let keys = entries.iter().map(|one| one.event.external_id.as_str());
+    keys.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,4 +205,107 @@ async fn ids_of_a_clock_that_was_ahead_are_not_read_by_every_look() {
     })
     .await;
     assert_eq!(keys, ["2500"]);
+}
+
+/// What others write to the same server stands in its oplog, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oplog_that_takes_longer_than_an_operation_is_read_to_its_end() {
+    let set = ReplicaSet::start_with(1, TEST_COMMANDS).await;
+    let url = set.url("behind");
+    let store = prepared(&url).await;
+    let mut follow = store.follow(None).await.unwrap().unwrap();
+    let one = |key: &str| [event("ocis", key, AT)];
+    enter(&store, "acme", &one("0")).await.unwrap();
+    let place = met(&mut follow).await.pop().unwrap().position;
+    let database = set.database("others").await;
+    let others = database.collection::<Document>("others");
+    let numbers = (0..1000_i32).map(|number| doc! { "_id": number });
+    let documents: Vec<Document> = numbers.collect();
+    others.insert_many(documents).await.unwrap();
+    for _ in 0..30 {
+        let count = doc! { "$inc": { "count": 1 } };
+        others.update_many(doc! {}, count).await.unwrap();
+    }
+    enter(&store, "acme", &one("1")).await.unwrap();
+
+    // So long the server stands still with every thousand entries that it has read.
+    let admin = set.database("admin").await;
+    let slow = doc! {
+        "configureFailPoint": "setYieldAllLocksWait", "mode": "alwaysOn",
+        "data": { "namespace": "local.oplog.rs", "waitForMillis": 300 },
+    };
+    admin.run_command(slow).await.unwrap();
+    let hasty = hasty(&url, Duration::from_secs(3)).await;
+    let mut follow = hasty.follow(Some(&place)).await.unwrap().unwrap();
+    let late = follow.next().await.unwrap_err();
+    assert_eq!(late.reason(), "timeout");
+    let fast = doc! { "configureFailPoint": "setYieldAllLocksWait", "mode": "off" };
+    admin.run_command(fast).await.unwrap();
+
+    // The reply is ready, and nobody has taken it, when one more is entered.
+    let reads = doc! { "currentOp": 1, "op": "getmore", "ns": "behind.auditevents" };
+    eventually("the server has read the oplog", async || {
+        let running = admin.run_command(reads.clone()).await.unwrap();
+        running.get_array("inprog").unwrap().is_empty()
+    })
+    .await;
+    enter(&store, "acme", &one("2")).await.unwrap();
+    assert_eq!(keys(&met(&mut follow).await), ["1", "2"]);
+}
+
+/// It answers its readers all the same, as if nothing were entered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_primary_that_is_late_is_left_after_a_minute() {
+    let set = ReplicaSet::start_with(3, TEST_COMMANDS).await;
+    let store = prepared(&set.url("former")).await;
+    let mut follow = store.follow(None).await.unwrap().unwrap();
+    let one = |key: &str| [event("ocis", key, AT)];
+    enter(&store, "acme", &one("0")).await.unwrap();
+    assert_eq!(keys(&met(&mut follow).await), ["0"]);
+
+    let former = set.primary().await.database("admin").await;
+    let late = doc! { "configureFailPoint": "stopReplProducer", "mode": "alwaysOn" };
+    former.run_command(late).await.unwrap();
+    set.step_down().await;
+    set.takes_writes().await;
+    eventually("another event is entered", async || {
+        enter(&store, "acme", &one("1")).await.is_ok()
+    })
+    .await;
+    let entries = met(&mut follow).await;
+    assert!(entries.is_empty(), "the former primary has {entries:?}");
+
+    store.move_clock(SignedDuration::from_secs(61));
+    let mut entries = Vec::new();
+    eventually("the event comes", async || {
+        entries.extend(met(&mut follow).await);
+        !entries.is_empty()
+    })
+    .await;
+    assert_eq!(keys(&entries), ["1"]);
+}
+
+/// The server waits a second for a change, where an operation may take that long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_is_answered_within_the_time_of_an_operation() {
+    let set = ReplicaSet::start_with(1, TEST_COMMANDS).await;
+    let url = set.url("hasty");
+    prepared(&url).await;
+    let hasty = hasty(&url, Duration::from_millis(800)).await;
+    eventually("two looks in a row are answered", async || {
+        let Ok(Some(mut follow)) = hasty.follow(None).await else {
+            return false;
+        };
+        follow.next().await.is_ok() && follow.next().await.is_ok()
+    })
+    .await;
+
+    let held = doc! {
+        "failCommands": ["aggregate"], "namespace": "hasty.auditevents",
+        "blockConnection": true, "blockTimeMS": 20_000,
+    };
+    let fail_point = FailPoint::set(&set.members[0], "alwaysOn", held).await;
+    let late = hasty.follow(None).await.err().unwrap();
+    assert_eq!(late.reason(), "timeout");
+    assert!(fail_point.off().await > 0, "the opening was held");
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daybook::store::{EventFilter, Store as _};
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 use testkit::fail_point::{FailPoint, TEST_COMMANDS};
 use testkit::mongod::Mongod;
 use testkit::world::eventually;
 
-use super::{enter, full_event, prepared};
+use super::counts::reads_of;
+use super::{enter, find, full_event, prepared};
 
 const AT: i64 = 1_700_000_000_000;
 
@@ -82,4 +83,20 @@ async fn slow_looks_at_single_events_keep_nobody_else_waiting() {
     assert_eq!(token.expect("an answer in time").unwrap(), None);
     assert!(looks.iter().all(|look| !look.is_finished()));
     looks.iter().for_each(|look| look.abort());
+}
+
+/// The time that it takes would tell how large it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_anothers_event_does_not_take_it_from_the_server() {
+    let mongod = Mongod::shared().await;
+    let store = prepared(&mongod.url("anothers")).await;
+    enter(&store, "acme", &[full_event("1", AT)]).await.unwrap();
+    let event = find(&store, &EventFilter::default()).await.remove(0);
+    let database = mongod.database("anothers").await;
+    for (tenant, taken) in [("acme", 1), ("globex", 0)] {
+        let reads = reads_of(&database, store.event(&event.id, Some(tenant))).await;
+        let taken_by = |read: &Document| read.get_i32("nreturned").unwrap();
+        let all: Vec<i32> = reads.iter().map(taken_by).collect();
+        assert_eq!(all, [taken], "{tenant}: {reads:?}");
+    }
 }

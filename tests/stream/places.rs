@@ -1,9 +1,10 @@
 //! Places that no stream has given out.
 
+use jiff::Timestamp;
 use testkit::World;
 use testkit::sse::EventStream;
 
-use crate::{RECORDER, STREAM, open, replica_set, say};
+use crate::{RECORDER, STREAM, open, recorder, replica_set, resumed, say, texts};
 
 /// The server says what is a token; trying again would never help.
 #[tokio::test(flavor = "multi_thread")]
@@ -22,6 +23,28 @@ async fn what_is_no_token_of_a_replica_set_is_refused() {
         let opened = EventStream::open(world.client(), &url, None, Some(tampered)).await;
         let (status, body) = opened.err().expect(tampered);
         assert_eq!(status, 400, "{tampered}: {body}");
+    }
+    world.stop().await;
+}
+
+/// As a restore leaves it. The server tells so with its first reply, not when the stream is opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_change_that_the_oplog_does_not_have_leaves_it_to_ids() {
+    let set = replica_set().await;
+    let world = recorder(World::at(&set.url("lost"))).start().await;
+    world.ready().await;
+    let mut stream = open(&world, "").await;
+    say(&world, 0..3, "a.b").await;
+    assert_eq!(stream.keys(3).await, texts(0..3));
+    let place = stream.last_event_id().to_owned();
+    let (second, token) = place.split_once("-t82").expect(&place);
+    // The clock may have been put back since, too.
+    let ahead = format!("{:x}", Timestamp::now().as_second() + 7200);
+    for second in [second, ahead.as_str()] {
+        // It begins with the time of its change: this one is of 2023.
+        let lost = format!("{second}-t8265000000{}", &token[8..]);
+        let mut stream = resumed(&world, "", &lost).await;
+        assert_eq!(stream.keys(3).await, texts(0..3), "{lost}");
     }
     world.stop().await;
 }

@@ -352,6 +352,8 @@ impl MongoStore {
         } else {
             (self.for_reads(), BRIEFLY)
         };
+        // The answer comes within the time of an operation.
+        let awaits = awaits.min(self.timeout / 2);
         let follower = Follower::start(store.clone(), after, awaits, is_live).await?;
         Ok(follower.map(|follower| Box::new(follower) as Box<dyn Follow>))
     }

@@ -20,8 +20,8 @@ use super::means::{Means, within};
 use crate::store::histogram::Grid;
 use crate::store::{EventFilter, Result};
 
-/// Ranges of more cells are counted as a whole.
-const MOST_CELLS: i64 = 20_000;
+/// Of a longer range the newest cells: where one event is of 1970, every range is that long.
+const MOST_CELLS: i64 = 5000;
 
 /// Cells that are kept, of all filters together: some megabytes.
 const KEPT_CELLS: usize = 50_000;
@@ -116,18 +116,17 @@ fn version_of(versions: &Versions, cell: Cell) -> i64 {
 }
 
 /// Hours and days one after the other that fill a range: the largest that are of a unit given, which
-/// are multiples of each other, largest first. None if they are too many.
+/// are multiples of each other, largest first. Of too many the newest.
 pub(super) fn cells_within(range: (i64, i64), units: &[i64]) -> Vec<Cell> {
     let Some((&unit, finer)) = units.split_first() else {
         return Vec::new();
     };
     let (from, to) = range;
-    let (begin, end) = (from + (-from).rem_euclid(unit), to.div_euclid(unit) * unit);
+    let end = to.div_euclid(unit) * unit;
+    let from = from.max(end - MOST_CELLS * unit);
+    let begin = from + (-from).rem_euclid(unit);
     if begin >= end {
         return cells_within(range, finer);
-    }
-    if (end - begin) / unit > MOST_CELLS {
-        return Vec::new();
     }
     let mut cells = cells_within((from, begin), finer);
     cells.extend(Cell::row((begin, end), unit));
@@ -316,7 +315,9 @@ mod tests {
         );
         assert_eq!(cells_within((1, HOUR), &both), []);
         assert_eq!(cells_within((0, DAY), &[]), []);
-        assert_eq!(cells_within((0, (MOST_CELLS + 1) * DAY), &both), []);
+        let newest = Cell::row((DAY, (MOST_CELLS + 1) * DAY), DAY);
+        let cells = cells_within((-HOUR, (MOST_CELLS + 1) * DAY), &both);
+        assert_eq!(cells, newest.collect::<Vec<_>>());
     }
 
     #[test]

@@ -52,7 +52,7 @@ use mongodb::error::ErrorKind;
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
 use mongodb::options::{
-    Acknowledgment, ClientOptions, CommitQuorum, ReadPreference, ReplaceOptions, WriteConcern,
+    Acknowledgment, ClientOptions, CommitQuorum, Hint, ReadPreference, ReplaceOptions, WriteConcern,
 };
 use mongodb::{Client, Collection, Database};
 
@@ -424,7 +424,12 @@ impl Store for MongoStore {
     async fn event(&self, id: &str, tenant: Option<&str>) -> Result<Option<StoredEvent>> {
         let find = async {
             let events = &self.for_reads().events;
-            let found = events.find_one(doc! { "_id": conditions::id_bson(id) });
+            let mut of = doc! { "_id": conditions::id_bson(id) };
+            // Were it handed over, the time would tell how large another's event is.
+            if let Some(slug) = tenant {
+                of.insert("tenantSlug", slug);
+            }
+            let found = events.find_one(of).hint(Hint::Keys(doc! { "_id": 1 }));
             let found = found.await.map_err(|error| store_error(&error))?;
             let event = found.and_then(|document| decode::event(&document));
             // To the collection's collation two tenants may be one.

@@ -20,11 +20,13 @@ const NO_CHANGE_STREAMS: [i32; 4] = [13, 59, 40324, 40573];
 /// `InvalidResumeToken`, `ChangeStreamFatalError`, `ChangeStreamHistoryLost`: the token leads nowhere
 /// any more.
 const TOKEN_LOST: [i32; 3] = [260, 280, 286];
+/// So long one member is read from: after an election the former primary goes on answering, however late it is itself.
+const REOPENED_AFTER: Duration = Duration::from_secs(60);
 
 /// Where a change stream was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opened {
-    /// Exactly behind the place.
+    /// Exactly behind the place, unless the first reply tells that its token is lost.
     AtPlace,
     /// At the end, or nowhere because the server has none: ids tell what came since the place.
     AtEnd,
@@ -34,8 +36,11 @@ pub(super) enum Opened {
 
 pub(super) struct Changes {
     replies: RawBatchCursor,
-    /// The first reply may end before the oplog does.
-    first: bool,
+    /// The next reply was asked for by an earlier call, or is the first, which holds nothing: it may end before what is
+    /// visible by now.
+    is_early: bool,
+    /// When it was opened, by the store's clock.
+    since: i64,
 }
 
 impl Follower {
@@ -43,18 +48,16 @@ impl Follower {
     /// ids will be read.
     pub(super) async fn open(&mut self) -> Result<Opened> {
         if let Some(token) = self.place.token.clone() {
-            match watch(&self.store, Some(token), self.awaits).await {
+            match watch(&self.store, Some(token), self.awaits).await? {
                 Ok(changes) => {
                     self.reading = Reading::Changes(Some(changes));
                     return Ok(Opened::AtPlace);
                 }
-                Err(error) if has_code(&error, &TOKEN_LOST) => {
-                    tracing::info!("the oplog no longer reaches back; ids tell what was missed");
-                }
+                Err(error) if has_code(&error, &TOKEN_LOST) => self.lose_token(),
                 Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => {}
                 Err(error) if is_refused(&error) => {
                     // A server in trouble refuses it without the token too.
-                    let without = watch(&self.store, None, self.awaits).await;
+                    let without = watch(&self.store, None, self.awaits).await?;
                     without.map_err(|error| store_error(&error))?;
                     return Ok(Opened::NoPlace);
                 }
@@ -62,7 +65,7 @@ impl Follower {
             }
         }
         // Opened before the ids are read: what comes in between is told by both.
-        self.reading = match watch(&self.store, None, self.awaits).await {
+        self.reading = match watch(&self.store, None, self.awaits).await? {
             Ok(changes) => Reading::Changes(Some(changes)),
             // The first look may take many calls; with the next one it can be said that all is met.
             Err(error) if has_code(&error, &NO_CHANGE_STREAMS) => Reading::Ids {
@@ -73,6 +76,11 @@ impl Follower {
         Ok(Opened::AtEnd)
     }
 
+    fn lose_token(&mut self) {
+        tracing::info!("the oplog no longer reaches back; ids tell what was missed");
+        self.place.token = None;
+    }
+
     /// One reply of the change stream; whether there may be more.
     pub(super) async fn changes_on(&mut self) -> Result<bool> {
         let Reading::Changes(changes) = &mut self.reading else {
@@ -81,7 +89,8 @@ impl Follower {
         let Some(open) = changes else {
             match self.open().await? {
                 Opened::AtPlace => {}
-                Opened::AtEnd => self.look_from(self.place.second, true),
+                // The clock may have been put back since.
+                Opened::AtEnd => self.look_from(self.place.second.min(earliest(OVERLAP)), true),
                 Opened::NoPlace => self.place.token = None,
             }
             return Ok(true);
@@ -89,6 +98,8 @@ impl Follower {
         let reply = match tokio::time::timeout(self.store.timeout, open.replies.next()).await {
             Ok(reply) => reply,
             Err(_) => {
+                // The server reads on, and the next call gets its reply.
+                open.is_early = true;
                 return Err(StoreError::Timeout {
                     what: "a look for new events",
                     after: self.store.timeout,
@@ -99,12 +110,11 @@ impl Follower {
             Some(Ok(reply)) => reply,
             Some(Err(error)) => {
                 *changes = None;
-                // Opened again from the last place, which says whether that still exists.
-                return if has_code(&error, &TOKEN_LOST) {
-                    Ok(true)
-                } else {
-                    Err(store_error(&error))
-                };
+                if !has_code(&error, &TOKEN_LOST) {
+                    return Err(store_error(&error));
+                }
+                self.lose_token();
+                return Ok(true);
             }
             None => {
                 *changes = None;
@@ -122,8 +132,10 @@ impl Follower {
             let token = Some(token);
             self.pending.push_back((id, Place { second, token }));
         }
-        let first = std::mem::replace(&mut open.first, false);
+        let is_early = std::mem::replace(&mut open.is_early, false);
+        let age = Duration::from_millis(self.store.now().abs_diff(open.since));
         if count == 0
+            && !is_early
             && let Ok(cursor) = reply.as_raw_document().get_document("cursor")
             && let Ok(token) = cursor.get_document("postBatchResumeToken")
             && let Ok(token) = token.get_str("_data")
@@ -134,7 +146,11 @@ impl Follower {
             };
             self.position = position(&self.place, "");
         }
-        Ok(first || count == MOST_AT_ONCE)
+        // Behind an early reply the place may be where it was: the oplog would be read again from there each time.
+        if !is_early && age > REOPENED_AFTER {
+            *changes = None;
+        }
+        Ok(is_early || count == MOST_AT_ONCE)
     }
 }
 
@@ -142,29 +158,38 @@ async fn watch(
     store: &MongoStore,
     after: Option<String>,
     awaits: Duration,
-) -> std::result::Result<Box<Changes>, Error> {
+) -> Result<mongodb::error::Result<Box<Changes>>> {
     let mut stream = Document::new();
     if let Some(token) = after {
         // Other than `resumeAfter`, it goes on after the collection was dropped, too.
         stream.insert("startAfter", doc! { "_data": token });
     }
-    let inserts = [
-        doc! { "$changeStream": stream },
-        doc! { "$match": { "operationType": "insert" } },
-        doc! { "$project": { "documentKey._id": 1 } },
-    ];
-    let watch = store.events.aggregate(inserts);
+    let command = doc! {
+        "aggregate": store.events.name(),
+        "pipeline": [
+            { "$changeStream": stream },
+            { "$match": { "operationType": "insert" } },
+            { "$project": { "documentKey._id": 1 } }
+        ],
+        // Nothing is read yet: the oplog may take longer than an operation, and what is cut off here begins anew. A later
+        // reply outlasts the call that asked for it.
+        "cursor": { "batchSize": 0 },
+    };
+    let watch = store.database.run_cursor_command(command);
     let watch = watch
         .batch_size(u32::try_from(MOST_AT_ONCE).unwrap_or(u32::MAX))
-        .max_await_time(awaits);
-    let replies = watch.batch();
-    match tokio::time::timeout(store.timeout, replies).await {
-        Ok(replies) => Ok(Box::new(Changes {
-            replies: replies?,
-            first: true,
-        })),
-        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-    }
+        .max_time(awaits);
+    let opening = async { Ok(watch.batch().await) };
+    let opened = store
+        .within("an opening of the change stream", opening)
+        .await?;
+    Ok(opened.map(|replies| {
+        Box::new(Changes {
+            replies,
+            is_early: true,
+            since: store.now(),
+        })
+    }))
 }
 
 /// The id of what was inserted, and the change's token.
