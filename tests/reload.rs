@@ -175,6 +175,7 @@ const FILES: &str =
     "[[sources]]\nkind = \"ocis\"\nname = \"a\"\npath = \"DIR/a.log\"\npoll = \"250ms\"\n";
 const OTHER: &str =
     "[[sources]]\nkind = \"ocis\"\nname = \"b\"\npath = \"DIR/b.log\"\npoll = \"250ms\"\n";
+const RECORDER: &str = "[[sources]]\nkind = \"recorder\"\n";
 const PUSHED: &str = "[[sources]]\nkind = \"stalwart\"\nsecret_files = [\"DIR/key\"]\n\
                       [[sources]]\nkind = \"recorder\"\nname = \"platform-api\"\n";
 
@@ -383,6 +384,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
         ),
         ("[writer]\nbatch = 1\n", "batch"),
         ("not toml", "daybook.toml"),
+        ("", "the configuration has no source"),
     ] {
         service.reload("info", sources, "failure").await;
         let said = said.replace("DIR", &service.dir.path().display().to_string());
@@ -420,6 +422,32 @@ async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
         .reload("info", &format!("{FILES}{PUSHED}"), "success")
         .await;
     eventually("the second is told", async || told() == 2).await;
+}
+
+/// Also where nobody had named it: it was found in the working directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_changes_nothing_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, lines) = (free_port(), ["", ""]);
+    write_config(dir.path(), port, lines, "info", RECORDER);
+    let place = dir.path().display().to_string();
+    let script = "cd \"$0\" && exec \"$1\" run";
+    let arguments = ["-c", script, &place, env!("CARGO_BIN_EXE_daybook")];
+    let mut process = Process::spawn("sh", &arguments, port, &dir.path().join("log"));
+    process.ready().await;
+    let service = Service {
+        dir,
+        port,
+        lines,
+        process,
+    };
+    let [file, moved] = ["daybook.toml", "moved.toml"].map(|name| service.path(name));
+    std::fs::rename(&file, &moved).unwrap();
+    service.hang_up("failure").await;
+    service.logs("no such file").await;
+    service.running("recorder").await;
+    std::fs::rename(&moved, &file).unwrap();
+    service.hang_up("success").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

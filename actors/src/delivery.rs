@@ -45,11 +45,23 @@ pub async fn call<M: Message, R>(
     timeout: Duration,
     build: impl FnOnce(RpcReplyPort<R>) -> M,
 ) -> Result<R, CallError> {
-    let deadline = Instant::now() + timeout;
+    call_in_custody(slot, timeout, &Custody::new(), build).await
+}
+
+/// The same for a message whose handling may take longer than the time: whenever that is over while
+/// its custody says that it is being handled, it begins anew. Somebody must watch the receiver: one
+/// that hangs in its handling is waited for until it is killed.
+pub async fn call_in_custody<M: Message, R>(
+    slot: &Slot<M>,
+    timeout: Duration,
+    custody: &Custody,
+    build: impl FnOnce(RpcReplyPort<R>) -> M,
+) -> Result<R, CallError> {
+    let mut deadline = Instant::now() + timeout;
     let mut peer = timeout_at(deadline, slot.ready())
         .await
         .map_err(|_| CallError::NoPeer)?;
-    let (reply, answer) = oneshot::channel();
+    let (reply, mut answer) = oneshot::channel();
     let remaining = deadline.saturating_duration_since(Instant::now());
     let mut message = build(RpcReplyPort::from((reply, remaining)));
     loop {
@@ -67,10 +79,13 @@ pub async fn call<M: Message, R>(
     // A message sent in the very moment of its receiver's death can lie in the dead mailbox, port and
     // all, for as long as anybody holds the receiver's address.
     drop(peer);
-    match timeout_at(deadline, answer).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Err(CallError::CalleeDied),
-        Err(_) => Err(CallError::TimedOut),
+    loop {
+        match timeout_at(deadline, &mut answer).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(_)) => return Err(CallError::CalleeDied),
+            Err(_) if custody.fate() == Fate::Interrupted => deadline = Instant::now() + timeout,
+            Err(_) => return Err(CallError::TimedOut),
+        }
     }
 }
 

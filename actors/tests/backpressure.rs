@@ -7,7 +7,7 @@ mod common;
 use common::world::{MILLISECOND, SECOND, SUSPEND, World, ask, order, puppet};
 use common::{Order, Puppet, Strings, eventually};
 use daybook_actors::budget::Budget;
-use daybook_actors::delivery::{CallError, Custody, call};
+use daybook_actors::delivery::{CallError, Custody, Fate, call, call_in_custody};
 use daybook_actors::ractor::{Actor, RpcReplyPort};
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{RootEnd, SupervisorMessage};
@@ -202,6 +202,45 @@ async fn the_port_of_an_abandoned_call_is_closed_when_the_callee_comes_to_it() {
     assert_eq!(answer, Err(CallError::TimedOut));
     release.send(()).unwrap();
     assert_eq!(was_closed.await, Ok(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_being_handled_may_take_longer_than_its_call() {
+    let (a, slot) = puppet("a", SUSPEND);
+    let mut world = World::of(vec![a]).await;
+    world.then("a runs").await;
+    let custody = Custody::new();
+    let handled = custody.clone();
+    let slow = call_in_custody(&slot, SECOND, &custody, |reply: RpcReplyPort<()>| {
+        Order::run(move |_| async move {
+            let handling = handled.begin();
+            tokio::time::sleep(100 * SECOND).await;
+            handling.finish();
+            let _ = reply.send(());
+            Ok(())
+        })
+    });
+    assert_eq!(slow.await, Ok(()));
+
+    // One that hangs is waited for until it is killed.
+    let custody = Custody::new();
+    let handled = custody.clone();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let hanging = call_in_custody(&slot, SECOND, &custody, |reply: RpcReplyPort<()>| {
+        Order::run(move |_| async move {
+            let _kept = (handled.begin(), reply);
+            let _ = begun.send(());
+            std::future::pending().await
+        })
+    });
+    let kill = async {
+        has_begun.await.unwrap();
+        tokio::time::sleep(100 * SECOND).await;
+        world.kill("a").await
+    };
+    let (answer, killed) = tokio::join!(hanging, kill);
+    assert_eq!((answer, killed), (Err(CallError::CalleeDied), true));
+    assert_eq!(custody.fate(), Fate::Interrupted);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use daybook_actors::policy::Backoff;
 use daybook_actors::ractor::Actor;
 use daybook_actors::slot::Slot;
 use daybook_actors::supervisor::{ChildSpec, ChildState, Exit, Observer, OnGiveUp, RootEnd};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
@@ -144,6 +145,53 @@ async fn a_crash_in_post_start_is_a_crash() {
     let mut world = World::of(vec![spec]).await;
     world.then("a restarts after error").await;
     world.then("a runs").await;
+}
+
+/// Its news is read while another's, that it is up, is on its way.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_child_makes_nobody_forget_that_another_has_started() {
+    // Opened as the first `a` is dropped, by way of a task of its own: so `b` is up after the keeper of
+    // `a` has told of its end, and before the supervisor has read that.
+    let (open, opened) = oneshot::channel();
+    let (pass, passed) = oneshot::channel();
+    tokio::spawn(async move {
+        let _ = opened.await;
+        let _ = pass.send(());
+    });
+    let open = Arc::new(Mutex::new(Some(open)));
+    let a_slot = Slot::new();
+    let a = ChildSpec::actor("a", SUSPEND, &a_slot, move || {
+        let open = Arc::clone(&open);
+        let opens = OnDrop(move || {
+            let _ = open.lock().unwrap().take().map(|open| open.send(()));
+        });
+        let strings = Strings {
+            luggage: Some(Box::new(opens)),
+            ..Strings::default()
+        };
+        (Puppet, strings)
+    });
+    let passed = Arc::new(Mutex::new(Some(passed)));
+    let b = ChildSpec::new("b", SUSPEND, move |supervisor| {
+        let passed = passed.lock().unwrap().take();
+        Box::pin(async move {
+            let (actor, handle) =
+                Actor::spawn_linked(None, Puppet, Strings::default(), supervisor).await?;
+            let _ = passed.unwrap().await;
+            Ok((actor.get_cell(), handle))
+        })
+    });
+    let mut world = World::of(vec![a, b]).await;
+    world.then("a runs").await;
+    order(&a_slot, Order::panic("boom")).await;
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let line = tokio::time::timeout(60 * SECOND, world.chronicle.recv()).await;
+        told.extend(line.expect("b runs"));
+    }
+    told.sort();
+    assert_eq!(told, ["a restarts after panic", "a runs", "b runs"]);
+    assert_eq!(world.status("b").await.state, ChildState::Running);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{ConfigError, LoadedConfig};
 use crate::event::Outcome;
 use crate::http::tls;
 use crate::journal::waiting_bytes;
@@ -32,10 +32,15 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
     // process 1, is lost.
     let mut stop = Stop::listen()?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let (mut config, warning) = tokio::select! {
+    let (loaded, warning) = tokio::select! {
         biased;
         loaded = load(args) => loaded?,
         () = stop.asked() => return Ok(()),
+    };
+    let mut config = loaded.config;
+    // A reload without the file that this came from would be one to the defaults.
+    let args = ConfigArgs {
+        config: loaded.file,
     };
     log::init(&config.telemetry).context("telemetry.log")?;
     tracing::info!(
@@ -69,7 +74,7 @@ pub(super) async fn run(args: &ConfigArgs) -> Result<(), Failure> {
         // Nobody waits for a disk that hangs.
         tokio::task::spawn_blocking(move || show_what_waits(&journal, &metrics));
     }
-    serve(daybook, stop, Some((hangup, args))).await
+    serve(daybook, stop, Some((hangup, &args))).await
 }
 
 /// Runs until it is asked to stop or until the tree gives up. With `reloads`, that signal takes
@@ -132,15 +137,15 @@ pub(super) async fn serve(
 }
 
 /// A configuration, and what its certificate is to be warned of.
-type Loaded = (Config, Option<String>);
+type Loaded = (LoadedConfig, Option<String>);
 
 /// Reads what the arguments name. A file that hangs must not keep a signal from being heard.
 async fn load(args: &ConfigArgs) -> Result<Loaded, ConfigError> {
     let args = args.clone();
     let read = move || -> Result<Loaded, ConfigError> {
-        let config = args.load()?.config;
-        let warning = config.http.tls.as_ref().and_then(tls::warning);
-        Ok((config, warning))
+        let loaded = args.load()?;
+        let warning = loaded.config.http.tls.as_ref().and_then(tls::warning);
+        Ok((loaded, warning))
     };
     let read = tokio::task::spawn_blocking(read).await;
     // Nobody cancels it: without a result it has panicked.
@@ -155,7 +160,7 @@ async fn reload(
     untold: &mut JoinSet<()>,
 ) {
     let loaded = match loaded {
-        Ok((mut config, warning)) => {
+        Ok((LoadedConfig { mut config, .. }, warning)) => {
             let _told_at_start = descriptors::fit(&mut config.http);
             let done = daybook.reload(&config).await;
             if done.is_ok() {

@@ -114,8 +114,15 @@ pub async fn record(
     }
     let (body, room) = read_body(&edge, source, request, true).await?;
     edge.strike("after_body").await?;
-    let job =
-        recorder::job(&source.name, body, idempotency_key, room).map_err(ApiError::bad_request)?;
+    let (name, probe) = (source.name.clone(), edge.probe.clone());
+    // A large one is checked for seconds: not on a thread that others' answers need.
+    let job = tokio::task::spawn_blocking(move || {
+        let _struck = probe.hit_blocking("in_check");
+        recorder::job(&name, body, idempotency_key, room)
+    })
+    .await
+    .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    .map_err(ApiError::bad_request)?;
     let pushed = push(source, job).await?;
     edge.strike("before_answer").await?;
     Ok(answer(pushed))
@@ -262,16 +269,26 @@ async fn read_body(
         if length > room.bytes() && room.bytes() < limit {
             let wanted = (length * 2).max(FIRST_ROOM);
             let wanted = wanted.min(declared.unwrap_or(edge.max_body)).min(limit);
-            room = grow(edge, source, room, wanted).await?;
+            let whole = declared.unwrap_or(length);
+            room = grow(edge, source, room, wanted, whole).await?;
         }
         body.extend_from_slice(&chunk);
     }
 }
 
 /// Room for `wanted` bytes instead: in flight if there is any, else in the journal's reserve, which
-/// turns over with the disk and is worth waiting for.
-async fn grow(edge: &Edge, source: &PushSource, room: Room, wanted: u64) -> Result<Room, ApiError> {
-    match (room, &source.journal_reserve) {
+/// turns over with the disk and is worth waiting for, where the journal has room for the `whole` body.
+async fn grow(
+    edge: &Edge,
+    source: &PushSource,
+    room: Room,
+    wanted: u64,
+    whole: u64,
+) -> Result<Room, ApiError> {
+    let journal = edge.journal.as_ref();
+    let has_room = journal.is_some_and(|journal| journal.has_room(whole));
+    let reserve = source.journal_reserve.as_ref().filter(|_| has_room);
+    match (room, reserve) {
         (Room::InFlight(mut permit), None) => {
             let more = wanted.saturating_sub(permit.bytes());
             let is_first = permit.bytes() == 0;
@@ -292,7 +309,7 @@ async fn grow(edge: &Edge, source: &PushSource, room: Room, wanted: u64) -> Resu
         }
         (Room::Reserve(mut permit), reserve) => {
             let more = wanted.saturating_sub(permit.bytes());
-            let reserve = reserve.as_ref().ok_or_else(no_room)?;
+            let reserve = reserve.ok_or_else(no_room)?;
             let taken = match reserve.try_acquire(more) {
                 Some(taken) => taken,
                 None => {

@@ -81,7 +81,7 @@ pub struct Edge {
     pub metrics: Metrics,
     /// Bytes in flight.
     pub budget: Budget,
-    /// For metrics.
+    /// For metrics, and whether it has room.
     pub journal: Option<Journal>,
     /// Who may do what.
     pub authenticator: Authenticator,

@@ -68,6 +68,12 @@ pub(super) fn segment_path(dir: &Path, segment: u64) -> PathBuf {
     dir.join(format!("{segment:016}.{SEGMENT_EXTENSION}"))
 }
 
+/// The error of a segment, with its path.
+pub(super) fn in_segment(dir: &Path, segment: u64, error: &io::Error) -> io::Error {
+    let path = segment_path(dir, segment);
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 pub(super) fn create_segment(dir: &Path, segment: u64) -> io::Result<File> {
     private().create_new(true).open(segment_path(dir, segment))
 }

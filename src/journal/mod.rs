@@ -60,6 +60,9 @@
 //! answered is cut off. Damage is told from that by what it looks like: something sound follows
 //! it, or it has the full length, or it is no beginning of a frame. Damage is copied aside first.
 //!
+//! A segment that the disk does not give out is no damage: it is read again and again, and holds up
+//! what stands behind it, until it can be read or its file is gone.
+//!
 //! # Order
 //!
 //! Pushes are drained in the order in which they came; while the journal is drained, new ones may

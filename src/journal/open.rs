@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 use crate::telemetry::incident::Incident;
 
 use super::disk::{self, DirectoryLock};
-use super::frame::{Piece, SEGMENT_HEAD, SegmentBytes, SegmentHead, check_segment_head};
+use super::frame::{
+    FRAME_HEAD, Piece, SEGMENT_HEAD, SegmentBytes, SegmentHead, check_segment_head,
+};
 use super::read::{self, Window};
 use super::record::PushRecord;
 use super::shared::{AppendError, Figures, Position, Shared};
@@ -111,22 +113,23 @@ impl Journal {
         let last = segments.last().map(|(segment, _)| *segment);
         let mut ends = BTreeMap::new();
         for (segment, length) in segments {
+            let named = |error: io::Error| disk::in_segment(dir, segment, &error);
             // Also one that a lying disk has cut before the drained place: what is left of it may be torn.
             let whole = Position {
                 segment,
                 offset: length,
             };
             if drained.is_some_and(|drained| whole <= drained) {
-                fs::remove_file(disk::segment_path(dir, segment))?;
+                fs::remove_file(disk::segment_path(dir, segment)).map_err(named)?;
                 continue;
             }
             let end = if Some(segment) == last {
-                cut_unfinished(dir, segment, length, drained)?
+                cut_unfinished(dir, segment, length, drained).map_err(named)?
             } else {
                 length
             };
             if end <= SEGMENT_HEAD {
-                fs::remove_file(disk::segment_path(dir, segment))?;
+                fs::remove_file(disk::segment_path(dir, segment)).map_err(named)?;
                 continue;
             }
             ends.insert(segment, end);
@@ -176,6 +179,18 @@ impl Journal {
         Ok(journal)
     }
 
+    /// Whether this push would be taken now, as far as is known: not by a full journal, nor where the
+    /// disk has just failed.
+    pub fn has_room_for(&self, push: &PushRecord) -> bool {
+        let head = push.head();
+        head.is_ok_and(|head| self.has_room((head.len() + push.body.len()) as u64))
+    }
+
+    /// The same for a record of so many bytes.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.shared.has_room(FRAME_HEAD as u64 + bytes)
+    }
+
     /// Appends a push; returns when it is durable. Cancel-safe in this sense: a cancelled append
     /// takes effect only if it is being written already.
     ///
@@ -222,7 +237,7 @@ impl Journal {
     /// at least. Blocks on the disk. For one reader.
     ///
     /// # Errors
-    /// When the disk fails, or a later version wrote it.
+    /// When the disk fails at the drained place, or a later version wrote what stands there.
     pub fn read(&self, max_bytes: u64) -> io::Result<Window> {
         read::read(&self.dir, &self.shared, max_bytes)
     }

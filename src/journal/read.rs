@@ -62,8 +62,12 @@ pub(super) fn read(dir: &Path, shared: &Shared, max_bytes: u64) -> io::Result<Wi
             0
         };
         let reading = SegmentReading { dir, segment, end };
-        if reading.fill(from, max_bytes, &mut window)? {
-            break;
+        match reading.fill(from, max_bytes, &mut window) {
+            Ok(false) => {}
+            Ok(true) => break,
+            // What stands before goes first; the next read begins at the bad place and fails alone.
+            Err(_) if window.next > drained => break,
+            Err(error) => return Err(disk::in_segment(dir, segment, &error)),
         }
     }
     let first = window.stored.iter().find_map(|stored| match stored {
@@ -153,10 +157,7 @@ impl SegmentReading<'_> {
         match check_segment_head(bytes.file, self.segment)? {
             SegmentHead::Sound => {}
             SegmentHead::Foreign(version) => {
-                let message = format!(
-                    "journal segment {} is of format {version}, which this version cannot read",
-                    self.segment
-                );
+                let message = format!("of format {version}, which this version cannot read");
                 return Err(io::Error::other(message));
             }
             // The frames vouch for themselves.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daybook_actors::budget::{Permit, Share};
-use daybook_actors::delivery::{CallError, Custody, Outbox, Verdict, call};
+use daybook_actors::delivery::{CallError, Custody, Outbox, Verdict, call_in_custody};
 use daybook_actors::liveness::Progress;
 use daybook_actors::slot::Slot;
 use rand::Rng;
@@ -33,7 +33,8 @@ pub struct Courier {
     pub share: Share,
     /// The source's entry.
     pub status: Arc<SourceStatus>,
-    /// How long an ack may take. Longer than the store's own timeout.
+    /// How long an ack may take, but for the time in which the batch is being handled: a store that
+    /// is slow takes it in many parts. Longer than the store's own timeout.
     pub ack_timeout: Duration,
     /// Where an actor that waits here in its own handler declares it: neither a late ack nor a
     /// want of room is its fault.
@@ -109,9 +110,10 @@ impl Courier {
             let custody = Custody::new();
             let travelling = custody.clone();
             let progress = self.waits_of.as_ref();
-            let waiting = progress.map(|progress| progress.long_wait(self.ack_timeout));
+            // Whoever handles it is watched too: it answers, or is killed.
+            let waiting = progress.map(|progress| progress.long_wait(Duration::MAX));
             let answer: Result<Reply, CallError> =
-                call(&self.resolver, self.ack_timeout, |reply| {
+                call_in_custody(&self.resolver, self.ack_timeout, &custody, |reply| {
                     ResolverMessage::Resolve(Box::new(Delivery {
                         batch: part,
                         custody: travelling,
@@ -262,5 +264,82 @@ fn condemn(
     if let Verdict::Poison(item) = verdict {
         tracing::error!(source = %item.source, reason = reason.as_str(), "an event is kept as a dead letter");
         outbox.push_front(item.into_dead_letter(reason, detail));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use daybook_actors::budget::Budget;
+    use ractor::{Actor, ActorProcessingErr, ActorRef};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::event::SourceName;
+    use crate::telemetry::metrics::Metrics;
+
+    const ACK_TIMEOUT: Duration = Duration::from_millis(50);
+
+    /// Handles each batch for much longer than that, and counts them.
+    struct Slow;
+
+    impl Actor for Slow {
+        type Msg = ResolverMessage;
+        type State = Arc<AtomicU64>;
+        type Arguments = Arc<AtomicU64>;
+
+        async fn pre_start(
+            &self,
+            _myself: ActorRef<Self::Msg>,
+            batches: Self::Arguments,
+        ) -> Result<Self::State, ActorProcessingErr> {
+            Ok(batches)
+        }
+
+        async fn handle(
+            &self,
+            _myself: ActorRef<Self::Msg>,
+            message: ResolverMessage,
+            batches: &mut Self::State,
+        ) -> Result<(), ActorProcessingErr> {
+            if let ResolverMessage::Resolve(delivery) = message {
+                batches.fetch_add(1, Ordering::Relaxed);
+                let delivery = *delivery;
+                let handling = delivery.custody.begin();
+                tokio::time::sleep(ACK_TIMEOUT * 10).await;
+                handling.finish();
+                let _gone = delivery.reply.send(Ok(Receipt::default()));
+            }
+            Ok(())
+        }
+    }
+
+    /// As the writer handles a large one where the store is slow: in parts.
+    #[tokio::test]
+    async fn a_batch_that_is_handled_for_longer_than_an_ack_may_take_is_sent_once() {
+        let batches = Arc::new(AtomicU64::new(0));
+        let spawned = Actor::spawn(None, Slow, Arc::clone(&batches)).await;
+        let (slow, ended) = spawned.unwrap();
+        let metrics = Metrics::new();
+        let name = SourceName::new("s");
+        let counters = metrics.source(&name, "ocis");
+        let courier = Courier {
+            resolver: Slot::new(),
+            resolver_mailbox: metrics.actor_mailbox("resolver"),
+            share: Budget::new(1000).share("s", 1.0),
+            status: Arc::new(SourceStatus::new(name.clone(), "ocis", counters)),
+            ack_timeout: ACK_TIMEOUT,
+            waits_of: None,
+        };
+        courier.resolver.publish(slow.clone());
+        let permit = courier.room(1).await;
+        let batch = Batch::new(name, 1, Vec::new(), permit).with_step(0, 10, Value::Null);
+        let mut parcel = courier.parcel(batch, 0);
+        assert_eq!(courier.attempt(&mut parcel).await, Attempt::Durable);
+        assert_eq!(batches.load(Ordering::Relaxed), 1);
+        slow.stop(None);
+        ended.await.unwrap();
     }
 }

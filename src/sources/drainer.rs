@@ -10,6 +10,7 @@
 //! its end, which should never come, fails the actor.
 
 use std::collections::HashMap;
+use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,9 +32,9 @@ use crate::journal::{Damage, Journal, PushKind, PushRecord, Stored, Window};
 use crate::probe::Probe;
 use crate::sources::courier::{Attempt, Courier};
 use crate::sources::recorder::decode::{RequestContext, decode_alone, read_request};
+use crate::sources::stalwart;
 use crate::sources::stalwart::decode::BodyContext;
 use crate::sources::text::{LetterContext, sha256_hex};
-use crate::sources::{recorder, stalwart};
 use crate::status::{SourceState, SourceStatus};
 use crate::telemetry::metrics::Metrics;
 
@@ -285,12 +286,8 @@ impl Draining {
     ) -> Result<(), Stopped> {
         let courier = self.courier_of(record);
         let context = stalwart::context(record);
-        let mut entries = Guarded {
-            record,
-            entries: None,
-            broken: false,
-        };
-        while let Some(entry) = entries.next(&context) {
+        let decoded = iter::once_with(|| entries_of(record, &context)).flatten();
+        for entry in guarded(record, decoded) {
             add(loads, &courier, record.received_at, entry);
             if self.is_whole_batch(loads) {
                 self.send(loads, permit).await?;
@@ -377,72 +374,60 @@ impl Draining {
 }
 
 /// The entries of a push. A decoder that panics over one leaves a dead letter in the place of the
-/// rest: draining would otherwise stop at that push for ever.
-struct Guarded<'a> {
-    record: &'a PushRecord,
-    entries: Option<Box<dyn Iterator<Item = Entry> + Send + 'a>>,
-    broken: bool,
-}
-
-impl<'a> Guarded<'a> {
-    fn next(&mut self, context: &'a BodyContext<'a>) -> Option<Entry> {
-        if self.broken {
+/// rest: draining would otherwise stop at that push for ever, and its sender send it again and again.
+pub(super) fn guarded(
+    record: &PushRecord,
+    mut entries: impl Iterator<Item = Entry> + Send,
+) -> impl Iterator<Item = Entry> + Send {
+    let mut broken = false;
+    iter::from_fn(move || {
+        if broken {
             return None;
         }
-        let record = self.record;
-        let entries = &mut self.entries;
-        let decode = move || {
-            let entries = entries.get_or_insert_with(|| entries_of(record, context));
-            entries.next()
-        };
-        std::panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
-            self.broken = true;
+        let decode = AssertUnwindSafe(|| entries.next());
+        std::panic::catch_unwind(decode).unwrap_or_else(|_| {
+            broken = true;
             let detail = "its decoder panicked over it".to_owned();
             let letter = letter_in_place_of(record, DeadLetterReason::Poison, detail);
             Some(Entry::Dead(letter))
         })
-    }
+    })
 }
 
 fn entries_of<'a>(
     record: &'a PushRecord,
     context: &'a BodyContext<'a>,
 ) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
-    if record.kind == PushKind::Stalwart {
-        return stalwart::entries(record, context);
+    match &record.kind {
+        PushKind::Stalwart => stalwart::entries(record, context),
+        PushKind::Recorder {
+            request_id,
+            idempotency_key,
+        } => recorder_entries(record, *request_id, idempotency_key.as_deref()),
     }
-    recorder_entries(record)
 }
 
 /// The entries of a recorder's request. It was good when it was accepted; where it is not for this version, each event
-/// that is refused becomes a dead letter, or all of it does if it cannot be taken apart.
-fn recorder_entries(record: &PushRecord) -> Box<dyn Iterator<Item = Entry> + Send + '_> {
-    let error = match recorder::entries(record) {
-        Ok(entries) => return Box::new(entries),
-        Err(error) => error,
-    };
-    event_by_event(record).unwrap_or_else(|| {
-        let letter = letter_in_place_of(record, DeadLetterReason::UnexpectedShape, error);
-        Box::new(std::iter::once(Entry::Dead(letter)))
-    })
-}
-
-/// The good ones keep the keys under which they may be in the store already; the position of a
-/// refused one's letter ends with such a key, for a retry. `None` if the outer form is wrong.
-fn event_by_event(record: &PushRecord) -> Option<Box<dyn Iterator<Item = Entry> + Send + '_>> {
-    let PushKind::Recorder {
-        request_id,
-        idempotency_key,
-    } = &record.kind
-    else {
-        return None;
-    };
+/// that is refused becomes a dead letter, or all of it does if it cannot be taken apart. The good ones keep the keys
+/// under which they may be in the store already; the position of a refused one's letter ends with such a key, for a retry.
+fn recorder_entries<'a>(
+    record: &'a PushRecord,
+    request_id: u128,
+    idempotency_key: Option<&str>,
+) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
     let context = RequestContext {
         source: &record.source,
         received_at: record.received_at,
-        request_id: *request_id,
+        request_id,
     };
-    let events = read_request(&record.body, idempotency_key.as_deref(), context).ok()?;
+    let events = match read_request(&record.body, idempotency_key, context) {
+        Ok(events) => events,
+        Err(error) => {
+            let reason = DeadLetterReason::UnexpectedShape;
+            let letter = letter_in_place_of(record, reason, error.to_string());
+            return Box::new(iter::once(Entry::Dead(letter)));
+        }
+    };
     let entries = events.pieces().map(move |(piece, made_id)| {
         let error = match decode_alone(piece, Some(&made_id), &context) {
             Ok(event) => return Entry::Event(Box::new(event), TenantHints::default()),
@@ -454,7 +439,7 @@ fn event_by_event(record: &PushRecord) -> Option<Box<dyn Iterator<Item = Entry> 
         let raw = piece.get().as_bytes();
         Entry::Dead(letter_at(position, record, reason, error, raw))
     });
-    Some(Box::new(entries))
+    Box::new(entries)
 }
 
 /// Adds an entry to its source's load.

@@ -19,9 +19,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::batch::{Batch, Entry, take_batch};
+use crate::event::DeadLetterReason;
 use crate::journal::{Journal, PushRecord};
 use crate::probe::Probe;
 use crate::sources::courier::{Courier, Undurable};
+use crate::sources::drainer::guarded;
 use crate::status::{CursorView, SourceState, SourceStatus};
 use crate::store::Store;
 use crate::tenants;
@@ -296,8 +298,11 @@ struct Tally {
 impl Tally {
     fn count(&mut self, entry: &Entry) {
         match entry {
-            Entry::Event(..) => self.received += 1,
-            Entry::Dead(_) => self.quarantined += 1,
+            // The receipt tells of one over which its decoder panicked, as of an event that is refused.
+            Entry::Dead(letter) if letter.reason != DeadLetterReason::Poison => {
+                self.quarantined += 1;
+            }
+            Entry::Event(..) | Entry::Dead(_) => self.received += 1,
         }
     }
 
@@ -324,15 +329,15 @@ impl Pusher {
         room: Room,
     ) -> Pushed {
         let mut tally = Tally::default();
-        let mut entries = entries.inspect(|entry| tally.count(entry));
+        let mut entries = guarded(push, entries).inspect(|entry| tally.count(entry));
         // Held until the push is durable somewhere, or refused.
         let permit: Arc<Permit>;
         let delivered = match room {
             Room::InFlight(own) => {
                 permit = own.into();
-                match self.is_detoured() {
+                match self.is_detoured(push) {
                     true => self.to_journal(push, LATE, &permit).await,
-                    false => self.to_store(&mut entries, Arc::clone(&permit)).await,
+                    false => self.to_store(push, &mut entries, Arc::clone(&permit)).await,
                 }
             }
             Room::Reserve(own) => {
@@ -356,23 +361,34 @@ impl Pusher {
             (outcome, _) => outcome,
         };
         drop(permit);
-        entries.for_each(drop);
-        match outcome {
-            Ok(refused) => tally.durable(refused),
+        let refused = match outcome {
+            Ok(refused) => refused,
             Err(Undelivered::Store(reason) | Undelivered::Journal(reason)) => {
-                Pushed::Unavailable(reason)
+                return Pushed::Unavailable(reason);
             }
-            Err(Undelivered::Late) => Pushed::Unavailable(LATE.to_owned()),
+            Err(Undelivered::Late) => return Pushed::Unavailable(LATE.to_owned()),
+        };
+        // What is left is decoded only to be counted: nobody else must wait for all of it.
+        while !take_batch(&mut entries, self.batch_events).is_empty() {
+            tokio::task::yield_now().await;
         }
+        tally.durable(refused)
     }
 
-    fn is_detoured(&self) -> bool {
+    /// `None` also where it has no room for the push: the store would have less time for nothing.
+    fn journal_for(&self, push: &PushRecord) -> Option<&Journal> {
         let journal = self.journal.as_ref();
+        journal.filter(|journal| journal.has_room_for(push))
+    }
+
+    fn is_detoured(&self, push: &PushRecord) -> bool {
+        let journal = self.journal_for(push);
         journal.is_some_and(|journal| self.detour.is_taken(journal))
     }
 
     async fn to_store(
         &self,
+        push: &PushRecord,
         entries: &mut (impl Iterator<Item = Entry> + Send),
         permit: Arc<Permit>,
     ) -> Result<u64, Undelivered> {
@@ -388,7 +404,7 @@ impl Pusher {
             let batch = Batch::pushed(source, chunk, Arc::clone(&permit));
             let parcel = self.courier.parcel(batch, 0);
             self.strike("in_job").await?;
-            if self.journal.is_none() {
+            if self.journal_for(push).is_none() {
                 let delivered = self.courier.deliver_within(parcel, self.until).await;
                 refused += delivered.map_err(Undelivered::Store)?.kept_aside;
                 self.strike("after_ack").await?;
@@ -457,15 +473,17 @@ enum Undelivered {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::fs::File;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
     use bytes::Bytes;
     use daybook_actors::budget::Budget;
     use daybook_actors::slot::Slot;
     use futures_util::FutureExt;
+    use jiff::Timestamp;
 
     use super::*;
-    use crate::event::SourceName;
+    use crate::event::{DeadLetter, SourceName};
     use crate::journal::{JournalOptions, PushKind};
     use crate::telemetry::metrics::Metrics;
 
@@ -524,6 +542,69 @@ mod tests {
         drop(hangs);
         journal.append(push.clone()).await.unwrap();
         assert_eq!(budget.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_push_over_which_its_decoder_panics_is_durable_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = JournalOptions::new(dir.path().to_owned(), 1 << 20);
+        let journal = Journal::open(options).unwrap();
+        let budget = Budget::new(1000);
+        let pusher = pusher(&budget, Some(journal));
+        let room = Room::Reserve(budget.try_acquire(0).unwrap());
+        let decoder = || std::iter::repeat_with(|| -> Entry { panic!("over an event") });
+        let pushed = pusher.deliver(&push(), decoder(), room).await;
+        let durable = |received, quarantined| Pushed::Durable {
+            received,
+            quarantined,
+        };
+        assert_eq!(pushed, durable(1, 0));
+
+        // What the store has taken is counted by the receipt, too.
+        let mut tally = Tally::default();
+        guarded(&push(), decoder()).for_each(|entry| tally.count(&entry));
+        assert_eq!(tally.durable(1), durable(0, 1));
+    }
+
+    async fn take_turns(turns: Arc<AtomicUsize>) {
+        loop {
+            turns.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turns_while_a_push_in_the_journal_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = JournalOptions::new(dir.path().to_owned(), 1 << 20);
+        let journal = Journal::open(options).unwrap();
+        let budget = Budget::new(1000);
+        let pusher = pusher(&budget, Some(journal));
+        let turns = Arc::new(AtomicUsize::new(0));
+        let mut others = JoinSet::new();
+        others.spawn(take_turns(Arc::clone(&turns)));
+        let mut seen = Vec::new();
+        let entries = (0..5).map(|number| {
+            seen.push(turns.load(Ordering::Relaxed));
+            Entry::Dead(DeadLetter {
+                source: SourceName::new("mail"),
+                position: number.to_string(),
+                reason: DeadLetterReason::Malformed,
+                detail: String::new(),
+                raw: Bytes::new(),
+                raw_length: 0,
+                at: Timestamp::now(),
+            })
+        });
+        let room = Room::Reserve(budget.try_acquire(0).unwrap());
+        let pushed = pusher.deliver(&push(), entries, room).await;
+        let (received, quarantined) = (0, 5);
+        let wanted = Pushed::Durable {
+            received,
+            quarantined,
+        };
+        assert_eq!(pushed, wanted);
+        assert!(seen.first() < seen.last(), "{seen:?}");
     }
 
     /// As `daybook check --online` sends it.

@@ -351,9 +351,9 @@ impl Metrics {
         )
     }
 
-    /// Declares the series of an actor or a plane.
+    /// Declares the series of an actor or a plane; those that are there stay as they are.
     pub fn declare_actor(&self, actor: &str) {
-        self.actor_suspended(actor).set(0.0);
+        self.actor_suspended(actor).increment(0.0);
         for reason in Exit::REASONS {
             self.actor_restarts(actor, reason).increment(0);
         }

@@ -54,6 +54,9 @@ pub enum ReloadError {
     /// The source plane is down just now.
     #[error("the source plane is not up; try again")]
     NotUp,
+    /// No source would be left: the file is empty, or cut off, more likely than that this is meant.
+    #[error("the configuration has no source: nothing is changed; restart to run without any")]
+    NoSource,
 }
 
 impl Daybook {
@@ -63,6 +66,9 @@ impl Daybook {
     /// # Errors
     /// Then nothing has changed.
     pub async fn reload(&mut self, new: &Config) -> Result<Reloaded, ReloadError> {
+        if new.sources.is_empty() && !self.running.is_empty() {
+            return Err(ReloadError::NoSource);
+        }
         let mut reloaded = Reloaded {
             not_applied: needs_restart(&self.config, new),
             ..Reloaded::default()
@@ -190,14 +196,6 @@ impl Daybook {
             }
             source.status.set_state(SourceState::Stopped, None);
             source.status.publish();
-            let goes_on = |new: &Running| {
-                new.config.name() == name && new.config.kind() == source.config.kind()
-            };
-            if !next.iter().any(goes_on) {
-                source.status.metrics.info.set(0.0);
-                source.status.metrics.nothing_is_behind();
-                self.metrics.actor_suspended(&name).set(0.0);
-            }
             self.former.push(source.status.clone());
         }
         for new in next.iter().map(|source| &source.status) {
@@ -208,6 +206,18 @@ impl Daybook {
             }
         }
         self.board.replace(statuses);
+        // From here on no scrape publishes what they were doing.
+        for source in &gone {
+            let name = source.config.name();
+            self.metrics.actor_suspended(name).set(0.0);
+            let goes_on = |new: &Running| {
+                new.config.name() == name && new.config.kind() == source.config.kind()
+            };
+            if !next.iter().any(goes_on) {
+                source.status.metrics.info.set(0.0);
+                source.status.metrics.nothing_is_behind();
+            }
+        }
         // A plane that does not come back begins with these, if it ever does.
         let plane = tokio::time::timeout(REMOVE_LIMIT, self.planes.sources.ready()).await;
         let plane = plane.ok();
@@ -273,8 +283,46 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::path::{Path, PathBuf};
+    use std::pin::pin;
+    use std::time::Instant;
+
     use super::*;
-    use crate::config::{OcisConfig, StalwartConfig, StoreUrl};
+    use crate::config::{OcisConfig, RecorderConfig, StalwartConfig, StoreUrl};
+
+    fn config_in(dir: &Path) -> Config {
+        let mut config = Config::default();
+        config.store.url = StoreUrl(format!("sqlite:{}", dir.join("daybook.db").display()));
+        config.http.listen = ([127, 0, 0, 1], 0).into();
+        config.journal.dir = dir.join("journal");
+        config
+    }
+
+    fn ocis(path: PathBuf) -> SourceConfig {
+        SourceConfig::Ocis(OcisConfig {
+            path,
+            ..OcisConfig::default()
+        })
+    }
+
+    fn stalwart(key: PathBuf) -> SourceConfig {
+        SourceConfig::Stalwart(StalwartConfig {
+            secret_files: vec![key],
+            ..StalwartConfig::default()
+        })
+    }
+
+    fn recorder(name: &str) -> SourceConfig {
+        SourceConfig::Recorder(RecorderConfig {
+            name: Some(name.to_owned()),
+        })
+    }
+
+    fn metric(daybook: &Daybook, series: &str) -> Option<f64> {
+        let metrics = daybook.metrics().render();
+        let mut lines = metrics.lines();
+        lines.find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
 
     /// `daybook_source_info` of the OCIS source.
     fn is_configured(daybook: &Daybook) -> Option<bool> {
@@ -291,22 +339,10 @@ mod tests {
     async fn a_new_source_of_a_reload_that_fails_is_not_configured() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let mut config = Config::default();
-        config.store.url = StoreUrl(format!("sqlite:{}", path("daybook.db").display()));
-        config.http.listen = ([127, 0, 0, 1], 0).into();
-        config.journal.dir = path("journal");
+        let mut config = config_in(dir.path());
         let mut daybook = Daybook::start(&config).await.unwrap();
         let _up = daybook.planes.sources.ready().await;
-        config.sources = vec![
-            SourceConfig::Ocis(OcisConfig {
-                path: path("audit.log"),
-                ..OcisConfig::default()
-            }),
-            SourceConfig::Stalwart(StalwartConfig {
-                secret_files: vec![path("key")],
-                ..StalwartConfig::default()
-            }),
-        ];
+        config.sources = vec![ocis(path("audit.log")), stalwart(path("key"))];
 
         let failed = daybook.reload(&config).await;
         assert!(matches!(failed, Err(ReloadError::Source(_))), "{failed:?}");
@@ -314,6 +350,58 @@ mod tests {
         std::fs::write(path("key"), "a key").unwrap();
         daybook.reload(&config).await.unwrap();
         assert_eq!(is_configured(&daybook), Some(true));
+        daybook.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reload_that_fails_says_of_no_source_that_it_is_not_suspended_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mut config = config_in(dir.path());
+        config.sources = vec![ocis(path("audit.log"))];
+        let mut daybook = Daybook::start(&config).await.unwrap();
+        let _up = daybook.planes.sources.ready().await;
+        daybook.metrics.actor_suspended("ocis").set(1.0);
+        config.sources = vec![ocis(path("other.log")), stalwart(path("key"))];
+
+        let suspended = "daybook_actor_suspended{actor=\"ocis\"}";
+        let failed = daybook.reload(&config).await;
+        assert!(matches!(failed, Err(ReloadError::Source(_))), "{failed:?}");
+        assert_eq!(metric(&daybook, suspended), Some(1.0));
+        std::fs::write(path("key"), "a key").unwrap();
+        daybook.reload(&config).await.unwrap();
+        assert_eq!(metric(&daybook, suspended), Some(0.0));
+        daybook.shutdown().await;
+    }
+
+    /// What a scrape publishes while others are being removed would stand for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_source_that_was_removed_has_no_lag() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config_in(dir.path());
+        config.sources = ["a", "b", "c"].map(recorder).to_vec();
+        let mut daybook = Daybook::start(&config).await.unwrap();
+        let _up = daybook.planes.sources.ready().await;
+        let board = daybook.board().clone();
+        let lags = board.source("a").unwrap();
+        lags.set_known_since(Some(Instant::now()));
+        config.sources = vec![recorder("c")];
+
+        let reloaded = {
+            let mut reload = pin!(daybook.reload(&config));
+            loop {
+                for source in board.sources() {
+                    source.publish();
+                }
+                tokio::select! {
+                    reloaded = &mut reload => break reloaded.unwrap(),
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+        };
+        assert_eq!(reloaded.removed, ["a", "b"]);
+        let lag = "daybook_ingest_lag_seconds{source=\"a\"}";
+        assert_eq!(metric(&daybook, lag), Some(0.0));
         daybook.shutdown().await;
     }
 

@@ -125,6 +125,10 @@ async fn one_by_one(
     let mut took = false;
     for resolved in batches {
         divider.progress.tick();
+        // It took a while to come to this one, and who has given up sends it again.
+        if resolved.delivery.reply.is_closed() {
+            continue;
+        }
         let reply = match &away {
             None => commit(store, std::slice::from_ref(&resolved), divider, metrics).await,
             Some(error) => Err(StoreError::Unavailable(format!("{error}"))),
@@ -319,7 +323,7 @@ fn receipt(
             Entry::Dead(letter) => Some(letter),
             Entry::Event(..) => None,
         });
-        // No decoder gives these reasons.
+        // No decoder gives these reasons, but by its panic.
         if let Some(DeadLetterReason::Rejected | DeadLetterReason::Poison) =
             dead.map(|letter| letter.reason)
         {
@@ -352,11 +356,13 @@ mod tests {
     use daybook_actors::delivery::Custody;
     use jiff::Timestamp;
     use serde_json::Value;
+    use tokio::sync::oneshot::Receiver;
 
     use super::*;
     use crate::batch::Batch;
     use crate::config::Collections;
     use crate::event::{Actor, AuditEvent, SourceName, Target, TenantHints};
+    use crate::store::EventFilter;
     use crate::store::sqlite::SqliteStore;
     use crate::telemetry::captured::Captured;
 
@@ -398,12 +404,12 @@ mod tests {
         })
     }
 
-    fn resolved(generation: u64, entries: Vec<Entry>) -> Resolved {
+    fn resolved(generation: u64, entries: Vec<Entry>) -> (Resolved, Receiver<Reply>) {
         let permit = Budget::new(1).try_acquire(1).unwrap();
         let tenants = vec![None; entries.len()];
         let batch = Batch::new(SourceName::new("s"), generation, entries, permit);
-        let (reply, _answer) = tokio::sync::oneshot::channel::<Reply>();
-        Resolved {
+        let (reply, answer) = tokio::sync::oneshot::channel::<Reply>();
+        let resolved = Resolved {
             delivery: Delivery {
                 batch: batch.with_step(0, 10, Value::Null),
                 custody: Custody::new(),
@@ -413,7 +419,8 @@ mod tests {
             },
             tenants,
             learned: Vec::new(),
-        }
+        };
+        (resolved, answer)
     }
 
     fn divider(most: usize) -> Divider {
@@ -440,7 +447,7 @@ mod tests {
                 event("huge"),
                 event("good"),
             ];
-            let batches = [resolved(cursor.generation, entries)];
+            let batches = [resolved(cursor.generation, entries).0];
             let whole = divider(usize::MAX);
             let replies = commit(&store, &batches, &whole, &Metrics::new()).await;
             let replies = replies.unwrap();
@@ -466,7 +473,7 @@ mod tests {
         let store = store_with(refuse, dir.path()).await;
         let cursor = store.claim_cursor(&SourceName::new("s")).await.unwrap();
         let entries = vec![event("huge"), event("a"), event("b")];
-        let batches = [resolved(cursor.generation, entries)];
+        let batches = [resolved(cursor.generation, entries).0];
         let replies = commit(&store, &batches, &divider(2), &Metrics::new()).await;
         assert!(replies.is_err(), "{replies:?}");
         assert_eq!(store.cursors().await.unwrap()[0].seq, 0);
@@ -485,7 +492,8 @@ mod tests {
         let begun = tokio::time::Instant::now();
         assert!(whole.progress.stalled_for(begun).is_some());
         for _ in 0..10 {
-            let batches = ["a", "b"].map(|key| resolved(1, vec![event(key)])).into();
+            let batches = ["a", "b"].map(|key| resolved(1, vec![event(key)]));
+            let (batches, _answers): (Vec<_>, Vec<_>) = batches.into_iter().unzip();
             let taken = flush(Arc::clone(&store), batches, &whole, &metrics, &probe).await;
             assert!(matches!(taken, Ok(false)), "{taken:?}");
         }
@@ -493,5 +501,29 @@ mod tests {
         let told = captured.lines_with("store fails at a batch");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains("an odd failure"), "{told:?}");
+        a_batch_whose_sender_gives_up_while_another_fails_is_not_entered().await;
+    }
+
+    /// Not beside the test that calls it: what a store says is told once in the whole process.
+    async fn a_batch_whose_sender_gives_up_while_another_fails_is_not_entered() {
+        let dir = tempfile::tempdir().unwrap();
+        let fail = "CREATE TRIGGER fail BEFORE INSERT ON auditevents
+            WHEN NEW.externalId = 'odd' BEGIN SELECT RAISE(ABORT, 'an odd failure'); END";
+        let store: Arc<dyn Store> = Arc::new(store_with(fail, dir.path()).await);
+        let cursor = store.claim_cursor(&SourceName::new("s")).await.unwrap();
+        let batch = |key| resolved(cursor.generation, vec![event(key)]);
+        let [(odd, failed), (abandoned, given_up), (kept, answer)] =
+            ["odd", "abandoned", "kept"].map(batch);
+        drop(given_up);
+        let (whole, metrics, probe) = (divider(usize::MAX), Metrics::new(), Probe::default());
+        let batches = vec![odd, abandoned, kept];
+        let taken = flush(Arc::clone(&store), batches, &whole, &metrics, &probe).await;
+        assert!(matches!(taken, Ok(true)), "{taken:?}");
+        let reply = failed.await.unwrap();
+        assert!(matches!(reply, Err(Nack::Failed { .. })), "{reply:?}");
+        assert_eq!(answer.await.unwrap().unwrap().written, 1);
+        let entered = store.find_events(&EventFilter::default(), None, 10).await;
+        let entered = entered.unwrap().into_iter().map(|event| event.external_id);
+        assert_eq!(entered.collect::<Vec<_>>(), ["kept"]);
     }
 }

@@ -250,7 +250,10 @@ async fn a_full_journal_says_so_at_once_and_takes_again_what_has_room() {
     let journal = Journal::open(capped).unwrap();
     let mut taken = 0;
     let error = loop {
-        match journal.append(push(taken, 500)).await {
+        let has_room = journal.has_room_for(&push(taken, 500));
+        let outcome = journal.append(push(taken, 500)).await;
+        assert_eq!(has_room, outcome.is_ok());
+        match outcome {
             Ok(()) => taken += 1,
             Err(error) => break error,
         }
@@ -272,6 +275,7 @@ async fn one_that_is_switched_off_is_only_drained() {
     journal.append(push(1, 10)).await.unwrap();
     journal.close().await;
     let journal = Journal::open(JournalOptions::new(dir.path().to_owned(), 0)).unwrap();
+    assert!(!journal.has_room(0));
     assert_eq!(journal.append(push(2, 10)).await, Err(AppendError::Off));
     let (records, _, next) = all(&journal);
     assert_eq!(records, [push(1, 10)]);
@@ -299,9 +303,11 @@ async fn a_failed_sync_takes_the_whole_group_back_and_the_segment_out_of_use() {
         before
     );
     assert_eq!(records(&journal), [push(1, 100)]);
+    assert!(!journal.has_room(1), "nobody counts on such a disk");
 
     disk.fails.store(false, Ordering::SeqCst);
     journal.append(push(9, 100)).await.unwrap();
+    assert!(journal.has_room(1));
     assert_eq!(
         segments(dir.path()).len(),
         2,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use daybook::config::{Config, LoadedConfig};
 use daybook::probe::{Fault, Probes};
+use daybook::sources::push::JOURNAL_AFTER;
 use daybook::sources::text::sha256_hex;
 use daybook::store::StoredEvent;
 use daybook::tree::{Daybook, End, TreeOptions};
@@ -358,6 +359,56 @@ async fn a_full_journal_answers_503_and_takes_pushes_again_when_it_is_drained() 
     world.stop().await;
 }
 
+/// It has the time that it has without a journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_store_takes_a_push_for_which_the_journal_has_no_room() {
+    let probes = Probes::new();
+    let options = TreeOptions {
+        probes: probes.clone(),
+        ..TreeOptions::of(&Config::default())
+    };
+    let plan = plan(World::sqlite().await).journal_size("64B");
+    let world = plan.options(options).start().await;
+    ready(&world).await;
+    let commit = probes.strike("writer", "before_insert", Fault::Stand, 1);
+    let event = json!({"action": "invoice.paid"}).to_string();
+    let mut answer = Box::pin(world.post("/api/v1/events", event, &[]));
+    tokio::select! {
+        answer = &mut answer => panic!("{answer:?}"),
+        () = commit.struck() => {}
+    }
+    let early = tokio::time::timeout(JOURNAL_AFTER * 2, &mut answer).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(commit);
+    assert_eq!(answer.await, (200, json!({"received": 1})));
+    world.events_reach(1).await;
+    accounts_balance(&world, "platform").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_for_which_the_journal_has_no_room_waits_for_room_in_flight() {
+    let plan = plan(World::sqlite().await).journal_size("64B");
+    let world = plan.start().await;
+    ready(&world).await;
+    let budget = world.daybook().budget();
+    let everything = budget.acquire(budget.limit()).await;
+    let before = budget.waited();
+    let longer_than_the_journal = json!({"note": "x".repeat(64)});
+    let event = json!({"action": "invoice.paid", "metadata": longer_than_the_journal});
+    let event = event.to_string();
+    let mut answer = Box::pin(world.post("/api/v1/events", event, &[]));
+    let waits = eventually("it waits", async || budget.waited() > before);
+    tokio::select! {
+        answer = &mut answer => panic!("{answer:?}"),
+        () = waits => {}
+    }
+    drop(everything);
+    assert_eq!(answer.await, (200, json!({"received": 1})));
+    world.events_reach(1).await;
+    world.stop().await;
+}
+
 /// Its sender gives up, and nobody else sends anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_nothing_takes_leaves_neither_a_blocked_source_nor_a_debt() {
@@ -521,17 +572,46 @@ async fn of_a_request_that_is_good_no_more_only_the_refused_event_is_a_dead_lett
     world.stop().await;
 }
 
+/// It is refused when it comes; the version that took it was less strict.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_odd_time_that_stands_in_the_journal_is_entered() {
+    let plan = plan(World::sqlite().await);
+    let journal = open(&plan.dir().join("journal"));
+    let odd = json!({"action": "a", "at": "2026-11-25T06:04:39+25:59"}).to_string();
+    let record = PushRecord {
+        source: SourceName::new("platform"),
+        received_at: Timestamp::now(),
+        kind: PushKind::Recorder {
+            request_id: 5,
+            idempotency_key: Some("key".to_owned()),
+        },
+        body: odd.clone().into(),
+    };
+    journal.append(record).await.unwrap();
+    journal.close().await;
+    let world = plan.start().await;
+    ready(&world).await;
+    let entered = world.events_reach(1).await.remove(0);
+    assert_eq!(entered.at, "2026-11-24T04:05:39Z".parse().unwrap());
+    let key = &sha256_hex(b"key")[..32];
+    assert_eq!(entered.external_id, format!("idem:{key}:0"));
+    assert_eq!(world.post("/api/v1/events", odd, &[]).await.0, 400);
+    drained(&world).await;
+    accounts_balance(&world, "platform").await;
+    world.stop().await;
+}
+
+/// A push of one event.
+fn of_mail(batch: usize) -> PushRecord {
+    let body = webhook(batch, 1).into();
+    PushRecord::new(SourceName::new("mail"), PushKind::Stalwart, body)
+}
+
 /// Writes three pushes into the journal, and damages the second.
 async fn damage(dir: &Path, first: usize) {
     let journal = open(dir);
     for batch in first..first + 3 {
-        let record = PushRecord {
-            source: SourceName::new("mail"),
-            received_at: Timestamp::now(),
-            kind: PushKind::Stalwart,
-            body: webhook(batch, 1).into(),
-        };
-        journal.append(record).await.unwrap();
+        journal.append(of_mail(batch)).await.unwrap();
     }
     journal.close().await;
     let segment = segments(dir).remove(0);
@@ -581,6 +661,39 @@ async fn damage_at_the_same_place_of_another_journal_is_another_dead_letter() {
     let places: Vec<&str> = places.collect();
     assert_eq!(letters.len(), 2, "{letters:?}");
     assert_eq!(places[0], places[1]);
+    world.stop().await;
+}
+
+/// Until its file is moved away, as the runbook says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_read_holds_up_only_what_stands_behind_it() {
+    let plan = plan(World::sqlite().await);
+    let dir = plan.dir().join("journal");
+    for batch in 0..3 {
+        let journal = open(&dir);
+        journal.append(of_mail(batch)).await.unwrap();
+        journal.close().await;
+    }
+    let segment = segments(&dir).remove(1);
+    std::fs::remove_file(&segment).unwrap();
+    // Longer than the head of a segment, in every file system.
+    std::fs::create_dir_all(segment.join("a directory in the place of a segment")).unwrap();
+    let world = plan.start().await;
+    ready(&world).await;
+    let failing = world.source_becomes("journal", "failing").await;
+    let reason = failing["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains(&segment.display().to_string()), "{reason}");
+    let events = world.events_reach(1).await;
+    assert_eq!(account(&events[0]), "0-0@example.org");
+
+    std::fs::rename(&segment, dir.join("moved")).unwrap();
+    world.events_reach(2).await;
+    drained(&world).await;
+    world.source_becomes("journal", "running").await;
+    let letters = world.daybook().store().dead_letters(10).await.unwrap();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    let detail = &letters[0].letter.detail;
+    assert!(detail.ends_with("its file is gone"), "{detail}");
     world.stop().await;
 }
 

@@ -213,6 +213,49 @@ async fn a_segment_that_was_deleted_hides_nothing_behind_it() {
     assert_eq!(journal.figures().file_bytes, 0);
 }
 
+/// Then its file is moved away, as the runbook says.
+#[tokio::test]
+async fn a_segment_that_cannot_be_read_is_named_and_hides_nothing_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let of_one_record_each = JournalOptions {
+        segment_bytes: 1,
+        ..options(dir.path())
+    };
+    let journal = Journal::open(of_one_record_each).unwrap();
+    for number in 0..3 {
+        journal.append(push(number, 100)).await.unwrap();
+    }
+    let segment = segments(dir.path()).remove(1);
+    fs::remove_file(&segment).unwrap();
+    fs::create_dir(&segment).unwrap();
+    let (found, damages, next) = all(&journal);
+    assert_eq!(found, [push(0, 100)]);
+    assert_eq!(damages, []);
+    journal.drained(next).await;
+    let error = journal.read(1).unwrap_err().to_string();
+    assert!(error.contains(&segment.display().to_string()), "{error}");
+
+    fs::remove_dir(&segment).unwrap();
+    let (found, damages, next) = all(&journal);
+    assert_eq!(found, [push(2, 100)]);
+    assert_eq!(damages.len(), 1);
+    journal.drained(next).await;
+    assert!(journal.is_empty());
+}
+
+#[tokio::test]
+async fn a_last_segment_that_cannot_be_read_is_named() {
+    let (dir, _) = written(1, 40).await;
+    let segment = segments(dir.path()).remove(0);
+    fs::remove_file(&segment).unwrap();
+    fs::create_dir(&segment).unwrap();
+    let Err(error) = Journal::open(options(dir.path())) else {
+        panic!("a directory was read");
+    };
+    let error = error.to_string();
+    assert!(error.contains(&segment.display().to_string()), "{error}");
+}
+
 #[tokio::test]
 async fn a_body_that_holds_a_frame_is_not_taken_for_one() {
     let (dir, _) = written(2, 40).await;

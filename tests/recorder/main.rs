@@ -5,11 +5,17 @@ mod memory;
 mod tokens;
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
+use daybook::config::Config;
+use daybook::probe::{Fault, Probes};
+use daybook::tree::TreeOptions;
 use serde_json::{Value, json};
 use testkit::World;
+use testkit::http;
 use testkit::mongod::Mongod;
-use testkit::world::{Plan, eventually};
+use testkit::world::{PATIENCE, Plan, eventually};
 
 const PATH: &str = "/api/v1/events";
 const RECORDER: &str = "kind = \"recorder\"\nname = \"platform-api\"";
@@ -229,6 +235,35 @@ async fn one_wrong_event_keeps_the_whole_request_out() {
             .contains("Content-Encoding")
     );
     assert!(world.events().await.is_empty());
+    world.stop().await;
+}
+
+/// All others are served by a single thread here, and asked by a thread that is none of the service's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn others_are_answered_while_a_request_is_checked() {
+    let probes = Probes::new();
+    let options = TreeOptions {
+        probes: probes.clone(),
+        ..TreeOptions::of(&Config::default())
+    };
+    let world = world_in(World::sqlite().await.options(options)).await;
+    let address = world.daybook().address();
+    let check = probes.strike("http", "in_check", Fault::Stand, 1);
+    let recorded = tokio::spawn(async move {
+        let request = http::post(PATH, &[], r#"{"action": "invoice.paid"}"#);
+        http::exchange(address, request).await.json()
+    });
+    check.struck().await;
+    let mut other = TcpStream::connect(address).unwrap();
+    other.set_read_timeout(Some(PATIENCE)).unwrap();
+    other
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let mut status = [0; 12];
+    other.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    drop(check);
+    assert_eq!(recorded.await.unwrap(), json!({"received": 1}));
     world.stop().await;
 }
 

@@ -319,13 +319,6 @@ impl SupervisorState {
             }
             Report::SpawnFailed(reason) => self.is_gone(name, Some(reason), myself),
         }
-        if self
-            .children
-            .iter()
-            .all(|child| child.keeper.is_none() || child.actor().is_some())
-        {
-            self.early.clear();
-        }
     }
 
     fn is_gone(

@@ -255,7 +255,7 @@ impl<'a> RequestEvents<'a> {
     fn check(mut self) -> Result<(), RequestError> {
         // Of each id a part of its hash: ids may be long, and many.
         let mut ids: HashSet<[u8; 16]> = HashSet::new();
-        while let Some(event) = self.decode_next() {
+        while let Some(event) = self.decode_next(strict_time) {
             let digest = Sha256::digest(event?.external_id.as_bytes());
             let mut id = [0; 16];
             id.copy_from_slice(&digest[..16]);
@@ -282,10 +282,11 @@ impl<'a> RequestEvents<'a> {
         }
     }
 
-    fn decode_next(&mut self) -> Option<Result<AuditEvent, RequestError>> {
+    fn decode_next(&mut self, read_time: ReadTime) -> Option<Result<AuditEvent, RequestError>> {
         let piece = self.next_piece()?;
         let place = matches!(self.pieces, Pieces::Many(_)).then_some(self.index);
-        let decoded = decode_piece(piece, place.is_none(), &self.ctx, || Some(self.made_id()));
+        let made_id = || Some(self.made_id());
+        let decoded = decode_piece(piece, place.is_none(), &self.ctx, read_time, made_id);
         self.index += 1;
         Some(decoded.map_err(|wrong| wrong.at(place)))
     }
@@ -307,7 +308,7 @@ impl Iterator for RequestEvents<'_> {
 
     fn next(&mut self) -> Option<AuditEvent> {
         // It was checked: each event is good.
-        self.decode_next()?.ok()
+        self.decode_next(parse_time)?.ok()
     }
 }
 
@@ -323,7 +324,8 @@ pub fn decode_alone(
     made_id: Option<&str>,
     ctx: &RequestContext<'_>,
 ) -> Result<AuditEvent, RequestError> {
-    decode_piece(piece, false, ctx, || made_id.map(str::to_owned)).map_err(|wrong| wrong.at(None))
+    let made_id = || made_id.map(str::to_owned);
+    decode_piece(piece, false, ctx, parse_time, made_id).map_err(|wrong| wrong.at(None))
 }
 
 /// Whether it is a key that was made for an event.
@@ -335,6 +337,7 @@ fn decode_piece(
     piece: &RawValue,
     is_body: bool,
     ctx: &RequestContext<'_>,
+    read_time: ReadTime,
     made_id: impl FnOnce() -> Option<String>,
 ) -> Result<AuditEvent, Wrong> {
     let whole = |message: String| Wrong {
@@ -363,15 +366,42 @@ fn decode_piece(
         let trouble = json_trouble(&error);
         whole(format!("{subject} not valid ({trouble}{place})"))
     })?;
-    event(fields, ctx, made_id)
+    event(fields, ctx, read_time, made_id)
 }
 
 /// The beginning of the year 1.
 const FIRST_YEAR: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
+/// How a time is read: by [`strict_time`] when its request comes in, by [`parse_time`] from then on.
+/// What an earlier version accepted stays accepted.
+type ReadTime = fn(&str) -> Option<Timestamp>;
+
+/// Reads an RFC 3339 time; [`parse_time`] takes other forms too, and offsets that no clock has. Java
+/// leaves seconds out that are zero.
+fn strict_time(text: &str) -> Option<Timestamp> {
+    let shape = text.replace(|each: char| each.is_ascii_digit(), "0");
+    let shape = shape.to_ascii_uppercase();
+    let starts = ["0000-00-00T00:00", "0000-00-00 00:00"];
+    let rest = starts.iter().find_map(|start| shape.strip_prefix(start))?;
+    let zone = match rest.strip_prefix(":00.") {
+        Some(fraction) => fraction.trim_start_matches('0'),
+        None => rest.strip_prefix(":00").unwrap_or(rest),
+    };
+    let is_zone = match zone {
+        "Z" => true,
+        "+00:00" | "-00:00" => {
+            let offset = &text[text.len() - 5..];
+            offset < "24"
+        }
+        _ => false,
+    };
+    if is_zone { parse_time(text) } else { None }
+}
+
 fn event(
     mut fields: Map<String, Value>,
     ctx: &RequestContext<'_>,
+    read_time: ReadTime,
     made_id: impl FnOnce() -> Option<String>,
 ) -> Result<AuditEvent, Wrong> {
     known_fields("", &fields, EVENT_FIELDS)?;
@@ -380,7 +410,7 @@ fn event(
     check_action(&action)?;
     let at = match string("at", fields.remove("at"))? {
         // Many a reader of the collection fails at a year before the first.
-        Some(at) => parse_time(&at)
+        Some(at) => read_time(&at)
             .filter(|at| (FIRST_YEAR..=last_time()).contains(at))
             .ok_or_else(|| {
                 Wrong::new(

@@ -69,6 +69,7 @@ fn a_time_is_taken_in_the_forms_that_senders_write() {
         "2026-01-01T00:00Z",
         "2026-01-01T01:00:00+01:00",
         "2025-12-31t19:00:00.0-05:00",
+        "2026-01-01T23:59:00+23:59",
         "2026-01-01 00:00:00z",
     ] {
         let events = decode(json!({"action": "a", "at": at})).unwrap();
@@ -78,6 +79,41 @@ fn a_time_is_taken_in_the_forms_that_senders_write() {
     for at in ["2026-01-01T00:00", "2026-01-01T00:00:00", "2026-01-01"] {
         let error = decode(json!({"action": "a", "at": at})).unwrap_err();
         assert_eq!(error.field.as_deref(), Some("at"), "{at}: {error}");
+    }
+}
+
+/// As where the journal has it from a version that took it.
+#[test]
+fn a_time_in_another_form_is_refused_but_read_again() {
+    let source = SourceName::new("platform-api");
+    let ctx = RequestContext {
+        source: &source,
+        received_at: Timestamp::UNIX_EPOCH,
+        request_id: 7,
+    };
+    for (at, meant) in [
+        ("2026-11-25T06:04:39+25:59", "2026-11-24T04:05:39Z"),
+        ("2026-11-25T04:05:39+24:00", "2026-11-24T04:05:39Z"),
+        ("2026-11-24T05:06:09+01:00:30", "2026-11-24T04:05:39Z"),
+        ("2026-11-24T05:05:39+0100", "2026-11-24T04:05:39Z"),
+        ("2026-11-24T05:05:39+01", "2026-11-24T04:05:39Z"),
+        ("2026-11-24T04:05:39Z[Nope/Zone]", "2026-11-24T04:05:39Z"),
+        ("2026-11-24T04:05:39,5Z", "2026-11-24T04:05:39.5Z"),
+        ("20261124T040539Z", "2026-11-24T04:05:39Z"),
+        ("2026-11-24T04Z", "2026-11-24T04:00:00Z"),
+        ("+002026-11-24T04:05:39Z", "2026-11-24T04:05:39Z"),
+    ] {
+        let event = json!({"action": "a", "at": at});
+        let error = decode(event.clone()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("at: must be an RFC 3339"),
+            "{at}: {error}"
+        );
+        let body = event.to_string();
+        let request = read_request(body.as_bytes(), None, ctx).unwrap();
+        let (piece, made_id) = request.pieces().next().unwrap();
+        let event = decode_alone(piece, Some(&made_id), &ctx).unwrap();
+        assert_eq!(event.at, meant.parse().unwrap(), "{at}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::sources::push::{Job, Pushed, Room};
 
 use decode::{RequestContext, RequestError, RequestEvents, decode_request, read_request};
 
-/// The job that delivers a request.
+/// The job that delivers a request. The request is checked here: a large one for seconds.
 ///
 /// # Errors
 /// When any event of it is wrong, with its index and field; then none is delivered.
@@ -36,14 +36,6 @@ pub fn job(
             }
         })
     }))
-}
-
-/// Decodes a request: the same each time.
-///
-/// # Errors
-/// What is wrong with it, with the event's index and field.
-pub fn entries(record: &PushRecord) -> Result<impl Iterator<Item = Entry> + Send, String> {
-    Ok(decode_with(record, decode_request)?.map(entry))
 }
 
 fn decode_with<'a>(
