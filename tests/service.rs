@@ -520,6 +520,26 @@ async fn status_tells_a_service_that_refuses_it_from_one_that_is_not_there() {
     assert_eq!(stopped["sources"][0]["state"], "not_running");
 }
 
+/// The switch is the service's alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_says_why_a_service_tells_of_no_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let sources = "[[sources]]\nkind = \"recorder\"\n";
+    let config = write_config(dir.path(), port, &sqlite_in(dir.path()), sources);
+    let arguments = ["AUDIT_INGEST_ENABLED=false", DAYBOOK, "run", "-c", &config];
+    let mut daybook = Process::spawn("env", &arguments, port, &dir.path().join("log"));
+    daybook.ready().await;
+    let told = status(&config);
+    assert_eq!(told["running"], true, "{told}");
+    let reason = told["reason"].as_str().unwrap();
+    assert!(reason.contains("ingest is switched off"), "{reason}");
+    assert_eq!(told["sources"][0]["name"], "recorder");
+    assert_eq!(told["sources"][0]["state"], Value::Null);
+    daybook.signal("TERM");
+    assert_eq!(daybook.wait().await.code(), Some(0));
+}
+
 /// `daybook check | true`
 #[test]
 fn a_reader_that_has_gone_is_no_panic() {
@@ -589,6 +609,19 @@ fn a_wrong_configuration_ends_with_78_and_says_where() {
             "names the key that was meant: {said}"
         );
     }
+}
+
+#[test]
+fn a_demo_in_a_place_that_no_store_can_have_names_the_option() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(DAYBOOK)
+        .args(["demo", "--dir"])
+        .arg(dir.path().join("a?b"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("a?b (--dir): "), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

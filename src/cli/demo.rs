@@ -43,7 +43,8 @@ pub(super) struct DemoArgs {
     /// Keeps everything in this directory, so that the demo goes on where it was; else a temporary one.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Another store: sqlite:PATH or mongodb://….
+    /// Another store: sqlite:PATH or mongodb://…. With --dir if it is used again: a demo without the
+    /// files of the one before it enters a gap.
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// For other people; the events are others at every start.
@@ -77,9 +78,11 @@ pub(super) async fn demo(args: DemoArgs) -> Result<(), Failure> {
     config.store.url = StoreUrl(url);
     config.http.listen = args.listen;
     descriptors::fit_at_start(&mut config.http);
-    let store = store::open(&config.store)
-        .await
-        .context("cannot open the store")?;
+    let store = store::open(&config.store).await;
+    let store = store.with_context(|| match &args.store {
+        Some(_) => "cannot open the store (--store)".to_owned(),
+        None => format!("cannot open the store in {} (--dir)", dir.display()),
+    })?;
     let mut tokens = Vec::new();
     let end = show(&args, &dir, config, Arc::clone(&store), &mut tokens).await;
     // The store may be one that stays.

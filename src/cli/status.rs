@@ -70,7 +70,13 @@ async fn ask_service(config: &Config, store: &dyn Store) -> Result<Value, anyhow
     let mut answer = answer
         .map_err(reqwest::Error::without_url)
         .context("the service does not answer")?;
-    Ok(answer["sources"].take())
+    let sources = answer["sources"].take();
+    let reads_none = sources.as_array().is_some_and(Vec::is_empty);
+    anyhow::ensure!(
+        !reads_none || config.sources.is_empty(),
+        "it reads no source: ingest is switched off, or it runs with another configuration"
+    );
+    Ok(sources)
 }
 
 /// What can be told when the service did not tell of its sources, and why not.

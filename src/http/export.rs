@@ -281,7 +281,8 @@ fn parse(query: &str) -> Result<Wanted, ApiError> {
             }
             ("limit", Some(number)) => {
                 let most = number.parse().ok().filter(|most| *most > 0);
-                limit = Some(most.ok_or_else(|| wrong("limit", "must be a number above 0"))?);
+                let wanted = format!("must be a number from 1 to {}", u64::MAX);
+                limit = Some(most.ok_or_else(|| wrong("limit", &wanted))?);
             }
             ("before", Some(_)) => {
                 return Err(wrong("before", "goes with a list, not with an export"));
@@ -349,6 +350,7 @@ mod tests {
             ("format=csv&format=csv", "format"),
             ("format=&format=csv", "format"),
             ("limit=0", "limit"),
+            ("limit=18446744073709551616", "1 to 18446744073709551615"),
             ("limit=&limit=", "limit"),
             ("before=x", "before"),
             ("outcome=maybe", "outcome"),
