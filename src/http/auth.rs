@@ -155,20 +155,23 @@ impl Authenticator {
         self.mode
     }
 
-    /// Whoever sent these headers, by token or, for what only reads, by the page's session.
+    /// Whoever sent these headers, by token or, for what only reads, by the page's session where no token is good.
     ///
     /// # Errors
     /// 401 without a valid token or session; 503 when the store cannot be asked.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        if self.mode == AuthMode::None || bearer(headers).is_some() {
+        if self.mode == AuthMode::None {
             return self.sender(headers).await;
         }
         let mut refused = None;
         let mut ids = session_ids(headers);
         // Whoever would be believed without the store need not wait for what it says of others.
         ids.sort_by_cached_key(|id| self.believed(&hash_session(id)).is_none());
-        for id in ids {
-            match self.known_as(Shown::session(id)).await {
+        let sessions = ids.into_iter().map(Shown::session);
+        // One that a proxy has added may be none of ours.
+        let token = bearer(headers).map(Shown::token);
+        for shown in token.into_iter().chain(sessions) {
+            match self.known_as(shown).await {
                 Err(error) if error.is_refusal() => refused = Some(error),
                 answer => return answer,
             }

@@ -196,6 +196,33 @@ test("an event that is not waited for any more stays away", () =>
     assert.equal(page.url(), list);
   }));
 
+test("whoever goes forward to an event and does not wait for it, or in vain, is on the list", () =>
+  story({ expected: /ERR_FAILED/ }, async (page) => {
+    const [first] = await openList(page);
+    await links(page).first().click();
+    await shows(page, first);
+    await page.keyboard.press("Escape");
+    await isClosed(page);
+    const release = await hold(page);
+    const asked = page.waitForRequest((request) => request.url().includes(first));
+    await page.goForward();
+    await asked;
+    assert.notEqual(page.url(), list);
+    await page.keyboard.press("Escape");
+    await page.waitForURL(list);
+    release();
+    // Whatever was on its way would have come before this one.
+    await page.evaluate((href) => fetch(href), await links(page).first().getAttribute("href"));
+    await isClosed(page);
+    assert.equal(page.url(), list);
+
+    await page.route(`**/audit/events/${first}*`, (route) => route.abort());
+    await page.goForward();
+    await page.locator("#state").getByText("The server does not answer").waitFor();
+    await page.keyboard.press("Escape");
+    await page.waitForURL(list);
+  }));
+
 test("the event that was asked for last is shown", () =>
   story({}, async (page) => {
     const shown = await openList(page);

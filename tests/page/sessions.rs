@@ -571,6 +571,76 @@ async fn many_good_sign_ins_at_one_moment_are_no_guesses() {
     world.stop().await;
 }
 
+/// A proxy that signs its users in may add a token of its own to whatever they ask for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_none_locks_nobody_out_who_is_signed_in() {
+    let world = guarded("").await;
+    let operator = token(&world, Role::Operator, "op").await;
+    let tenant = token(&world, Role::Tenant("acme".to_owned()), "auditor").await;
+    let session = sign_in(&world, &operator).await;
+    let (own, good) = (session.as_str(), tenant.as_str());
+    let (foreign, planted) = ("of.another.service", "daybook_session=planted");
+    let asked_with = async |token: &str, cookie: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("cookie", cookie)];
+        let page = get(&world, "/audit", &headers).await;
+        let listed = get(&world, "/api/v1/events", &headers).await;
+        assert_eq!(page.status, listed.status, "{token} {cookie}");
+        (page.status, text(&page).contains("all tenants"))
+    };
+    for (token, cookie, wanted) in [
+        (foreign, own, (200, true)),
+        (foreign, planted, (401, false)),
+        // One that is good goes before.
+        (good, own, (200, false)),
+        (good, planted, (200, false)),
+    ] {
+        assert_eq!(asked_with(token, cookie).await, wanted, "{token} {cookie}");
+    }
+    // Still nothing is changed with a cookie.
+    let bearer = format!("Bearer {foreign}");
+    let headers = [("authorization", bearer.as_str()), ("cookie", own)];
+    let body = json!({"action": "forged.event"}).to_string();
+    let answer = send(&world, "/api/v1/events", &headers, &body).await;
+    assert_eq!(answer.status, 401);
+    world.stop().await;
+}
+
+/// The store goes away in the midst of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_that_cannot_end_the_former_session_is_not_on_the_timeline() {
+    let world = guarded("").await;
+    let [former, next] = ["op", "other"].map(|name| token(&world, Role::Operator, name));
+    let (former, next) = (former.await, next.await);
+    let cookie = sign_in(&world, &former).await;
+    let form = format!("token={next}");
+    let try_again = async || send(&world, "/audit/sign-in", &[("cookie", &cookie)], &form).await;
+    let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
+    let refuse = "CREATE TRIGGER kept BEFORE DELETE ON daybooktokens \
+                  BEGIN SELECT RAISE(ABORT, 'kept'); END";
+    database.execute_batch(refuse).unwrap();
+    let refused = try_again().await;
+    assert_eq!(refused.status, 503, "{}", text(&refused));
+    assert!(refused.header("set-cookie").is_none());
+    let page = get(&world, "/audit", &[("cookie", &cookie)]).await;
+    assert_eq!(page.status, 200);
+    let told = async || {
+        let events = world.events().await.into_iter().rev();
+        let told = events.map(|event| (event.action, event.actor.name.unwrap().to_string()));
+        told.collect::<Vec<_>>()
+    };
+    let said = |action: &str, who: &str| (action.to_owned(), who.to_owned());
+    let first = said("daybook.signed_in", "op");
+    assert_eq!(told().await, std::slice::from_ref(&first));
+
+    database.execute_batch("DROP TRIGGER kept").unwrap();
+    assert_eq!(try_again().await.status, 303);
+    let out = said("daybook.signed_out", "op");
+    let next = said("daybook.signed_in", "other");
+    assert_eq!(told().await, [first, out, next]);
+    world.stop().await;
+}
+
 /// Nobody knows it, and the store cannot be asked about it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planted_cookie_hides_no_session_while_the_store_is_away() {

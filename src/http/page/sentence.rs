@@ -141,18 +141,25 @@ fn told(value: &Option<ByteString>) -> Option<&str> {
     value.as_deref().filter(|value| !value.is_empty())
 }
 
+/// The name or mail address of the actor.
+fn own_name(event: &StoredEvent) -> Option<&str> {
+    told(&event.actor.name).or_else(|| told(&event.actor.email))
+}
+
 fn actor_name(event: &StoredEvent) -> Option<String> {
-    let actor = &event.actor;
-    let named = told(&actor.name).or_else(|| told(&actor.email));
-    let by_id = || told(&actor.id).map(|id| format!("user {}", short_id(id)));
-    named.map(str::to_owned).or_else(by_id)
+    let by_id = || told(&event.actor.id).map(|id| format!("user {}", short_id(id)));
+    own_name(event).map(str::to_owned).or_else(by_id)
 }
 
 fn target_name(event: &StoredEvent) -> Option<String> {
     let target = &event.target;
+    let is_of_ocis = event.action.starts_with("ocis.");
     told(&target.name)
-        // OCIS writes paths relative to their space.
-        .map(|name| name.strip_prefix("./").unwrap_or(name).to_owned())
+        .map(|name| match name.strip_prefix("./") {
+            // OCIS writes paths relative to their space.
+            Some(path) if is_of_ocis => path.to_owned(),
+            _ => name.to_owned(),
+        })
         .or_else(|| {
             let id = told(&target.id)?;
             Some(match target_kind(event) {
@@ -210,7 +217,7 @@ fn parts(event: &StoredEvent) -> Vec<Part> {
         parts.push(Part::Words(", without success".to_owned()));
     }
     if let Some(Part::Actor(first)) = parts.first_mut()
-        && first.starts_with("user ")
+        && own_name(event).is_none()
     {
         *first = capitalised(first);
     }

@@ -103,6 +103,15 @@ fn events_read_like_sentences() {
             with("ocis.file_delete", None, None, None),
             "Someone moved a file to the trash",
         ),
+        // Names stand as they are.
+        (
+            with("authentik.login", Some("user smith"), None, None),
+            "user smith signed in",
+        ),
+        (
+            with("document.deleted", alice, None, Some("./Plan.odt")),
+            "Alice Example deleted the document ./Plan.odt",
+        ),
         // Without a sentence of their own.
         (
             with(

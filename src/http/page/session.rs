@@ -193,15 +193,21 @@ async fn open(
             return Err(error);
         }
     };
-    let deed = Deed {
-        ip: Some(client.to_string()),
-        ..deed_of("daybook.signed_in", &opened.caller)
-    };
-    if let Err(error) = own_events::enter(&*edge.store, deed).await {
+    if let Err(error) = take_over(edge, headers, &opened.caller, client).await {
         edge.authenticator.forget_session(&opened.id).await?;
-        return Err(error.into());
+        return Err(error);
     }
-    // Whoever was signed in here before is not any more.
+    Ok(opened.id)
+}
+
+/// Signs out whoever was signed in here before, and enters who is now: in this order no sign-in that fails is on the
+/// timeline.
+async fn take_over(
+    edge: &Edge,
+    headers: &HeaderMap,
+    caller: &Caller,
+    client: IpAddr,
+) -> Result<(), ApiError> {
     match close(edge, headers, client).await {
         Ok(()) => {}
         Err(Unclosed::Untold(error)) => {
@@ -209,7 +215,11 @@ async fn open(
         }
         Err(Unclosed::Open(error)) => return Err(error),
     }
-    Ok(opened.id)
+    let deed = Deed {
+        ip: Some(client.to_string()),
+        ..deed_of("daybook.signed_in", caller)
+    };
+    Ok(own_events::enter(&*edge.store, deed).await?)
 }
 
 /// What went wrong when a session was to be closed.

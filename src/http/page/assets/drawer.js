@@ -111,10 +111,11 @@ function hide() {
   requestAnimationFrame(() => place.closest("li.event")?.scrollIntoView({ block: "nearest" }));
 }
 
-/** Closes it, and the address is that of the list again. */
+/** Closes it, or gives up what has not come. The address is that of the list again. */
 export function closeDrawer() {
   asked?.abort();
-  if (!isOpen() || isClosing) return;
+  // On an event's own page nothing is ever asked for.
+  if (!asked || isClosing) return;
   isClosing = Boolean(history.state?.event);
   if (isClosing) history.back();
   else hide();
