@@ -11,6 +11,8 @@
 //! What a source itself would do first is left out here: nobody's groups are looked up at Authentik,
 //! so a tenant is found by the directory alone, and no cursor moves.
 
+use std::panic::AssertUnwindSafe;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -217,10 +219,30 @@ pub fn decode_again(
         ));
     }
     if let DeadLetterReason::Rejected | DeadLetterReason::Poison = letter.reason {
-        let (event, hints) = whole::read(&letter.raw)
-            .map_err(|_| "its bytes are no whole event, so it cannot be rebuilt".to_owned())?;
-        return Ok(vec![Decoded::Event(Box::new(event), hints)]);
+        match whole::read(&letter.raw) {
+            Ok((event, hints)) => return Ok(vec![Decoded::Event(Box::new(event), hints)]),
+            // A former version gave this reason to input over which its decoder panicked.
+            Err(_) if letter.reason == DeadLetterReason::Poison => {}
+            Err(_) => {
+                return Err("its bytes are no whole event, so it cannot be rebuilt".to_owned());
+            }
+        }
     }
+    unless_it_panics(|| decode_as_input(letter, source))
+}
+
+/// This version's decoder may panic over it, too.
+fn unless_it_panics(
+    decode: impl FnOnce() -> Result<Vec<Decoded>, String>,
+) -> Result<Vec<Decoded>, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err("its decoder panicked over it".to_owned()))
+}
+
+fn decode_as_input(
+    letter: &DeadLetter,
+    source: Option<&SourceConfig>,
+) -> Result<Vec<Decoded>, String> {
     match source {
         None => Err(format!(
             "no source named {:?} is configured, which would tell how to read it",

@@ -371,7 +371,7 @@ fn what_cannot_be_tried_says_why() {
         ..letter("ocis", "7:1", LINE)
     };
     let payload_only = DeadLetter {
-        reason: DeadLetterReason::Poison,
+        reason: DeadLetterReason::Rejected,
         ..letter("ocis", "7:1", "{\"a\":1}")
     };
     let damage = DeadLetter {
@@ -400,4 +400,20 @@ fn what_cannot_be_tried_says_why() {
     assert!(
         matches!(&decoded[..], [Decoded::Event(event, _)] if Value::from(event.metadata.clone()) == value)
     );
+}
+
+#[test]
+fn input_over_which_a_decoder_panicked_is_decoded_as_input() {
+    let stalwart = SourceConfig::Stalwart(StalwartConfig::default());
+    let body = format!("{{\"events\":[{PIECE}]}}");
+    for reason in [DeadLetterReason::Poison, DeadLetterReason::UnexpectedShape] {
+        let kept = DeadLetter {
+            reason,
+            ..letter("stalwart", "hash of the body", &body)
+        };
+        let decoded = decode_again(&kept, Some(&stalwart)).unwrap();
+        assert!(matches!(&decoded[..], [Decoded::Event(..)]), "{reason:?}");
+    }
+    let again = unless_it_panics(|| panic!("over an event"));
+    assert_eq!(again, Err("its decoder panicked over it".to_owned()));
 }

@@ -26,7 +26,8 @@ const BELIEVED: Duration = Duration::from_secs(5);
 /// How long a token that was found goes on being believed while the store cannot be asked, so that
 /// pushes still reach the journal. A token revoked during an outage is good for so long at most.
 const BELIEVED_IN_OUTAGE: Duration = Duration::from_secs(3600);
-/// How long is waited for what the store says of a token that would be believed without it.
+/// How long is waited for what the store says of a token that would be believed without it, or that
+/// is shown beside such a session.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 /// So many such tokens it is asked about at once: the writer needs the same connections.
 const MOST_ASKED_AGAIN: usize = 4;
@@ -163,20 +164,28 @@ impl Authenticator {
         if self.mode == AuthMode::None {
             return self.sender(headers).await;
         }
-        let mut refused = None;
-        let mut ids = session_ids(headers);
+        let is_believed = |shown: &Shown| self.believed(&shown.hash).is_some();
+        let sessions = session_ids(headers).into_iter().map(Shown::session);
+        let mut sessions: Vec<Shown> = sessions.collect();
         // Whoever would be believed without the store need not wait for what it says of others.
-        ids.sort_by_cached_key(|id| self.believed(&hash_session(id)).is_none());
-        let sessions = ids.into_iter().map(Shown::session);
+        sessions.sort_by_cached_key(|session| !is_believed(session));
+        let is_one_believed = sessions.first().is_some_and(is_believed);
         // One that a proxy has added may be none of ours.
         let token = bearer(headers).map(Shown::token);
+        let (mut refused, mut failed) = (None, None);
         for shown in token.into_iter().chain(sessions) {
-            match self.known_as(shown).await {
+            // The store would tell nothing of it either.
+            if failed.is_some() && !is_believed(&shown) {
+                break;
+            }
+            let is_hurried = is_one_believed && !shown.is_session;
+            match self.known_as(shown, is_hurried).await {
                 Err(error) if error.is_refusal() => refused = Some(error),
+                Err(error) => failed = Some(error),
                 answer => return answer,
             }
         }
-        match refused {
+        match failed.or(refused) {
             Some(error) => Err(error),
             None => self.sender(headers).await,
         }
@@ -197,7 +206,7 @@ impl Authenticator {
         }
         let token = bearer(headers)
             .ok_or_else(|| ApiError::unauthorized("send Authorization: Bearer TOKEN"))?;
-        self.known_as(Shown::token(token)).await
+        self.known_as(Shown::token(token), false).await
     }
 
     /// Whether [`credentials`] that were a caller's still are. A store that cannot be asked just now is
@@ -207,7 +216,7 @@ impl Authenticator {
         asked.map_or_else(|error| !error.is_refusal(), |now| now == *caller)
     }
 
-    async fn known_as(&self, shown: Shown) -> Result<Caller, ApiError> {
+    async fn known_as(&self, shown: Shown, is_hurried: bool) -> Result<Caller, ApiError> {
         let hash = shown.hash.clone();
         let known = self.remembered(&hash);
         if let Some(finding) = &known
@@ -217,7 +226,14 @@ impl Authenticator {
         }
         let believed = known.and_then(|known| Some((known.asked, known.in_outage()?.clone())));
         let Some((asked, caller)) = believed else {
-            return self.ask(shown).await?.ok_or_else(unknown_token);
+            let asked = self.ask(shown);
+            // Without a turn: whoever makes up many must not take those of what is believed.
+            let found = match is_hurried {
+                true => tokio::time::timeout(ASKED_AGAIN, asked).await,
+                false => Ok(asked.await),
+            };
+            let found = found.unwrap_or_else(|_| Err(late()))?;
+            return found.ok_or_else(unknown_token);
         };
         // One asks for all: what is remembered is believed meanwhile, a late answer, too.
         let begun = Instant::now();
@@ -316,10 +332,7 @@ impl Authenticator {
         match tokio::time::timeout(ASKED_AGAIN, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(StoreError::Other(error.to_string())),
-            Err(_) => Err(StoreError::Timeout {
-                what: "a look at a token",
-                after: ASKED_AGAIN,
-            }),
+            Err(_) => Err(late()),
         }
     }
 
@@ -395,6 +408,13 @@ impl Authenticator {
 
 fn unknown_token() -> ApiError {
     ApiError::unauthorized("token is unknown or has expired")
+}
+
+fn late() -> StoreError {
+    StoreError::Timeout {
+        what: "a look at a token",
+        after: ASKED_AGAIN,
+    }
 }
 
 /// The headers that say who asks, to be asked again later.

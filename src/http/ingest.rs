@@ -8,7 +8,9 @@
 //! end only, and a stranger must not keep the room.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use axum::Json;
@@ -22,7 +24,7 @@ use daybook_actors::delivery::call;
 use futures_util::StreamExt;
 use ipnet::IpNet;
 use serde_json::json;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::sources::push::{self, AcceptorMessage, Job, Pushed, Room};
@@ -38,6 +40,8 @@ use super::router::{Edge, PushSource};
 /// Room is taken for bytes that have come, in doubling steps from here: a client that announces a
 /// body, and a thousand that do, must not keep others out.
 const FIRST_ROOM: u64 = 4 << 10;
+/// From so many bytes on a request to record is large: checking a smaller one takes a millisecond or so.
+const LARGE: usize = 64 << 10;
 /// How long a request waits for room before it is sent away.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// So long a sender is waited for in all before its body is slow: less than [`ROOM_PATIENCE`].
@@ -114,15 +118,20 @@ pub async fn record(
     }
     let (body, room) = read_body(&edge, source, request, true).await?;
     edge.strike("after_body").await?;
-    let (name, probe) = (source.name.clone(), edge.probe.clone());
-    // A large one is checked for seconds: not on a thread that others' answers need.
-    let job = tokio::task::spawn_blocking(move || {
-        let _struck = probe.hit_blocking("in_check");
-        recorder::job(&name, body, idempotency_key, room)
-    })
-    .await
-    .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-    .map_err(ApiError::bad_request)?;
+    let is_large = body.len() >= LARGE;
+    let name = source.name.clone();
+    let check = move || recorder::job(&name, body, idempotency_key, room);
+    let checked = if is_large {
+        let probe = edge.probe.clone();
+        let check = move || {
+            let _struck = probe.hit_blocking("in_check");
+            check()
+        };
+        edge.growth.check_apart(check).await
+    } else {
+        check()
+    };
+    let job = checked.map_err(ApiError::bad_request)?;
     let pushed = push(source, job).await?;
     edge.strike("before_answer").await?;
     Ok(answer(pushed))
@@ -180,16 +189,44 @@ async fn push(source: &PushSource, job: Job) -> Result<(u64, u64), ApiError> {
     }
 }
 
-/// Bodies that are being read, and the room that they need.
-#[derive(Default)]
+/// Bodies that are being read and checked, and what they wait for.
 pub struct Growth {
     /// Held by the one that may wait though it has some room.
     turn: Mutex<()>,
     /// How many wait.
     waiting: watch::Sender<usize>,
+    /// One permit a large body that is checked.
+    checks: Arc<Semaphore>,
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        let processors = available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            turn: Mutex::default(),
+            waiting: watch::Sender::default(),
+            checks: Arc::new(Semaphore::new(processors)),
+        }
+    }
 }
 
 impl Growth {
+    /// Checks a large body, for seconds perhaps: not on a thread that others' answers need, and no more at
+    /// once than there are processors, because what is decoded of each takes memory.
+    async fn check_apart<T: Send + 'static>(
+        &self,
+        check: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        // It is never closed.
+        let turn = Arc::clone(&self.checks).acquire_owned().await;
+        let checked = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            check()
+        });
+        let checked = checked.await;
+        checked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
     /// Waits for room; slow bodies give way meanwhile.
     async fn wait_for(&self, room: impl Future<Output = Permit>) -> Result<Permit, ApiError> {
         self.waiting.send_modify(|waiting| *waiting += 1);
@@ -479,6 +516,16 @@ mod tests {
             "203.0.113.5",
         ),
     ];
+
+    #[tokio::test]
+    async fn a_large_body_has_a_turn_for_as_long_as_it_is_checked() {
+        let growth = Arc::new(Growth::default());
+        let turns = growth.checks.available_permits();
+        let same = Arc::clone(&growth);
+        let left = growth.check_apart(move || same.checks.available_permits());
+        assert_eq!(left.await, turns - 1);
+        assert_eq!(growth.checks.available_permits(), turns);
+    }
 
     #[test]
     fn only_trusted_proxies_are_believed() {

@@ -99,7 +99,7 @@ pub struct Edge {
     pub max_body: u64,
     /// The longest a body may take.
     pub body_timeout: Duration,
-    /// Of bodies that are being read.
+    /// Of bodies that are being read and checked.
     pub growth: Arc<Growth>,
     /// When refused webhooks were last told.
     pub refusals: Arc<Refusals>,

@@ -179,14 +179,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Whether this push would be taken now, as far as is known: not by a full journal, nor where the
-    /// disk has just failed.
-    pub fn has_room_for(&self, push: &PushRecord) -> bool {
-        let head = push.head();
-        head.is_ok_and(|head| self.has_room((head.len() + push.body.len()) as u64))
-    }
-
-    /// The same for a record of so many bytes.
+    /// Whether it is not too full now for a record of so many bytes.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.shared.has_room(FRAME_HEAD as u64 + bytes)
     }

@@ -3,16 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::frame::SEGMENT_HEAD;
 use super::record::RecordError;
-
-/// When the disk has failed, nobody counts on the journal for so long, or until an append succeeds.
-const DISTRUST: Duration = Duration::from_secs(10);
 
 /// A place in the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,8 +69,6 @@ struct State {
     ends: BTreeMap<u64, u64>,
     /// Bytes of accepted appends that are not written yet.
     reserved: u64,
-    /// When the disk did not take an append; `None` since it took one.
-    failed_at: Option<Instant>,
     drained: Position,
     oldest: Option<Timestamp>,
 }
@@ -94,7 +88,6 @@ impl Shared {
             state: Mutex::new(State {
                 ends,
                 reserved: 0,
-                failed_at: None,
                 drained,
                 oldest: None,
             }),
@@ -123,23 +116,14 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether a frame would find room now, and a disk that takes it, as far as is known.
+    /// Whether a frame would find room now.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        let state = self.state();
-        let fails = state.failed_at.is_some_and(|at| at.elapsed() < DISTRUST);
-        !fails && state.bytes_with(bytes) <= self.max_bytes
+        self.state().bytes_with(bytes) <= self.max_bytes
     }
 
     /// Gives room back for which nothing was written.
     pub(super) fn release(&self, bytes: u64) {
         self.state().reserved -= bytes;
-    }
-
-    /// The disk did not take so many reserved bytes.
-    pub(super) fn failed(&self, bytes: u64) {
-        let mut state = self.state();
-        state.reserved -= bytes;
-        state.failed_at = Some(Instant::now());
     }
 
     /// A segment is durable up to here; `written` bytes of it were reserved.
@@ -156,9 +140,6 @@ impl Shared {
         state.ends.insert(segment, end);
         if state.oldest.is_none() {
             state.oldest = oldest;
-        }
-        if records > 0 {
-            state.failed_at = None;
         }
         drop(state);
         self.appended.fetch_add(records, Ordering::Relaxed);
@@ -257,22 +238,5 @@ impl State {
                 end.saturating_sub(from)
             })
             .sum()
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_that_has_failed_is_counted_on_again_after_a_while() {
-        let shared = Shared::new(1000, BTreeMap::new(), Position::default());
-        shared.reserve(100).unwrap();
-        assert!(shared.has_room(100));
-        shared.failed(100);
-        assert!(!shared.has_room(100));
-        shared.state().failed_at = Instant::now().checked_sub(DISTRUST);
-        assert!(shared.has_room(100));
     }
 }

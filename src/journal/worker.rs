@@ -163,7 +163,7 @@ impl Worker {
 
     fn fail(&mut self, group: Vec<Begun>, error: &AppendError) {
         let reserved = group.iter().map(|begun| begun.frame.bytes()).sum();
-        self.shared.failed(reserved);
+        self.shared.release(reserved);
         if let Some(untold) = self.refusing.note() {
             tracing::warn!(
                 error = %error, pushes = group.len(), untold, "journal takes no pushes"

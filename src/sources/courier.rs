@@ -197,17 +197,18 @@ impl Courier {
         receipt
     }
 
-    /// One attempt, for so long at most. For pushed events that can go to the journal instead.
+    /// One attempt, for so long at most; the parcel is to be settled then. For pushed events that can
+    /// go to the journal instead.
     ///
     /// # Errors
     /// Why the parcel is not durable. Part of it may be, or may still become so.
     pub async fn deliver_once(
         &self,
-        mut parcel: Parcel,
+        parcel: &mut Parcel,
         at_most: Duration,
-    ) -> Result<Receipt, Undurable> {
-        match tokio::time::timeout(at_most, self.attempt(&mut parcel)).await {
-            Ok(Attempt::Durable) => Ok(self.settle(parcel)),
+    ) -> Result<(), Undurable> {
+        match tokio::time::timeout(at_most, self.attempt(parcel)).await {
+            Ok(Attempt::Durable) => Ok(()),
             Ok(Attempt::Later(_) | Attempt::Reload(_) | Attempt::Fenced(_)) => {
                 Err(Undurable::Refused)
             }

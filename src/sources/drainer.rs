@@ -388,8 +388,7 @@ pub(super) fn guarded(
         std::panic::catch_unwind(decode).unwrap_or_else(|_| {
             broken = true;
             let detail = "its decoder panicked over it".to_owned();
-            let letter = letter_in_place_of(record, DeadLetterReason::Poison, detail);
-            Some(Entry::Dead(letter))
+            Some(Entry::Dead(letter_in_place_of(record, detail)))
         })
     })
 }
@@ -423,8 +422,7 @@ fn recorder_entries<'a>(
     let events = match read_request(&record.body, idempotency_key, context) {
         Ok(events) => events,
         Err(error) => {
-            let reason = DeadLetterReason::UnexpectedShape;
-            let letter = letter_in_place_of(record, reason, error.to_string());
+            let letter = letter_in_place_of(record, error.to_string());
             return Box::new(iter::once(Entry::Dead(letter)));
         }
     };
@@ -433,11 +431,10 @@ fn recorder_entries<'a>(
             Ok(event) => return Entry::Event(Box::new(event), TenantHints::default()),
             Err(error) => error.to_string(),
         };
-        let reason = DeadLetterReason::UnexpectedShape;
         // An idempotency key may come again with other events, so the made one alone is no place.
         let position = format!("{request_id:032x}:{made_id}");
         let raw = piece.get().as_bytes();
-        Entry::Dead(letter_at(position, record, reason, error, raw))
+        Entry::Dead(letter_at(position, record, error, raw))
     });
     Box::new(entries)
 }
@@ -499,27 +496,16 @@ fn letter_of(source: &SourceName, damage: &Damage) -> DeadLetter {
     }
 }
 
-fn letter_in_place_of(record: &PushRecord, reason: DeadLetterReason, detail: String) -> DeadLetter {
-    letter_at(
-        sha256_hex(&record.body),
-        record,
-        reason,
-        detail,
-        &record.body,
-    )
+fn letter_in_place_of(record: &PushRecord, detail: String) -> DeadLetter {
+    letter_at(sha256_hex(&record.body), record, detail, &record.body)
 }
 
-fn letter_at(
-    position: String,
-    record: &PushRecord,
-    reason: DeadLetterReason,
-    detail: String,
-    raw: &[u8],
-) -> DeadLetter {
+fn letter_at(position: String, record: &PushRecord, detail: String, raw: &[u8]) -> DeadLetter {
     let letters = LetterContext {
         source: &record.source,
         at: record.received_at,
     };
     let mask = |raw: &[u8]| mask_letter(raw, SECRET_KEYS);
+    let reason = DeadLetterReason::UnexpectedShape;
     letters.letter(position, reason, detail, raw, mask)
 }

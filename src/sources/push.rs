@@ -19,7 +19,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::batch::{Batch, Entry, take_batch};
-use crate::event::DeadLetterReason;
 use crate::journal::{Journal, PushRecord};
 use crate::probe::Probe;
 use crate::sources::courier::{Courier, Undurable};
@@ -237,9 +236,10 @@ async fn unblock(courier: Courier, blocked: Arc<Notify>) {
             let reason = status.view().reason;
             let permit = courier.room(0).await;
             let nothing = Batch::pushed(status.name.clone(), Vec::new(), permit);
-            let parcel = courier.parcel(nothing, 0);
-            let delivered = courier.deliver_once(parcel, PATIENCE).await;
+            let mut parcel = courier.parcel(nothing, 0);
+            let delivered = courier.deliver_once(&mut parcel, PATIENCE).await;
             if delivered.is_ok() {
+                courier.settle(parcel);
                 status.set_state(SourceState::Running, None);
             } else if status.view().state == SourceState::Blocked {
                 // The store's own reason does not say what becomes of pushes.
@@ -298,11 +298,8 @@ struct Tally {
 impl Tally {
     fn count(&mut self, entry: &Entry) {
         match entry {
-            // The receipt tells of one over which its decoder panicked, as of an event that is refused.
-            Entry::Dead(letter) if letter.reason != DeadLetterReason::Poison => {
-                self.quarantined += 1;
-            }
-            Entry::Event(..) | Entry::Dead(_) => self.received += 1,
+            Entry::Event(..) => self.received += 1,
+            Entry::Dead(_) => self.quarantined += 1,
         }
     }
 
@@ -321,7 +318,8 @@ impl Pusher {
     /// never in memory both raw and decoded. The room covers the body and travels with every batch.
     ///
     /// When the store does not take them, the push goes to the journal, whole: what is in the store
-    /// already is recognised when it is drained.
+    /// already is recognised when it is drained. When the journal does not take it either, the store
+    /// has all the time that there is.
     pub async fn deliver(
         self,
         push: &PushRecord,
@@ -330,67 +328,59 @@ impl Pusher {
     ) -> Pushed {
         let mut tally = Tally::default();
         let mut entries = guarded(push, entries).inspect(|entry| tally.count(entry));
-        // Held until the push is durable somewhere, or refused.
-        let permit: Arc<Permit>;
-        let delivered = match room {
-            Room::InFlight(own) => {
-                permit = own.into();
-                match self.is_detoured(push) {
-                    true => self.to_journal(push, LATE, &permit).await,
-                    false => self.to_store(push, &mut entries, Arc::clone(&permit)).await,
-                }
-            }
-            Room::Reserve(own) => {
-                permit = own.into();
-                self.to_journal(push, "too much is in flight", &permit)
-                    .await
-            }
+        let straight = match &room {
+            Room::InFlight(_) => self.is_detoured().then_some(LATE),
+            Room::Reserve(_) => Some("too much is in flight"),
         };
-        let outcome = match (delivered, &self.journal) {
-            (Err(Undelivered::Store(reason)), Some(_)) => {
-                self.to_journal(push, &reason, &permit).await
-            }
-            (Err(Undelivered::Late), Some(_)) => {
-                let outcome = self.to_journal(push, LATE, &permit).await;
-                // Not before: a detour ends when the journal is empty.
-                if outcome.is_ok() {
-                    self.detour.take();
-                }
-                outcome
-            }
-            (outcome, _) => outcome,
+        // Held until the push is counted, or refused.
+        let (Room::InFlight(permit) | Room::Reserve(permit)) = room;
+        let permit = Arc::new(permit);
+        let is_journaled = match straight {
+            Some(why) => self.to_journal(push, why, &permit).await.is_ok(),
+            None => false,
         };
-        drop(permit);
+        let delivered = if is_journaled {
+            Ok(0)
+        } else {
+            let asks_journal = straight.is_none() && self.journal.is_some();
+            self.to_store(push, &mut entries, &permit, asks_journal)
+                .await
+        };
+        let outcome = match delivered {
+            Ok(refused) => Ok(refused),
+            // There may be room in it by now.
+            Err(Undelivered::Store(reason)) => {
+                let appended = self.to_journal(push, &reason, &permit).await;
+                appended.map(|()| 0)
+            }
+            Err(Undelivered::Struck(reason)) => Err(reason),
+        };
         let refused = match outcome {
             Ok(refused) => refused,
-            Err(Undelivered::Store(reason) | Undelivered::Journal(reason)) => {
-                return Pushed::Unavailable(reason);
-            }
-            Err(Undelivered::Late) => return Pushed::Unavailable(LATE.to_owned()),
+            Err(reason) => return Pushed::Unavailable(reason),
         };
-        // What is left is decoded only to be counted: nobody else must wait for all of it.
+        // What is left is decoded only to be counted: nobody else must wait for all of it, but where
+        // the push would be given up, durable as it is.
         while !take_batch(&mut entries, self.batch_events).is_empty() {
-            tokio::task::yield_now().await;
+            if Instant::now() < self.until {
+                tokio::task::yield_now().await;
+            }
         }
         tally.durable(refused)
     }
 
-    /// `None` also where it has no room for the push: the store would have less time for nothing.
-    fn journal_for(&self, push: &PushRecord) -> Option<&Journal> {
+    fn is_detoured(&self) -> bool {
         let journal = self.journal.as_ref();
-        journal.filter(|journal| journal.has_room_for(push))
-    }
-
-    fn is_detoured(&self, push: &PushRecord) -> bool {
-        let journal = self.journal_for(push);
         journal.is_some_and(|journal| self.detour.is_taken(journal))
     }
 
+    /// `asks_journal`: whether the push goes there when the store refuses it or is late.
     async fn to_store(
         &self,
         push: &PushRecord,
         entries: &mut (impl Iterator<Item = Entry> + Send),
-        permit: Arc<Permit>,
+        permit: &Arc<Permit>,
+        mut asks_journal: bool,
     ) -> Result<u64, Undelivered> {
         let mut refused = 0;
         let mut was_asked = false;
@@ -401,26 +391,29 @@ impl Pusher {
             }
             was_asked = true;
             let source = self.courier.status.name.clone();
-            let batch = Batch::pushed(source, chunk, Arc::clone(&permit));
-            let parcel = self.courier.parcel(batch, 0);
+            let batch = Batch::pushed(source, chunk, Arc::clone(permit));
+            let mut parcel = self.courier.parcel(batch, 0);
             self.strike("in_job").await?;
-            if self.journal_for(push).is_none() {
-                let delivered = self.courier.deliver_within(parcel, self.until).await;
-                refused += delivered.map_err(Undelivered::Store)?.kept_aside;
-                self.strike("after_ack").await?;
-                continue;
-            }
             let left = self.until.saturating_duration_since(Instant::now());
             let at_most = left.min(JOURNAL_AFTER);
-            match self.courier.deliver_once(parcel, at_most).await {
-                Ok(receipt) => {
-                    self.detour.leave();
-                    refused += receipt.kept_aside;
-                    self.strike("after_ack").await?;
+            if asks_journal
+                && let Err(undurable) = self.courier.deliver_once(&mut parcel, at_most).await
+            {
+                let why = undurable.to_string();
+                if self.to_journal(push, &why, permit).await.is_ok() {
+                    // Not before: a detour ends when the journal is empty.
+                    if undurable == Undurable::Late {
+                        self.detour.take();
+                    }
+                    return Ok(0);
                 }
-                Err(Undurable::Late) => return Err(Undelivered::Late),
-                Err(refused) => return Err(Undelivered::Store(refused.to_string())),
+                asks_journal = false;
             }
+            // One that is durable already is only settled.
+            let delivered = self.courier.deliver_within(parcel, self.until).await;
+            refused += delivered.map_err(Undelivered::Store)?.kept_aside;
+            self.detour.leave();
+            self.strike("after_ack").await?;
         }
         // A push of nothing tells nothing of the store.
         if was_asked {
@@ -432,7 +425,7 @@ impl Pusher {
     /// A test's strike ends the push, not in the journal.
     async fn strike(&self, point: &'static str) -> Result<(), Undelivered> {
         let struck = self.probe.hit(point).await;
-        struck.map_err(|struck| Undelivered::Journal(struck.to_string()))
+        struck.map_err(|struck| Undelivered::Struck(struck.to_string()))
     }
 
     async fn to_journal(
@@ -440,9 +433,9 @@ impl Pusher {
         push: &PushRecord,
         why: &str,
         permit: &Arc<Permit>,
-    ) -> Result<u64, Undelivered> {
+    ) -> Result<(), String> {
         let Some(journal) = &self.journal else {
-            return Err(Undelivered::Journal(why.to_owned()));
+            return Err(why.to_owned());
         };
         let status = &self.courier.status;
         let appended = journal.append_paid(push.clone(), Arc::clone(permit)).await;
@@ -452,28 +445,27 @@ impl Pusher {
                 let reason = format!("{why}: pushes go to the journal");
                 status.set_state(SourceState::Blocked, Some(reason));
                 status.succeeded();
-                Ok(0)
+                Ok(())
             }
             Err(reason) => {
                 status.set_state(SourceState::Blocked, Some(reason.clone()));
-                Err(Undelivered::Journal(reason))
+                Err(reason)
             }
         }
     }
 }
 
-/// Who did not take a push.
+/// Why the store has not taken a push.
 enum Undelivered {
     Store(String),
-    Late,
-    Journal(String),
+    Struck(String),
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::fs::File;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::mpsc;
 
     use bytes::Bytes;
@@ -483,7 +475,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::event::{DeadLetter, SourceName};
+    use crate::event::{DeadLetter, DeadLetterReason, SourceName};
     use crate::journal::{JournalOptions, PushKind};
     use crate::telemetry::metrics::Metrics;
 
@@ -511,6 +503,18 @@ mod tests {
     fn push() -> PushRecord {
         let body = Bytes::from_static(b"{}");
         PushRecord::new(SourceName::new("mail"), PushKind::Stalwart, body)
+    }
+
+    fn letter(number: usize) -> Entry {
+        Entry::Dead(DeadLetter {
+            source: SourceName::new("mail"),
+            position: number.to_string(),
+            reason: DeadLetterReason::Malformed,
+            detail: String::new(),
+            raw: Bytes::new(),
+            raw_length: 0,
+            at: Timestamp::now(),
+        })
     }
 
     /// As the acceptor gives up a job that takes too long.
@@ -552,18 +556,14 @@ mod tests {
         let budget = Budget::new(1000);
         let pusher = pusher(&budget, Some(journal));
         let room = Room::Reserve(budget.try_acquire(0).unwrap());
-        let decoder = || std::iter::repeat_with(|| -> Entry { panic!("over an event") });
-        let pushed = pusher.deliver(&push(), decoder(), room).await;
-        let durable = |received, quarantined| Pushed::Durable {
+        let entries = std::iter::repeat_with(|| -> Entry { panic!("over an event") });
+        let pushed = pusher.deliver(&push(), entries, room).await;
+        let (received, quarantined) = (0, 1);
+        let wanted = Pushed::Durable {
             received,
             quarantined,
         };
-        assert_eq!(pushed, durable(1, 0));
-
-        // What the store has taken is counted by the receipt, too.
-        let mut tally = Tally::default();
-        guarded(&push(), decoder()).for_each(|entry| tally.count(&entry));
-        assert_eq!(tally.durable(1), durable(0, 1));
+        assert_eq!(pushed, wanted);
     }
 
     async fn take_turns(turns: Arc<AtomicUsize>) {
@@ -586,15 +586,7 @@ mod tests {
         let mut seen = Vec::new();
         let entries = (0..5).map(|number| {
             seen.push(turns.load(Ordering::Relaxed));
-            Entry::Dead(DeadLetter {
-                source: SourceName::new("mail"),
-                position: number.to_string(),
-                reason: DeadLetterReason::Malformed,
-                detail: String::new(),
-                raw: Bytes::new(),
-                raw_length: 0,
-                at: Timestamp::now(),
-            })
+            letter(number)
         });
         let room = Room::Reserve(budget.try_acquire(0).unwrap());
         let pushed = pusher.deliver(&push(), entries, room).await;
@@ -605,6 +597,71 @@ mod tests {
         };
         assert_eq!(pushed, wanted);
         assert!(seen.first() < seen.last(), "{seen:?}");
+    }
+
+    /// It is durable, and as large in memory as it was.
+    #[tokio::test]
+    async fn a_push_in_the_journal_is_neither_given_up_nor_for_free_while_it_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = JournalOptions::new(dir.path().to_owned(), 1 << 20);
+        let journal = Journal::open(options).unwrap();
+        let budget = Budget::new(1000);
+        let pusher = Pusher {
+            until: Instant::now(),
+            ..pusher(&budget, Some(journal))
+        };
+        let turns = Arc::new(AtomicUsize::new(0));
+        let mut others = JoinSet::new();
+        others.spawn(take_turns(Arc::clone(&turns)));
+        let mut seen = Vec::new();
+        let entries = (0..5).map(|number| {
+            seen.push((turns.load(Ordering::Relaxed), budget.in_use()));
+            letter(number)
+        });
+        let room = Room::Reserve(budget.try_acquire(600).unwrap());
+        let pushed = pusher.deliver(&push(), entries, room).await;
+        assert!(matches!(pushed, Pushed::Durable { quarantined: 5, .. }));
+        assert_eq!(seen, [(seen[0].0, 600); 5]);
+        assert_eq!(budget.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_store_has_its_time_for_what_the_journal_refuses_only_while_that_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        let fails = Arc::new(AtomicBool::new(false));
+        let sync_fails = Arc::clone(&fails);
+        let journal = Journal::open(JournalOptions {
+            sync: Arc::new(move |file: &File| {
+                if sync_fails.load(Ordering::SeqCst) {
+                    return Err(std::io::Error::other("no sync today"));
+                }
+                file.sync_data()
+            }),
+            ..JournalOptions::new(dir.path().to_owned(), 1 << 20)
+        })
+        .unwrap();
+        let budget = Budget::new(1000);
+        fails.store(true, Ordering::SeqCst);
+        let refused = Pusher {
+            until: Instant::now(),
+            ..pusher(&budget, Some(journal.clone()))
+        };
+        let room = Room::Reserve(budget.try_acquire(0).unwrap());
+        let pushed = refused.deliver(&push(), (0..1).map(letter), room).await;
+        let Pushed::Unavailable(reason) = pushed else {
+            panic!("{pushed:?}");
+        };
+        let both = "no acknowledgement in time, and the journal cannot";
+        assert!(reason.starts_with(both), "{reason}");
+
+        fails.store(false, Ordering::SeqCst);
+        let mut taken = pusher(&budget, Some(journal));
+        taken.courier.ack_timeout = Duration::from_millis(1);
+        let room = Room::InFlight(budget.try_acquire(0).unwrap());
+        let push = push();
+        let delivery = taken.deliver(&push, (0..1).map(letter), room);
+        let pushed = timeout(PATIENCE / 2, delivery).await.unwrap();
+        assert!(matches!(pushed, Pushed::Durable { quarantined: 1, .. }));
     }
 
     /// As `daybook check --online` sends it.

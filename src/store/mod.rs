@@ -417,8 +417,9 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// A place for the timeline, its cursors, dead letters and tokens.
 ///
-/// Every method keeps the operation timeout given at construction and is cancel-safe in this
-/// sense: a cancelled call may or may not have taken effect, and repeating it is harmless.
+/// Every method keeps the operation timeout given at construction, but for the making of tables and
+/// indexes in SQLite, and is cancel-safe in this sense: a cancelled call may or may not have taken
+/// effect, and repeating it is harmless.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Takes the point between records and cursors, where tests strike.
@@ -427,7 +428,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Creates what is missing: tables, indexes. Idempotent; to be called before anything else.
     /// On a large collection that lacks an index this may time out while the server goes on
-    /// building; calling again waits for the same build.
+    /// building; calling again waits for the same build. SQLite makes them in one go, however long
+    /// that takes.
     async fn prepare(&self) -> Result<()>;
 
     /// Begins what is done beside the commits for as long as the store lives; for the service, once

@@ -44,8 +44,8 @@ impl Doorbell {
     /// Watches the path, there or not. Without events it rings every `quick` while a watch stands,
     /// every `poll` while none can be had.
     ///
-    /// Must be called in a tokio runtime, of which the watch keeps a thread for blocking work. It ends
-    /// with the doorbell.
+    /// Must be called in a tokio runtime. The watch keeps a thread of its own, which ends with the
+    /// doorbell.
     pub fn new(path: impl Into<PathBuf>, poll: Duration, quick: Duration) -> Self {
         let bell = Arc::new(Bell::default());
         let task = tokio::spawn(listen(path.into(), poll, bell.clone())).abort_handle();
@@ -125,14 +125,21 @@ async fn watch(path: &Path) -> io::Result<MuxedEvents> {
         .map_err(io::Error::other)?
 }
 
-/// Forwards on a thread of its own, which ends with this future, as soon as its disk answers.
+/// Forwards on a thread of its own, which ends with this future, as soon as its disk answers. It is
+/// none of the runtime's for blocking work: those are few, and this one is kept.
 async fn forward_aside(watch: MuxedEvents, path: &Path, bell: &Arc<Bell>) -> Ended {
     let (_open, closed) = oneshot::channel();
+    let (ending, ended) = oneshot::channel();
     let (path, bell, runtime) = (path.to_owned(), Arc::clone(bell), Handle::current());
-    let forwarding = move || runtime.block_on(forward(watch, &path, &bell, closed));
-    tokio::task::spawn_blocking(forwarding)
-        .await
-        .unwrap_or(Ended::Broken)
+    let forwarding = move || {
+        let end = runtime.block_on(forward(watch, &path, &bell, closed));
+        let _unheard = ending.send(end);
+    };
+    let thread = std::thread::Builder::new().name("daybook-watch".to_owned());
+    if thread.spawn(forwarding).is_err() {
+        return Ended::Broken;
+    }
+    ended.await.unwrap_or(Ended::Broken)
 }
 
 async fn forward(
@@ -289,6 +296,19 @@ mod tests {
             assert!(begun.elapsed() < SOON, "nothing rang");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn it_keeps_no_thread_for_blocking_work() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(1).build();
+        runtime.unwrap().block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let mut doorbell = Doorbell::new(directory.path().join("audit.log"), FAR, FAR);
+            watching(&mut doorbell).await;
+            let work = tokio::task::spawn_blocking(|| ());
+            timeout(SOON, work).await.expect("one is free").unwrap();
+        });
     }
 
     #[tokio::test]

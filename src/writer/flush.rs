@@ -130,7 +130,13 @@ async fn one_by_one(
             continue;
         }
         let reply = match &away {
-            None => commit(store, std::slice::from_ref(&resolved), divider, metrics).await,
+            None => {
+                let handling = resolved.delivery.custody.begin();
+                let alone = std::slice::from_ref(&resolved);
+                let reply = commit(store, alone, divider, metrics).await;
+                handling.finish();
+                reply
+            }
             Some(error) => Err(StoreError::Unavailable(format!("{error}"))),
         };
         match reply {
@@ -323,7 +329,7 @@ fn receipt(
             Entry::Dead(letter) => Some(letter),
             Entry::Event(..) => None,
         });
-        // No decoder gives these reasons, but by its panic.
+        // No decoder gives these reasons.
         if let Some(DeadLetterReason::Rejected | DeadLetterReason::Poison) =
             dead.map(|letter| letter.reason)
         {
@@ -353,7 +359,8 @@ mod tests {
 
     use bytes::Bytes;
     use daybook_actors::budget::Budget;
-    use daybook_actors::delivery::Custody;
+    use daybook_actors::delivery::{Custody, Fate as Handled};
+    use futures_util::FutureExt;
     use jiff::Timestamp;
     use serde_json::Value;
     use tokio::sync::oneshot::Receiver;
@@ -460,6 +467,23 @@ mod tests {
             assert_eq!(attempts, [time; 3]);
             assert_eq!(store.cursors().await.unwrap()[0].seq, 10);
         }
+    }
+
+    /// Or its sender would take it for one that waits, and for innocent where its handler dies over it.
+    #[tokio::test]
+    async fn a_batch_that_is_committed_alone_is_being_handled() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store_with("", dir.path()).await;
+        let cursor = store.claim_cursor(&SourceName::new("s")).await.unwrap();
+        let lock = rusqlite::Connection::open(dir.path().join("daybook.db")).unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (batch, _answer) = resolved(cursor.generation, vec![event("a")]);
+        let custody = batch.delivery.custody.clone();
+        let (whole, metrics) = (divider(usize::MAX), Metrics::new());
+        let flush = one_by_one(&store, vec![batch], &whole, &metrics);
+        assert!(flush.now_or_never().is_none());
+        assert_eq!(custody.fate(), Handled::Interrupted);
+        lock.execute_batch("COMMIT").unwrap();
     }
 
     /// Its letter may never be kept.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use daybook::http::auth::hash_token;
 use daybook::store::{self, Role};
 use daybook::tree::Daybook;
 use testkit::http::{exchange, post};
@@ -87,15 +88,8 @@ async fn whoever_signed_out_stays_out_whatever_a_late_look_up_says() {
     let (daybook, before) = start(dir.path()).await;
     let address = daybook.address();
     let (token, opener) = token_of(&**daybook.store(), Role::Operator).await;
-    let form = post("/audit/sign-in", &[], format!("token={token}"));
-    let signed_in = exchange(address, form).await;
-    let cookie = signed_in.header("set-cookie").unwrap();
-    let cookie = cookie.split(';').next().unwrap();
-    let read = async || {
-        let request =
-            format!("GET {PATH} HTTP/1.1\r\nhost: daybook.test\r\ncookie: {cookie}\r\n\r\n");
-        exchange(address, request).await.status
-    };
+    let cookie = sign_in(address, &token).await;
+    let read = async || read_with(address, &format!("cookie: {cookie}\r\n")).await;
     assert_eq!(read().await, 200);
     before.holds.set(Some(opener)).unwrap();
     eventually("its token is asked for again", async || {
@@ -104,7 +98,7 @@ async fn whoever_signed_out_stays_out_whatever_a_late_look_up_says() {
     })
     .await;
 
-    let out = post("/audit/sign-out", &[("cookie", cookie)], "");
+    let out = post("/audit/sign-out", &[("cookie", &cookie)], "");
     assert_eq!(exchange(address, out).await.status, 303);
     assert_eq!(read().await, 401);
     let told = before.told.load(Ordering::Acquire);
@@ -115,6 +109,38 @@ async fn whoever_signed_out_stays_out_whatever_a_late_look_up_says() {
     .await;
     assert_eq!(read().await, 401);
     daybook.shutdown().await;
+}
+
+/// A proxy that signs its users in may add a token of its own to whatever they ask for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_look_up_of_a_foreign_token_hides_no_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let (daybook, before) = start(dir.path()).await;
+    let address = daybook.address();
+    let (token, _) = token_of(&**daybook.store(), Role::Operator).await;
+    let cookie = sign_in(address, &token).await;
+    let own = format!("cookie: {cookie}\r\n");
+    assert_eq!(read_with(address, &own).await, 200);
+    let foreign = "of.another.service";
+    before.holds.set(Some(hash_token(foreign))).unwrap();
+    let both = format!("{own}authorization: Bearer {foreign}\r\n");
+    assert_eq!(read_with(address, &both).await, 200);
+    assert_eq!(before.held(), 1);
+    before.let_go.close();
+    daybook.shutdown().await;
+}
+
+/// The cookie of a new session.
+async fn sign_in(address: SocketAddr, token: &str) -> String {
+    let form = post("/audit/sign-in", &[], format!("token={token}"));
+    let signed_in = exchange(address, form).await;
+    let cookie = signed_in.header("set-cookie").unwrap();
+    cookie.split(';').next().unwrap().to_owned()
+}
+
+async fn read_with(address: SocketAddr, headers: &str) -> u16 {
+    let request = format!("GET {PATH} HTTP/1.1\r\nhost: daybook.test\r\n{headers}\r\n");
+    exchange(address, request).await.status
 }
 
 async fn start(dir: &Path) -> (Daybook, Arc<Holding>) {

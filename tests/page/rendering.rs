@@ -503,7 +503,7 @@ async fn browsers_are_told_what_not_to_do() {
                 .contains("camera=()")
         );
     }
-    // Whoever came by themselves was opened by nobody.
+    // No other site's page has just opened it.
     for (site, apart) in [
         ("none", None),
         ("same-origin", None),

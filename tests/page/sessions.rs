@@ -648,17 +648,22 @@ async fn a_planted_cookie_hides_no_session_while_the_store_is_away() {
     let operator = token(&world, Role::Operator, "op").await;
     let own = sign_in(&world, &operator).await;
     // That is told without the store.
-    let asked_with = async |cookies: &str| {
-        let answer = get(&world, "/api/v1/sources", &[("cookie", cookies)]).await;
+    let asked_with = async |headers: &[(&str, &str)]| {
+        let answer = get(&world, "/api/v1/sources", headers).await;
         answer.status
     };
-    assert_eq!(asked_with(&own).await, 200);
+    assert_eq!(asked_with(&[("cookie", own.as_str())]).await, 200);
     let database = rusqlite::Connection::open(world.dir().join("daybook.db")).unwrap();
     database.execute_batch("DROP TABLE daybooktokens").unwrap();
     let planted = "daybook_session=planted";
-    assert_eq!(asked_with(planted).await, 503);
     let both = format!("{planted}; {own}");
-    assert_eq!(asked_with(&both).await, 200);
+    // Nor does a token that a proxy adds.
+    let foreign = ("authorization", "Bearer of.another.service");
+    for (cookies, status) in [(planted, 503), (both.as_str(), 200)] {
+        let cookies = ("cookie", cookies);
+        assert_eq!(asked_with(&[cookies]).await, status);
+        assert_eq!(asked_with(&[foreign, cookies]).await, status);
+    }
     world.stop().await;
 }
 

@@ -240,7 +240,7 @@ async fn one_wrong_event_keeps_the_whole_request_out() {
 
 /// All others are served by a single thread here, and asked by a thread that is none of the service's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn others_are_answered_while_a_request_is_checked() {
+async fn others_are_answered_while_a_large_request_is_checked() {
     let probes = Probes::new();
     let options = TreeOptions {
         probes: probes.clone(),
@@ -249,8 +249,10 @@ async fn others_are_answered_while_a_request_is_checked() {
     let world = world_in(World::sqlite().await.options(options)).await;
     let address = world.daybook().address();
     let check = probes.strike("http", "in_check", Fault::Stand, 1);
+    let large = json!({"note": "x".repeat(64 << 10)});
+    let event = json!({"action": "invoice.paid", "metadata": large}).to_string();
     let recorded = tokio::spawn(async move {
-        let request = http::post(PATH, &[], r#"{"action": "invoice.paid"}"#);
+        let request = http::post(PATH, &[], event);
         http::exchange(address, request).await.json()
     });
     check.struck().await;

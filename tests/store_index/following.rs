@@ -285,6 +285,44 @@ async fn a_former_primary_that_is_late_is_left_after_a_minute() {
     assert_eq!(keys(&entries), ["1"]);
 }
 
+/// Behind a router it may not have reached the end of the oplog, and would begin anew each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_stream_that_has_come_no_further_is_not_opened_again() {
+    let set = ReplicaSet::start_with(1, TEST_COMMANDS).await;
+    let store = prepared(&set.url("quiet")).await;
+    let counted = doc! {
+        "failCommands": ["aggregate"], "namespace": "quiet.auditevents",
+        "blockConnection": true, "blockTimeMS": 1,
+    };
+    let openings = FailPoint::set(&set.members[0], "alwaysOn", counted).await;
+    let mut follow = store.follow(None).await.unwrap().unwrap();
+    // The server itself enters something into its oplog every few seconds.
+    eventually("a minute passes without an opening", async || {
+        let before = openings.struck().await;
+        store.move_clock(SignedDuration::from_secs(61));
+        // One that was to be left is so behind the first, and another is opened with the second.
+        for _ in 0..2 {
+            assert!(met(&mut follow).await.is_empty());
+        }
+        openings.struck().await == before
+    })
+    .await;
+    assert!(openings.off().await > 0, "openings were counted");
+}
+
+/// The driver repeats no such command.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_that_meets_an_election_is_tried_once_more() {
+    let set = ReplicaSet::start_with(1, TEST_COMMANDS).await;
+    let store = prepared(&set.url("again")).await;
+    let refused = doc! {
+        "failCommands": ["aggregate"], "namespace": "again.auditevents", "errorCode": 11602,
+    };
+    let once = FailPoint::set(&set.members[0], doc! { "times": 1 }, refused).await;
+    assert!(store.follow(None).await.unwrap().is_some());
+    assert_eq!(once.off().await, 1, "the opening was refused");
+}
+
 /// The server waits a second for a change, where an operation may take that long.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_is_answered_within_the_time_of_an_operation() {

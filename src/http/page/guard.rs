@@ -39,8 +39,9 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-/// Lets no other site's page that opened this one keep a hold on it. For this answer browsers begin another process, which
-/// takes a third of the time until they paint: so readers who came by themselves do not get it.
+/// Lets no other site's page that opened this one keep a hold on it. With this browsers begin another process only when the
+/// answer comes, which takes a third of the time until they paint: so readers who type the address, or follow a link of
+/// Daybook's own, do not get it.
 const APART: (HeaderName, &str) = (
     HeaderName::from_static("cross-origin-opener-policy"),
     "same-origin",

@@ -200,8 +200,8 @@ async fn open(
     Ok(opened.id)
 }
 
-/// Signs out whoever was signed in here before, and enters who is now: in this order no sign-in that fails is on the
-/// timeline.
+/// Signs out whoever was signed in here before, and enters who is now: in this order no sign-in that
+/// fails is on the timeline, though it may have ended the former session.
 async fn take_over(
     edge: &Edge,
     headers: &HeaderMap,

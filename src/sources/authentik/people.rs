@@ -61,12 +61,15 @@ pub struct People {
     /// The users, up to `SEVERAL`, whom the server failed to tell since it told anybody.
     untold: HashSet<i64>,
     trouble: Option<Trouble>,
+    /// When look-ups failed or were slow last, forgotten or not.
+    failed: Option<Instant>,
 }
 
 /// Why nobody is looked up for a while.
 struct Trouble {
     error: ClientError,
-    /// Nobody is asked for before. Once somebody was, and it is not over: when that was.
+    /// Until then nobody is asked for; after the next try that did not end it, the time of that
+    /// try.
     until: Instant,
     /// In a row: since anybody could be looked up.
     failures: u32,
@@ -187,6 +190,7 @@ impl People {
 
     /// Nobody pauses for it, but new events do not wait either.
     fn note_slowness(&mut self) {
+        let is_new = self.is_new_failure();
         if self.trouble.is_some() {
             return;
         }
@@ -195,7 +199,16 @@ impl People {
             until: Instant::now(),
             failures: 0,
         });
-        tracing::warn!(reason = self.trouble(), "look-ups are slow");
+        if is_new {
+            tracing::warn!(reason = self.trouble(), "look-ups are slow");
+        }
+    }
+
+    /// Whether it is an incident of its own: a server that fails all the time is forgotten between
+    /// two users who have to be looked up.
+    fn is_new_failure(&mut self) -> bool {
+        let last = self.failed.replace(Instant::now());
+        last.is_none_or(|last| last.elapsed() >= REMEMBER)
     }
 
     /// Once a poll that began then has ended, forgets a trouble that was over before and was not met in
@@ -208,6 +221,7 @@ impl People {
     /// With another token everybody may be looked up at once.
     pub fn begin_anew(&mut self) {
         self.trouble = None;
+        self.failed = None;
         self.untold.clear();
     }
 
@@ -226,6 +240,7 @@ impl People {
     }
 
     fn pause(&mut self, error: ClientError) {
+        let is_new = self.is_new_failure();
         let former = self.trouble.take();
         let failures = former.as_ref().map_or(0, |former| former.failures);
         let pause = if lacks_right(&error) {
@@ -240,7 +255,7 @@ impl People {
             until: Instant::now() + pause,
             failures: failures + 1,
         });
-        if former.is_none() {
+        if former.is_none() && is_new {
             tracing::warn!(reason = self.trouble(), "look-ups pause");
         }
     }
@@ -372,6 +387,7 @@ mod tests {
     use super::*;
     use crate::config::Secret;
     use crate::simulators::authentik::{FakeAuthentik, FakeAuthentikConfig, Fault, Times};
+    use crate::telemetry::captured::Captured;
     use crate::telemetry::metrics::Metrics;
 
     async fn fake_and_client() -> (FakeAuthentik, Client) {
@@ -434,6 +450,25 @@ mod tests {
             people.poll_ended(until + Duration::from_secs(1));
             assert_eq!(people.trouble().is_none(), is_forgotten, "{error}");
         }
+    }
+
+    #[test]
+    fn a_trouble_that_comes_back_soon_is_logged_once() {
+        let (captured, _guard) = Captured::begin();
+        let mut people = People::default();
+        let meet = |people: &mut People| {
+            people.pause(ClientError::Late);
+            let until = people.trouble.as_ref().unwrap().until;
+            people.poll_ended(until + Duration::from_secs(1));
+            assert!(people.trouble().is_none());
+            people.note_slowness();
+            people.poll_ended(Instant::now() + Duration::from_secs(1));
+            assert!(people.trouble().is_none());
+            captured.lines_with("look-ups").len()
+        };
+        assert_eq!([(); 3].map(|()| meet(&mut people)), [1, 1, 1]);
+        people.failed = Instant::now().checked_sub(REMEMBER);
+        assert_eq!(meet(&mut people), 2);
     }
 
     #[tokio::test]

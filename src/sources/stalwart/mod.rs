@@ -6,6 +6,8 @@ mod parts;
 pub mod signature;
 pub mod verbs;
 
+use std::iter;
+
 use bytes::Bytes;
 
 use crate::batch::Entry;
@@ -43,11 +45,19 @@ pub fn entries<'a>(
     record: &'a PushRecord,
     context: &'a BodyContext<'a>,
 ) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+    // Not before the first is asked for: reading the body may panic, too, and who asks is on guard.
+    Box::new(iter::once_with(move || of_body(record, context)).flatten())
+}
+
+fn of_body<'a>(
+    record: &'a PushRecord,
+    context: &'a BodyContext<'a>,
+) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
     match decode_body(&record.body, context) {
         Ok(events) => Box::new(events.filter_map(entry_of)),
         Err(error) => {
             let letter = Entry::Dead(quarantine(&record.body, context, &error));
-            Box::new(std::iter::once(letter))
+            Box::new(iter::once(letter))
         }
     }
 }

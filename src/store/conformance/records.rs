@@ -247,10 +247,18 @@ pub(super) async fn what_is_old_is_deleted_oldest_first_in_bounded_steps(store: 
     };
 
     let limit = ancient(4);
-    for (step, gone) in [(0, 0), (3, 3), (3, 1), (3, 0)] {
-        let deleted = store.delete_events_before(limit, step).await;
-        assert_eq!(deleted.expect("a deletion"), gone, "events, {step} a step");
+    let none = store.delete_events_before(limit, 0).await;
+    assert_eq!(none.expect("a deletion"), 0);
+    let mut old: u64 = 4;
+    while old > 0 {
+        let deleted = store.delete_events_before(limit, 3).await;
+        let deleted = deleted.expect("a deletion");
+        // A step may end before, where its time is up.
+        assert!((1..=old.min(3)).contains(&deleted), "{deleted} of {old}");
+        old -= deleted;
     }
+    let none = store.delete_events_before(limit, 3).await;
+    assert_eq!(none.expect("a deletion"), 0);
     let left = of_source(&store, "old events").await;
     assert_eq!(left.len(), 1, "what is not older stays");
     assert_same(&left[0], &events[4], None);

@@ -127,9 +127,17 @@ impl Follower {
         if opened == Opened::NoPlace {
             return Ok(None);
         }
-        let exact = opened == Opened::AtPlace;
+        let mut exact = opened == Opened::AtPlace;
         // Every place lay back by [`OVERLAP`] when it was handed out.
-        if !exact && follower.place.second > earliest(Duration::ZERO) {
+        let is_ahead = follower.place.second > earliest(Duration::ZERO);
+        if exact && is_ahead && !is_live {
+            // The first reply holds nothing, and the next one tells whether the token is lost.
+            for _ in 0..2 {
+                follower.changes_on().await?;
+            }
+            exact = follower.place.token.is_some();
+        }
+        if !exact && is_ahead {
             if !is_live {
                 return Ok(None);
             }

@@ -27,8 +27,11 @@ const TOO_LONG: c_int = 2 * LONG;
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Starts the thread, which ends with `writer`.
-pub(super) fn beside(writer: &mut Connection, own: Connection) -> rusqlite::Result<io::Result<()>> {
-    own.busy_timeout(PATIENCE)?;
+pub(super) fn beside(
+    writer: &mut Connection,
+    mut own: Connection,
+) -> rusqlite::Result<io::Result<()>> {
+    super::wait_for_locks(&mut own, PATIENCE)?;
     let (wake, woken) = sync_channel(0);
     let mut copied = 0;
     writer.wal_hook(Some(move |log: &mut Wal, pages: c_int| {

@@ -55,11 +55,14 @@ impl Follower {
     }
 
     async fn look(&mut self) -> Result<Entries> {
-        // Into a file that is gone nobody enters anything any more.
-        self.files.check()?;
+        let files = Arc::clone(&self.files);
         let (tables, last) = (Arc::clone(&self.tables), self.last);
-        let read = move |connection: &mut Connection| entered_after(connection, &tables, last);
-        let (events, more) = self.readers.run("a look for new events", read).await?;
+        let read = move |connection: &mut Connection| match files.check() {
+            Ok(()) => entered_after(connection, &tables, last).map(Ok),
+            // Into a file that is gone nobody enters anything any more.
+            Err(gone) => Ok(Err(gone)),
+        };
+        let (events, more) = self.readers.run("a look for new events", read).await??;
         if let Some((id, _)) = events.last() {
             self.last = *id;
         }

@@ -106,7 +106,8 @@ impl std::fmt::Debug for SqliteStore {
 
 impl SqliteStore {
     /// Opens the file, or makes it and the directories above it for this user alone. `timeout` bounds every
-    /// later operation, and how long a lock of another process is waited for. Blocks for as long.
+    /// later operation, but for the making of tables and indexes, and how long a lock of another process is waited
+    /// for. Blocks for as long.
     ///
     /// # Errors
     /// When the file cannot be opened or is no database, or a collection's name cannot name a table.
@@ -173,21 +174,19 @@ impl SqliteStore {
         what: &'static str,
         job: impl FnOnce(&mut Connection, &Tables) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let tables = Arc::clone(&self.tables);
-        let run = self
-            .writer
-            .run_for(after, what, move |connection| job(connection, &tables));
-        let outcome = run.await?;
-        // What is written to a file that was deleted or moved away is lost with the process.
-        let Err(gone) = self.files.check() else {
-            return Ok(outcome);
-        };
-        // What a lost log has was answered: where the file itself is still there, a restart finds it in that.
-        let copy = |connection: &mut Connection| {
-            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-        };
-        let _tried_again = self.writer.run("a copy of the log", copy).await;
-        Err(gone)
+        let (files, tables) = (Arc::clone(&self.files), Arc::clone(&self.tables));
+        let run = self.writer.run_for(after, what, move |connection| {
+            let outcome = job(connection, &tables)?;
+            // What is written to a file that was deleted or moved away is lost with the process.
+            let is_there = files.check();
+            if is_there.is_err() {
+                // What a lost log has was answered: where the file itself is still there, a restart finds it in that.
+                let copy = "PRAGMA wal_checkpoint(PASSIVE)";
+                let _tried_again = connection.query_row(copy, [], |_| Ok(()));
+            }
+            Ok(is_there.map(|()| outcome))
+        });
+        run.await?
     }
 
     /// Compares what finds and counts the events with them, and has made anew what differs. That takes long in a large

@@ -193,10 +193,13 @@ async fn retention_and_who_makes_keys_take_few_events_of_long_names_at_once() {
     });
     assert!(keyless.await.unwrap().is_empty());
     let now = jiff::Timestamp::now();
-    for deleted in [2, 2, 1, 0] {
+    let mut left = 5;
+    while left > 0 {
         let gone = store.delete_events_before(now, 10).await.unwrap();
-        assert_eq!(gone, deleted);
+        assert!((1..=2).contains(&gone), "{gone} of {left}");
+        left -= gone;
     }
+    assert_eq!(store.delete_events_before(now, 10).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -234,8 +237,19 @@ async fn a_place_beyond_all_that_was_entered_is_foreign() {
     assert!(is_ours(newest).await && !is_ours(beyond).await);
     // Retention takes no place away.
     let now = jiff::Timestamp::now();
-    assert_eq!(store.delete_events_before(now, 10).await.unwrap(), 2);
+    assert_eq!(delete_before(&store, now).await, 2);
     assert!(is_ours(newest).await && !is_ours(beyond).await);
+}
+
+/// Deletes whatever is older, and counts it: one call goes on only while there is time.
+async fn delete_before(store: &SqliteStore, at: jiff::Timestamp) -> u64 {
+    let mut deleted = 0;
+    loop {
+        match store.delete_events_before(at, 1000).await.unwrap() {
+            0 => return deleted,
+            some => deleted += some,
+        }
+    }
 }
 
 async fn count(store: &SqliteStore) -> usize {
@@ -663,7 +677,7 @@ async fn counted_days_follow_the_events() {
     let sum = "SELECT coalesce(sum(events), 0) FROM \"auditevents.days\"";
     assert_eq!(days(sum), 300);
 
-    let gone = store.delete_events_before(at(-100), 1000).await.unwrap();
+    let gone = delete_before(&store, at(-100)).await;
     let left = 300 - usize::try_from(gone).unwrap();
     assert!(gone > 0 && left > 0);
     assert_counted(&store, left).await;

@@ -39,6 +39,8 @@ pub(super) struct Changes {
     /// The next reply was asked for by an earlier call, or is the first, which holds nothing: it may end before what is
     /// visible by now.
     is_early: bool,
+    /// The token that it was opened at.
+    opened_at: Option<String>,
     /// When it was opened, by the store's clock.
     since: i64,
 }
@@ -146,8 +148,9 @@ impl Follower {
             };
             self.position = position(&self.place, "");
         }
-        // Behind an early reply the place may be where it was: the oplog would be read again from there each time.
-        if !is_early && age > REOPENED_AFTER {
+        // Where the place is still that of the opening, as behind an early reply, or a router that has not reached the
+        // end, the oplog would be read again from there each time.
+        if !is_early && age > REOPENED_AFTER && self.place.token != open.opened_at {
             *changes = None;
         }
         Ok(is_early || count == MOST_AT_ONCE)
@@ -160,7 +163,7 @@ async fn watch(
     awaits: Duration,
 ) -> Result<mongodb::error::Result<Box<Changes>>> {
     let mut stream = Document::new();
-    if let Some(token) = after {
+    if let Some(token) = after.as_deref() {
         // Other than `resumeAfter`, it goes on after the collection was dropped, too.
         stream.insert("startAfter", doc! { "_data": token });
     }
@@ -175,11 +178,20 @@ async fn watch(
         // reply outlasts the call that asked for it.
         "cursor": { "batchSize": 0 },
     };
-    let watch = store.database.run_cursor_command(command);
-    let watch = watch
-        .batch_size(u32::try_from(MOST_AT_ONCE).unwrap_or(u32::MAX))
-        .max_time(awaits);
-    let opening = async { Ok(watch.batch().await) };
+    let open = || {
+        let watch = store.database.run_cursor_command(command.clone());
+        let watch = watch
+            .batch_size(u32::try_from(MOST_AT_ONCE).unwrap_or(u32::MAX))
+            .max_time(awaits);
+        watch.batch()
+    };
+    let opening = async {
+        // After an election or a lost connection the driver repeats its own reads, but no command such as this one.
+        Ok(match open().await {
+            Err(error) if matches!(store_error(&error), StoreError::Unavailable(_)) => open().await,
+            opened => opened,
+        })
+    };
     let opened = store
         .within("an opening of the change stream", opening)
         .await?;
@@ -187,6 +199,7 @@ async fn watch(
         Box::new(Changes {
             replies,
             is_early: true,
+            opened_at: after,
             since: store.now(),
         })
     }))

@@ -261,7 +261,10 @@ async fn texts_that_cannot_be_deleted_are_told_of_and_tried_again() {
         BEGIN SELECT RAISE(ABORT, 'kept'); END";
     let file = Connection::open(directory.path().join("daybook.db")).unwrap();
     file.execute_batch(keep).unwrap();
-    assert_eq!(store.delete_events_before(later, 10).await.unwrap(), 3);
+    let mut left = 3;
+    while left > 0 {
+        left -= store.delete_events_before(later, 10).await.unwrap();
+    }
     for _ in 0..2 {
         store.delete_events_before(later, 10).await.unwrap_err();
     }
