@@ -210,7 +210,12 @@ impl MongoStore {
     ) -> Result<Run<StoredEvent>> {
         let limit = asked.limit;
         let mut page = Run::EMPTY;
-        for [newer, older] in pairs {
+        for (turn, [mut newer, mut older]) in pairs.into_iter().enumerate() {
+            // Where the newest are none, the rest is worth one turn more.
+            let is_rest = turn == 1 && page.rows.is_empty();
+            if is_rest {
+                (newer, older) = ((older.0, newer.1), (None, older.0));
+            }
             let missing = limit.saturating_sub(u32::try_from(page.rows.len()).unwrap_or(limit));
             let part = |span: Span| {
                 let limit = missing;
@@ -218,7 +223,7 @@ impl MongoStore {
             };
             let (newer, older) = tokio::try_join!(part(newer), part(older))?;
             page = together((true, limit), [page, newer, older]);
-            if page.is_cut || page.rows.len() >= limit as usize {
+            if is_rest || page.is_cut || page.rows.len() >= limit as usize {
                 break;
             }
         }
@@ -417,7 +422,7 @@ fn within(queries: &[(Document, Document)], (from, to): Span) -> Vec<(Document, 
 /// as long as the first page's: events are as far apart there.
 fn pairs(begin: i64, (first, last): (i64, i64)) -> Vec<[Span; 2]> {
     // In 32nds of the time between both ends, from where the page begins.
-    const REACHED: [i128; 5] = [1, 2, 7, 12, 22];
+    const REACHED: [i128; 5] = [1, 2, 9, 17, 24];
     let length = i128::from(last) - i128::from(first);
     let at = |reached: i128| i128::from(begin) - length * reached / 32;
     let at = |reached| i64::try_from(at(reached)).unwrap_or(first).max(first);

@@ -22,7 +22,7 @@ const MOST_PLACES: usize = 50_000;
 /// Texts that are too long to be kept: whatever is looked for, they are found besides.
 const MOST_LONG: usize = 50_000;
 
-/// Texts that are looked through, for each one that is wanted.
+/// Texts that are looked through, for each one that is wanted, where not each has to hold all of what is looked for.
 const LOOKED_THROUGH: usize = 4;
 
 /// Parts of a long query of which the rarest leads.
@@ -155,7 +155,7 @@ impl MongoStore {
         let Some(ways) = self.ways_to(tenants, folded, limit).await? else {
             return Ok(None);
         };
-        let ways = ways.into_iter().map(|way| (way, limit * LOOKED_THROUGH));
+        let ways = ways.into_iter();
         let ways = ways.chain([(doc! { "$eq": LONG }, MOST_LONG)]);
         let reads = ways.map(|(endings, most)| async move {
             let of = doc! { "tenantSlug": { "$in": tenants }, "endings": endings };
@@ -185,20 +185,22 @@ impl MongoStore {
         Ok(Some(found))
     }
 
-    /// Conditions on endings, one of which each text with this folded text meets.
+    /// Conditions on endings, one of which each text with this folded text meets, and how many texts are looked through
+    /// that meet it.
     async fn ways_to(
         &self,
         tenants: &[Option<String>],
         folded: &str,
         limit: usize,
-    ) -> Result<Option<Vec<Document>>> {
+    ) -> Result<Option<Vec<(Document, usize)>>> {
         let length = folded.chars().count();
         if length <= SHORT {
             let heads = self.heads_of(tenants).await?;
             if heads.len() * tenants.len() <= MOST_PLACES {
                 let headed = heads.iter().map(|head| format!("{head}{folded}"));
                 let starts = headed.chain([folded.to_owned()]).collect();
-                return Ok(Some(begins_with_any(starts)));
+                let ways = begins_with_any(starts).into_iter();
+                return Ok(Some(ways.map(|way| (way, limit)).collect()));
             }
             if length < STEP {
                 return Ok(None);
@@ -206,9 +208,11 @@ impl MongoStore {
         }
         let leading = (0..STEP).map(|skipped| self.rarest_window(tenants, folded, skipped, limit));
         let leading = futures_util::future::try_join_all(leading).await?;
-        Ok(Some(
-            leading.iter().map(|start| begins_with(start)).collect(),
-        ))
+        let ways = leading.iter().map(|start| {
+            let for_each = if start == folded { 1 } else { LOOKED_THROUGH };
+            (begins_with(start), limit * for_each)
+        });
+        Ok(Some(ways.collect()))
     }
 
     /// Of the windows with this many characters skipped, the one with the fewest texts.
