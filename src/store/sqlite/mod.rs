@@ -22,6 +22,7 @@ mod lost;
 mod packs;
 mod plan;
 mod query;
+mod records;
 mod retention;
 mod schema;
 mod sieve;
@@ -420,17 +421,18 @@ impl Store for SqliteStore {
     async fn claim_cursor(&self, source: &SourceName) -> Result<Cursor> {
         let source = source.clone();
         self.write("a claim of a cursor", move |connection, tables| {
-            query::claim(connection, tables, &source)
+            records::claim(connection, tables, &source)
         })
         .await
     }
 
     async fn cursors(&self) -> Result<Vec<Cursor>> {
-        self.read("a read of the cursors", query::cursors).await
+        self.read("a read of the cursors", records::cursors).await
     }
 
     async fn directory(&self) -> Result<DirectoryRecords> {
-        self.read("a read of the directory", query::directory).await
+        self.read("a read of the directory", records::directory)
+            .await
     }
 
     async fn event_page(
@@ -590,7 +592,7 @@ impl Store for SqliteStore {
     async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
         let hash = hash.to_owned();
         self.read("a look-up of a token", move |connection, tables| {
-            query::token(connection, tables, &hash)
+            records::token(connection, tables, &hash)
         })
         .await
     }
