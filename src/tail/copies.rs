@@ -7,9 +7,10 @@
 use std::cmp::Reverse;
 use std::fs::File;
 
+use super::followed::{Followed, Queued, newest_stat};
 use super::identity::{FileStat, PRINT_BYTES};
 use super::rotation::{Anchor, Sibling, is_copy, later_parts, open_sibling, try_open_sibling};
-use super::tailer::{Followed, Queued, Tailer, newest_stat};
+use super::tailer::Tailer;
 use super::{FileEvent, GapReason, TailError};
 
 impl Tailer {

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::cursor::{generation, stands_before};
+use super::followed::Followed;
 use super::identity::{PRINT_BYTES, Print};
-use super::tailer::{Followed, Tailer};
+use super::tailer::Tailer;
 use super::{FileEvent, TailError};
 
 /// How many marks are kept.

@@ -50,6 +50,7 @@
 mod awaited;
 mod copies;
 mod cursor;
+mod followed;
 mod forgotten;
 mod gather;
 mod identity;

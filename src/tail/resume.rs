@@ -9,13 +9,14 @@ use super::copies::{
     was_made_before_end_of, written_since,
 };
 use super::cursor::{Passed, TailCursor};
+use super::followed::Followed;
 use super::identity::{FileStat, PRINT_BYTES, open_regular};
 use super::marks::add_mark;
 use super::rotation::{
     Anchor, Sibling, compressed_at, directory_of, later_compressed, later_parts, open_sibling,
     siblings,
 };
-use super::tailer::{Followed, Tailer};
+use super::tailer::Tailer;
 use super::watch::{compressed_gap, file_name};
 use super::{FileEvent, GapReason, TailError};
 

@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io;
 
 use super::copies::end_of;
+use super::followed::{Followed, Queued, Unopened, newest_stat};
 use super::identity::{FileStat, PRINT_BYTES, length_without_name, open_regular, read_at};
 use super::rotation::{
     Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
     try_open_sibling,
 };
-use super::tailer::{Followed, Queued, Tailer, Unopened, newest_stat};
+use super::tailer::Tailer;
 use super::{FileEvent, GapReason, TailError};
 
 /// Queued files held open; more are opened when their turn comes.
