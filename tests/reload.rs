@@ -280,7 +280,7 @@ async fn a_changed_source_goes_on_where_it_was() {
     service.reaches("a", wanted).await;
 }
 
-/// What it had in hand is counted once; here the store has entered it and did not say so.
+/// What it had in hand is counted once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_changes_while_the_store_is_away_goes_on_with_its_accounts() {
     let service = Service::start(FILES).await;

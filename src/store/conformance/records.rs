@@ -263,10 +263,17 @@ pub(super) async fn what_is_old_is_deleted_oldest_first_in_bounded_steps(store: 
     assert_eq!(left.len(), 1, "what is not older stays");
     assert_same(&left[0], &events[4], None);
 
-    for (step, gone) in [(0, 0), (2, 2), (2, 1), (2, 0)] {
-        let deleted = store.delete_dead_letters_before(limit, step).await;
-        assert_eq!(deleted.expect("a deletion"), gone, "letters, {step} a step");
+    let none = store.delete_dead_letters_before(limit, 0).await;
+    assert_eq!(none.expect("a deletion"), 0);
+    let mut old: u64 = 3;
+    while old > 0 {
+        let deleted = store.delete_dead_letters_before(limit, 2).await;
+        let deleted = deleted.expect("a deletion");
+        assert!((1..=old.min(2)).contains(&deleted), "{deleted} of {old}");
+        old -= deleted;
     }
+    let none = store.delete_dead_letters_before(limit, 2).await;
+    assert_eq!(none.expect("a deletion"), 0);
     let left = store.list_dead_letters(&listed, None, 10).await;
     let left = left.expect("a list");
     let left: Vec<_> = left.iter().map(|head| head.position.as_str()).collect();

@@ -8,11 +8,14 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
+
+use super::files::OpenFiles;
 
 /// Pages of the log that are copied at once.
 const PAGES: c_int = 4000;
@@ -30,6 +33,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 pub(super) fn beside(
     writer: &mut Connection,
     mut own: Connection,
+    files: Arc<OpenFiles>,
 ) -> rusqlite::Result<io::Result<()>> {
     super::wait_for_locks(&mut own, PATIENCE)?;
     let (wake, woken) = sync_channel(0);
@@ -58,6 +62,7 @@ pub(super) fn beside(
                 tracing::warn!(%error, "the write-ahead log is not copied into the file; tried again later");
             }
         }
+        files.close(own);
     });
     Ok(thread.map(|_handle| ()))
 }

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::time::Instant;
 
-use super::files::OpenFiles;
 use super::query::{event_after, id_text, parse_id};
 use super::schema::Tables;
 use super::worker::Workers;
@@ -22,7 +21,6 @@ const POLL: Duration = Duration::from_millis(200);
 const MOST_BYTES: usize = 8 << 20;
 
 pub(super) struct Follower {
-    files: Arc<OpenFiles>,
     readers: Arc<Workers>,
     tables: Arc<Tables>,
     last: i64,
@@ -31,7 +29,6 @@ pub(super) struct Follower {
 impl Follower {
     /// `None`: the text is no position, or one that lies beyond all that was ever entered.
     pub(super) async fn start(
-        files: Arc<OpenFiles>,
         readers: Arc<Workers>,
         tables: Arc<Tables>,
         after: Option<&str>,
@@ -47,7 +44,6 @@ impl Follower {
         };
         let last = readers.run("a look at the newest event", find).await?;
         Ok(last.map(|last| Self {
-            files,
             readers,
             tables,
             last,
@@ -55,14 +51,9 @@ impl Follower {
     }
 
     async fn look(&mut self) -> Result<Entries> {
-        let files = Arc::clone(&self.files);
         let (tables, last) = (Arc::clone(&self.tables), self.last);
-        let read = move |connection: &mut Connection| match files.check() {
-            Ok(()) => entered_after(connection, &tables, last).map(Ok),
-            // Into a file that is gone nobody enters anything any more.
-            Err(gone) => Ok(Err(gone)),
-        };
-        let (events, more) = self.readers.run("a look for new events", read).await??;
+        let read = move |connection: &mut Connection| entered_after(connection, &tables, last);
+        let (events, more) = self.readers.run("a look for new events", read).await?;
         if let Some((id, _)) = events.last() {
             self.last = *id;
         }

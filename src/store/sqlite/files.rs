@@ -1,13 +1,25 @@
 //! The files that SQLite has open. What goes into one that was deleted, moved away or replaced is lost with the process.
+//!
+//! Another process that opens what is there by then makes the missing ones anew and shares the others, so that the log's
+//! index tells of one log and SQLite has another: nothing is read, written or copied any more.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::{in_file, io_error};
 use crate::store::{Result, StoreError};
 
 /// The file, its write-ahead log and that one's index, each of which stays the same one as long as it is open.
-pub(super) struct OpenFiles([OpenFile; 3]);
+pub(super) struct OpenFiles {
+    files: [OpenFile; 3],
+    /// Whether others may have written what this process does not know of, whatever comes back.
+    is_lost: AtomicBool,
+}
 
 impl OpenFiles {
     pub(super) fn at(path: &Path) -> Result<Self> {
@@ -20,30 +32,63 @@ impl OpenFiles {
             path.push(ending);
             let path = PathBuf::from(path);
             OpenFile::new(path.clone()).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => {
+                ErrorKind::NotFound => {
                     let message = "SQLite has not made it; is its disk full?";
                     in_file(&path, StoreError::Full(message.to_owned()))
                 }
                 _ => io_error(&path, &error),
             })
         };
-        Ok(Self([file, beside("-wal")?, beside("-shm")?]))
+        Ok(Self {
+            files: [file, beside("-wal")?, beside("-shm")?],
+            is_lost: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
-        let [file, ..] = &self.0;
+        let [file, ..] = &self.files;
         &file.path
     }
 
-    /// Whether each of them is still there.
-    pub(super) fn check(&self) -> Result<()> {
-        let Some(gone) = self.0.iter().find(|file| !file.is_there()) else {
-            return Ok(());
+    /// Whether each of them is still there. What the log has was answered: who finds first that one is gone copies it
+    /// into the file, where nobody else can have opened what is left.
+    pub(super) fn check(&self, connection: &Connection) -> Result<()> {
+        use Found::{Itself, Nothing};
+
+        let [file, log, index] = &self.files;
+        let found = [file.look()?, log.look()?, index.look()?];
+        let is_copied = match found {
+            [Itself, Itself, Itself] if !self.is_lost.load(Ordering::Acquire) => return Ok(()),
+            // They may come back: who opens another file there leaves it, and takes away the log that stands beside.
+            [Nothing, Itself, Itself] => !self.is_lost.load(Ordering::Acquire),
+            [Nothing, Nothing, Nothing] => false,
+            [Itself, Itself | Nothing, Itself | Nothing] => {
+                !self.is_lost.swap(true, Ordering::AcqRel)
+            }
+            _ => {
+                self.is_lost.store(true, Ordering::Release);
+                false
+            }
         };
+        if is_copied {
+            // It waits for those who read, or some of it would stay behind.
+            let copy = "PRAGMA wal_checkpoint(FULL)";
+            let _lost_otherwise = connection.query_row(copy, [], |_| Ok(()));
+        }
+        let gone = found.iter().position(|found| *found != Itself);
+        let gone = &self.files[gone.unwrap_or_default()].path;
         let message =
             "the file was deleted, moved or replaced; restart Daybook to go on with what is there";
-        let moved = StoreError::Unavailable(message.to_owned());
-        Err(in_file(&gone.path, moved))
+        Err(in_file(gone, StoreError::Unavailable(message.to_owned())))
+    }
+
+    /// Closes a connection. The last one would copy the log and delete what has its name, which may be another's by now.
+    pub(super) fn close(&self, connection: Connection) {
+        if self.check(&connection).is_err() {
+            let leave = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            let _ = connection.set_db_config(leave, true);
+        }
+        drop(connection);
     }
 }
 
@@ -53,14 +98,31 @@ struct OpenFile {
     identity: (u64, u64),
 }
 
+/// What has the name of a file that is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Itself,
+    Another,
+    Nothing,
+}
+
 impl OpenFile {
     fn new(path: PathBuf) -> std::io::Result<Self> {
         let identity = identity(&path)?;
         Ok(Self { path, identity })
     }
 
-    fn is_there(&self) -> bool {
-        identity(&self.path).is_ok_and(|identity| identity == self.identity)
+    fn look(&self) -> Result<Found> {
+        match identity(&self.path) {
+            Ok(identity) if identity == self.identity => Ok(Found::Itself),
+            Ok(_) => Ok(Found::Another),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Nothing),
+            // It may be there all the same, as in a directory that may not be searched.
+            Err(error) => {
+                let unseen = StoreError::Unavailable(error.to_string());
+                Err(in_file(&self.path, unseen))
+            }
+        }
     }
 }
 

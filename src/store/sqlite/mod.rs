@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 use super::feed::{Caseless, Follow};
 use super::{
@@ -123,7 +123,9 @@ impl SqliteStore {
         let failed = |error: rusqlite::Error| in_file(path, store_error(&error));
         let mut writer = open_connection(path, timeout).map_err(failed)?;
         let beside = open_connection(path, timeout).map_err(failed)?;
-        checkpoint::beside(&mut writer, beside)
+        // The connections have made the log by now.
+        let files = Arc::new(OpenFiles::at(path)?);
+        checkpoint::beside(&mut writer, beside, Arc::clone(&files))
             .map_err(failed)?
             .map_err(|error| io_error(path, &error))?;
         let readers = || -> Result<Vec<Connection>> {
@@ -136,17 +138,15 @@ impl SqliteStore {
             readers.map_err(failed)
         };
         let threads = |name, connections, meanwhile| {
-            Workers::start(name, connections, timeout, meanwhile)
+            Workers::start(name, connections, &files, timeout, meanwhile)
                 .map_err(|error| io_error(path, &error))
         };
-        // The connections have made the log by now.
-        let files = Arc::new(OpenFiles::at(path)?);
         let known = index::Known::default();
         let (of_writer, also_known) = (Arc::clone(&tables), known.clone());
         let put_away =
             move |connection: &mut Connection| also_known.put_away(connection, &of_writer);
         Ok(Self {
-            files,
+            files: Arc::clone(&files),
             timeout,
             probe: OnceLock::new(),
             tables,
@@ -179,13 +179,7 @@ impl SqliteStore {
         let run = self.writer.run_for(after, what, move |connection| {
             let outcome = job(connection, &tables)?;
             // What is written to a file that was deleted or moved away is lost with the process.
-            let is_there = files.check();
-            if is_there.is_err() {
-                // What a lost log has was answered: where the file itself is still there, a restart finds it in that.
-                let copy = "PRAGMA wal_checkpoint(PASSIVE)";
-                let _tried_again = connection.query_row(copy, [], |_| Ok(()));
-            }
-            Ok(is_there.map(|()| outcome))
+            Ok(files.check(connection).map(|()| outcome))
         });
         run.await?
     }
@@ -282,8 +276,9 @@ fn open_connection(path: &Path, timeout: Duration) -> rusqlite::Result<Connectio
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut connection = Connection::open(path)?;
     // Shorter than the operation's own time: a lock of another process is named as such.
-    wait_for_locks(&mut connection, timeout * 9 / 10)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    let patience = timeout * 9 / 10;
+    wait_for_locks(&mut connection, patience)?;
+    turn_to_the_log(&connection, patience)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     // In KiB where negative: the pages of all indexes that one flush touches stay in memory.
@@ -305,6 +300,22 @@ fn wait_for_locks(connection: &mut Connection, patience: Duration) -> rusqlite::
         std::thread::sleep(BETWEEN_LOOKS);
         since.elapsed() < patience
     }))
+}
+
+/// SQLite itself would not wait for another process that turns a new file to it: both have begun to read.
+fn turn_to_the_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let since = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && since.elapsed() < patience =>
+            {
+                std::thread::sleep(BETWEEN_LOOKS);
+            }
+            turned => return turned,
+        }
+    }
 }
 
 /// Takes the write lock at once: one that is upgraded later fails when another process wrote meanwhile. Who may find
@@ -478,8 +489,7 @@ impl Store for SqliteStore {
 
     async fn follow(&self, after: Option<&str>) -> Result<Option<Box<dyn Follow>>> {
         let (readers, tables) = (Arc::clone(&self.readers), Arc::clone(&self.tables));
-        let files = Arc::clone(&self.files);
-        let follower = feed::Follower::start(files, readers, tables, after).await?;
+        let follower = feed::Follower::start(readers, tables, after).await?;
         Ok(follower.map(|follower| Box::new(follower) as Box<dyn Follow>))
     }
 
@@ -547,13 +557,11 @@ impl Store for SqliteStore {
     }
 
     async fn delete_dead_letters_before(&self, last_at: Timestamp, limit: u32) -> Result<u64> {
-        self.write(
-            "a deletion of old dead letters",
-            move |connection, tables| {
-                retention::delete_before(connection, &tables.dead_letters, "lastAt", last_at, limit)
-            },
-        )
-        .await
+        let portion = self.portion();
+        let delete = move |connection: &mut Connection, tables: &Tables| {
+            retention::delete_letters(connection, tables, last_at, limit, portion)
+        };
+        self.write("a deletion of old dead letters", delete).await
     }
 
     async fn insert_token(&self, token: &TokenRecord) -> Result<()> {

@@ -145,21 +145,33 @@ fn leaving_day(before: Timestamp) -> i32 {
     day(before.as_millisecond()) - TEXTS_OUTLIVE
 }
 
-/// `table` and `column` come from this program, never from outside.
-pub(super) fn delete_before(
+/// Deletes the dead letters that were last met the longest ago: as many as there is time for, but one at least. Each may
+/// have some MiB.
+pub(super) fn delete_letters(
     connection: &mut Connection,
-    table: &str,
-    column: &str,
+    tables: &Tables,
     before: Timestamp,
     limit: u32,
+    portion: Duration,
 ) -> rusqlite::Result<u64> {
     let transaction = super::write_transaction(connection)?;
-    let deleted = transaction
+    let until = Instant::now() + portion;
+    let letters = &tables.dead_letters;
+    let old: Vec<i64> = transaction
         .prepare_cached(&format!(
-            "DELETE FROM {table} WHERE id IN
-                (SELECT id FROM {table} WHERE {column} < ?1 ORDER BY {column}, id LIMIT ?2)"
+            "SELECT id FROM {letters} WHERE lastAt < ?1 ORDER BY lastAt, id LIMIT ?2"
         ))?
-        .execute(params![ceiling(before), limit])?;
+        .query_map(params![ceiling(before), limit], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut delete = transaction.prepare_cached(&format!("DELETE FROM {letters} WHERE id = ?1"))?;
+    let mut deleted = 0;
+    for id in old {
+        deleted += delete.execute([id])?;
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    drop(delete);
     transaction.commit()?;
     Ok(deleted as u64)
 }

@@ -13,11 +13,12 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::event::{Actor, AuditEvent, Outcome, Target};
+use crate::event::{Actor, AuditEvent, DeadLetter, DeadLetterReason, Outcome, Target};
 use crate::store::page::MOST_BYTES;
 use crate::store::{Fate, Record, TenantRecord, UserRecord};
 
@@ -200,6 +201,36 @@ async fn retention_and_who_makes_keys_take_few_events_of_long_names_at_once() {
         left -= gone;
     }
     assert_eq!(store.delete_events_before(now, 10).await.unwrap(), 0);
+}
+
+/// Of a thousand large ones that is all the time there is.
+#[tokio::test]
+async fn old_dead_letters_go_while_there_is_time_and_one_at_least() {
+    let directory = TempDir::new().unwrap();
+    let store = open(&directory, AMPLE);
+    store.prepare().await.unwrap();
+    let letter = |number: usize| DeadLetter {
+        source: SourceName::new("s"),
+        position: number.to_string(),
+        reason: DeadLetterReason::Malformed,
+        detail: String::new(),
+        raw: Bytes::new(),
+        raw_length: 0,
+        at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let letters: Vec<DeadLetter> = (0..3).map(letter).collect();
+    let commit = Commit {
+        records: letters.iter().map(Record::DeadLetter).collect(),
+        ..Commit::default()
+    };
+    store.commit(&commit).await.unwrap();
+    let now = jiff::Timestamp::now();
+    for (portion, gone) in [(Duration::ZERO, 1), (AMPLE, 2), (AMPLE, 0)] {
+        let delete = store.write("a deletion", move |connection, tables| {
+            retention::delete_letters(connection, tables, now, 10, portion)
+        });
+        assert_eq!(delete.await.unwrap(), gone);
+    }
 }
 
 #[tokio::test]

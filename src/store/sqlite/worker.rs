@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::errors::store_error;
+use super::files::OpenFiles;
 use crate::store::{Result, StoreError};
 
 /// Steps of SQLite's machine between two looks at the flag.
@@ -37,6 +38,7 @@ struct Job {
 pub(super) struct Workers {
     /// Sending takes no time; the lock only makes the sender shareable.
     queue: Mutex<Sender<Job>>,
+    files: Arc<OpenFiles>,
     timeout: Duration,
 }
 
@@ -45,6 +47,7 @@ impl Workers {
     pub(super) fn start(
         name: &str,
         connections: Vec<Connection>,
+        files: &Arc<OpenFiles>,
         timeout: Duration,
         meanwhile: Option<Meanwhile>,
     ) -> std::io::Result<Self> {
@@ -52,12 +55,14 @@ impl Workers {
         let jobs = Arc::new(Mutex::new(jobs));
         for connection in connections {
             let (jobs, meanwhile) = (Arc::clone(&jobs), meanwhile.clone());
+            let files = Arc::clone(files);
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(move || work(connection, &jobs, meanwhile.as_ref()))?;
+                .spawn(move || work(connection, &files, &jobs, meanwhile.as_ref()))?;
         }
         Ok(Self {
             queue: Mutex::new(queue),
+            files: Arc::clone(files),
             timeout,
         })
     }
@@ -85,11 +90,13 @@ impl Workers {
         let timed_out = || StoreError::Timeout { what, after };
         let (reply, answer) = oneshot::channel();
         let abandon = AbandonOnDrop(Arc::default());
+        let files = Arc::clone(&self.files);
         let job = Job {
             abandoned: Arc::clone(&abandon.0),
             work: Box::new(move |connection| {
+                let done = files.check(connection).map(|()| job(connection));
                 // Nobody may be there to hear it any more.
-                let _ = reply.send(job(connection));
+                let _ = reply.send(done);
             }),
         };
         let queue = self
@@ -98,12 +105,13 @@ impl Workers {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         queue.send(job).map_err(|_| stopped())?;
-        match tokio::time::timeout(after, answer).await {
-            Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(error))) if is_interruption(&error) => Err(timed_out()),
-            Ok(Ok(Err(error))) => Err(store_error(&error)),
-            Ok(Err(_)) => Err(stopped()),
-            Err(_) => Err(timed_out()),
+        let Ok(answer) = tokio::time::timeout(after, answer).await else {
+            return Err(timed_out());
+        };
+        match answer.map_err(|_| stopped())?? {
+            Ok(value) => Ok(value),
+            Err(error) if is_interruption(&error) => Err(timed_out()),
+            Err(error) => Err(store_error(&error)),
         }
     }
 }
@@ -116,15 +124,20 @@ impl Drop for AbandonOnDrop {
     }
 }
 
-fn work(mut connection: Connection, jobs: &Mutex<Receiver<Job>>, meanwhile: Option<&Meanwhile>) {
+fn work(
+    mut connection: Connection,
+    files: &OpenFiles,
+    jobs: &Mutex<Receiver<Job>>,
+    meanwhile: Option<&Meanwhile>,
+) {
     // How long to wait before doing what can wait, if anything may.
     let mut patience = None;
     loop {
         let Job { abandoned, work } = match next(jobs, patience) {
             Ok(job) => job,
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                let is_more = meanwhile.is_some_and(|some| do_some(&mut connection, some));
+                let is_more = meanwhile.is_some_and(|some| do_some(&mut connection, files, some));
                 patience = is_more.then_some(Duration::ZERO);
                 continue;
             }
@@ -143,6 +156,7 @@ fn work(mut connection: Connection, jobs: &Mutex<Receiver<Job>>, meanwhile: Opti
             std::thread::sleep(super::BETWEEN_LOOKS);
         }
     }
+    files.close(connection);
 }
 
 /// The idle thread that holds the lock is the one that waits for the next job.
@@ -158,7 +172,10 @@ fn next(
 }
 
 /// `false` also when it failed: it is tried again after the next job, which tells what is wrong.
-fn do_some(connection: &mut Connection, some: &Meanwhile) -> bool {
+fn do_some(connection: &mut Connection, files: &OpenFiles, some: &Meanwhile) -> bool {
+    if files.check(connection).is_err() {
+        return false;
+    }
     let _ = connection.progress_handler(0, None::<fn() -> bool>);
     let done = catch_unwind(AssertUnwindSafe(|| some(connection)));
     matches!(done, Ok(Ok(true)))

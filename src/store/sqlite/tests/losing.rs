@@ -1,5 +1,7 @@
 //! What somebody takes away: a file that is open, or tables that find the events.
 
+use std::process::Command;
+
 use super::*;
 use crate::store::feed::Matcher;
 
@@ -14,7 +16,7 @@ async fn nothing_is_acknowledged_into_a_file_that_is_gone() {
         ("daybook.db-shm", true),
     ] {
         let directory = TempDir::new().unwrap();
-        let store = open(&directory, AMPLE);
+        let mut store = open(&directory, AMPLE);
         store.prepare().await.unwrap();
         enter(&store, &[event(0)]).await.unwrap();
         let [path, moved] = [name, "moved"].map(|name| directory.path().join(name));
@@ -25,11 +27,110 @@ async fn nothing_is_acknowledged_into_a_file_that_is_gone() {
         let error = enter(&store, &[event(1)]).await.unwrap_err();
         assert_eq!(error.reason(), "unavailable");
         assert!(error.to_string().contains("restart Daybook"), "{error}");
-        assert_eq!(store.ping().await.unwrap_err().reason(), "unavailable");
+        assert_gone(&store).await;
         std::fs::rename(&moved, &path).unwrap();
-        store.ping().await.unwrap();
-        assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Duplicate]);
+        if name == "daybook.db" && !is_replaced {
+            // Nobody can have written to what was left.
+            store.ping().await.unwrap();
+        } else {
+            assert_gone(&store).await;
+            drop(store);
+            store = open(&directory, AMPLE);
+        }
+        assert_eq!(enter(&store, &[event(1)]).await.unwrap(), [Fate::Written]);
+        assert_eq!(count(&store).await, 2);
     }
+}
+
+/// Whatever is asked for, and with the reason.
+async fn assert_gone(store: &SqliteStore) {
+    let everything = EventFilter::default();
+    let errors = [
+        store.ping().await.err(),
+        store.cursors().await.err(),
+        store.find_events(&everything, None, 1).await.err(),
+        store.histogram(&everything, 1).await.err(),
+    ];
+    for error in errors.map(Option::unwrap) {
+        assert_eq!(error.reason(), "unavailable");
+        assert!(error.to_string().contains("restart Daybook"), "{error}");
+    }
+}
+
+/// In this process SQLite would share with another connection what it has open itself.
+fn in_another_process(file: &Path, sql: &str) -> String {
+    let done = Command::new("sqlite3").arg(file).arg(sql).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// Drops a store, and waits for its threads.
+async fn close(store: SqliteStore, directory: &TempDir) {
+    let directory = directory.path().canonicalize().unwrap();
+    let is_open = || {
+        let mut open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        open.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.starts_with(&directory)))
+    };
+    assert!(is_open());
+    drop(store);
+    let closed = async {
+        while is_open() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(AMPLE, closed).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_another_process_writes_where_a_file_is_gone_stands_beside_what_was_answered() {
+    const WRITE: &str =
+        "PRAGMA journal_mode = WAL; CREATE TABLE other (n); INSERT INTO other VALUES (1)";
+    for (name, has_events) in [
+        ("daybook.db", "moved"),
+        ("daybook.db-wal", "daybook.db"),
+        ("daybook.db-shm", "daybook.db"),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let store = open(&directory, AMPLE);
+        store.prepare().await.unwrap();
+        let events: Vec<AuditEvent> = (0..50).map(event).collect();
+        enter(&store, &events).await.unwrap();
+        let path = |name| directory.path().join(name);
+        std::fs::rename(path(name), path("moved")).unwrap();
+        assert_gone(&store).await;
+        let file = path("daybook.db");
+        in_another_process(&file, WRITE);
+        for _ in 0..2 {
+            assert_gone(&store).await;
+        }
+        close(store, &directory).await;
+
+        for (file, table, rows) in [
+            (file, "other", 1),
+            (path(has_events), "auditevents", events.len()),
+        ] {
+            let look = format!("PRAGMA integrity_check; SELECT count(*) FROM {table}");
+            let found = in_another_process(&file, &look);
+            assert_eq!(found, format!("ok\n{rows}\n"), "{table} without {name}");
+        }
+    }
+}
+
+/// As where the directory may not be searched for a while.
+#[tokio::test]
+async fn files_that_cannot_be_seen_may_be_there_all_the_same() {
+    let directory = TempDir::new().unwrap();
+    let [inner, moved] = ["inner", "moved"].map(|name| directory.path().join(name));
+    let path = inner.join("daybook.db");
+    let store = SqliteStore::open(&path, AMPLE, &Collections::default()).unwrap();
+    store.prepare().await.unwrap();
+    std::fs::rename(&inner, &moved).unwrap();
+    std::fs::write(&inner, "").unwrap();
+    assert_eq!(store.ping().await.unwrap_err().reason(), "unavailable");
+    std::fs::remove_file(&inner).unwrap();
+    assert_gone(&store).await;
+    std::fs::rename(&moved, &inner).unwrap();
+    store.ping().await.unwrap();
 }
 
 #[tokio::test]

@@ -87,3 +87,17 @@ async fn another_process_has_its_turn_beside_one_that_writes_without_a_pause() {
         pinged = other.ping() => pinged.unwrap(),
     }
 }
+
+#[test]
+fn a_new_file_that_another_process_writes_to_is_waited_for() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("daybook.db");
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (begun, timeout) = (Instant::now(), Duration::from_millis(200));
+    let refused = open_connection(&path, timeout).unwrap_err();
+    assert!(begun.elapsed() >= timeout * 9 / 10, "nobody waited");
+    assert_eq!(store_error(&refused).reason(), "unavailable");
+    other.execute_batch("ROLLBACK").unwrap();
+    open_connection(&path, AMPLE).unwrap();
+}
