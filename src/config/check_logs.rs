@@ -83,11 +83,18 @@ impl<'a> Log<'a> {
     }
 
     fn is_near(&self, other: &Self) -> bool {
-        let is_near = |one: &Path, two: &Path| is_part_of(one, two) || is_part_of(two, one);
-        let others = &other.places;
-        self.places
-            .iter()
-            .any(|one| others.iter().any(|two| is_near(one, two)))
+        self.has_as_part(other) || other.has_as_part(self)
+    }
+
+    fn has_as_part(&self, other: &Self) -> bool {
+        self.places.iter().any(|at| {
+            // Where a link leads, a part may be named after the link.
+            let after_link = self.path.file_name().map(|name| at.with_file_name(name));
+            let is_part = |file: &PathBuf| {
+                is_part_of(at, file) || after_link.as_ref().is_some_and(|at| is_part_of(at, file))
+            };
+            other.places.iter().any(is_part)
+        })
     }
 }
 

@@ -9,8 +9,12 @@ use std::fs::File;
 
 use super::followed::{Followed, Queued, newest_stat};
 use super::identity::{FileStat, PRINT_BYTES};
-use super::rotation::{Anchor, Sibling, is_copy, later_parts, open_sibling, try_open_sibling};
+use super::rotation::{
+    Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
+    try_open_sibling, unpacks_to,
+};
 use super::tailer::Tailer;
+use super::watch::{compressed_gap, file_name};
 use super::{FileEvent, GapReason, TailError};
 
 impl Tailer {
@@ -115,7 +119,10 @@ impl Tailer {
         // a copy that nobody could open and that is gone, nobody knows.
         let from = copy_stat.map_or(offset, |copy| copy.size.max(offset));
         let to = (!awaited_is_gone).then(|| finished.reader.known_end());
-        self.declare_cut(&finished, from, to);
+        match copy_stat {
+            Some(_) => self.declare_cut(&finished, from, to, GapReason::Truncated),
+            None => self.declare_cut_or_compressed(&finished, to, &beside),
+        }
         self.remember(&finished);
         self.moved = true;
         let after = std::mem::take(&mut self.queue);
@@ -125,8 +132,41 @@ impl Tailer {
         Ok(())
     }
 
+    /// A file was cut off of which no copy can be read: what nobody saw of it stands in a compressed one,
+    /// if there is any.
+    fn declare_cut_or_compressed(
+        &mut self,
+        finished: &Followed,
+        to: Option<u64>,
+        beside: &[Sibling],
+    ) {
+        let (offset, modified) = (finished.reader.offset(), finished.reader.stat().modified);
+        let path = &self.options.path;
+        let mut later = later_compressed(modified, beside);
+        later.sort_by_key(|part| part.stat.modified);
+        let copy = match compressed_at(modified, beside) {
+            // As it was last seen, unless it was written once more just before it was copied.
+            Some(copy) => (unpacks_to(path, copy, offset) == Some(false)).then_some(copy),
+            None if later.is_empty() => None,
+            None => Some(later.remove(0)).filter(|copy| self.is_unread(copy, offset)),
+        };
+        let (to, why) = match copy.map(file_name) {
+            Some(name) => (None, GapReason::Compressed { name }),
+            None => (to, GapReason::Truncated),
+        };
+        self.declare_cut(finished, offset, to, why);
+        later.retain(|part| self.is_unread(part, offset));
+        self.events.extend(later.into_iter().map(compressed_gap));
+    }
+
     /// A file was cut off; what stood in it from there on is lost, up to its end where that is known.
-    pub(super) fn declare_cut(&mut self, finished: &Followed, from: u64, to: Option<u64>) {
+    pub(super) fn declare_cut(
+        &mut self,
+        finished: &Followed,
+        from: u64,
+        to: Option<u64>,
+        why: GapReason,
+    ) {
         let stat = newest_stat(&finished.reader);
         let lost = to.map(|to| to.saturating_sub(from));
         self.events.push(FileEvent::Truncated {
@@ -141,7 +181,7 @@ impl Tailer {
                 modified: stat.modified,
                 from,
                 to,
-                why: GapReason::Truncated,
+                why,
             });
         }
     }
@@ -168,6 +208,7 @@ impl Tailer {
             return Ok(false);
         };
         let beside = beside.inspect_err(|_| current.reader.unread(seen))?;
+        self.declare_compressed_since(seen.modified, &beside);
         let anchor = written_since(seen.modified);
         let mut parts = later_parts(anchor, &beside);
         parts.retain(|part| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::TailError;
-use super::identity::{FileStat, PRINT_BYTES, length_without_name, nanoseconds};
+use super::identity::{FileStat, PRINT_BYTES, nanoseconds};
 use super::marks::Mark;
 use super::reader::Reader;
 use super::rotation::{Sibling, is_copy, open_sibling};
@@ -87,20 +87,25 @@ impl Followed {
         true
     }
 
-    /// Goes on where a file ended that lost its last name to this one, a copy of all that stands in it,
-    /// as an editor or rsync leaves it; `false` if it is anything else. One that was rotated has a name.
-    pub fn goes_on_after(&mut self, finished: &Self) -> bool {
+    /// Whether it is a copy of all that stands in that file.
+    pub fn holds_all_of(&self, finished: &Self) -> bool {
         let (old, new) = (&finished.reader, &self.reader);
-        let size = FileStat::of(new.file()).map_or(0, |stat| stat.size);
-        let is_gone = length_without_name(old.file()).is_some_and(|length| length <= size);
-        let is_its_copy = is_gone
+        let size = |file: &File| FileStat::of(file).map(|stat| stat.size);
+        let (Ok(old_size), Ok(new_size)) = (size(old.file()), size(new.file())) else {
+            return false;
+        };
+        old_size <= new_size
             && finished.copy_of.is_none()
             && self.copy_of.is_none()
             && new.position() == 0
             && old.position() >= PRINT_BYTES as u64
-            && old.stands_in(new.file(), size).unwrap_or(false)
-            && is_copy(new.file(), old.file()).unwrap_or(false);
-        if !is_its_copy || !self.begin_at(old.offset(), finished.key.clone()) {
+            && old.stands_in(new.file(), new_size).unwrap_or(false)
+            && is_copy(new.file(), old.file()).unwrap_or(false)
+    }
+
+    /// Goes on where a file ended of which it is a copy; `false` if it cannot be read.
+    pub fn goes_on_after(&mut self, finished: &Self) -> bool {
+        if !self.begin_at(finished.reader.offset(), finished.key.clone()) {
             return false;
         }
         self.begun = finished.begun;

@@ -45,7 +45,8 @@
 //! looks, when it has to go back in what was truncated; two generations of a truncated file with the
 //! same inode and first line, when the cursor that remembered the first is lost; whether a copy of less
 //! than [`PRINT_BYTES`], made after an unread file was written, is of that content or of one before; that
-//! a file beside the log is a copy of one that was read, when it is as short, or no memory of that is left.
+//! a file beside the log is a copy of one that was read, when it is as short, or no memory of that is left;
+//! what a compressed copy holds, when it tells neither its length nor the time of what it was made of.
 
 mod awaited;
 mod copies;

@@ -71,9 +71,9 @@ impl Tailer {
                 // Nothing was read, so no content can tell whether it was truncated since.
                 let beside = self.beside_if_permitted()?;
                 let anchor = written_since(cursor.modified).begun(cursor.begun);
-                return self
-                    .queue_later(anchor, &beside, live, Some(cursor.stat()))
-                    .map(|()| true);
+                self.queue_later(anchor, &beside, live, Some(cursor.stat()))?;
+                self.declare_compressed_since(cursor.modified, &beside);
+                return Ok(true);
             }
             if let Some(followed) = self.find_place(file, stat, cursor)? {
                 self.note_present(stat);

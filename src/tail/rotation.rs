@@ -36,6 +36,13 @@ pub(super) struct Sibling {
     pub name: Option<PartName>,
 }
 
+impl Sibling {
+    /// Whether it has the time at which it was made, for a compression may not keep that of its file.
+    pub fn has_own_time(&self) -> bool {
+        (self.stat.birth).is_some_and(|birth| self.stat.modified >= birth)
+    }
+}
+
 /// What the name of a rotated part tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PartName {
@@ -101,7 +108,10 @@ pub(super) fn siblings(live: &Path) -> io::Result<Vec<Sibling>> {
         return Ok(found);
     };
     // Without its directory nothing of it can be read.
-    for sibling in siblings_in_place(&target).unwrap_or_default() {
+    for mut sibling in siblings_in_place(&target).unwrap_or_default() {
+        // The link may be led from one file to the next there, which are named after it.
+        let named_after_link = || part_name(live.file_name()?, sibling.path.file_name()?);
+        sibling.name = sibling.name.take().or_else(named_after_link);
         let known = (found.iter_mut()).find(|known| known.stat.is_same_inode(&sibling.stat));
         match known {
             // Both names may stand in one directory.
@@ -186,6 +196,17 @@ pub(super) fn open_sibling(
 /// The same where one that cannot be opened now is no hindrance.
 pub(super) fn try_open_sibling(live: &Path, sibling: &Sibling) -> Option<(File, FileStat)> {
     open_sibling(live, sibling).ok().flatten()
+}
+
+/// Whether a part was so long before `gzip` compressed it; `None` where that cannot be known.
+pub(super) fn unpacks_to(live: &Path, part: &Sibling, length: u64) -> Option<bool> {
+    if part.path.extension() != Some(OsStr::new("gz")) {
+        return None;
+    }
+    let (file, stat) = try_open_sibling(live, part)?;
+    // It ends with that length modulo 2^32, the lowest byte first.
+    let end = read_at(&file, stat.size.checked_sub(4)?, 4).ok()?;
+    Some(end == length.to_le_bytes()[..4])
 }
 
 /// The readable parts that were written after the anchor, oldest first.

@@ -15,7 +15,7 @@ use super::cursor::{PASSED_LIMIT, Passed, TailCursor, generation};
 use super::followed::{Followed, Queued, newest_stat};
 use super::forgotten::Forgotten;
 use super::gather::Gathered;
-use super::identity::{PRINT_BYTES, base_key};
+use super::identity::{FileStat, PRINT_BYTES, base_key};
 use super::marks::add_mark;
 use super::reader::{Fill, Taken};
 use super::rotation::Sibling;
@@ -415,9 +415,13 @@ impl Tailer {
                     }
                 },
             };
+            // As an editor or rsync leaves it. What was rotated keeps its lines under a name of its own.
+            let is_replaced = self.current.as_ref().is_some_and(|finished| {
+                next.holds_all_of(finished) && !self.is_a_part(finished.reader.file())
+            });
             let replaced = self
                 .current
-                .take_if(|finished| next.goes_on_after(finished));
+                .take_if(|finished| is_replaced && next.goes_on_after(finished));
             self.moved |= replaced.is_some();
             if let Some(finished) = self.current.take() {
                 let from_inode = finished.reader.stat().inode;
@@ -435,6 +439,15 @@ impl Tailer {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Whether a file has the name of a part now, or may have.
+    fn is_a_part(&self, file: &File) -> bool {
+        let (Ok(stat), Ok(beside)) = (FileStat::of(file), self.beside_if_permitted()) else {
+            return true;
+        };
+        let is_it = |sibling: &Sibling| sibling.name.is_some() && sibling.stat.is_same_inode(&stat);
+        beside.iter().any(is_it)
     }
 
     /// Whether a part is a copy of the current file or of the next one that is held open.

@@ -9,7 +9,7 @@ use super::followed::{Followed, Queued, Unopened, newest_stat};
 use super::identity::{FileStat, PRINT_BYTES, length_without_name, open_regular, read_at};
 use super::rotation::{
     Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
-    try_open_sibling,
+    try_open_sibling, unpacks_to,
 };
 use super::tailer::Tailer;
 use super::{FileEvent, GapReason, TailError};
@@ -213,11 +213,32 @@ impl Tailer {
         later.sort_by_key(|part| part.stat.modified);
         let newest_is_gone = !beside.iter().any(|part| part.stat.is_same_inode(newest));
         // A compression that does not keep the time: the first is that of the file read here.
-        if newest_is_gone && compressed_at(newest.modified, beside).is_none() && !later.is_empty() {
+        if newest_is_gone
+            && compressed_at(newest.modified, beside).is_none()
+            && later.first().is_some_and(|part| part.has_own_time())
+        {
             later.remove(0);
         }
         for part in later {
             self.events.push(compressed_gap(part));
+        }
+    }
+
+    /// Of a log of which nothing was read: what stood in it since then and is only there compressed.
+    pub(super) fn declare_compressed_since(&mut self, modified: i64, beside: &[Sibling]) {
+        let read_to = self.passed.last().map_or(0, |passed| passed.offset);
+        let mut later = later_compressed(modified, beside);
+        later.retain(|part| self.is_unread(part, read_to));
+        self.moved |= !later.is_empty();
+        self.events.extend(later.into_iter().map(compressed_gap));
+    }
+
+    /// Whether a later compressed part holds something else than the file that was read up to there.
+    /// Its length tells; where that is not known its time does, unless it is that of the compression.
+    pub(super) fn is_unread(&self, part: &Sibling, read_to: u64) -> bool {
+        match unpacks_to(&self.options.path, part, read_to) {
+            Some(is_all) => !is_all,
+            None => !part.has_own_time(),
         }
     }
 

@@ -220,6 +220,9 @@ fn a_log_by_another_name_is_the_same_log() {
     symlink(&log, files.path("link.log")).unwrap();
     std::fs::hard_link(&log, files.path("hard.log")).unwrap();
     symlink(files.directory.path(), files.path("here")).unwrap();
+    std::fs::create_dir(files.path("named")).unwrap();
+    let day = files.write("day.log", "");
+    symlink(day, files.path("named/audit.log")).unwrap();
     let path = |name: &str| files.path(name);
     let two = |one: &str, other: &str| {
         format!(
@@ -237,6 +240,7 @@ fn a_log_by_another_name_is_the_same_log() {
         ("audit.log".to_owned(), "./audit-2.log".to_owned(), near),
         (log.clone(), path("here/audit-2.log"), near),
         (path("audit.log.1"), path("link.log"), near),
+        (path("named/audit.log"), path("audit-2.log"), near),
     ] {
         let text = two(&one, &other);
         let problem = only_problem(load(&text), &text);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use daybook::tail::FileEvent;
+use daybook::tail::{FileEvent, GapReason};
 
 use crate::world::World;
 use crate::written;
@@ -91,6 +91,120 @@ fn a_truncation_without_a_copy_is_a_gap() {
     world.restart();
     world.drain();
     assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+}
+
+/// Who copies the log, truncates it and compresses the copy, before anybody looks.
+#[derive(Clone, Copy, Debug)]
+enum Compressor {
+    /// Keeps the time of the log.
+    Logrotate,
+    /// Keeps the time of the copy, as `gzip` does.
+    Script,
+    /// Keeps none, as `gzip -c` does.
+    Pipe,
+}
+
+/// All that is looked at of the compressed file is its time and, of `gzip`, the length at its end.
+fn copy_truncate_compress(world: &World, part: &str, compressor: Compressor) {
+    let time = |name: &str| {
+        let metadata = std::fs::metadata(world.path(name)).unwrap();
+        (metadata.modified().unwrap(), metadata.len())
+    };
+    let (of_log, length) = time("audit.log");
+    world.await_tick();
+    world.copy_truncate("copy");
+    let (of_copy, _) = time("copy");
+    std::fs::remove_file(world.path("copy")).unwrap();
+    world.await_tick();
+    std::fs::write(world.path(part), &length.to_le_bytes()[..4]).unwrap();
+    match compressor {
+        Compressor::Logrotate => written(world, part, of_log),
+        Compressor::Script => written(world, part, of_copy),
+        Compressor::Pipe => {}
+    }
+}
+
+/// The names of the compressed files that hold what was not read.
+fn compressed(world: &World) -> Vec<&str> {
+    let gaps = world.gaps().into_iter();
+    gaps.map(|gap| match gap {
+        FileEvent::Gap {
+            to: None,
+            why: GapReason::Compressed { name },
+            ..
+        } => &**name,
+        other => panic!("something else than a compressed file: {other:?}"),
+    })
+    .collect()
+}
+
+#[test]
+fn a_compressed_copy_is_a_gap_unless_it_holds_what_was_read() {
+    use Compressor::{Logrotate, Pipe, Script};
+    for (ending, compressor, unread, is_gap) in [
+        ("gz", Logrotate, "", false),
+        ("gz", Logrotate, "unread\n", true),
+        ("gz", Script, "", false),
+        ("gz", Script, "unread\n", true),
+        ("gz", Pipe, "", false),
+        ("gz", Pipe, "unread\n", true),
+        ("zst", Logrotate, "", false),
+        ("zst", Logrotate, "unread\n", true),
+        // Nothing tells what such a one holds.
+        ("zst", Pipe, "", false),
+    ] {
+        let mut world = World::new();
+        world.append("one\n");
+        world.drain();
+        world.await_tick();
+        world.append(unread);
+        let part = format!("audit.log.1.{ending}");
+        copy_truncate_compress(&world, &part, compressor);
+        world.append("two\n");
+        world.drain();
+        let when = format!("{ending} by {compressor:?} with {unread:?}");
+        assert_eq!(world.lines, ["one", "two"], "{when}");
+        let parts = if is_gap { vec![&*part] } else { Vec::new() };
+        assert_eq!(compressed(&world), parts, "{when}");
+        let truncated = FileEvent::Truncated {
+            inode: world.inode("audit.log"),
+            read_to: 4,
+            lost_bytes: (!is_gap).then_some(0),
+        };
+        assert!(world.events.contains(&truncated), "{when}");
+        world.restart();
+        world.drain();
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new(), "{when}");
+    }
+}
+
+/// Seen empty, it was written, copied and truncated again before anybody looked.
+#[test]
+fn what_stood_in_an_emptied_log_and_was_compressed_unseen_is_a_gap() {
+    for compressor in [Compressor::Logrotate, Compressor::Script, Compressor::Pipe] {
+        for is_stopped in [false, true] {
+            let when = format!("{compressor:?}, {is_stopped}");
+            let mut world = World::new();
+            world.append("one\n");
+            world.drain();
+            world.await_tick();
+            copy_truncate_compress(&world, "audit.log.2.gz", compressor);
+            world.drain();
+            assert_eq!(world.gaps(), Vec::<&FileEvent>::new(), "{when}");
+            world.append("unread\n");
+            copy_truncate_compress(&world, "audit.log.1.gz", compressor);
+            world.append("two\n");
+            if is_stopped {
+                world.restart();
+            }
+            world.drain();
+            assert_eq!(world.lines, ["one", "two"], "{when}");
+            assert_eq!(compressed(&world), ["audit.log.1.gz"], "{when}");
+            world.restart();
+            world.drain();
+            assert_eq!(world.gaps(), Vec::<&FileEvent>::new(), "{when}");
+        }
+    }
 }
 
 /// Written after the copy was made, and cut off when it was known and not yet read.
@@ -458,6 +572,34 @@ fn a_log_replaced_by_its_copy_is_read_on_and_by_one_that_begins_alike_anew() {
             let keys: BTreeSet<&String> = world.keys.iter().map(|(key, _)| key).collect();
             assert_eq!(keys.len(), if is_copy { 1 } else { 2 });
         }
+    }
+}
+
+/// By `mv` and `cp -p`, an editor that keeps a backup, or where the old file has a second name.
+#[test]
+fn a_log_replaced_by_its_copy_is_read_on_though_the_old_file_is_kept() {
+    for is_stopped in [false, true] {
+        let mut world = World::new();
+        world.append(&content("first"));
+        world.drain();
+        if is_stopped {
+            world.restart();
+        }
+        world.rename("audit.log", "audit.log~");
+        let all = content("first") + "one more\n";
+        replace(&world, &all);
+        world.drain();
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+        world.append("and another\n");
+        world.restart();
+        world.drain();
+        assert_same(
+            &world.lines,
+            &(all + "and another\n"),
+            &format!("{is_stopped}"),
+        );
+        let keys: BTreeSet<&String> = world.keys.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys.len(), 1, "{keys:?}");
     }
 }
 

@@ -1,13 +1,12 @@
 //! A log that is born after the first look: what was rotated since is read, what stood there is not.
 
-use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
 
 use daybook::tail::{FileEvent, GapReason, Tailer};
 use serde_json::Value;
 
 use crate::world::World;
-use crate::{compress, written};
+use crate::{compress, lead_to, written};
 
 /// Looked at while there was history, but no log.
 fn awaited() -> World {
@@ -90,10 +89,6 @@ fn compressed_between_the_first_look_and_the_first_line() {
 #[test]
 fn a_link_led_elsewhere_between_the_first_look_and_the_first_line() {
     let mut world = World::new();
-    let lead_to = |world: &World, target: &str| {
-        symlink(target, world.path("link")).unwrap();
-        world.rename("link", "audit.log");
-    };
     world.append_to("audit-20261124.log", "one\n");
     lead_to(&world, "audit-20261124.log");
     assert!(!world.step());

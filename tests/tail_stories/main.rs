@@ -9,6 +9,7 @@ mod world;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -315,6 +316,42 @@ fn a_compressed_file_is_a_gap_unless_it_was_read_to_its_end() {
     }
 }
 
+/// The one before it, which was read, is deleted by then, as with `rotate 1`.
+#[test]
+fn a_file_that_was_rotated_and_compressed_unseen_is_a_gap() {
+    let mut world = World::new();
+    world.append("one\n");
+    world.drain();
+    world.await_tick();
+    std::fs::remove_file(world.path("audit.log")).unwrap();
+    world.append("unread\n");
+    world.rename("audit.log", "audit.log.1");
+    world.await_tick();
+    compress(&world, "audit.log.1");
+    world.append("two\n");
+    world.drain();
+    assert_eq!(world.lines, ["one", "two"]);
+    let [FileEvent::Gap { why, .. }] = world.gaps()[..] else {
+        panic!("{:?}", world.events);
+    };
+    let name = "audit.log.1.gz".to_owned();
+    assert_eq!(*why, GapReason::Compressed { name });
+}
+
+#[test]
+fn a_file_that_was_read_and_compressed_without_keeping_its_time_is_no_gap() {
+    let mut world = World::new();
+    world.append("one\n");
+    world.drain();
+    world.await_tick();
+    world.append_to("audit.log.1.gz", "compressed\n");
+    std::fs::remove_file(world.path("audit.log")).unwrap();
+    world.append("two\n");
+    world.drain();
+    assert_eq!(world.lines, ["one", "two"]);
+    assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+}
+
 /// `gzip audit.log` leaves nothing else of it.
 #[test]
 fn a_log_that_was_compressed_where_it_stood_is_a_gap_unless_it_was_read_to_its_end() {
@@ -415,6 +452,41 @@ fn another_file_with_the_inode_of_the_log_is_not_read() {
     }
 }
 
+/// In another directory, where the files are named after the link.
+#[test]
+fn a_file_that_a_link_was_led_past_is_read() {
+    for is_stopped in [false, true] {
+        let mut world = World::new();
+        std::fs::create_dir(world.path("logs")).unwrap();
+        world.append_to("logs/audit-20261123.log", "history\n");
+        world.await_tick();
+        world.append_to("logs/audit-20261124.log", "one\n");
+        lead_to(&world, "logs/audit-20261124.log");
+        world.drain();
+        world.append("two\n");
+        for (day, line) in [(25, "three\n"), (26, "four\n")] {
+            let target = format!("logs/audit-202611{day}.log");
+            world.append_to(&target, line);
+            lead_to(&world, &target);
+        }
+        if is_stopped {
+            world.restart();
+        }
+        world.drain();
+        assert_eq!(world.lines, ["one", "two", "three", "four"]);
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+        world.is_delivered_once();
+
+        // A reading from the beginning finds them all.
+        world.lines.clear();
+        world.options.read_rotated_at_first_start = true;
+        world.cursor = None;
+        world.restart();
+        world.drain();
+        assert_eq!(world.lines, ["history", "one", "two", "three", "four"]);
+    }
+}
+
 #[test]
 fn strange_things_at_the_path_are_named_and_survived() {
     let mut world = World::new();
@@ -468,6 +540,12 @@ fn refused_chunks_are_handed_out_again_across_a_rotation() {
 fn written(world: &World, part: &str, time: SystemTime) {
     let file = File::options().append(true).open(world.path(part)).unwrap();
     file.set_modified(time).unwrap();
+}
+
+/// The log, which is a link.
+fn lead_to(world: &World, target: &str) {
+    symlink(target, world.path("link")).unwrap();
+    world.rename("link", "audit.log");
 }
 
 fn is_open(path: &Path) -> bool {
