@@ -96,7 +96,7 @@ pub(super) async fn replay(
             let (head, raw) = &rows[*index];
             let mut event = decode_event(raw, &context);
             if let Decoded::Event(_, hints) = &mut event {
-                people.tell(head.user_pks(), hints);
+                people.tell(head.user_pks(), head.created, hints);
             }
             decoded.push(event);
             keys.push(place(head));

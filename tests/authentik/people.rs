@@ -63,9 +63,23 @@ fn user(pk: i64, name: &str, groups: &[u32]) -> FakeUser {
 }
 
 fn act(fake: &FakeAuthentik, pk: i64, name: &str, email: &str) {
-    let mut event = event_at(Timestamp::now());
-    event["user"] = serde_json::json!({"pk": pk, "email": email, "username": name});
+    let event = act_at(Timestamp::now(), pk, name, email);
     fake.insert(event, Duration::ZERO);
+}
+
+fn act_at(created: Timestamp, pk: i64, name: &str, email: &str) -> Value {
+    let mut event = event_at(created);
+    event["user"] = serde_json::json!({"pk": pk, "email": email, "username": name});
+    event
+}
+
+/// An administrator moves somebody into the group number 4.
+fn move_at(created: Timestamp) -> Value {
+    let mut moved = act_at(created, 102, "akadmin", "");
+    moved["action"] = "model_updated".into();
+    moved["context"]["model"] = serde_json::json!({"pk": group_pk(4), "app": "authentik_core",
+        "name": "Globex", "model_name": "group"});
+    moved
 }
 
 async fn tenants_of(world: &World, count: usize) -> Vec<(String, Option<String>)> {
@@ -198,17 +212,38 @@ async fn whoever_is_moved_to_another_tenant_is_there_with_the_next_event() {
     assert_eq!(tenants_of(&world, 1).await, [at("acme")]);
 
     fake.add_user(user(101, "alice", &[4]));
-    let mut moved = event_at(Timestamp::now());
-    moved["action"] = "model_updated".into();
-    moved["user"] = serde_json::json!({"pk": 102, "email": "", "username": "akadmin"});
-    moved["context"]["model"] = serde_json::json!({"pk": group_pk(4), "app": "authentik_core",
-        "name": "Globex", "model_name": "group"});
-    fake.insert(moved, Duration::ZERO);
+    fake.insert(move_at(Timestamp::now()), Duration::ZERO);
     act(&fake, 101, "alice", "");
     let found = tenants_of(&world, 3).await;
     let wanted = [("akadmin".to_owned(), None), at("acme"), at("globex")];
     assert_eq!(found, wanted);
     assert_eq!(look_ups(&fake, 101), 2);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_before_a_move_is_the_former_tenants_though_one_poll_tells_both() {
+    let fake = fake().await;
+    fake.add_group(group(2, "Acme Staff"));
+    fake.add_group(group(4, "Globex"));
+    fake.add_user(user(101, "alice", &[2]));
+    act(&fake, 101, "alice", "");
+    let world = world(&fake, "").await;
+    let at = |slug: &str| ("alice".to_owned(), Some(slug.to_owned()));
+    assert_eq!(tenants_of(&world, 1).await, [at("acme")]);
+
+    fake.add_user(user(101, "alice", &[4]));
+    let now = Timestamp::now();
+    let ago = |milliseconds| now - Duration::from_millis(milliseconds);
+    fake.insert_many(vec![
+        act_at(ago(20), 101, "alice", ""),
+        move_at(ago(10)),
+        act_at(now, 101, "alice", ""),
+    ]);
+    let found = tenants_of(&world, 4).await;
+    let akadmin = ("akadmin".to_owned(), None);
+    assert_eq!(found, [akadmin, at("acme"), at("acme"), at("globex")]);
+    assert!(look_ups(&fake, 101) >= 2);
     world.stop().await;
 }
 

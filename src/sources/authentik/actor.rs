@@ -399,9 +399,9 @@ impl PollerState {
             .flat_map(|(_, user_pks, _)| user_pks.iter().flatten().copied())
             .collect();
         let changes = unknown.iter().filter(|(.., raw)| changes_people(raw));
-        if let Some(newest) = changes.map(|(key, ..)| key.created).max() {
-            let ago = answer.server_time.duration_since(newest);
-            self.people.note_change(ago);
+        let changes: Vec<_> = changes.map(|(key, ..)| key.created).collect();
+        if let Some((first, last)) = changes.iter().min().zip(changes.iter().max()) {
+            self.people.note_changes(*first, *last, answer.server_time);
         }
         let is_at_head = walk.is_at_head();
         let is_older = walk.has_gaps() && !is_at_head;
@@ -500,7 +500,7 @@ impl PollerState {
     fn entry_of(&self, decoded: Decoded, user_pks: [Option<i64>; 2]) -> Option<Entry> {
         match decoded {
             Decoded::Event(event, mut hints) => {
-                self.people.tell(user_pks, &mut hints);
+                self.people.tell(user_pks, event.at, &mut hints);
                 Some(Entry::Event(event, hints))
             }
             Decoded::Filtered => None,

@@ -86,10 +86,11 @@ pub enum ClientError {
         /// How long to wait, if told.
         retry_after: Option<Duration>,
     },
-    /// 5xx: it starts, its database is away, or the proxy before it does not reach it.
+    /// 5xx: it starts, its database is away, or the proxy before it does not reach it. 408: a proxy
+    /// waits no longer.
     #[error("server error {status}: {detail}")]
     ServerError {
-        /// 5xx.
+        /// 5xx or 408.
         status: u16,
         /// The first words of the answer, if they are text.
         detail: String,
@@ -128,7 +129,8 @@ impl ClientError {
     pub fn is_late(&self) -> bool {
         match self {
             Self::Late => true,
-            Self::ServerError { status, .. } => *status == 504,
+            // The last one is Cloudflare's.
+            Self::ServerError { status, .. } => matches!(status, 408 | 504 | 524),
             _ => false,
         }
     }
@@ -341,7 +343,7 @@ fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8], location: &str
             let target = location.split('?').next().unwrap_or_default();
             ClientError::WrongAddress(format!("redirected ({code}) to {target}"))
         }
-        500.. => ClientError::ServerError {
+        408 | 500.. => ClientError::ServerError {
             status: code,
             detail,
             retry_after: retry_after(headers),
@@ -427,6 +429,16 @@ fn describe(error: &reqwest::Error) -> String {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_that_waits_no_longer_makes_an_answer_late_and_no_address_wrong() {
+        for (code, is_late) in [(408, true), (504, true), (524, true), (502, false)] {
+            let status = StatusCode::from_u16(code).unwrap();
+            let error = classify(status, &HeaderMap::new(), b"<html>", "nowhere");
+            assert_eq!(error.is_late(), is_late, "{error}");
+            assert!(!error.needs_a_person(), "{error}");
+        }
+    }
 
     #[test]
     fn a_proxy_is_asked_for_the_way_to_other_machines_only() {

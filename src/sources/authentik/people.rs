@@ -1,22 +1,23 @@
 //! Who acted: groups, subject and address of a user, looked up through Authentik's API.
 //!
 //! No event names a group. What is found is remembered for a while, or until an event tells that a
-//! user or a group was changed. A look-up that fails leaves the event to the directory of tenants, and
-//! for good: what stands is not altered. So whoever reads what is old waits and asks again, a few
-//! times; what is new is never held up for long.
+//! user or a group was changed; events of before that are told by what was known until then. A look-up
+//! that fails leaves the event to the directory of tenants, and for good: what stands is not altered.
+//! So whoever reads what is old waits and asks again, a few times; what is new is never held up for
+//! long.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use futures_util::StreamExt;
-use jiff::SignedDuration;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::client::{Client, ClientError, HTML_PAGE};
-use crate::event::TenantHints;
+use crate::event::{TenantHints, to_millis};
 
 /// Authentik tells of a change of groups before it makes it.
 const CHANGING: Duration = Duration::from_secs(5);
@@ -58,11 +59,23 @@ pub struct People {
     known: HashMap<i64, (Instant, Option<Person>)>,
     /// When the newest change was made that an event told.
     changed: Option<Instant>,
+    former: Former,
     /// The users, up to `SEVERAL`, whom the server failed to tell since it told anybody.
     untold: HashSet<i64>,
     trouble: Option<Trouble>,
     /// When look-ups failed or were slow last, forgotten or not.
     failed: Option<Instant>,
+}
+
+/// What was known before the newest changes, those that one page told.
+#[derive(Default)]
+struct Former {
+    /// When the first of them was made, by the server's clock.
+    until: Option<Timestamp>,
+    /// When the newest one before them was.
+    changed: Option<Instant>,
+    /// Who was asked for again because of them.
+    people: HashMap<i64, Person>,
 }
 
 /// Why nobody is looked up for a while.
@@ -165,12 +178,26 @@ impl People {
         may_be && (self.untold.len() < SEVERAL || self.given_up().is_some())
     }
 
-    /// Takes in that a user or a group was changed so long ago: who was looked up before is asked for
-    /// again. What is known of them stays, for they may have been deleted.
-    pub fn note_change(&mut self, ago: SignedDuration) {
+    /// Takes in that a page tells of users or groups that were changed, from `first` to `last` by the
+    /// server's clock: who was looked up before is asked for again. What is known of them stays, for
+    /// they may have been deleted.
+    pub fn note_changes(&mut self, first: Timestamp, last: Timestamp, now: Timestamp) {
         // In the future by the server's own clock: just now.
-        let ago = Duration::try_from(ago).unwrap_or_default();
-        self.changed = self.changed.max(Instant::now().checked_sub(ago));
+        let ago = Duration::try_from(now.duration_since(last)).unwrap_or_default();
+        let changed = Instant::now().checked_sub(ago);
+        // As events tell their time.
+        let first = Some(to_millis(first));
+        // The same page may be read again, and older ones of the same poll come after it.
+        if changed > self.changed && first != self.former.until {
+            self.former = Former {
+                until: first,
+                changed: self.changed,
+                people: HashMap::new(),
+            };
+        } else {
+            self.former.until = self.former.until.min(first);
+        }
+        self.changed = self.changed.max(changed);
     }
 
     /// Why users cannot be looked up at present.
@@ -234,7 +261,21 @@ impl People {
     }
 
     fn learn(&mut self, pk: i64, asked: Instant, person: Option<Person>) {
-        let former = self.known.remove(&pk).and_then(|(_, person)| person);
+        let former = self.known.remove(&pk);
+        let was_fresh = former.as_ref().is_some_and(|(since, _)| {
+            is_current(*since, self.former.changed) && asked.duration_since(*since) < REMEMBER
+        });
+        let former = former.and_then(|(_, person)| person);
+        match &former {
+            // Only the newest changes made it be asked for again.
+            Some(former) if was_fresh => {
+                let kept = self.former.people.entry(pk);
+                kept.or_insert_with(|| former.clone());
+            }
+            _ => {
+                self.former.people.remove(&pk);
+            }
+        }
         // Whoever has been deleted had groups when the events were made.
         self.known.insert(pk, (asked, person.or(former)));
     }
@@ -260,18 +301,30 @@ impl People {
         }
     }
 
-    /// Adds what is known of an event's users. The acting one comes first: of several values of a
-    /// signal the first that is a tenant's counts. Until it is known whether the acting one has a
-    /// tenant, the impersonated one does not count.
-    pub fn tell(&self, [acting, impersonated]: [Option<i64>; 2], hints: &mut TenantHints) {
+    /// Adds what is known of the users of an event that was made then. The acting one comes first: of
+    /// several values of a signal the first that is a tenant's counts. Until it is known whether the
+    /// acting one has a tenant, the impersonated one does not count.
+    pub fn tell(
+        &self,
+        [acting, impersonated]: [Option<i64>; 2],
+        at: Timestamp,
+        hints: &mut TenantHints,
+    ) {
         let is_told = acting.is_none_or(|pk| self.known.contains_key(&pk));
         let impersonated = impersonated.filter(|_| is_told);
         let users = acting.into_iter().chain(impersonated);
-        for person in users.filter_map(|pk| self.get(pk)) {
+        for person in users.filter_map(|pk| self.known_at(pk, at)) {
             hints.groups.extend(person.groups.iter().cloned());
             hints.subjects.extend(person.uid.clone());
             hints.emails.extend(person.email.clone());
         }
+    }
+
+    fn known_at(&self, pk: i64, at: Timestamp) -> Option<&Person> {
+        let former = self.former.people.get(&pk);
+        former
+            .filter(|_| Some(at) < self.former.until)
+            .or_else(|| self.get(pk))
     }
 
     /// What is known of a user.
@@ -286,10 +339,7 @@ impl People {
             } else {
                 REMEMBER_ABSENCE
             };
-            let is_current = self
-                .changed
-                .is_none_or(|changed| *since > changed + CHANGING);
-            is_current && now.duration_since(*since) < remember
+            is_current(*since, self.changed) && now.duration_since(*since) < remember
         })
     }
 
@@ -305,6 +355,11 @@ impl People {
             self.known.retain(|pk, _| page.contains(pk));
         }
     }
+}
+
+/// Whether what was looked up then tells of that change.
+fn is_current(since: Instant, changed: Option<Instant>) -> bool {
+    changed.is_none_or(|changed| since > changed + CHANGING)
 }
 
 #[derive(Deserialize)]

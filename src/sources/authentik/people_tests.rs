@@ -1,3 +1,4 @@
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::*;
@@ -116,15 +117,66 @@ fn whoever_was_looked_up_before_a_change_is_so_again() {
         people.known.insert(pk, (since, Some(Person::default())));
     }
     let fresh = |people: &People| [1, 2].map(|pk| people.is_fresh(pk, now));
+    let note = |people: &mut People, seconds_ago| {
+        let read_at = Timestamp::now();
+        let at = read_at - SignedDuration::from_secs(seconds_ago);
+        people.note_changes(at, at, read_at);
+    };
     // Read late, as in a backlog.
-    people.note_change(SignedDuration::from_hours(1));
+    note(&mut people, 3600);
     assert_eq!(fresh(&people), [true, true]);
-    people.note_change(SignedDuration::from_secs(10));
-    people.note_change(SignedDuration::from_hours(1));
+    note(&mut people, 10);
+    note(&mut people, 3600);
     assert_eq!(fresh(&people), [false, true]);
-    people.note_change(SignedDuration::from_secs(-1));
+    note(&mut people, -1);
     assert_eq!(fresh(&people), [false, false]);
     assert!(people.get(1).is_some() && people.get(2).is_some());
+}
+
+#[test]
+fn events_of_before_a_change_are_told_by_what_was_known_until_then() {
+    let mut people = People::default();
+    let now = Timestamp::now();
+    let ago = |seconds| now - SignedDuration::from_secs(seconds);
+    let learn = |people: &mut People, pk, seconds_ago, group: &'static str| {
+        let asked = Instant::now().checked_sub(Duration::from_secs(seconds_ago));
+        let groups = vec![ByteString::from_static(group)];
+        let person = Person {
+            groups,
+            ..Person::default()
+        };
+        people.learn(pk, asked.unwrap(), Some(person));
+    };
+    let group_at = |people: &People, pk, seconds_ago| {
+        let mut hints = TenantHints::default();
+        people.tell([Some(pk), None], ago(seconds_ago), &mut hints);
+        hints.groups.pop().unwrap().to_string()
+    };
+    for (pk, asked) in [(1, 200), (2, 200), (3, 1000)] {
+        learn(&mut people, pk, asked, "acme");
+    }
+    people.note_changes(ago(100), ago(90), now);
+    learn(&mut people, 1, 80, "globex");
+    learn(&mut people, 3, 80, "globex");
+    let found = [110, 100, 95].map(|seconds_ago| group_at(&people, 1, seconds_ago));
+    assert_eq!(found, ["acme", "globex", "globex"]);
+    // What was known of this one may have been too old then.
+    assert_eq!(group_at(&people, 3, 110), "globex");
+
+    // The page once more, and the older one below it.
+    people.note_changes(ago(100), ago(90), now);
+    assert_eq!(group_at(&people, 1, 110), "acme");
+    people.note_changes(ago(120), ago(120), now);
+    let found = [130, 110].map(|seconds_ago| group_at(&people, 1, seconds_ago));
+    assert_eq!(found, ["acme", "globex"]);
+
+    // The first changes may have been about the second one too, who was asked for before them.
+    people.note_changes(ago(30), ago(30), now);
+    learn(&mut people, 1, 0, "initech");
+    learn(&mut people, 2, 0, "initech");
+    let found = [1, 2].map(|pk| group_at(&people, pk, 40));
+    assert_eq!(found, ["globex", "initech"]);
+    assert_eq!(group_at(&people, 1, 20), "initech");
 }
 
 #[test]
@@ -163,7 +215,7 @@ fn an_impersonated_user_counts_only_once_the_administrator_is_known() {
     let mut people = People::default();
     let groups = |people: &People| {
         let mut hints = TenantHints::default();
-        people.tell([Some(1), Some(2)], &mut hints);
+        people.tell([Some(1), Some(2)], Timestamp::now(), &mut hints);
         hints.groups
     };
     let bob = Person {

@@ -310,6 +310,7 @@ impl Walk {
             self.stage = Stage::Head;
             return Vec::new();
         }
+        self.lower_to_now(answer);
         if self.has_gaps() {
             self.accept_brief_head(answer)
         } else {
@@ -529,6 +530,17 @@ impl Walk {
             return None;
         }
         Some(unseen)
+    }
+
+    /// What a clock that was ahead has left in the future would hide what happens until then. One that
+    /// is behind is not believed: it shows events younger than itself alone.
+    fn lower_to_now(&mut self, answer: &PageAnswer) {
+        let now = answer.server_time;
+        if answer.rows.iter().any(|row| row.created <= now) {
+            for remembered in [&mut self.cursor.high_water, &mut self.cursor.fresh] {
+                *remembered = (*remembered).min(Some(now));
+            }
+        }
     }
 
     /// A server's clock that was ahead and was put right leaves a high water in the future.

@@ -222,6 +222,58 @@ fn a_clock_that_was_ahead_hides_nothing_when_it_is_put_right() {
 }
 
 #[test]
+fn what_a_clock_that_was_ahead_left_hides_no_later_absence() {
+    // The second list is too long for one page: the absence comes in the middle of its walk.
+    for rows in [50, 2_000] {
+        let mut rng = StdRng::seed_from_u64(21);
+        let mut server = Server::new(rows, 100, &mut rng);
+        let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+        let mut seen: HashMap<String, u32> = HashMap::new();
+        let mut head = |walk: &mut Walk, server: &Server| {
+            walk.begin_poll();
+            let answer = server.answer(walk.next_request().unwrap());
+            for index in walk.accept(&answer).rows {
+                *seen.entry(answer.rows[index].pk.clone()).or_default() += 1;
+            }
+        };
+        let ahead = 100_000_000;
+        server.now += ahead;
+        server.insert(0, &mut rng);
+        head(&mut walk, &server);
+        server.now -= ahead - 60;
+        server.insert(0, &mut rng);
+        head(&mut walk, &server);
+        // Three days.
+        for _ in 0..300 {
+            server.now += 864;
+            server.insert(0, &mut rng);
+        }
+        let mut walk = Walk::new(walk.cursor.clone(), OVERLAP, 100);
+        walk.begin_poll();
+        let answer = server.answer(walk.next_request().unwrap());
+        let unseen = walk.unseen_before(&answer).unwrap();
+        assert_eq!(unseen.length().as_hours(), 72, "{rows} rows");
+        poll(&mut walk, &mut server, &mut seen, |_| {});
+        assert_eq!(missing(&server, &seen), 0, "{rows} rows");
+    }
+}
+
+/// Else a gap since then would be told, and the whole list be read once more.
+#[test]
+fn a_clock_that_is_behind_for_a_while_lowers_nothing() {
+    let mut rng = StdRng::seed_from_u64(22);
+    let mut server = Server::new(500, 100, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    let high_water = walk.cursor.high_water;
+    server.now -= 900_000;
+    poll(&mut walk, &mut server, &mut seen, |_| {});
+    assert!(high_water.is_some());
+    assert_eq!(walk.cursor.high_water, high_water);
+}
+
+#[test]
 fn a_server_that_grants_seven_rows_is_read_too() {
     let mut rng = StdRng::seed_from_u64(2);
     // At row 420 every page of one to seven rows ends.
