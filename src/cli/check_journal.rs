@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::{Config, SourceConfig};
+use crate::journal::{REMEDY, try_closing};
 
 use super::{Finding, Fine, Trouble, try_directory};
 
@@ -19,11 +20,16 @@ pub(super) fn check(config: &Config) -> Option<Finding> {
 }
 
 fn try_journal(dir: &Path) -> Finding {
-    match try_directory(dir) {
-        Ok(()) => Ok(Fine::new(format!("{} can be written", dir.display()))),
-        Err(error) => Err(Trouble::new(
+    try_directory(dir).map_err(|error| {
+        Trouble::new(
             error,
             "let the user that Daybook runs as write journal.dir, or name another directory",
-        )),
-    }
+        )
+    })?;
+    let place = dir.display();
+    try_closing(dir).map_err(|error| {
+        let what = format!("{place} is open to others and cannot be closed: {error}");
+        Trouble::new(what, REMEDY)
+    })?;
+    Ok(Fine::new(format!("{place} can be written")))
 }

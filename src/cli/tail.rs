@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use rustix::termios::tcgetwinsize;
 
 use crate::store::feed::Matcher;
-use crate::store::{self, EventFilter, PageKey, Store, StoredEvent};
+use crate::store::{EventFilter, PageKey, Payloads, Store, StoredEvent};
 
 use super::filters::FilterArgs;
 use super::output::{self, is_closed_pipe, is_dumb_terminal, standard_output};
@@ -26,7 +26,7 @@ mod line;
 use line::Line;
 
 const DEFAULT_LIMIT: u64 = 20;
-/// They are held in memory to be turned around.
+/// Their lines are held in memory to be turned around.
 const MOST: u64 = 100_000;
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -104,15 +104,15 @@ async fn run(
     } else {
         None
     };
-    let mut newest = newest(store, &filter, limit)
-        .await
-        .context("cannot read the store")?;
-    newest.reverse();
-    printer.print(&newest).await?;
+    let newest = newest(store, &filter, limit, printer).await?;
+    let mut shown = HashSet::new();
+    for page in newest.into_iter().rev() {
+        printer.print(&page.lines).await?;
+        shown.extend(page.ids);
+    }
     let Some(follow) = &mut follow else {
         return Ok(());
     };
-    let mut shown: HashSet<String> = newest.into_iter().map(|event| event.id).collect();
     let matcher = Matcher::new(filter, store.caseless());
     let mut failing = false;
     loop {
@@ -123,7 +123,8 @@ async fn run(
                 let new: Vec<_> = events
                     .filter(|event| matcher.matches(event) && !shown.remove(&event.id))
                     .collect();
-                printer.print(&new).await?;
+                let lines = printer.lines(&new)?;
+                printer.print(&lines).await?;
             }
             Err(error) => {
                 if !failing {
@@ -136,21 +137,42 @@ async fn run(
     }
 }
 
+/// A page of events as text, which takes much less than they do; its oldest line is the first.
+struct Page {
+    lines: String,
+    ids: Vec<String>,
+}
+
+/// The newest events, the newest page first.
 async fn newest(
     store: &dyn Store,
     filter: &EventFilter,
     limit: u64,
-) -> Result<Vec<StoredEvent>, store::StoreError> {
-    let mut events: Vec<StoredEvent> = Vec::new();
+    printer: &mut Printer,
+) -> Result<Vec<Page>, anyhow::Error> {
+    let payloads = if printer.line.json {
+        Payloads::Whole
+    } else {
+        Payloads::LeftOut
+    };
+    let mut pages = Vec::new();
+    let (mut before, mut left) = (None, limit);
     loop {
-        let left = limit - events.len() as u64;
         let wanted = u32::try_from(left.min(1000)).unwrap_or(1000);
-        let before = events.last().map(PageKey::of);
-        let page = store.find_events(filter, before.as_ref(), wanted).await?;
-        let complete = page.len() < wanted as usize || page.len() as u64 == left;
-        events.extend(page);
+        let page = store
+            .event_page(filter, before.as_ref(), wanted, payloads)
+            .await
+            .context("cannot read the store")?;
+        let events = page.events;
+        left -= events.len() as u64;
+        let complete = left == 0 || (!page.is_cut && events.len() < wanted as usize);
+        before = events.last().map(PageKey::of).or(before);
+        pages.push(Page {
+            lines: printer.lines(events.iter().rev())?,
+            ids: events.into_iter().map(|event| event.id).collect(),
+        });
         if complete {
-            return Ok(events);
+            return Ok(pages);
         }
     }
 }
@@ -175,10 +197,10 @@ impl Printer {
         Ok(Self { out, line })
     }
 
-    async fn print(&mut self, events: &[StoredEvent]) -> Result<(), anyhow::Error> {
-        if events.is_empty() {
-            return Ok(());
-        }
+    fn lines<'a>(
+        &mut self,
+        events: impl IntoIterator<Item = &'a StoredEvent>,
+    ) -> Result<String, anyhow::Error> {
         // Asked each time: a window changes its width.
         if self.line.cut && !self.line.json {
             self.line.columns = columns();
@@ -187,7 +209,14 @@ impl Printer {
         for event in events {
             self.line.write(event, &mut text)?;
         }
-        Ok(output::write(&mut self.out, text.as_bytes()).await?)
+        Ok(text)
+    }
+
+    async fn print(&mut self, lines: &str) -> Result<(), anyhow::Error> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        Ok(output::write(&mut self.out, lines.as_bytes()).await?)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Turns at what costs the store much: there are few, and no tenant gets them all.
+//! Turns at what costs the store much: there are few, no tenant gets them all, and tenants together leave
+//! some to whoever sees all of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +19,19 @@ const HISTOGRAMS_OF_TENANT: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 const HISTOGRAM_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Turns for all, and how many of them a tenant may have. Cheap to clone.
+/// Turns for all, and how many of them tenants may have, together and each. Cheap to clone.
 #[derive(Clone)]
 pub struct Turns {
     all: Arc<Semaphore>,
     most: u32,
+    tenants: Arc<Semaphore>,
     of_tenants: OfTenants,
 }
 
 /// One turn, until it is dropped.
 pub struct Turn {
     _one_of_all: OwnedSemaphorePermit,
+    _one_of_tenants: Option<OwnedSemaphorePermit>,
     one_of_tenant: Option<OwnedSemaphorePermit>,
 }
 
@@ -42,18 +45,21 @@ impl Turn {
 /// Why there is no turn just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// All of them are under way.
+    /// All of them are under way, or all that tenants may have together.
     All,
     /// All that the tenant may have.
     OfTenant,
 }
 
 impl Turns {
-    /// So many at once, and so many of them for one tenant.
+    /// So many at once, and so many of them for one tenant. An eighth, or one, is out of all tenants'
+    /// reach, where there is more than one.
     pub fn new(most: u32, of_tenant: usize) -> Self {
+        let of_tenants = (most - most.div_ceil(8)).max(1);
         Self {
             all: Arc::new(Semaphore::new(most as usize)),
             most,
+            tenants: Arc::new(Semaphore::new(of_tenants as usize)),
             of_tenants: OfTenants::new(of_tenant),
         }
     }
@@ -66,9 +72,14 @@ impl Turns {
         let of_tenant = self.of_tenants.of(role);
         let of_tenant = of_tenant.map(Semaphore::try_acquire_owned);
         let of_tenant = of_tenant.transpose().map_err(|_| Taken::OfTenant)?;
+        let of_tenants = of_tenant
+            .is_some()
+            .then(|| Arc::clone(&self.tenants).try_acquire_owned());
+        let of_tenants = of_tenants.transpose().map_err(|_| Taken::All)?;
         let of_all = Arc::clone(&self.all).try_acquire_owned();
         Ok(Turn {
             _one_of_all: of_all.map_err(|_| Taken::All)?,
+            _one_of_tenants: of_tenants,
             one_of_tenant: of_tenant,
         })
     }
@@ -79,8 +90,13 @@ impl Turns {
     /// Never: turns are not closed.
     pub async fn take(&self, role: &Role) -> Result<Turn, AcquireError> {
         let of_tenant = self.of_tenants.take(role).await?;
+        let of_tenants = match &of_tenant {
+            Some(_) => Some(Arc::clone(&self.tenants).acquire_owned().await?),
+            None => None,
+        };
         Ok(Turn {
             _one_of_all: Arc::clone(&self.all).acquire_owned().await?,
+            _one_of_tenants: of_tenants,
             one_of_tenant: of_tenant,
         })
     }
@@ -191,24 +207,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenant_leaves_turns_to_others() {
-        let turns = Turns::new(3, 2);
+        let turns = Turns::new(4, 2);
         let [acme, globex] = ["acme", "globex"].map(|slug| Role::Tenant(slug.to_owned()));
         let mut first = turns.try_take(&acme).unwrap();
         let second = turns.take(&acme).await.unwrap();
         assert_eq!(turns.try_take(&acme).err(), Some(Taken::OfTenant));
         let third = turns.try_take(&globex).unwrap();
+        // The last is for whoever sees all tenants.
         assert_eq!(turns.try_take(&globex).err(), Some(Taken::All));
+        assert!(turns.take(&globex).now_or_never().is_none());
+        let fourth = turns.try_take(&Role::Operator).unwrap();
         assert_eq!(turns.try_take(&Role::Operator).err(), Some(Taken::All));
         drop(second);
-        let fourth = turns.try_take(&Role::Operator).unwrap();
+        // So is what tenants leave.
+        let fifth = turns.take(&Role::Operator).await.unwrap();
         assert_eq!(turns.try_take(&acme).err(), Some(Taken::All));
-        drop(fourth);
+        drop(fifth);
         first.is_over_for_tenant();
         let fifth = turns.try_take(&acme).unwrap();
         let sixth = turns.try_take(&acme).err();
         assert_eq!(sixth, Some(Taken::All), "the first is under way still");
-        drop((first, third, fifth));
+        drop((first, third, fourth, fifth));
         turns.are_over().await;
+        assert!(Turns::new(1, 1).try_take(&acme).is_ok());
     }
 
     #[tokio::test]

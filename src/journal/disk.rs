@@ -14,7 +14,13 @@ const LOCK: &str = "lock";
 const DRAINED_MAGIC: &[u8; 8] = b"daybookd";
 const DRAINED_LENGTH: usize = 28;
 
-/// Makes the directory, if it is not there, durably, and closes it to others.
+/// The bits of a mode that are others'.
+const OTHERS: u32 = 0o077;
+/// What to do about a directory that cannot be closed to others.
+pub const REMEDY: &str =
+    "name a directory below it, which Daybook makes, or let the user that Daybook runs as own it";
+
+/// Makes the directory, if it is not there, durably, and closes it to others, who could delete segments.
 pub(super) fn make_directory(dir: &Path, sync: &SyncFile) -> io::Result<()> {
     let whole = std::path::absolute(dir)?;
     let missing = whole.ancestors().take_while(|dir| !dir.exists());
@@ -23,10 +29,24 @@ pub(super) fn make_directory(dir: &Path, sync: &SyncFile) -> io::Result<()> {
     for parent in parents {
         sync_directory(parent, sync)?;
     }
-    if fs::metadata(dir)?.permissions().mode() & 0o077 != 0 {
-        fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    if fs::metadata(dir)?.permissions().mode() & OTHERS != 0 {
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(|error| {
+            let told = format!("it is open to others and cannot be closed: {error}; {REMEDY}");
+            io::Error::new(error.kind(), told)
+        })?;
     }
     Ok(())
+}
+
+/// Whether this user may close a journal's directory to others, if it is there and open to them. It keeps its mode.
+///
+/// # Errors
+/// When the system refuses that, as to everybody but its owner.
+pub fn try_closing(dir: &Path) -> io::Result<()> {
+    match fs::metadata(dir) {
+        Ok(found) if found.mode() & OTHERS != 0 => fs::set_permissions(dir, found.permissions()),
+        _ => Ok(()),
+    }
 }
 
 /// The directory is locked for as long as this lives.

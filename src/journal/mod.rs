@@ -77,6 +77,7 @@ mod record;
 mod shared;
 mod worker;
 
+pub use disk::{REMEDY, try_closing};
 pub use open::{Journal, JournalOptions, OpenError, SyncFile, waiting_bytes};
 pub use read::{Damage, Stored, Window};
 pub use record::{PushKind, PushRecord, RecordError};

@@ -3,7 +3,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -184,6 +184,18 @@ fn unprivileged() -> Command {
     command
 }
 
+/// Exit code and everything that it says.
+fn said_unprivileged(command: &str, config: &str) -> (Option<i32>, String) {
+    let mut daybook = unprivileged();
+    daybook.args([command, "-c", config]);
+    if command == "check" {
+        daybook.arg("--online");
+    }
+    let output = daybook.output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code(), said)
+}
+
 #[test]
 fn who_may_not_open_the_store_is_asked_for_the_right() {
     let dir = tempfile::tempdir().unwrap();
@@ -204,20 +216,50 @@ fn who_may_not_open_the_store_is_asked_for_the_right() {
             ("run", 1, format!("error: daybook did not start: {why}\n")),
             ("check", 78, "it and the file belong to the user".to_owned()),
         ] {
-            let mut daybook = unprivileged();
-            daybook.args([command, "-c", &config]);
-            if command == "check" {
-                daybook.arg("--online");
-            }
-            let output = daybook.output().unwrap();
-            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-            assert_eq!(output.status.code(), Some(code), "{command}: {said}");
+            let (ended, said) = said_unprivileged(command, &config);
+            assert_eq!(ended, Some(code), "{command}: {said}");
             assert!(
                 said.contains(&wanted),
                 "{command}: {wanted} is not in {said}"
             );
         }
     }
+}
+
+/// As the top of a volume that belongs to root and to a group of the service's.
+#[test]
+fn a_journal_that_only_somebody_else_could_close_is_told_by_check_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = dir.path().join("journal");
+    std::fs::create_dir(&journal).unwrap();
+    std::fs::set_permissions(&journal, std::fs::Permissions::from_mode(0o777)).unwrap();
+    // Only root gives directories away.
+    if chown(&journal, Some(65_534), None).is_err() {
+        return;
+    }
+    let port = free_port();
+    let recorder = "[[sources]]\nkind = \"recorder\"\n";
+    let config = write_config(dir.path(), port, &sqlite_in(dir.path()), recorder);
+    let place = journal.display();
+    let why = "is open to others and cannot be closed: Operation not permitted (os error 1)";
+    let remedy = "name a directory below it, which Daybook makes";
+    let opened = format!("did not start: journal {place} cannot be opened: it {why}; {remedy}");
+    let checked = format!("FAIL  journal: {place} {why}\n      remedy: {remedy}");
+    for (command, code, wanted) in [("check", 78, checked), ("run", 1, opened)] {
+        let (ended, said) = said_unprivileged(command, &config);
+        assert_eq!(ended, Some(code), "{command}: {said}");
+        assert!(
+            said.contains(&wanted),
+            "{command}: {wanted} is not in {said}"
+        );
+        assert_eq!(journal.metadata().unwrap().mode() & 0o777, 0o777);
+    }
+    let text = std::fs::read_to_string(&config).unwrap();
+    let below = text.replace("journal\"", "journal/own\"");
+    assert_ne!(below, text);
+    std::fs::write(&config, below).unwrap();
+    let (_, said) = said_unprivileged("check", &config);
+    assert!(said.contains("ok    journal: "), "{said}");
 }
 
 /// The same configuration with the switch and without it.

@@ -114,7 +114,7 @@ impl Following {
     fn start(place: &Place, arguments: &[&str]) -> Self {
         let mut child = place
             .command("tail")
-            .args(["--follow", "--json"])
+            .arg("--follow")
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -131,10 +131,22 @@ impl Following {
         Self { child, lines }
     }
 
+    fn line(&self) -> String {
+        self.lines.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
     fn key(&self) -> String {
-        let line = self.lines.recv_timeout(Duration::from_secs(60)).unwrap();
-        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let event: serde_json::Value = serde_json::from_str(&self.line()).unwrap();
         event["externalId"].as_str().unwrap().to_owned()
+    }
+
+    /// The most memory that it ever had, in MiB.
+    fn peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let mut lines = status.lines();
+        let line = lines.find(|line| line.starts_with("VmHWM:")).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib >> 10
     }
 }
 
@@ -154,7 +166,7 @@ async fn following_shows_what_comes_and_ends_well() {
         &[event(1, "alice"), event(2, "bob"), event(3, "alice")],
     )
     .await;
-    let mut following = Following::start(&place, &["--actor", "alice", "--limit", "1"]);
+    let mut following = Following::start(&place, &["--json", "--actor", "alice", "--limit", "1"]);
     assert_eq!(following.key(), "3");
     enter(&*place.store, &[event(4, "bob"), event(5, "Alice")]).await;
     assert_eq!(following.key(), "5");
@@ -163,6 +175,36 @@ async fn following_shows_what_comes_and_ends_well() {
         .status();
     assert!(interrupted.unwrap().success());
     assert!(following.child.wait().unwrap().success());
+}
+
+/// Tiny values take many times their length when they are decoded; never those of all events at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_events_are_shown_in_order_and_in_little_memory() {
+    const EVENTS: usize = 100;
+    const VALUES: usize = 20_000;
+    let place = Place::new().await;
+    for key in 0..EVENTS {
+        let mut event = event(key, "alice");
+        let values = vec![0; VALUES].into();
+        event.metadata.insert("v".to_owned(), values);
+        enter(&*place.store, &[event]).await;
+    }
+    let one = Following::start(&place, &["--limit", "1"]);
+    one.line();
+    let bare = one.peak_mib();
+    for arguments in [&["--limit", "99"][..], &["--limit", "99", "--json"]] {
+        let many = Following::start(&place, arguments);
+        for key in 1..EVENTS {
+            if arguments.contains(&"--json") {
+                assert_eq!(many.key(), key.to_string());
+            } else {
+                assert!(many.line().contains("alice"));
+            }
+        }
+        let peak = many.peak_mib();
+        println!("{arguments:?}: peak {peak} MiB, of one event {bare} MiB");
+        assert!(peak < bare + 48, "{arguments:?}: {peak} MiB, {bare}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

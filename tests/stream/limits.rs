@@ -8,7 +8,7 @@ use testkit::World;
 use testkit::sse::{EventStream, StreamEnd};
 use testkit::world::eventually;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{RECORDER, STREAM, commit, enter, large, open, resumed, texts};
 
@@ -88,9 +88,15 @@ async fn a_tenant_leaves_places_to_others() {
     assert_eq!(status, 503);
     let told = body["error"]["message"].as_str().unwrap();
     assert!(told.contains("of this tenant"), "{body}");
-    for token in &tokens[2..] {
-        held.push(open(token).await.ok().unwrap());
-    }
+    held.push(open(&tokens[2]).await.ok().unwrap());
+    // The last place is none of tenants'.
+    let Err((status, body)) = open(&tokens[2]).await else {
+        panic!("tenants have every place");
+    };
+    assert_eq!(status, 503);
+    let told = body["error"]["message"].as_str().unwrap();
+    assert_eq!(told, "too many readers of the live stream");
+    held.push(open(&tokens[3]).await.ok().unwrap());
     drop(held);
     world.stop().await;
 }
@@ -126,6 +132,16 @@ async fn every_one_of_many_readers_gets_everything() {
     world.stop().await;
 }
 
+/// Asks for the stream and takes nothing of it; little is enough to fill its end of the connection.
+async fn open_stuck(world: &World) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut stuck = socket.connect(world.daybook().address()).await.unwrap();
+    let request = format!("GET {STREAM} HTTP/1.1\r\nhost: daybook.test\r\n\r\n");
+    stuck.write_all(request.as_bytes()).await.unwrap();
+    stuck
+}
+
 /// One that reads nothing at all is cut off; the others do not notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_takes_nothing_is_cut_off() {
@@ -134,12 +150,7 @@ async fn a_reader_that_takes_nothing_is_cut_off() {
         .start_with("auth = \"none\"\nwrite_timeout = \"3s\"", "")
         .await;
     let mut well = open(&world, "").await;
-    let socket = TcpSocket::new_v4().unwrap();
-    // Little is enough to fill its connection.
-    socket.set_recv_buffer_size(4 << 10).unwrap();
-    let mut stuck = socket.connect(world.daybook().address()).await.unwrap();
-    let request = format!("GET {STREAM} HTTP/1.1\r\nhost: daybook.test\r\n\r\n");
-    stuck.write_all(request.as_bytes()).await.unwrap();
+    let stuck = open_stuck(&world).await;
     eventually("both read along", async || {
         world.metric("daybook_stream_readers", "").await == 2.0
     })
@@ -155,6 +166,29 @@ async fn a_reader_that_takes_nothing_is_cut_off() {
             "{sent} large events, and the reader is still there"
         );
     }
+    drop(stuck);
+    world.stop().await;
+}
+
+/// The server's end of the connection takes what is written for a client that vanished without a word, and
+/// the kernel waits for it in vain, as for this one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_vanished_gives_its_place_back_though_no_write_waits() {
+    let plan = World::sqlite().await;
+    let world = plan
+        .start_with("auth = \"none\"\nwrite_timeout = \"3s\"", "")
+        .await;
+    let vanished = open_stuck(&world).await;
+    eventually("it reads along", async || {
+        world.metric("daybook_stream_readers", "").await == 1.0
+    })
+    .await;
+    commit(&**world.daybook().store(), None, &[large(0, 64 << 10)]).await;
+    eventually("its place is free", async || {
+        world.metric("daybook_stream_readers", "").await == 0.0
+    })
+    .await;
+    drop(vanished);
     world.stop().await;
 }
 
