@@ -124,6 +124,22 @@ async fn a_server_that_is_not_there_yet_is_no_error_until_it_is_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_gone_is_told_from_one_that_is_slow() {
+    let mongod = Mongod::start().await;
+    let world = World::mongodb(&mongod).await.start().await;
+    world.ready().await;
+    let found_nobody = async || {
+        let reason = "reason=\"unavailable\"";
+        world.metric("daybook_store_errors_total", reason).await
+    };
+    let before = found_nobody().await;
+    mongod.kill9();
+    let more = async || found_nobody().await > before;
+    eventually("the writer has found nobody", more).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_server_is_a_timeout_in_time_and_goes_on_when_it_thaws() {
     let mongod = Mongod::start().await;
     let patient = prepared(&mongod.url("d")).await;
@@ -446,6 +462,9 @@ async fn a_replica_set_loses_its_primary_its_connections_and_its_majority() {
         matches!(error.reason(), "timeout" | "unavailable"),
         "{error}"
     );
+    // The primary has it, for as long as it is one. Nobody is shown what it may have to take back.
+    let shown = store.find_events(&EventFilter::default(), None, 1000).await;
+    assert!(shown.is_err() || shown.is_ok_and(|shown| shown.len() == events.len()));
     others().for_each(Mongod::thaw);
     commit_at_last(&store, &more).await;
     assert_eq!(stored(&patient).await, events.len() + 1);

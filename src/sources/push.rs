@@ -178,8 +178,12 @@ impl Actor for Acceptor {
         let status = Arc::clone(&state.args.courier.status);
         state.jobs.spawn(async move {
             let pushed = tokio::time::timeout_at(given_up.into(), job(pusher)).await;
-            let late = || Pushed::Unavailable("the push took too long".to_owned());
-            let pushed = pushed.unwrap_or_else(|_| late());
+            let late = |_| {
+                let reason = "the push took too long".to_owned();
+                status.set_state(SourceState::Blocked, Some(reason.clone()));
+                Pushed::Unavailable(reason)
+            };
+            let pushed = pushed.unwrap_or_else(late);
             if status.view().state == SourceState::Blocked {
                 blocked.notify_one();
             }
@@ -351,7 +355,10 @@ impl Pusher {
             // There may be room in it by now.
             Err(Undelivered::Store(reason)) => {
                 let appended = self.to_journal(push, &reason, &permit).await;
-                appended.map(|()| 0)
+                appended.map(|()| 0).inspect_err(|reason| {
+                    let status = &self.courier.status;
+                    status.set_state(SourceState::Blocked, Some(reason.clone()));
+                })
             }
             Err(Undelivered::Struck(reason)) => Err(reason),
         };
@@ -439,19 +446,11 @@ impl Pusher {
         };
         let status = &self.courier.status;
         let appended = journal.append_paid(push.clone(), Arc::clone(permit)).await;
-        let appended = appended.map_err(|error| format!("{why}, and the {error}"));
-        match appended {
-            Ok(()) => {
-                let reason = format!("{why}: pushes go to the journal");
-                status.set_state(SourceState::Blocked, Some(reason));
-                status.succeeded();
-                Ok(())
-            }
-            Err(reason) => {
-                status.set_state(SourceState::Blocked, Some(reason.clone()));
-                Err(reason)
-            }
-        }
+        appended.map_err(|error| format!("{why}, and the {error}"))?;
+        let reason = format!("{why}: pushes go to the journal");
+        status.set_state(SourceState::Blocked, Some(reason));
+        status.succeeded();
+        Ok(())
     }
 }
 

@@ -198,6 +198,20 @@ async fn the_store_has_its_time_for_what_the_journal_refuses_only_while_that_ref
     assert!(matches!(pushed, Pushed::Durable { quarantined: 1, .. }));
 }
 
+#[tokio::test]
+async fn a_push_that_nothing_takes_in_time_leaves_the_source_blocked() {
+    let budget = Budget::new(1000);
+    let pusher = Pusher {
+        until: Instant::now(),
+        ..pusher(&budget, None)
+    };
+    let status = Arc::clone(&pusher.courier.status);
+    let room = Room::InFlight(budget.try_acquire(0).unwrap());
+    let pushed = pusher.deliver(&push(), (0..1).map(letter), room).await;
+    assert!(matches!(pushed, Pushed::Unavailable(_)), "{pushed:?}");
+    assert_eq!(status.view().state, SourceState::Blocked);
+}
+
 /// As `daybook check --online` sends it.
 #[tokio::test]
 async fn a_push_of_nothing_does_not_say_that_pushes_are_taken_again() {

@@ -56,6 +56,8 @@ const PROBE_CAP: Duration = Duration::from_secs(1);
 const PROBE_IDLE: Duration = Duration::from_secs(5);
 /// A probe answers quickly or is repeated: the store's own timeout is for real work.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of a store that is away it is waited for until it has said why: for so long it looks for its server.
+const PROBE_AWAY: Duration = Duration::from_secs(6);
 
 /// A batch whose tenants are known.
 pub struct Resolved {
@@ -477,11 +479,16 @@ impl WriterState {
     fn probe(&mut self, myself: &ActorRef<WriterMessage>) {
         let store = Arc::clone(&self.args.store);
         let (to_prepare, was_prepared) = (self.to_prepare, self.was_prepared);
+        let patience = match self.breaker {
+            Breaker::Closed => PROBE_TIMEOUT,
+            Breaker::Open { .. } => PROBE_AWAY,
+        };
+        let probed = was_prepared.then_some(patience);
         let report = ReportOnce::new(myself, WriterMessage::Probed, || {
             WriterMessage::Probed(Err(StoreError::Other("a probe panicked".to_owned())))
         });
         self.flushes.spawn(async move {
-            report.send(ask(&*store, was_prepared, to_prepare).await);
+            report.send(ask(&*store, probed, to_prepare).await);
         });
     }
 
@@ -517,10 +524,14 @@ impl WriterState {
     }
 }
 
-/// Whether it was prepared too. One that is still away is found so by the ping, which is quick.
-async fn ask(store: &dyn Store, was_prepared: bool, to_prepare: bool) -> Result<bool, StoreError> {
-    if was_prepared {
-        probe_once(store).await?;
+/// Whether it was prepared too. One that is still away is found so by the ping, if it is `probed` for so long at most.
+async fn ask(
+    store: &dyn Store,
+    probed: Option<Duration>,
+    to_prepare: bool,
+) -> Result<bool, StoreError> {
+    if let Some(patience) = probed {
+        probe_once(store, patience).await?;
     }
     if to_prepare {
         store.prepare().await?;
@@ -529,12 +540,12 @@ async fn ask(store: &dyn Store, was_prepared: bool, to_prepare: bool) -> Result<
     Ok(to_prepare)
 }
 
-async fn probe_once(store: &dyn Store) -> Result<(), StoreError> {
-    tokio::time::timeout(PROBE_TIMEOUT, store.ping())
+async fn probe_once(store: &dyn Store, patience: Duration) -> Result<(), StoreError> {
+    tokio::time::timeout(patience, store.ping())
         .await
         .unwrap_or(Err(StoreError::Timeout {
             what: "a probe",
-            after: PROBE_TIMEOUT,
+            after: patience,
         }))
 }
 

@@ -52,7 +52,8 @@ use mongodb::error::ErrorKind;
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
 use mongodb::options::{
-    Acknowledgment, ClientOptions, CommitQuorum, Hint, ReadPreference, ReplaceOptions, WriteConcern,
+    Acknowledgment, ClientOptions, CommitQuorum, Hint, ReadConcern, ReadPreference, ReplaceOptions,
+    WriteConcern,
 };
 use mongodb::{Client, Collection, Database};
 
@@ -283,6 +284,8 @@ impl MongoStore {
 fn divide(options: &mut ClientOptions) -> ClientOptions {
     let mut reads = options.clone();
     reads.min_pool_size = None;
+    // What a failover may take back is shown to nobody.
+    reads.read_concern = Some(ReadConcern::majority());
     if let Some(most) = options.max_pool_size {
         reads.max_pool_size = Some((most / 2).max(1));
         // The live feed takes one of them for a second at a time.
