@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::TailError;
+use super::copies::seen_beside;
 use super::cursor::TailCursor;
 use super::forgotten::Forgotten;
 use super::identity::{FileStat, Print, nanoseconds};
@@ -111,6 +112,7 @@ impl Tailer {
         live: Option<Opened>,
     ) -> Result<bool, TailError> {
         let beside = self.beside_if_permitted()?;
+        let live = live.map(|(file, stat)| (file, seen_beside(stat, &beside)));
         let (new, history) = awaited.divide(&self.options.path, beside);
         let parts = all_parts(&new);
         if live.is_none() && parts.is_empty() {
@@ -131,7 +133,7 @@ impl Tailer {
             self.is_live(stat) || !parts.iter().any(|part| part.stat.is_same_inode(stat))
         });
         self.queue_in_order(parts, after, live, None)?;
-        let compressed = later_compressed(awaited.since, &new);
+        let compressed = later_compressed(&self.options.path, awaited.since, &new);
         self.events
             .extend(compressed.into_iter().map(compressed_gap));
         Ok(true)

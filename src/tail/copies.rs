@@ -6,12 +6,13 @@
 
 use std::cmp::Reverse;
 use std::fs::File;
+use std::time::SystemTime;
 
 use super::followed::{Followed, Queued, newest_stat};
-use super::identity::{FileStat, PRINT_BYTES};
+use super::identity::{FileStat, PRINT_BYTES, nanoseconds};
 use super::rotation::{
-    Anchor, Sibling, compressed_at, is_copy, later_compressed, later_parts, open_sibling,
-    try_open_sibling, unpacks_to,
+    Anchor, PartName, Sibling, compressed_at, is_copy, later_compressed_or_copied, later_parts,
+    open_sibling, try_open_sibling, unpacks_to,
 };
 use super::tailer::Tailer;
 use super::watch::{compressed_gap, file_name};
@@ -121,7 +122,10 @@ impl Tailer {
         let to = (!awaited_is_gone).then(|| finished.reader.known_end());
         match copy_stat {
             Some(_) => self.declare_cut(&finished, from, to, GapReason::Truncated),
-            None => self.declare_cut_or_compressed(&finished, to, &beside),
+            None => {
+                self.declare_cut_or_compressed(&finished, to, &beside);
+                renewed.reader.seen_as(seen_beside(seen, &beside));
+            }
         }
         self.remember(&finished);
         self.moved = true;
@@ -142,7 +146,7 @@ impl Tailer {
     ) {
         let (offset, modified) = (finished.reader.offset(), finished.reader.stat().modified);
         let path = &self.options.path;
-        let mut later = later_compressed(modified, beside);
+        let mut later = later_compressed_or_copied(path, modified, beside);
         later.sort_by_key(|part| part.stat.modified);
         let copy = match compressed_at(modified, beside) {
             // As it was last seen, unless it was written once more just before it was copied.
@@ -225,6 +229,9 @@ impl Tailer {
             if current.reader.position() == 0 && now.size > 0 && older != now {
                 // Something came after the read, of which there is a copy.
                 current.reader.seen_as(seen);
+            } else {
+                let stat = seen_beside(*current.reader.stat(), &beside);
+                current.reader.look(stat);
             }
             self.current = Some(current);
             return Ok(false);
@@ -356,6 +363,29 @@ pub(super) fn truncated_after(seen: FileStat, copy: &FileStat) -> FileStat {
     FileStat {
         modified: made,
         size: 0,
+        ..seen
+    }
+}
+
+/// Whoever looks at an empty file sees the compressed parts beside it, too. One that was completed after
+/// the truncation is not to be found again when the next line comes.
+pub(super) fn seen_beside(seen: FileStat, beside: &[Sibling]) -> FileStat {
+    if seen.size > 0 {
+        return seen;
+    }
+    // A clock that was ahead must not hide what comes later.
+    let now = nanoseconds(SystemTime::now());
+    let is_seen = |part: &&Sibling| {
+        let is_compressed = |name: &PartName| name.compressed_from.is_some();
+        part.name.as_ref().is_some_and(is_compressed)
+            && part.stat.modified > seen.modified
+            && part.stat.modified <= now
+    };
+    let seen_parts = beside.iter().filter(is_seen);
+    let times = seen_parts.map(|part| part.stat.modified);
+    FileStat {
+        // Its very time would tell that it was compressed from this file.
+        modified: times.max().map_or(seen.modified, |newest| newest + 1),
         ..seen
     }
 }

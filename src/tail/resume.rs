@@ -5,8 +5,8 @@ use std::io;
 
 use super::awaited::Awaited;
 use super::copies::{
-    after_copy, end_of, is_readable_part, likeliest_copy, may_be_copy_of, truncated_after,
-    was_made_before_end_of, written_since,
+    after_copy, end_of, is_readable_part, likeliest_copy, may_be_copy_of, seen_beside,
+    truncated_after, was_made_before_end_of, written_since,
 };
 use super::cursor::{Passed, TailCursor};
 use super::followed::Followed;
@@ -219,6 +219,7 @@ impl Tailer {
         live: Option<Opened>,
         copies_of: Option<FileStat>,
     ) -> Result<(), TailError> {
+        let live = live.map(|(file, stat)| (file, seen_beside(stat, beside)));
         self.queue_in_order(later_parts(anchor, beside), anchor, live, copies_of)
     }
 
@@ -258,7 +259,7 @@ impl Tailer {
     }
 
     fn declare_gone(&mut self, cursor: &TailCursor, beside: &[Sibling]) {
-        let mut later = later_compressed(cursor.modified, beside);
+        let mut later = later_compressed(&self.options.path, cursor.modified, beside);
         later.sort_by_key(|part| part.stat.modified);
         let untouched = compressed_at(cursor.modified, beside);
         let own = match untouched {

@@ -243,12 +243,27 @@ pub(super) fn all_parts(siblings: &[Sibling]) -> Vec<Sibling> {
 ///
 /// Compression keeps the modification time, so a part that was read to its end before it was
 /// compressed is not among them. One whose original still stands there is not needed, nor is what may
-/// be a copy of the log.
-pub(super) fn later_compressed(modified: i64, siblings: &[Sibling]) -> Vec<&Sibling> {
+/// be a copy of the log, nor an empty one.
+pub(super) fn later_compressed<'a>(
+    live: &Path,
+    modified: i64,
+    siblings: &'a [Sibling],
+) -> Vec<&'a Sibling> {
+    let mut later = later_compressed_or_copied(live, modified, siblings);
+    later.retain(|part| part.name.as_ref().is_some_and(|name| !name.is_of_live));
+    later
+}
+
+/// The same with what may be a copy of the log.
+pub(super) fn later_compressed_or_copied<'a>(
+    live: &Path,
+    modified: i64,
+    siblings: &'a [Sibling],
+) -> Vec<&'a Sibling> {
     siblings
         .iter()
-        .filter(|sibling| sibling.name.as_ref().is_some_and(|name| !name.is_of_live))
         .filter(|sibling| sibling.stat.modified > modified && original_is_gone(sibling, siblings))
+        .filter(|sibling| unpacks_to(live, sibling, 0) != Some(true))
         .collect()
 }
 
@@ -494,8 +509,12 @@ mod tests {
             sibling("audit.log.3.gz", 17, Some(400), 300),
             sibling("audit.log.gz", 18, Some(700), 750),
         ];
-        let later: Vec<Sibling> = later_compressed(300, &all).into_iter().cloned().collect();
+        let live = Path::new("/var/log/ocis/audit.log");
+        let owned = |parts: Vec<&Sibling>| parts.into_iter().cloned().collect::<Vec<_>>();
+        let later = owned(later_compressed(live, 300, &all));
         assert_eq!(names(&later), ["audit.log.2.gz"]);
+        let later = owned(later_compressed_or_copied(live, 300, &all));
+        assert_eq!(names(&later), ["audit.log.2.gz", "audit.log.gz"]);
         assert_eq!(
             compressed_at(300, &all).unwrap().path,
             Path::new("/var/log/ocis/audit.log.3.gz")

@@ -441,7 +441,7 @@ impl Tailer {
         Ok(false)
     }
 
-    /// Whether a file has the name of a part now, or may have.
+    /// Whether a file has the name of a part now, as far as its directory may be read.
     fn is_a_part(&self, file: &File) -> bool {
         let (Ok(stat), Ok(beside)) = (FileStat::of(file), self.beside_if_permitted()) else {
             return true;

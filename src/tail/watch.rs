@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fs::File;
 use std::io;
 
-use super::copies::end_of;
+use super::copies::{end_of, seen_beside};
 use super::followed::{Followed, Queued, Unopened, newest_stat};
 use super::identity::{FileStat, PRINT_BYTES, length_without_name, open_regular, read_at};
 use super::rotation::{
@@ -107,7 +107,7 @@ impl Tailer {
                 self.queue_parts(parts, Some(anchor), None);
             }
             self.note_present(&stat);
-            return self.queue_open(file, seen, false, begun);
+            return self.queue_open(file, seen_beside(seen, &beside), false, begun);
         }
         Ok(())
     }
@@ -209,13 +209,13 @@ impl Tailer {
     }
 
     pub(super) fn declare_compressed(&mut self, newest: &FileStat, beside: &[Sibling]) {
-        let mut later = later_compressed(newest.modified, beside);
+        let mut later = later_compressed(&self.options.path, newest.modified, beside);
         later.sort_by_key(|part| part.stat.modified);
         let newest_is_gone = !beside.iter().any(|part| part.stat.is_same_inode(newest));
         // A compression that does not keep the time: the first is that of the file read here.
         if newest_is_gone
             && compressed_at(newest.modified, beside).is_none()
-            && later.first().is_some_and(|part| part.has_own_time())
+            && (later.first()).is_some_and(|part| !self.is_unread(part, newest.size))
         {
             later.remove(0);
         }
@@ -227,7 +227,7 @@ impl Tailer {
     /// Of a log of which nothing was read: what stood in it since then and is only there compressed.
     pub(super) fn declare_compressed_since(&mut self, modified: i64, beside: &[Sibling]) {
         let read_to = self.passed.last().map_or(0, |passed| passed.offset);
-        let mut later = later_compressed(modified, beside);
+        let mut later = later_compressed(&self.options.path, modified, beside);
         later.retain(|part| self.is_unread(part, read_to));
         self.moved |= !later.is_empty();
         self.events.extend(later.into_iter().map(compressed_gap));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::time::{Duration, SystemTime};
 
 use daybook::tail::{FileEvent, GapReason};
 
@@ -141,62 +142,80 @@ fn compressed(world: &World) -> Vec<&str> {
 #[test]
 fn a_compressed_copy_is_a_gap_unless_it_holds_what_was_read() {
     use Compressor::{Logrotate, Pipe, Script};
-    for (ending, compressor, unread, is_gap) in [
-        ("gz", Logrotate, "", false),
-        ("gz", Logrotate, "unread\n", true),
-        ("gz", Script, "", false),
-        ("gz", Script, "unread\n", true),
-        ("gz", Pipe, "", false),
-        ("gz", Pipe, "unread\n", true),
-        ("zst", Logrotate, "", false),
-        ("zst", Logrotate, "unread\n", true),
+    for (part, compressor, unread, is_gap) in [
+        ("audit.log.1.gz", Logrotate, "", false),
+        ("audit.log.1.gz", Logrotate, "unread\n", true),
+        ("audit.log.1.gz", Script, "", false),
+        ("audit.log.1.gz", Script, "unread\n", true),
+        ("audit.log.1.gz", Pipe, "", false),
+        ("audit.log.1.gz", Pipe, "unread\n", true),
+        ("audit.log.1.zst", Logrotate, "", false),
+        ("audit.log.1.zst", Logrotate, "unread\n", true),
         // Nothing tells what such a one holds.
-        ("zst", Pipe, "", false),
+        ("audit.log.1.zst", Pipe, "", false),
+        // As by `gzip -k audit.log`.
+        ("audit.log.gz", Logrotate, "", false),
+        ("audit.log.gz", Logrotate, "unread\n", true),
     ] {
-        let mut world = World::new();
-        world.append("one\n");
-        world.drain();
-        world.await_tick();
-        world.append(unread);
-        let part = format!("audit.log.1.{ending}");
-        copy_truncate_compress(&world, &part, compressor);
-        world.append("two\n");
-        world.drain();
-        let when = format!("{ending} by {compressor:?} with {unread:?}");
-        assert_eq!(world.lines, ["one", "two"], "{when}");
-        let parts = if is_gap { vec![&*part] } else { Vec::new() };
-        assert_eq!(compressed(&world), parts, "{when}");
-        let truncated = FileEvent::Truncated {
-            inode: world.inode("audit.log"),
-            read_to: 4,
-            lost_bytes: (!is_gap).then_some(0),
-        };
-        assert!(world.events.contains(&truncated), "{when}");
-        world.restart();
-        world.drain();
-        assert_eq!(world.gaps(), Vec::<&FileEvent>::new(), "{when}");
+        for is_seen_empty in [false, true] {
+            let mut world = World::new();
+            world.append("one\n");
+            world.drain();
+            world.await_tick();
+            world.append(unread);
+            copy_truncate_compress(&world, part, compressor);
+            if is_seen_empty {
+                world.drain();
+                world.await_tick();
+            }
+            world.append("two\n");
+            world.drain();
+            let when = format!("{part} by {compressor:?} with {unread:?}, {is_seen_empty}");
+            assert_eq!(world.lines, ["one", "two"], "{when}");
+            let parts = if is_gap { vec![part] } else { Vec::new() };
+            assert_eq!(compressed(&world), parts, "{when}");
+            let truncated = FileEvent::Truncated {
+                inode: world.inode("audit.log"),
+                read_to: 4,
+                lost_bytes: (!is_gap).then_some(0),
+            };
+            assert!(world.events.contains(&truncated), "{when}");
+            world.restart();
+            world.drain();
+            assert_eq!(world.gaps(), Vec::<&FileEvent>::new(), "{when}");
+        }
     }
 }
 
 /// Seen empty, it was written, copied and truncated again before anybody looked.
 #[test]
 fn what_stood_in_an_emptied_log_and_was_compressed_unseen_is_a_gap() {
+    let looks = [(false, false), (false, true), (true, false), (true, true)];
     for compressor in [Compressor::Logrotate, Compressor::Script, Compressor::Pipe] {
-        for is_stopped in [false, true] {
-            let when = format!("{compressor:?}, {is_stopped}");
+        for (is_stopped, is_seen_empty) in looks {
+            let when = format!("{compressor:?}, {is_stopped}, {is_seen_empty}");
             let mut world = World::new();
             world.append("one\n");
             world.drain();
             world.await_tick();
+            copy_truncate_compress(&world, "audit.log.3.gz", compressor);
+            world.drain();
+            // Once more without a line since.
+            world.await_tick();
             copy_truncate_compress(&world, "audit.log.2.gz", compressor);
             world.drain();
             assert_eq!(world.gaps(), Vec::<&FileEvent>::new(), "{when}");
+            world.await_tick();
             world.append("unread\n");
             copy_truncate_compress(&world, "audit.log.1.gz", compressor);
-            world.append("two\n");
             if is_stopped {
                 world.restart();
             }
+            if is_seen_empty {
+                world.drain();
+                world.await_tick();
+            }
+            world.append("two\n");
             world.drain();
             assert_eq!(world.lines, ["one", "two"], "{when}");
             assert_eq!(compressed(&world), ["audit.log.1.gz"], "{when}");
@@ -204,6 +223,31 @@ fn what_stood_in_an_emptied_log_and_was_compressed_unseen_is_a_gap() {
             world.drain();
             assert_eq!(world.gaps(), Vec::<&FileEvent>::new(), "{when}");
         }
+    }
+}
+
+/// The clock was ahead when a former copy was compressed.
+#[test]
+fn a_compressed_copy_with_a_time_to_come_hides_no_later_copy() {
+    for is_stopped in [false, true] {
+        let mut world = World::new();
+        world.append("one\n");
+        world.drain();
+        world.await_tick();
+        copy_truncate_compress(&world, "audit.log.2.gz", Compressor::Pipe);
+        let ahead = SystemTime::now() + Duration::from_secs(3600);
+        written(&world, "audit.log.2.gz", ahead);
+        world.drain();
+        world.await_tick();
+        world.append("two\n");
+        world.copy_truncate("audit.log.1");
+        world.append("three\n");
+        if is_stopped {
+            world.restart();
+        }
+        world.drain();
+        assert_eq!(world.lines, ["one", "two", "three"], "{is_stopped}");
+        assert_eq!(world.gaps(), Vec::<&FileEvent>::new(), "{is_stopped}");
     }
 }
 

@@ -85,6 +85,21 @@ fn compressed_between_the_first_look_and_the_first_line() {
     assert_eq!(world.gaps().len(), 1, "{:?}", world.events);
 }
 
+/// After the log was truncated, which nothing was written to since.
+#[test]
+fn what_was_compressed_before_the_first_look_is_no_gap() {
+    let mut world = World::new();
+    world.append("");
+    world.await_tick();
+    world.append_to("audit.log.1.gz", "compressed\n");
+    world.drain();
+    world.await_tick();
+    world.append("one\n");
+    world.drain();
+    assert_eq!(world.lines, ["one"]);
+    assert_eq!(world.gaps(), Vec::<&FileEvent>::new());
+}
+
 /// The file that the link leads to has the name of a part.
 #[test]
 fn a_link_led_elsewhere_between_the_first_look_and_the_first_line() {
