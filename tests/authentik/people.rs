@@ -247,6 +247,35 @@ async fn what_was_done_before_a_move_is_the_former_tenants_though_one_poll_tells
     world.stop().await;
 }
 
+/// The move stands on the second page.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_after_a_move_is_not_the_former_tenants_where_a_later_change_is_read_first() {
+    let fake = fake().await;
+    fake.add_group(group(2, "Acme Staff"));
+    fake.add_group(group(4, "Globex"));
+    fake.add_user(user(101, "alice", &[2]));
+    act(&fake, 101, "alice", "");
+    let world = world(&fake, "page_size = 3").await;
+    let at = |slug: &str| ("alice".to_owned(), Some(slug.to_owned()));
+    assert_eq!(tenants_of(&world, 1).await, [at("acme")]);
+
+    fake.add_user(user(101, "alice", &[4]));
+    let now = Timestamp::now();
+    let ago = |milliseconds| now - Duration::from_millis(milliseconds);
+    fake.insert_many(vec![
+        move_at(ago(40)),
+        act_at(ago(30), 101, "alice", ""),
+        act_at(ago(20), 101, "alice", ""),
+        move_at(ago(10)),
+    ]);
+    let found = tenants_of(&world, 5).await;
+    let akadmin = || ("akadmin".to_owned(), None);
+    let [acme, globex] = ["acme", "globex"].map(at);
+    let wanted = [akadmin(), akadmin(), acme, globex.clone(), globex];
+    assert_eq!(found, wanted);
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_look_up_the_directory_decides() {
     let fake = fake_with(FakeAuthentikConfig {

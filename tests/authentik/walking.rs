@@ -227,6 +227,27 @@ async fn new_events_do_not_wait_behind_a_long_backlog() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_below_many_events_of_one_time_is_read() {
+    let fake = fake().await;
+    let at = Timestamp::now();
+    fake.insert_many((0..600).map(|_| event_at(at)).collect());
+    fake.insert_many(history(
+        100,
+        Duration::from_secs(3600),
+        Duration::from_secs(1),
+    ));
+    // Five pages take longer than the interval, and those of that time are more.
+    let slow = Scripted::new(Fault::Delay(Duration::from_millis(300))).times(Times::Forever);
+    fake.script(slow.on("/events/events/"));
+    let world = world_of(&fake, "").await;
+    written_reaches(&world, 700).await;
+    let polls = asked(&fake).polls;
+    assert!(polls > 1, "the top was not looked at meanwhile");
+    assert_all_once(&world, &fake).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_slower_than_the_interval_is_asked_one_thing_at_a_time() {
     let fake = fake().await;
     fake.insert_many(history(

@@ -90,6 +90,7 @@ pub struct PollerState {
     unreadable: HashSet<String>,
     probed: bool,
     last_head: Instant,
+    /// Of those that brought the walk on.
     pages_since_head: u32,
     /// Since when the older page that is read waits for its people.
     waits_since: Option<Instant>,
@@ -318,7 +319,6 @@ impl PollerState {
             self.rest();
             return Ok(Next::Poll(interval));
         };
-        self.pages_since_head += 1;
         let answer = {
             let _waiting = self.args.progress.long_wait(self.args.config.timeout);
             self.args.client.events(request).await
@@ -431,6 +431,10 @@ impl PollerState {
         });
         if walk.is_lost() {
             return Ok(self.failed(&ClientError::Contradictory));
+        }
+        self.pages_since_head += u32::from(taken.onward);
+        if walk.has_gaps() {
+            self.people.forget_former();
         }
         if is_at_head
             && !walk.is_at_head()

@@ -1,10 +1,10 @@
 //! Who acted: groups, subject and address of a user, looked up through Authentik's API.
 //!
 //! No event names a group. What is found is remembered for a while, or until an event tells that a
-//! user or a group was changed; events of before that are told by what was known until then. A look-up
-//! that fails leaves the event to the directory of tenants, and for good: what stands is not altered.
-//! So whoever reads what is old waits and asks again, a few times; what is new is never held up for
-//! long.
+//! user or a group was changed; events of before that are told by what was known until then, unless
+//! older pages wait, which may tell of earlier changes. A look-up that fails leaves the event to the
+//! directory of tenants, and for good: what stands is not altered. So whoever reads what is old waits
+//! and asks again, a few times; what is new is never held up for long.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -198,6 +198,12 @@ impl People {
             self.former.until = self.former.until.min(first);
         }
         self.changed = self.changed.max(changed);
+    }
+
+    /// Takes in that older pages wait, which may tell of earlier changes: events are told by what is
+    /// known now.
+    pub fn forget_former(&mut self) {
+        self.former.people.clear();
     }
 
     /// Why users cannot be looked up at present.

@@ -24,6 +24,8 @@
 //! - **The brief head.** While a gap is open, a poll reads only what is newer than the head before
 //!   it. Late events have to wait for the next full head, whose lower end does not move up
 //!   meanwhile: otherwise a walk that takes longer than the interval would begin again and again.
+//!   Many rows of one time, or of a clock that is ahead, are read again at each: only pages that lead
+//!   onward ([`Taken::onward`]) bring the next one closer, else none would come below those rows.
 //! - **Nothing new costs one request, or two.** The first page fits on what was known if it shows
 //!   known rows below the new ones and the total count has grown by exactly their number. If the
 //!   overlap is longer than that page, the lower end is looked at too: as many rows must lie above
@@ -61,6 +63,8 @@ pub struct Taken {
     pub moved: bool,
     /// Whether less is left to read of the oldest gap, whatever came at the top.
     pub further: bool,
+    /// Whether less is, or most of the answer's rows are new. Else it was only on the way there.
+    pub onward: bool,
     /// Of a head with something new.
     pub unseen: Option<Unseen>,
 }
@@ -131,6 +135,8 @@ pub struct Walk {
 
 /// How many answers in a row may bring nothing before the walk counts as lost.
 const FRUITLESS_CAP: u32 = 100;
+/// More of them are read as one: the cursor stays short, and what lies between them is read again.
+const MOST_GAPS: usize = 16;
 
 impl Walk {
     /// Goes on from a cursor.
@@ -262,14 +268,16 @@ impl Walk {
             self.fruitless += 1;
         }
         let oldest_gap = former.gaps.first();
+        let further = oldest_gap.is_some_and(|gap| self.cursor.gaps.first() != Some(gap));
         let is_late = |index: &&usize| {
             let created = answer.rows[**index].created;
             self.late_line.is_some_and(|line| created < line)
         };
         Taken {
             late: rows.iter().filter(is_late).count(),
+            onward: further || 2 * rows.len() > answer.rows.len(),
             rows,
-            further: oldest_gap.is_some_and(|gap| self.cursor.gaps.first() != Some(gap)),
+            further,
             cursor: self.cursor.clone(),
             moved,
             unseen,
@@ -393,7 +401,12 @@ impl Walk {
         });
     }
 
-    fn open_gap(&mut self, gap: Gap) {
+    fn open_gap(&mut self, mut gap: Gap) {
+        while self.cursor.gaps.len() >= MOST_GAPS {
+            self.places.pop();
+            let former = self.cursor.gaps.pop();
+            gap.down_to = gap.down_to.min(former.and_then(|former| former.down_to));
+        }
         self.places.push(Search::from(gap.index));
         self.cursor.gaps.push(gap);
         self.stage = Stage::Gap;

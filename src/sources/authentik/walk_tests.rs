@@ -121,6 +121,37 @@ fn finish_poll(
     requests
 }
 
+/// As the poller does: while older rows wait, the top is looked at again after five pages that led
+/// onward. How many requests it takes, and how many gaps there are at most.
+fn catch_up(
+    walk: &mut Walk,
+    server: &mut Server,
+    seen: &mut HashMap<String, u32>,
+    mut before_head: impl FnMut(&mut Server),
+) -> (u32, usize) {
+    let (mut requests, mut onward, mut most_gaps) = (0, 0, 0);
+    walk.begin_poll();
+    while let Some(request) = walk.next_request() {
+        requests += 1;
+        assert!(requests < 2_000, "stands still: {:?}", walk.cursor);
+        assert!(!walk.is_lost(), "walk is lost at {request:?}");
+        let answer = server.answer(request);
+        let taken = walk.accept(&answer);
+        for index in &taken.rows {
+            *seen.entry(answer.rows[*index].pk.clone()).or_default() += 1;
+        }
+        walk.confirm(taken.rows.iter().map(|index| answer.rows[*index].clone()));
+        most_gaps = most_gaps.max(taken.cursor.gaps.len());
+        onward += u32::from(taken.onward);
+        if onward >= 5 && walk.has_gaps() {
+            onward = 0;
+            before_head(server);
+            walk.begin_poll();
+        }
+    }
+    (requests, most_gaps)
+}
+
 fn missing(server: &Server, seen: &HashMap<String, u32>) -> usize {
     server
         .rows
@@ -468,6 +499,64 @@ fn polls_during_a_long_walk_do_not_begin_it_again() {
     assert_eq!(cursor.fresh, None);
     let after = poll(&mut walk, &mut server, &mut seen, |_| {});
     assert!(after <= 2, "{after}");
+}
+
+#[test]
+fn many_rows_of_one_time_do_not_hold_up_what_is_older() {
+    let mut rng = StdRng::seed_from_u64(23);
+    let mut server = Server::new(3_000, 100, &mut rng);
+    for _ in 0..900 {
+        server.insert(0, &mut rng);
+    }
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    let (requests, most_gaps) = catch_up(&mut walk, &mut server, &mut seen, |_| {});
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(seen.values().all(|count| *count == 1));
+    assert!(requests < 300, "{requests}");
+    assert!(most_gaps <= 3, "{most_gaps}");
+}
+
+/// What clocks that are less ahead tell, or right ones, stands below the first pages.
+#[test]
+fn rows_of_clocks_that_are_ahead_do_not_hold_up_what_is_older() {
+    let mut rng = StdRng::seed_from_u64(24);
+    let mut server = Server::new(3_000, 100, &mut rng);
+    for third in 0..900 {
+        server.insert(-third / 3, &mut rng);
+    }
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 100);
+    let mut seen = HashMap::new();
+    let (requests, most_gaps) = catch_up(&mut walk, &mut server, &mut seen, |server| {
+        server.now += 4;
+        for ahead in (0..=300).step_by(25) {
+            server.insert(-ahead, &mut rng);
+        }
+    });
+    assert_eq!(missing(&server, &seen), 0);
+    assert!(requests < 300, "{requests}");
+    assert!(most_gaps <= 3, "{most_gaps}");
+}
+
+#[test]
+fn a_flood_that_is_faster_than_the_reader_leaves_a_bounded_number_of_gaps() {
+    let mut rng = StdRng::seed_from_u64(25);
+    let mut server = Server::new(200, 10, &mut rng);
+    let mut walk = Walk::new(WalkCursor::default(), OVERLAP, 10);
+    let mut seen = HashMap::new();
+    let mut floods = 30;
+    let (_, most_gaps) = catch_up(&mut walk, &mut server, &mut seen, |server| {
+        if floods > 0 {
+            floods -= 1;
+            for _ in 0..100 {
+                server.now += 1;
+                server.insert(0, &mut rng);
+            }
+        }
+    });
+    assert_eq!(floods, 0);
+    assert_eq!(most_gaps, MOST_GAPS);
+    assert_eq!(missing(&server, &seen), 0);
 }
 
 #[test]
