@@ -19,6 +19,8 @@ pub(super) struct OpenFiles {
     files: [OpenFile; 3],
     /// Whether others may have written what this process does not know of, whatever comes back.
     is_lost: AtomicBool,
+    /// Whether nothing is copied any more: what the log had is in the file, or others may have written there.
+    is_settled: AtomicBool,
 }
 
 impl OpenFiles {
@@ -42,6 +44,7 @@ impl OpenFiles {
         Ok(Self {
             files: [file, beside("-wal")?, beside("-shm")?],
             is_lost: AtomicBool::new(false),
+            is_settled: AtomicBool::new(false),
         })
     }
 
@@ -50,35 +53,40 @@ impl OpenFiles {
         &file.path
     }
 
-    /// Whether each of them is still there. What the log has was answered: who finds first that one is gone copies it
-    /// into the file, where nobody else can have opened what is left.
+    /// Whether each of them is still there. What the log has was answered: once one is gone, it is copied into the file,
+    /// where nobody else can have opened what is left.
     pub(super) fn check(&self, connection: &Connection) -> Result<()> {
-        use Found::{Itself, Nothing};
+        use Found::{Another, Itself, Nothing};
 
         let [file, log, index] = &self.files;
         let found = [file.look()?, log.look()?, index.look()?];
-        let is_copied = match found {
-            [Itself, Itself, Itself] if !self.is_lost.load(Ordering::Acquire) => return Ok(()),
+        let is_lost = self.is_lost.load(Ordering::Acquire);
+        match found {
+            [Itself, Itself, Itself] if !is_lost => return Ok(()),
             // They may come back: who opens another file there leaves it, and takes away the log that stands beside.
-            [Nothing, Itself, Itself] => !self.is_lost.load(Ordering::Acquire),
-            [Nothing, Nothing, Nothing] => false,
-            [Itself, Itself | Nothing, Itself | Nothing] => {
-                !self.is_lost.swap(true, Ordering::AcqRel)
+            [Nothing, Itself, Itself] if !is_lost => {
+                let _again_at_the_next_look = copy_log(connection);
+            }
+            [Nothing, Itself, Itself] | [Nothing, Nothing, Nothing] => {}
+            [Itself, Nothing, Itself | Nothing] | [Itself, Itself, Nothing] => {
+                self.is_lost.store(true, Ordering::Release);
+                if !self.is_settled.load(Ordering::Acquire) && copy_log(connection) {
+                    self.is_settled.store(true, Ordering::Release);
+                }
             }
             _ => {
                 self.is_lost.store(true, Ordering::Release);
-                false
+                self.is_settled.store(true, Ordering::Release);
             }
-        };
-        if is_copied {
-            // It waits for those who read, or some of it would stay behind.
-            let copy = "PRAGMA wal_checkpoint(FULL)";
-            let _lost_otherwise = connection.query_row(copy, [], |_| Ok(()));
         }
         let gone = found.iter().position(|found| *found != Itself);
         let gone = &self.files[gone.unwrap_or_default()].path;
-        let message =
-            "the file was deleted, moved or replaced; restart Daybook to go on with what is there";
+        // Over the other file a restart would play the log of this one.
+        let message = if matches!(found, [Another, Itself, _]) {
+            "the file was replaced; before a restart see DaybookStoreDown in the runbook"
+        } else {
+            "the file was deleted, moved or replaced; restart Daybook to go on with what is there"
+        };
         Err(in_file(gone, StoreError::Unavailable(message.to_owned())))
     }
 
@@ -90,6 +98,14 @@ impl OpenFiles {
         }
         drop(connection);
     }
+}
+
+/// Copies the log into the file, and waits for those who read: some of it would stay behind. `false`: some does. That
+/// another copies, or a read takes too long, is no error to SQLite, but told.
+fn copy_log(connection: &Connection) -> bool {
+    let copy = "PRAGMA wal_checkpoint(FULL)";
+    let is_hindered = connection.query_row(copy, [], |row| row.get::<_, bool>(0));
+    is_hindered.is_ok_and(|is_hindered| !is_hindered)
 }
 
 /// A file that is open, by its device and inode.
