@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use daybook::config::Collections;
 use daybook::event::{Actor, AuditEvent, SourceName, Target};
 use daybook::http::auth::new_token;
+use daybook::store::feed::Follow;
 use daybook::store::mongodb::MongoStore;
 use daybook::store::{
     Commit, Committed, CursorMove, CursorStep, EventFilter, Fate, MoveFate, Record, Role, Store,
@@ -470,29 +471,125 @@ async fn a_replica_set_loses_its_primary_its_connections_and_its_majority() {
     assert_eq!(stored(&patient).await, events.len() + 1);
 }
 
+/// Sets a fail point of the members that are not primary.
+async fn at_secondaries(set: &ReplicaSet, fail_point: &str, mode: &str) {
+    let primary = set.primary().await.port();
+    for member in set.members.iter().filter(|one| one.port() != primary) {
+        let admin = member.database("admin").await;
+        let command = doc! { "configureFailPoint": fail_point, "mode": mode };
+        admin.run_command(command).await.expect("a fail point");
+    }
+}
+
+async fn is_behind(hasty: &MongoStore) -> bool {
+    let claimed = hasty.claim_cursor(&SourceName::new("trouble")).await;
+    claimed.is_err()
+}
+
+/// The secondaries take nothing more; yields a store that finds it out soon.
+async fn hold_majority_back(set: &ReplicaSet) -> MongoStore {
+    let hasty = store(&set.url("d"), SHORT).await;
+    eventually("it is connected", async || hasty.ping().await.is_ok()).await;
+    at_secondaries(set, "stopReplProducer", "alwaysOn").await;
+    // They take what was on its way.
+    eventually("the majority stays behind", async || {
+        is_behind(&hasty).await
+    })
+    .await;
+    assert!(is_behind(&hasty).await, "once more");
+    hasty
+}
+
 /// Commits that are slow are no reason to take the store for away: it is prepared without a write.
 #[tokio::test(flavor = "multi_thread")]
 async fn indexes_that_stand_do_not_wait_for_a_majority_that_is_behind() {
     let set = ReplicaSet::start_with(3, TEST_COMMANDS).await;
     let patient = prepared(&set.url("d")).await;
     claim(&patient).await;
-    let hasty = store(&set.url("d"), SHORT).await;
-    eventually("it is connected", async || hasty.ping().await.is_ok()).await;
-    let primary = set.primary().await.port();
-    for member in set.members.iter().filter(|one| one.port() != primary) {
-        let admin = member.database("admin").await;
-        let stop = doc! { "configureFailPoint": "stopReplProducer", "mode": "alwaysOn" };
-        admin.run_command(stop).await.expect("a fail point");
-    }
-    let is_behind = async || {
-        let claimed = hasty.claim_cursor(&SourceName::new("trouble")).await;
-        claimed.is_err()
-    };
-    // They take what was on its way.
-    eventually("the majority stays behind", async || is_behind().await).await;
-    assert!(is_behind().await, "once more");
+    let hasty = hold_majority_back(&set).await;
     patient.prepare().await.expect("nothing to create");
-    assert!(is_behind().await, "all the while");
+    assert!(is_behind(&hasty).await, "all the while");
+}
+
+/// Another process enters an event, and waits until so many members have it.
+async fn enter_late(set: &ReplicaSet, members: impl Into<Bson>) {
+    let event = doc! { "at": mongodb::bson::DateTime::now(), "action": "test.late" };
+    let insert = doc! {
+        "insert": "auditevents", "documents": [event], "writeConcern": { "w": members.into() },
+    };
+    let database = set.database("d").await;
+    let answer = database.run_command(insert).await.expect("an answer");
+    assert_eq!(answer.get_i32("n").ok(), Some(1), "{answer}");
+}
+
+async fn following(store: &MongoStore, place: Option<&str>) -> Box<dyn Follow> {
+    let follow = store.follow(place).await.expect("an answer");
+    follow.expect("a place")
+}
+
+/// Reads on until everything is met.
+async fn met(follow: &mut Box<dyn Follow>) -> Vec<String> {
+    let mut met = Vec::new();
+    loop {
+        let found = follow.next().await.expect("next");
+        met.extend(found.entries.into_iter().map(|entry| entry.event.action));
+        if !found.more {
+            return met;
+        }
+    }
+}
+
+/// What begins with a page, or with a look from a place without a token, goes on with what was not in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_its_majority_is_told_when_it_has_it() {
+    let set = ReplicaSet::start_with(3, TEST_COMMANDS).await;
+    let store = prepared(&set.url("d")).await;
+    hold_majority_back(&set).await;
+    enter_late(&set, 1).await;
+    let mut follows = Vec::new();
+    for place in [None, Some("0-i")] {
+        let mut follow = following(&store, place).await;
+        assert!(met(&mut follow).await.is_empty(), "{place:?}");
+        follows.push(follow);
+    }
+    assert_eq!(stored(&store).await, 0, "no majority has it");
+
+    at_secondaries(&set, "stopReplProducer", "off").await;
+    for mut follow in follows {
+        let is_told = async || met(&mut follow).await == ["test.late"];
+        eventually("it is told", is_told).await;
+    }
+}
+
+/// The new one does not know yet that a majority has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_former_primary_told_of_is_read_from_the_new_one() {
+    let set = ReplicaSet::start_with(3, TEST_COMMANDS).await;
+    let store = prepared(&set.url("d")).await;
+    let mut follow = following(&store, Some("0-i")).await;
+    assert!(met(&mut follow).await.is_empty());
+    at_secondaries(&set, "disableSnapshotting", "alwaysOn").await;
+    enter_late(&set, "majority").await;
+    let refused = doc! {
+        "failCommands": ["find"], "namespace": "d.auditevents", "errorCode": 8,
+    };
+    let fail_point = FailPoint::set(set.primary().await, "alwaysOn", refused).await;
+    let is_refused = async || follow.next().await.is_err();
+    eventually("it is told of, and not read", is_refused).await;
+    assert!(fail_point.off().await > 0, "the read was refused");
+
+    set.step_down().await;
+    let filter = EventFilter::default();
+    eventually("the new primary does not know", async || {
+        let shown = store.find_events(&filter, None, 10).await;
+        shown.is_ok_and(|shown| shown.is_empty())
+    })
+    .await;
+    eventually("it is read", async || {
+        let found = follow.next().await;
+        found.is_ok_and(|found| !found.entries.is_empty())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -278,7 +278,9 @@ pub(super) fn value(bson: RawBsonRef<'_>) -> Value {
             let text = uuid_text(binary.subtype, binary.bytes);
             Value::String(text.unwrap_or_else(|| BASE64.encode(binary.bytes)))
         }
-        other => Value::String(format!("{other:?}")),
+        other => Value::String(
+            Bson::try_from(other).map_or_else(|_| String::new(), |other| other.to_string()),
+        ),
     }
 }
 

@@ -1,4 +1,4 @@
-use mongodb::bson::RawBsonRef;
+use mongodb::bson::{RawBson, RawBsonRef, Regex, cstr, rawdoc};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -114,6 +114,17 @@ fn an_absent_part_is_no_field() {
         "metadata",
     ];
     assert_eq!(names, expected);
+}
+
+/// Daybook writes none of these.
+#[test]
+fn what_json_has_no_type_for_is_read_as_text() {
+    let document = rawdoc! {
+        "pattern": Regex { pattern: cstr!("a.b").into(), options: cstr!("i").into() },
+        "least": RawBson::MinKey,
+    };
+    let read = |name| decode::value(document.get(name).unwrap().unwrap());
+    assert_eq!([read("pattern"), read("least")], ["/a.b/i", "MinKey"]);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, doc};
+use mongodb::options::ReadConcern;
 use tokio::time::Instant;
 
 use super::conditions::id_text;
@@ -277,7 +278,9 @@ async fn read_some(
     ids: Vec<Bson>,
 ) -> Result<(HashMap<String, StoredEvent>, usize)> {
     let asked = ids.len();
-    let found = store.events.find(doc! { "_id": { "$in": ids } }).await;
+    let found = store.events.find(doc! { "_id": { "$in": ids } });
+    // Whoever told of the ids vouches for them. A new primary has them, and may not know yet that a majority does.
+    let found = found.read_concern(ReadConcern::local()).await;
     let mut found = found.map_err(|error| store_error(&error))?;
     let mut events = HashMap::new();
     let (mut read, mut bytes) = (0, 0);

@@ -28,7 +28,7 @@ const REOPENED_AFTER: Duration = Duration::from_secs(60);
 pub(super) enum Opened {
     /// Exactly behind the place, unless the first reply tells that its token is lost.
     AtPlace,
-    /// At the end, or nowhere because the server has none: ids tell what came since the place.
+    /// Where lists end, or nowhere because the server has none: ids tell what came since the place.
     AtEnd,
     /// Not at all: the place is none.
     NoPlace,
@@ -46,7 +46,7 @@ pub(super) struct Changes {
 }
 
 impl Follower {
-    /// Opens the change stream at the place, or else at its end. Where there are no change streams,
+    /// Opens the change stream at the place, or else where lists end. Where there are no change streams,
     /// ids will be read.
     pub(super) async fn open(&mut self) -> Result<Opened> {
         if let Some(token) = self.place.token.clone() {
@@ -162,28 +162,28 @@ async fn watch(
     after: Option<String>,
     awaits: Duration,
 ) -> Result<mongodb::error::Result<Box<Changes>>> {
-    let mut stream = Document::new();
-    if let Some(token) = after.as_deref() {
-        // Other than `resumeAfter`, it goes on after the collection was dropped, too.
-        stream.insert("startAfter", doc! { "_data": token });
-    }
-    let command = doc! {
-        "aggregate": store.events.name(),
-        "pipeline": [
-            { "$changeStream": stream },
-            { "$match": { "operationType": "insert" } },
-            { "$project": { "documentKey._id": 1 } }
-        ],
-        // Nothing is read yet: the oplog may take longer than an operation, and what is cut off here begins anew. A later
-        // reply outlasts the call that asked for it.
-        "cursor": { "batchSize": 0 },
-    };
-    let open = || {
-        let watch = store.database.run_cursor_command(command.clone());
+    let open = async || -> mongodb::error::Result<RawBatchCursor> {
+        let stream = match after.as_deref() {
+            // Other than `resumeAfter`, it goes on after the collection was dropped, too.
+            Some(token) => doc! { "startAfter": { "_data": token } },
+            None => behind_the_lists(store).await?,
+        };
+        let command = doc! {
+            "aggregate": store.events.name(),
+            "pipeline": [
+                { "$changeStream": stream },
+                { "$match": { "operationType": "insert" } },
+                { "$project": { "documentKey._id": 1 } }
+            ],
+            // Nothing is read yet: the oplog may take longer than an operation, and what is cut off here begins anew. A
+            // later reply outlasts the call that asked for it.
+            "cursor": { "batchSize": 0 },
+        };
+        let watch = store.database.run_cursor_command(command);
         let watch = watch
             .batch_size(u32::try_from(MOST_AT_ONCE).unwrap_or(u32::MAX))
             .max_time(awaits);
-        watch.batch()
+        watch.batch().await
     };
     let opening = async {
         // After an election or a lost connection the driver repeats its own reads, but no command such as this one.
@@ -203,6 +203,22 @@ async fn watch(
             since: store.now(),
         })
     }))
+}
+
+/// Behind what lists show, which is what a majority has: by itself a change stream begins behind what this server has.
+/// Routers do not tell how far a majority is.
+async fn behind_the_lists(store: &MongoStore) -> mongodb::error::Result<Document> {
+    let hello = store.database.run_command(doc! { "hello": 1 }).await?;
+    let mut stream = Document::new();
+    if let Ok(last) = hello.get_document("lastWrite")
+        && let Ok(listed) = last.get_document("majorityOpTime")
+        && let Ok(mut time) = listed.get_timestamp("ts")
+    {
+        // What was entered at the time itself would be told, too.
+        time.increment = time.increment.saturating_add(1);
+        stream.insert("startAtOperationTime", time);
+    }
+    Ok(stream)
 }
 
 /// The id of what was inserted, and the change's token.
