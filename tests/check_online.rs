@@ -13,7 +13,7 @@ use daybook::simulators::authentik::{
 };
 use daybook::simulators::people::People;
 use jiff::Timestamp;
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tempfile::TempDir;
@@ -578,6 +578,16 @@ async fn the_store_and_what_is_wrong_with_it() {
         .await;
     let site = store_at(Site::new().await, &as_user("nobody", "daybook"));
     site.fails("store", &["refused access", "authSource"]).await;
+
+    // Two events of somebody else's that are one to Daybook.
+    let events = client
+        .database("twice")
+        .collection::<Document>("auditevents");
+    let event = doc! { "source": "hand", "externalId": "e-1" };
+    events.insert_many([&event, &event]).await.unwrap();
+    let site = store_at(Site::new().await, &as_user("root", "twice"));
+    let remedy = ["\"hand\"", "\"e-1\"", "have the same key", "delete one"];
+    site.fails("store", &remedy).await;
 
     // A file beside the configuration that holds the address.
     let site = Site::new().await;

@@ -424,4 +424,5 @@ fn pushed_events_cannot_be_read_again() {
     };
     assert!(run("api").contains("dead-letters retry"), "{}", run("api"));
     assert!(run("odd").contains("there are: api"));
+    assert!(!dir.path().join("d.db").exists());
 }

@@ -102,6 +102,9 @@ fn trouble(error: &StoreError, config: &Config) -> Trouble {
             "check user and password (a user of another database needs ?authSource=…), and grant it readWrite on this database, or the smaller role of deploy/mongodb/init.js: find, insert, update, remove, createCollection, createIndex and listIndexes on Daybook's collections, find on tenants and users".to_owned()
         }
         StoreError::Full(_) => "make room on the store's disk, and let it be writable".to_owned(),
+        StoreError::Other(said) if said.starts_with("DuplicateKey ") => {
+            "two documents of the collection have the same key, which is named above (an event's `source` and `externalId`): delete one of them, or give it another key".to_owned()
+        }
         StoreError::Refused(_) | StoreError::Other(_) => {
             "the server does not do what Daybook needs: MongoDB 6.0 or newer, and no view or other index of the same name in the way".to_owned()
         }

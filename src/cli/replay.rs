@@ -7,9 +7,10 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::config::SourceConfig;
 use crate::event::{Outcome, Target};
 use crate::own_events::{self, Deed};
-use crate::replay::{self, Replayed};
+use crate::replay::{self, ReplayError, Replayed};
 use crate::store::Store;
 
 use super::filters::parse_when;
@@ -46,6 +47,13 @@ pub(super) async fn replay(args: &ReplayArgs) -> Result<(), Failure> {
         let names = names.join(", ");
         return Err(anyhow!("no source is named {:?}; there are: {names}", args.source).into());
     };
+    if matches!(
+        source,
+        SourceConfig::Stalwart(_) | SourceConfig::Recorder(_)
+    ) {
+        // Before a store is made in vain.
+        return Err(anyhow::Error::new(ReplayError::Pushed(source.kind())).into());
+    }
     let store = open_or_make(&config.store, "what is entered").await?;
     store.prepare().await.context("cannot prepare the store")?;
     let mut stop = Stop::listen_to_hangup_too()?;

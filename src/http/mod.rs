@@ -241,6 +241,7 @@ fn set_options(stream: &TcpStream, write_timeout: Duration) -> std::io::Result<(
     // Answers are small and complete: no reason to let them wait for company.
     stream.set_nodelay(true)?;
     // Of a client that vanished without a word: the socket has room for many heartbeats, and no write waits.
+    // The kernel does so to one that lives and takes nothing, too.
     #[cfg(target_os = "linux")]
     {
         let millis = u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX);
