@@ -89,6 +89,8 @@ pub struct Batch {
     pub last_event_id: Option<String>,
     /// Its entries are entered one after the other; otherwise many of them at once.
     pub in_order: bool,
+    /// It stands in the journal, and so is durable before the store has it.
+    pub is_journaled: bool,
     entries: Arc<Vec<Entry>>,
     range: Range<usize>,
     /// Held, not read: its drop refunds the bytes.
@@ -111,6 +113,7 @@ impl Batch {
             last_event_at: None,
             last_event_id: None,
             in_order: false,
+            is_journaled: false,
             range: 0..entries.len(),
             entries: Arc::new(entries),
             _permit: permit.into(),

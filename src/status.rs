@@ -334,7 +334,7 @@ impl SourceStatus {
         }
     }
 
-    /// Counts input as outstanding until the receipt (or the drop) of the ticket.
+    /// Counts input as outstanding until the receipt (or the drop) of the ticket, but for what the journal holds.
     ///
     /// What takes a cursor along counts as received at once, and once: also if its actor dies and
     /// the successor takes it again. What does not, as what is pushed, counts when it is durable: a
@@ -349,7 +349,9 @@ impl SourceStatus {
             condition.owed -= again;
             self.receive(&mut condition, account.pieces() - again);
         }
-        condition.outstanding.push((ticket, batch.received_at));
+        if !batch.is_journaled {
+            condition.outstanding.push((ticket, batch.received_at));
+        }
         drop(condition);
         Intake {
             status: Arc::clone(self),

@@ -200,7 +200,7 @@ pub fn realistic(rng: &mut impl Rng, people: &People, at: Timestamp) -> Value {
             ("billing.plan_changed", "plan", "business"),
             ("export.requested", "export", "mailbox export"),
             ("api_key.created", "api_key", "integration"),
-            ("support.access_granted", "grant", "support access"),
+            ("support.access_granted", "grant", "read-only"),
         ],
     );
     let failed = rng.random_bool(0.05);

@@ -344,6 +344,7 @@ impl Draining {
         let status = Arc::clone(&load.courier.status);
         let mut batch = Batch::pushed(status.name.clone(), load.entries, permit);
         batch.in_order = true;
+        batch.is_journaled = true;
         let age = Timestamp::now().as_millisecond() - load.received_at.as_millisecond();
         let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
         batch.received_at = Instant::now().checked_sub(age).unwrap_or(batch.received_at);

@@ -9,8 +9,10 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 
 use super::*;
+use crate::config::Collections;
 use crate::event::{DeadLetter, DeadLetterReason, SourceName};
 use crate::journal::{JournalOptions, PushKind};
+use crate::store::sqlite::SqliteStore;
 use crate::telemetry::metrics::Metrics;
 
 fn pusher(budget: &Budget, journal: Option<Journal>) -> Pusher {
@@ -210,6 +212,39 @@ async fn a_push_that_nothing_takes_in_time_leaves_the_source_blocked() {
     let pushed = pusher.deliver(&push(), (0..1).map(letter), room).await;
     assert!(matches!(pushed, Pushed::Unavailable(_)), "{pushed:?}");
     assert_eq!(status.view().state, SourceState::Blocked);
+}
+
+/// As where the disk of the journal hangs.
+#[tokio::test]
+async fn a_push_that_does_not_end_by_itself_is_given_up_and_leaves_the_source_blocked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("daybook.db");
+    let store = SqliteStore::open(&path, PATIENCE, &Collections::default()).unwrap();
+    let courier = pusher(&Budget::new(1000), None).courier;
+    let status = Arc::clone(&courier.status);
+    let args = AcceptorArgs {
+        courier,
+        store: Arc::new(store),
+        journal: None,
+        batch_events: 1,
+        patience: Duration::from_millis(50),
+        progress: Progress::on_demand(),
+        probe: Probe::default(),
+    };
+    let spawned = Actor::spawn(None, Acceptor, args).await;
+    let (acceptor, ended) = spawned.unwrap();
+    let job: Job = Box::new(|_| Box::pin(std::future::pending::<Pushed>()));
+    let (reply, answer) = tokio::sync::oneshot::channel::<Pushed>();
+    let sent = acceptor.cast(AcceptorMessage::Push(job, reply.into()));
+    assert!(sent.is_ok());
+    let pushed = timeout(PATIENCE, answer).await.unwrap().unwrap();
+    let reason = "the push took too long".to_owned();
+    assert_eq!(pushed, Pushed::Unavailable(reason.clone()));
+    let view = status.view();
+    assert_eq!(view.state, SourceState::Blocked);
+    assert_eq!(view.reason, Some(reason));
+    acceptor.stop(None);
+    ended.await.unwrap();
 }
 
 /// As `daybook check --online` sends it.

@@ -524,7 +524,8 @@ impl WriterState {
     }
 }
 
-/// Whether it was prepared too. One that is still away is found so by the ping, if it is `probed` for so long at most.
+/// Whether it was prepared too. One that is still away is found so by the ping, if it is `probed` for so long at most;
+/// else the ping comes last: where nothing is missing, to prepare the store writes nothing.
 async fn ask(
     store: &dyn Store,
     probed: Option<Duration>,
@@ -535,6 +536,9 @@ async fn ask(
     }
     if to_prepare {
         store.prepare().await?;
+        if probed.is_none() {
+            probe_once(store, PROBE_AWAY).await?;
+        }
         store.begin_upkeep();
     }
     Ok(to_prepare)

@@ -127,6 +127,25 @@ async fn a_store_that_was_away_or_has_lost_a_cursor_is_prepared_anew() {
     ended.await.unwrap();
 }
 
+#[tokio::test]
+async fn a_store_that_another_process_holds_locked_at_a_start_takes_no_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("daybook.db");
+    let store = args(&path, Duration::from_secs(1)).store;
+    store.prepare().await.unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = in_time(ask(&*store, None, true)).await.unwrap_err();
+    assert!(refused.is_away(), "{refused}");
+    other.execute_batch("COMMIT").unwrap();
+    in_time(async {
+        while ask(&*store, None, true).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// As where only a part of it is damaged, and others' commits go through in between.
 #[tokio::test]
 async fn a_store_that_fails_now_and_then_is_not_up() {

@@ -137,6 +137,12 @@ async fn pushes_while_mongod_is_gone_are_answered_and_entered_afterwards_once_an
         |name: &str| states.iter().find(|each| each["name"] == name).unwrap()["state"].clone();
     assert_eq!(state("mail"), "blocked");
     world.source_becomes("journal", "blocked").await;
+    // Those that the drainer has on their way are as durable as the others.
+    eventually("nothing lags", async || {
+        let lag = world.metric("daybook_ingest_lag_seconds", "source=\"mail\"");
+        lag.await == 0.0
+    })
+    .await;
 
     mongod.restart().await;
     let events = world.events_reach(2 + 60 * 3 + 6).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::select_all;
 use serde_json::json;
 use testkit::World;
 use testkit::http::{self, Connection, exchange, sign};
@@ -327,12 +328,11 @@ async fn bodies_that_do_not_go_on_give_their_room_to_others() {
             })
             .await;
         }
+        // One that took its room only when another had given way may be in nobody's way.
         let gone = tokio::spawn(async move {
-            let mut statuses = Vec::new();
-            for mut stranger in held {
-                statuses.push(stranger.answer().await.map(|answer| answer.status));
-            }
-            statuses
+            let answers = held.iter_mut().map(|stranger| Box::pin(stranger.answer()));
+            let (answer, ..) = select_all(answers).await;
+            answer.map(|answer| answer.status)
         });
         let mut served = 0;
         let others_come = async {
@@ -345,7 +345,7 @@ async fn bodies_that_do_not_go_on_give_their_room_to_others() {
         };
         tokio::time::timeout(PATIENCE, others_come).await.unwrap();
         assert!(served > 0);
-        assert_eq!(gone.await.unwrap(), vec![Some(408); strangers]);
+        assert_eq!(gone.await.unwrap(), Some(408));
         slow.send(end).await.unwrap();
         assert_eq!(slow.answer().await.unwrap().status, 200);
         world.events_reach(served + 1).await;
