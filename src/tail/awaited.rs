@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::TailError;
-use super::copies::seen_beside;
 use super::cursor::TailCursor;
 use super::forgotten::Forgotten;
 use super::identity::{FileStat, Print, nanoseconds};
@@ -103,6 +102,28 @@ impl TailCursor {
     }
 }
 
+/// An empty log that stands there at the first look, as if it had been written after the compressed parts beside it: they
+/// are history, also one that was completed after the log was truncated.
+fn after_history(seen: FileStat, beside: &[Sibling]) -> FileStat {
+    if seen.size > 0 {
+        return seen;
+    }
+    // A clock that was ahead must not hide what comes later.
+    let now = nanoseconds(SystemTime::now());
+    let is_history = |part: &&Sibling| {
+        let name = part.name.as_ref();
+        name.is_some_and(|name| name.compressed_from.is_some())
+            && part.stat.modified > seen.modified
+            && part.stat.modified <= now
+    };
+    let history = beside.iter().filter(is_history);
+    let newest = history.map(|part| part.stat.modified).max();
+    FileStat {
+        modified: newest.map_or(seen.modified, |newest| newest + 1),
+        ..seen
+    }
+}
+
 impl Tailer {
     /// Begins with the parts that came since the look, oldest first, and the live file. Whether there
     /// was any.
@@ -112,7 +133,7 @@ impl Tailer {
         live: Option<Opened>,
     ) -> Result<bool, TailError> {
         let beside = self.beside_if_permitted()?;
-        let live = live.map(|(file, stat)| (file, seen_beside(stat, &beside)));
+        let live = live.map(|(file, stat)| (file, after_history(stat, &beside)));
         let (new, history) = awaited.divide(&self.options.path, beside);
         let parts = all_parts(&new);
         if live.is_none() && parts.is_empty() {

@@ -6,16 +6,15 @@
 
 use std::cmp::Reverse;
 use std::fs::File;
-use std::time::SystemTime;
 
 use super::followed::{Followed, Queued, newest_stat};
-use super::identity::{FileStat, PRINT_BYTES, nanoseconds};
+use super::identity::{FileStat, PRINT_BYTES};
 use super::rotation::{
-    Anchor, PartName, Sibling, compressed_at, is_copy, later_compressed_or_copied, later_parts,
-    open_sibling, try_open_sibling, unpacks_to,
+    Anchor, Sibling, compressed_at, is_copy, later_compressed_or_copied, later_parts, open_sibling,
+    try_open_sibling, unpacks_to,
 };
 use super::tailer::Tailer;
-use super::watch::{compressed_gap, file_name};
+use super::watch::{compressed_as, compressed_gap};
 use super::{FileEvent, GapReason, TailError};
 
 impl Tailer {
@@ -121,11 +120,8 @@ impl Tailer {
         let from = copy_stat.map_or(offset, |copy| copy.size.max(offset));
         let to = (!awaited_is_gone).then(|| finished.reader.known_end());
         match copy_stat {
-            Some(_) => self.declare_cut(&finished, from, to, GapReason::Truncated),
-            None => {
-                self.declare_cut_or_compressed(&finished, to, &beside);
-                renewed.reader.seen_as(seen_beside(seen, &beside));
-            }
+            Some(_) => self.declare_cut(&finished, from, to, None),
+            None => self.declare_cut_or_compressed(&finished, to, &beside),
         }
         self.remember(&finished);
         self.moved = true;
@@ -154,24 +150,25 @@ impl Tailer {
             None if later.is_empty() => None,
             None => Some(later.remove(0)).filter(|copy| self.is_unread(copy, offset)),
         };
-        let (to, why) = match copy.map(file_name) {
-            Some(name) => (None, GapReason::Compressed { name }),
-            None => (to, GapReason::Truncated),
-        };
-        self.declare_cut(finished, offset, to, why);
+        self.declare_cut(finished, offset, to, copy);
         later.retain(|part| self.is_unread(part, offset));
         self.events.extend(later.into_iter().map(compressed_gap));
     }
 
-    /// A file was cut off; what stood in it from there on is lost, up to its end where that is known.
+    /// A file was cut off; what stood in it from there on is lost, up to its end where that is known, or stands in a
+    /// compressed copy.
     pub(super) fn declare_cut(
         &mut self,
         finished: &Followed,
         from: u64,
         to: Option<u64>,
-        why: GapReason,
+        copy: Option<&Sibling>,
     ) {
         let stat = newest_stat(&finished.reader);
+        let (to, why) = match copy {
+            Some(copy) => (None, compressed_as(copy)),
+            None => (to, GapReason::Truncated),
+        };
         let lost = to.map(|to| to.saturating_sub(from));
         self.events.push(FileEvent::Truncated {
             inode: stat.inode,
@@ -229,9 +226,6 @@ impl Tailer {
             if current.reader.position() == 0 && now.size > 0 && older != now {
                 // Something came after the read, of which there is a copy.
                 current.reader.seen_as(seen);
-            } else {
-                let stat = seen_beside(*current.reader.stat(), &beside);
-                current.reader.look(stat);
             }
             self.current = Some(current);
             return Ok(false);
@@ -363,29 +357,6 @@ pub(super) fn truncated_after(seen: FileStat, copy: &FileStat) -> FileStat {
     FileStat {
         modified: made,
         size: 0,
-        ..seen
-    }
-}
-
-/// Whoever looks at an empty file sees the compressed parts beside it, too. One that was completed after
-/// the truncation is not to be found again when the next line comes.
-pub(super) fn seen_beside(seen: FileStat, beside: &[Sibling]) -> FileStat {
-    if seen.size > 0 {
-        return seen;
-    }
-    // A clock that was ahead must not hide what comes later.
-    let now = nanoseconds(SystemTime::now());
-    let is_seen = |part: &&Sibling| {
-        let is_compressed = |name: &PartName| name.compressed_from.is_some();
-        part.name.as_ref().is_some_and(is_compressed)
-            && part.stat.modified > seen.modified
-            && part.stat.modified <= now
-    };
-    let seen_parts = beside.iter().filter(is_seen);
-    let times = seen_parts.map(|part| part.stat.modified);
-    FileStat {
-        // Its very time would tell that it was compressed from this file.
-        modified: times.max().map_or(seen.modified, |newest| newest + 1),
         ..seen
     }
 }

@@ -14,7 +14,7 @@ use super::cursor::{generation, stands_before};
 use super::followed::Followed;
 use super::identity::{PRINT_BYTES, Print};
 use super::tailer::Tailer;
-use super::{FileEvent, GapReason, TailError};
+use super::{FileEvent, TailError};
 
 /// How many marks are kept.
 pub(super) const MARKS_LIMIT: usize = 16;
@@ -83,7 +83,7 @@ impl Tailer {
             return Ok(false);
         };
         let (from, to) = (finished.reader.offset(), finished.reader.known_end());
-        self.declare_cut(&finished, from, Some(to), GapReason::Truncated);
+        self.declare_cut(&finished, from, Some(to), None);
         self.remember(&finished);
         self.note_generation(&rest);
         self.current = Some(rest);

@@ -249,6 +249,10 @@ pub enum GapReason {
     Compressed {
         /// The compressed file's name.
         name: String,
+        /// Its inode.
+        inode: u64,
+        /// Its modification time, nanoseconds since 1970.
+        modified: i64,
     },
 }
 

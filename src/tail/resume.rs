@@ -5,8 +5,8 @@ use std::io;
 
 use super::awaited::Awaited;
 use super::copies::{
-    after_copy, end_of, is_readable_part, likeliest_copy, may_be_copy_of, seen_beside,
-    truncated_after, was_made_before_end_of, written_since,
+    after_copy, end_of, is_readable_part, likeliest_copy, may_be_copy_of, truncated_after,
+    was_made_before_end_of, written_since,
 };
 use super::cursor::{Passed, TailCursor};
 use super::followed::Followed;
@@ -14,10 +14,10 @@ use super::identity::{FileStat, PRINT_BYTES, open_regular};
 use super::marks::add_mark;
 use super::rotation::{
     Anchor, Sibling, compressed_at, directory_of, later_compressed, later_parts, open_sibling,
-    siblings,
+    siblings, unpacks_to,
 };
 use super::tailer::Tailer;
-use super::watch::{compressed_gap, file_name};
+use super::watch::{compressed_as, compressed_gap};
 use super::{FileEvent, GapReason, TailError};
 
 pub(super) type Opened = (File, FileStat);
@@ -219,7 +219,6 @@ impl Tailer {
         live: Option<Opened>,
         copies_of: Option<FileStat>,
     ) -> Result<(), TailError> {
-        let live = live.map(|(file, stat)| (file, seen_beside(stat, beside)));
         self.queue_in_order(later_parts(anchor, beside), anchor, live, copies_of)
     }
 
@@ -262,15 +261,19 @@ impl Tailer {
         let mut later = later_compressed(&self.options.path, cursor.modified, beside);
         later.sort_by_key(|part| part.stat.modified);
         let untouched = compressed_at(cursor.modified, beside);
+        let path = &self.options.path;
+        let is_what_was_read =
+            |part: &&Sibling| unpacks_to(path, part, cursor.offset) == Some(true);
+        let gone = |why| gap(cursor, cursor.offset, None, why);
         let own = match untouched {
             Some(_) if cursor.had_read_all() => None,
-            Some(part) => Some(compressed_as(part)),
-            None if later.is_empty() => Some(GapReason::Vanished),
-            None => Some(compressed_as(later.remove(0))),
+            Some(part) => Some(gone(compressed_as(part))),
+            None if later.is_empty() => Some(gone(GapReason::Vanished)),
+            None => Some(later.remove(0))
+                .filter(|part| !(cursor.had_read_all() && is_what_was_read(part)))
+                .map(|part| gone(compressed_as(part))),
         };
-        if let Some(why) = own {
-            self.events.push(gap(cursor, cursor.offset, None, why));
-        }
+        self.events.extend(own);
         for part in later {
             self.events.push(compressed_gap(part));
         }
@@ -382,11 +385,5 @@ fn gap(cursor: &TailCursor, from: u64, to: Option<u64>, why: GapReason) -> FileE
         from,
         to,
         why,
-    }
-}
-
-fn compressed_as(part: &Sibling) -> GapReason {
-    GapReason::Compressed {
-        name: file_name(part),
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fs::File;
 use std::io;
 
-use super::copies::{end_of, seen_beside};
+use super::copies::end_of;
 use super::followed::{Followed, Queued, Unopened, newest_stat};
 use super::identity::{FileStat, PRINT_BYTES, length_without_name, open_regular, read_at};
 use super::rotation::{
@@ -107,7 +107,7 @@ impl Tailer {
                 self.queue_parts(parts, Some(anchor), None);
             }
             self.note_present(&stat);
-            return self.queue_open(file, seen_beside(seen, &beside), false, begun);
+            return self.queue_open(file, seen, false, begun);
         }
         Ok(())
     }
@@ -219,6 +219,12 @@ impl Tailer {
         {
             later.remove(0);
         }
+        // Nor is one lost that was read before this file, and compressed after this one was seen.
+        let read_before = self.passed.last().map(|passed| passed.offset);
+        later.retain(|part| {
+            read_before
+                .is_none_or(|length| unpacks_to(&self.options.path, part, length) != Some(true))
+        });
         for part in later {
             self.events.push(compressed_gap(part));
         }
@@ -340,15 +346,15 @@ pub(super) fn compressed_gap(part: &Sibling) -> FileEvent {
         modified: part.stat.modified,
         from: 0,
         to: None,
-        why: GapReason::Compressed {
-            name: file_name(part),
-        },
+        why: compressed_as(part),
     }
 }
 
-pub(super) fn file_name(part: &Sibling) -> String {
-    part.path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
+pub(super) fn compressed_as(part: &Sibling) -> GapReason {
+    let name = part.path.file_name().unwrap_or_default();
+    GapReason::Compressed {
+        name: name.to_string_lossy().into_owned(),
+        inode: part.stat.inode,
+        modified: part.stat.modified,
+    }
 }

@@ -131,7 +131,7 @@ fn compressed(world: &World) -> Vec<&str> {
     gaps.map(|gap| match gap {
         FileEvent::Gap {
             to: None,
-            why: GapReason::Compressed { name },
+            why: GapReason::Compressed { name, .. },
             ..
         } => &**name,
         other => panic!("something else than a compressed file: {other:?}"),

@@ -285,8 +285,10 @@ fn a_part_that_was_compressed_unseen_is_a_gap() {
     let [FileEvent::Gap { why, .. }] = world.gaps()[..] else {
         panic!("{:?}", world.events);
     };
-    let name = "audit.log.2.gz".to_owned();
-    assert_eq!(*why, GapReason::Compressed { name });
+    assert!(
+        matches!(why, GapReason::Compressed { name, .. } if name == "audit.log.2.gz"),
+        "{why:?}"
+    );
 }
 
 #[test]

@@ -137,11 +137,21 @@ impl World {
         self.tailer = Tailer::open(self.options.clone(), cursor);
     }
 
+    /// A compressed file that is told of once more makes the same event.
     pub fn gaps(&self) -> Vec<&FileEvent> {
-        self.events
-            .iter()
-            .filter(|event| matches!(event, FileEvent::Gap { .. }))
-            .collect()
+        let mut told = BTreeSet::new();
+        let gaps = self.events.iter().filter(|event| match event {
+            FileEvent::Gap {
+                why:
+                    GapReason::Compressed {
+                        inode, modified, ..
+                    },
+                ..
+            } => told.insert((*inode, *modified)),
+            FileEvent::Gap { .. } => true,
+            _ => false,
+        });
+        gaps.collect()
     }
 
     /// What was cut off: the file's key and inode, from where to where.

@@ -36,12 +36,19 @@ fn entry_of(event: &FileEvent, source: &SourceName, read_at: Timestamp) -> Optio
     let file = file_key
         .as_deref()
         .map_or_else(|| format!("{inode}-{modified}"), str::to_owned);
-    let external_id = match (file_key, to) {
-        (None, Some(to)) => format!("gap:{file}:{from}-{to}"),
+    let external_id = match (why, file_key, to) {
+        // The next line or a restart may find it once more.
+        (
+            GapReason::Compressed {
+                inode, modified, ..
+            },
+            ..,
+        ) => format!("gap:{inode}-{modified}:0"),
+        (_, None, Some(to)) => format!("gap:{file}:{from}-{to}"),
         _ => format!("gap:{file}:{from}"),
     };
     let mut details = json!({ "reason": why.as_str(), "file": file, "inode": inode, "fromByte": from, "toByte": to });
-    if let GapReason::Compressed { name } = why {
+    if let GapReason::Compressed { name, .. } = why {
         details["name"] = json!(name);
     }
     let target = Target {
@@ -77,19 +84,48 @@ mod tests {
             to,
             why,
         };
-        let compressed = |name: &str| GapReason::Compressed { name: name.into() };
-        for (to, why) in [
-            (None, compressed("audit.log.2.gz")),
-            (Some(100), GapReason::Vanished),
+        let compressed = |modified| {
+            let name = "audit.log.2.gz".into();
+            let why = GapReason::Compressed {
+                name,
+                inode: 7,
+                modified,
+            };
+            gap(modified, None, why)
+        };
+        let vanished = |modified| gap(modified, Some(100), GapReason::Vanished);
+        for [first, again, other] in [
+            [compressed(1), compressed(1), compressed(2)],
+            [vanished(1), vanished(1), vanished(2)],
         ] {
-            let first = event(gap(1, to, why.clone()));
-            let again = event(gap(1, to, why.clone()));
-            let other = event(gap(2, to, why));
+            let [first, again, other] = [first, again, other].map(event);
             assert_eq!(first.external_id, again.external_id);
             assert_ne!(first.external_id, other.external_id);
         }
-        let named = event(gap(1, None, compressed("audit.log.2.gz")));
+        let named = event(compressed(1));
         assert_eq!(named.metadata["name"], "audit.log.2.gz");
         assert_eq!(named.metadata["inode"], 7);
+    }
+
+    #[test]
+    fn a_compressed_file_that_is_found_again_is_one_gap() {
+        let gap = |file_key: Option<&str>, inode, from| {
+            event(FileEvent::Gap {
+                file_key: file_key.map(Into::into),
+                inode,
+                modified: 1,
+                from,
+                to: None,
+                why: GapReason::Compressed {
+                    name: "audit.log.1.gz".into(),
+                    inode: 7,
+                    modified: 1,
+                },
+            })
+        };
+        let [first, again] = [gap(Some("5-aa"), 5, 4), gap(None, 7, 0)];
+        assert_eq!(first.external_id, again.external_id);
+        assert_eq!(first.metadata["file"], "5-aa");
+        assert_eq!(first.metadata["fromByte"], 4);
     }
 }

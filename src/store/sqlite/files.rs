@@ -68,7 +68,9 @@ impl OpenFiles {
                 let _again_at_the_next_look = copy_log(connection);
             }
             [Nothing, Itself, Itself] | [Nothing, Nothing, Nothing] => {}
-            [Itself, Nothing, Itself | Nothing] | [Itself, Itself, Nothing] => {
+            // The log stands where a restart plays it.
+            [Itself, Itself, Nothing] => self.is_lost.store(true, Ordering::Release),
+            [Itself, Nothing, Itself | Nothing] => {
                 self.is_lost.store(true, Ordering::Release);
                 if !self.is_settled.load(Ordering::Acquire) && copy_log(connection) {
                     self.is_settled.store(true, Ordering::Release);
@@ -81,9 +83,9 @@ impl OpenFiles {
         }
         let gone = found.iter().position(|found| *found != Itself);
         let gone = &self.files[gone.unwrap_or_default()].path;
-        // Over the other file a restart would play the log of this one.
-        let message = if matches!(found, [Another, Itself, _]) {
-            "the file was replaced; before a restart see DaybookStoreDown in the runbook"
+        // Over another file a restart would play the log of this one, and beside none it would delete it.
+        let message = if matches!(found, [Another | Nothing, Itself, _]) {
+            "the file was moved or replaced; before a restart see DaybookStoreDown in the runbook"
         } else {
             "the file was deleted, moved or replaced; restart Daybook to go on with what is there"
         };
@@ -100,12 +102,16 @@ impl OpenFiles {
     }
 }
 
-/// Copies the log into the file, and waits for those who read: some of it would stay behind. `false`: some does. That
-/// another copies, or a read takes too long, is no error to SQLite, but told.
+/// Copies the log into the file; `false`: some of it stays behind, as where another copies or reads. That is no error to
+/// SQLite, but told.
 fn copy_log(connection: &Connection) -> bool {
-    let copy = "PRAGMA wal_checkpoint(FULL)";
-    let is_hindered = connection.query_row(copy, [], |row| row.get::<_, bool>(0));
-    is_hindered.is_ok_and(|is_hindered| !is_hindered)
+    // It waits for nobody: the names were looked at just now, and would have to be once more.
+    let copy = "PRAGMA wal_checkpoint(PASSIVE)";
+    let copied = connection.query_row(copy, [], |row| {
+        let (is_hindered, frames, copied): (bool, i64, i64) = row.try_into()?;
+        Ok(!is_hindered && frames == copied)
+    });
+    copied.unwrap_or(false)
 }
 
 /// A file that is open, by its device and inode.

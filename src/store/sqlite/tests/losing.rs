@@ -27,8 +27,8 @@ async fn nothing_is_acknowledged_into_a_file_that_is_gone() {
         }
         let error = enter(&store, &[event(1)]).await.unwrap_err();
         assert_eq!(error.reason(), "unavailable");
-        // Over another file the log that is left would be played.
-        let advice = if name == "daybook.db" && is_replaced {
+        // Over another file the log that is left would be played, and beside none deleted.
+        let advice = if name == "daybook.db" {
             "before a restart see DaybookStoreDown"
         } else {
             "restart Daybook to go on"
