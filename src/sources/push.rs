@@ -355,10 +355,7 @@ impl Pusher {
             // There may be room in it by now.
             Err(Undelivered::Store(reason)) => {
                 let appended = self.to_journal(push, &reason, &permit).await;
-                appended.map(|()| 0).inspect_err(|reason| {
-                    let status = &self.courier.status;
-                    status.set_state(SourceState::Blocked, Some(reason.clone()));
-                })
+                appended.map(|()| 0)
             }
             Err(Undelivered::Struck(reason)) => Err(reason),
         };
@@ -441,14 +438,22 @@ impl Pusher {
         why: &str,
         permit: &Arc<Permit>,
     ) -> Result<(), String> {
+        let status = &self.courier.status;
+        let blocked = |reason: String| status.set_state(SourceState::Blocked, Some(reason));
         let Some(journal) = &self.journal else {
+            // Whoever refused it may have said more.
+            if status.view().state != SourceState::Blocked {
+                blocked(why.to_owned());
+            }
             return Err(why.to_owned());
         };
-        let status = &self.courier.status;
         let appended = journal.append_paid(push.clone(), Arc::clone(permit)).await;
-        appended.map_err(|error| format!("{why}, and the {error}"))?;
-        let reason = format!("{why}: pushes go to the journal");
-        status.set_state(SourceState::Blocked, Some(reason));
+        if let Err(error) = appended {
+            let reason = format!("{why}, and the {error}");
+            blocked(reason.clone());
+            return Err(reason);
+        }
+        blocked(format!("{why}: pushes go to the journal"));
         status.succeeded();
         Ok(())
     }
